@@ -1,0 +1,85 @@
+"""Ids, names, owners: what is allowed. Pure."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from convstore.errors import InvalidInput
+from convstore.messages import is_storable, to_plain
+
+# Without vowels there are no words; without 0, 1 and l no confusion. 12 of 28 characters are 57 bits.
+_ALPHABET = "23456789bcdfghjkmnpqrstvwxyz"
+_ID_LENGTH = 12
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_LONGEST = 255  # bytes; three of these still fit the largest row of a PostgreSQL index (2,704)
+
+
+def random_id() -> str:
+    """Return a new conversation's id: random from its first character, so that a few typed ones find it."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can be an id: 1 to 255 bytes of UTF-8 without control characters."""
+    return bool(text) and text.isprintable() and is_storable(text) and len(text.encode()) <= _LONGEST
+
+
+def check_id(given: str) -> str:
+    """Return an id that the caller chose.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
+    if not isinstance(given, str) or not is_key(given):
+        raise InvalidInput(f"an id is 1 to {_LONGEST} bytes of printable text, not {given!r:.80}")
+    return given
+
+
+def check_owner(given: str) -> str:
+    """Return an owner; `""` is the owner of an application without users.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
+    if not isinstance(given, str) or (given and not is_key(given)):
+        raise InvalidInput(f"an owner is up to {_LONGEST} bytes of printable text, not {given!r:.80}")
+    return given
+
+
+def check_name(given: str | None) -> str | None:
+    """Return a conversation's short handle; None is none.
+
+    Raises:
+        InvalidInput: it is not 1 to 64 letters, digits, `.`, `_` or `-` beginning with a letter or a digit.
+    """
+    if given is not None and (not isinstance(given, str) or not _NAME.fullmatch(given)):
+        raise InvalidInput(
+            f"a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, not {given!r:.80}"
+        )
+    return given
+
+
+def check_metadata(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as plain JSON.
+
+    Raises:
+        InvalidInput: it is not a JSON object.
+    """
+    plain = to_plain(given)
+    if not isinstance(plain, dict):
+        raise InvalidInput(f"metadata is a JSON object, not {type(given).__name__}")
+    return plain
+
+
+def check_limit(given: int | None) -> int | None:
+    """Return a limit; None is none.
+
+    Raises:
+        InvalidInput: it is negative, or no number.
+    """
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
+        raise InvalidInput(f"a limit is a whole number of at least 0, not {given!r}")
+    return given

@@ -1,0 +1,183 @@
+"""The tables, and nothing else. Alembic's migrations create them; a test holds the two equal.
+
+Every table is named `convstore_…`: an application shares its own database with us, and everyone has a table called
+`messages`. Every key begins with the owner, so that one owner's rows cannot be reached with another's key.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+VERSION_TABLE = "convstore_version"
+
+# Ids, names and keys compare bytewise, so that both databases sort and match prefixes alike.
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment. SQLite's text holds UTC without saying so; PostgreSQL's `timestamptz` is shown in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        }
+    )
+
+
+class ConversationRow(Base):
+    """A conversation: where its head is, and who holds it."""
+
+    __tablename__ = "convstore_conversations"
+    __table_args__ = (
+        Index(
+            "convstore_conversations_owner_name_key",
+            "owner",
+            "name",
+            unique=True,
+            sqlite_where=text("name IS NOT NULL AND deleted_at IS NULL"),
+            postgresql_where=text("name IS NOT NULL AND deleted_at IS NULL"),
+        ),
+        Index("convstore_conversations_owner_updated_at_id_idx", "owner", "updated_at", "id"),
+    )
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    id: Mapped[str] = mapped_column(Key, primary_key=True)
+    name: Mapped[str | None] = mapped_column(Key)
+    title: Mapped[str | None] = mapped_column(Text)
+    settings: Mapped[str] = mapped_column(Text)  # JSON; TEXT, because JSONB reorders keys and refuses \u0000
+    metadata_: Mapped[str] = mapped_column("metadata", Text)  # JSON
+    head_seq: Mapped[int] = mapped_column(BigInteger)  # 0: no message yet
+    length: Mapped[int] = mapped_column(BigInteger)  # the head's position: what `list` shows, without a join
+    next_seq: Mapped[int] = mapped_column(BigInteger)
+    next_turn: Mapped[int] = mapped_column(BigInteger)
+    running_turn: Mapped[int | None] = mapped_column(BigInteger)
+    lease_token: Mapped[str | None] = mapped_column(Text)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lineage: Mapped[str | None] = mapped_column(Text)  # JSON [[conversation, up to seq], …], nearest first
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class MessageRow(Base):
+    """A message. Immutable. What the database orders by is `seq`, never a clock."""
+
+    __tablename__ = "convstore_messages"
+    # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
+        ),
+    )
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    parent_seq: Mapped[int] = mapped_column(BigInteger)  # 0: the first of its path
+    position: Mapped[int] = mapped_column(BigInteger)
+    role: Mapped[str] = mapped_column(Text)  # '': in extra, where everything is that no database can hold
+    name: Mapped[str | None] = mapped_column(Text)
+    content: Mapped[str | None] = mapped_column(Text)
+    extra: Mapped[str | None] = mapped_column(Text)  # JSON; overrides the three before it
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    context_seq: Mapped[int] = mapped_column(BigInteger)  # nearest system or developer message before it; 0: none
+    turn_seq: Mapped[int | None] = mapped_column(BigInteger)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TurnRow(Base):
+    """A turn: what was asked of the model, and how it ended."""
+
+    __tablename__ = "convstore_turns"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
+        ),
+        # A key is spent while its turn runs and once it succeeded; after a failure it is free for another try.
+        Index(
+            "convstore_turns_owner_conversation_id_idempotency_key_key",
+            "owner",
+            "conversation_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
+            postgresql_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
+        ),
+    )
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    status: Mapped[str] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(Key)
+    input_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
+    base_seq: Mapped[int] = mapped_column(BigInteger)
+    first_input_seq: Mapped[int | None] = mapped_column(BigInteger)
+    last_input_seq: Mapped[int | None] = mapped_column(BigInteger)
+    output_seq: Mapped[int | None] = mapped_column(BigInteger)
+    request: Mapped[str] = mapped_column(Text)  # JSON: the parameters that were sent
+    window: Mapped[str | None] = mapped_column(Text)  # JSON: which messages were sent
+    response_id: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(Text)
+    system_fingerprint: Mapped[str | None] = mapped_column(Text)
+    finish_reason: Mapped[str | None] = mapped_column(Text)
+    prompt_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    total_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    usage: Mapped[str | None] = mapped_column(Text)  # JSON: the whole report, as it came
+    cost: Mapped[float | None] = mapped_column(Numeric(18, 9, asdecimal=False))
+    latency_ms: Mapped[int | None] = mapped_column(BigInteger)
+    first_token_ms: Mapped[int | None] = mapped_column(BigInteger)
+    error: Mapped[str | None] = mapped_column(Text)  # JSON
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class CompatibilityRow(Base):
+    """One row: the oldest release of the schema whose code may still use this database."""
+
+    __tablename__ = "convstore_compatibility"
+
+    minimum_version: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+conversations = Base.metadata.tables["convstore_conversations"]
+messages = Base.metadata.tables["convstore_messages"]
+turns = Base.metadata.tables["convstore_turns"]
+compatibility = Base.metadata.tables["convstore_compatibility"]

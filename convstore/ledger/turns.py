@@ -1,0 +1,327 @@
+"""Turns: begun, ended, read. And appending, which is a turn without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
+
+from convstore.completions import Completion, Usage
+from convstore.errors import ConversationNotFound, DamagedRow
+from convstore.ledger import leases, messages
+from convstore.ledger.database import EVERYTHING
+from convstore.ledger.models import conversations
+from convstore.ledger.models import messages as message_table
+from convstore.ledger.models import turns as table
+from convstore.messages import Message, StoredMessage, decode, from_column, to_column, to_json
+from convstore.records import MessageRecord, Turn, TurnStatus
+
+_KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
+_FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
+_HELD = (*_KEY, conversations.c.lease_token == bindparam("token"))
+_NUMBERS = {"next_seq": conversations.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
+_END = update(conversations).where(*_HELD).values(**_NUMBERS, **_FREED).returning(conversations.c.next_seq)
+_END_AND_MOVE_HEAD = (
+    update(conversations)
+    .where(*_HELD)
+    .values(**_NUMBERS, **_FREED, head_seq=conversations.c.next_seq, length=bindparam("position"))
+    .returning(conversations.c.next_seq)
+)
+_NUMBERS_ONLY = update(conversations).where(*_KEY).values(**_NUMBERS).returning(conversations.c.next_seq)
+_INSERT = insert(table)
+_CLOSE = update(table).where(
+    table.c.owner == bindparam("key_owner"),
+    table.c.conversation_id == bindparam("key_id"),
+    table.c.seq == bindparam("key_seq"),
+)
+_STATE = select(
+    conversations.c.next_seq, conversations.c.next_turn, conversations.c.head_seq, conversations.c.lease_token
+).where(*_KEY, conversations.c.deleted_at.is_(None))
+_STATE_LOCKED = _STATE.with_for_update()
+_MOVE_HEAD = (
+    update(conversations)
+    .where(*_KEY)
+    .values(
+        next_seq=bindparam("next"),
+        next_turn=bindparam("turn"),
+        head_seq=bindparam("head"),
+        length=bindparam("position"),
+        updated_at=bindparam("now"),
+    )
+)
+_OUTPUT = (message_table.c.role, message_table.c.name, message_table.c.content, message_table.c.extra)
+_READ = (
+    select(table, *(column.label(f"output_{column.name}") for column in _OUTPUT))
+    .select_from(table)
+    .outerjoin(
+        message_table,
+        (message_table.c.owner == table.c.owner)
+        & (message_table.c.conversation_id == table.c.conversation_id)
+        & (message_table.c.seq == table.c.output_seq),
+    )
+    .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
+    .order_by(table.c.seq.desc())
+)
+_LATEST = _READ.limit(bindparam("most"))
+_LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTurn:
+    """A turn that has begun: what is needed to end it."""
+
+    owner: str
+    conversation_id: str
+    seq: int
+    token: str
+    base_seq: int
+    first_input_seq: int | None
+    last_input: MessageRecord | None
+    """What the reply follows: the last message of the turn's input, or of the path if it has none."""
+    request: dict[str, Any]
+    window: dict[str, Any]
+    started_at: datetime
+
+    @property
+    def last_input_seq(self) -> int | None:
+        return self.last_input.seq if self.first_input_seq is not None and self.last_input is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ended."""
+
+    status: TurnStatus
+    completion: Completion | None
+    """What the model answered, whole or (of an interrupted turn) as far as it came."""
+    moves_head: bool
+    """Whether the reply becomes part of the path, and is replayed from now on."""
+    error: dict[str, Any] | None = None
+    latency: float | None = None
+    time_to_first_token: float | None = None
+
+
+def insert_running(connection: Connection, turn: RunningTurn) -> None:
+    """Put a turn on record as running."""
+    connection.execute(
+        _INSERT,
+        {
+            "owner": turn.owner,
+            "conversation_id": turn.conversation_id,
+            "seq": turn.seq,
+            "status": TurnStatus.RUNNING.value,
+            "base_seq": turn.base_seq,
+            "first_input_seq": turn.first_input_seq,
+            "last_input_seq": turn.last_input_seq,
+            "request": to_json(turn.request),
+            "window": to_json(turn.window),
+            "started_at": turn.started_at,
+        },
+    )
+
+
+def end(connection: Connection, turn: RunningTurn, ending: Ending, now: datetime) -> tuple[Turn, bool]:
+    """Record how a turn ended, with its reply, and free its conversation; fenced by the turn's lease token.
+
+    Returns:
+        The turn, and whether it still held its lease. If not, the reply is stored all the same, beside the path.
+
+    Raises:
+        ConversationNotFound: the conversation is gone.
+    """
+    replies = ending.completion.messages if ending.completion is not None else ()
+    moves = ending.moves_head and bool(replies)
+    key = {"key_owner": turn.owner, "key_id": turn.conversation_id}
+    values = {**key, "token": turn.token, "count": len(replies), "now": now}
+    if moves:
+        values["position"] = (turn.last_input.position if turn.last_input is not None else 0) + 1
+    next_seq = connection.scalar(_END_AND_MOVE_HEAD if moves else _END, values)
+    held = next_seq is not None
+    if not held:
+        next_seq = connection.scalar(_NUMBERS_ONLY, {**key, "count": len(replies), "now": now})
+        if next_seq is None:
+            raise ConversationNotFound(f"conversation {turn.conversation_id} is gone; its turn {turn.seq} has ended")
+    first_reply = int(next_seq) - len(replies)
+    messages.add(
+        connection,
+        turn.owner,
+        turn.conversation_id,
+        replies,
+        first_seq=first_reply,
+        after=turn.last_input,
+        turn=turn.seq,
+        now=now,
+        siblings=True,
+    )
+    columns = _outcome(ending, first_reply if replies else None, now)
+    if not held:
+        del columns["status"]  # whoever took the conversation has written it
+    connection.execute(_CLOSE.values(columns), {**key, "key_seq": turn.seq})
+    return _ended(turn, ending, first_reply if replies else None, now), held
+
+
+def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str, Any]:
+    completion = ending.completion or Completion((), None)
+    usage = completion.usage or Usage()
+    return {
+        "status": ending.status.value,
+        "output_seq": output_seq,
+        "response_id": to_column(completion.response_id),
+        "model": to_column(completion.model),
+        "system_fingerprint": to_column(completion.system_fingerprint),
+        "finish_reason": to_column(completion.finish_reason),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "usage": to_json(usage) if usage else None,
+        "latency_ms": _milliseconds(ending.latency),
+        "first_token_ms": _milliseconds(ending.time_to_first_token),
+        "error": to_json(ending.error) if ending.error is not None else None,
+        "ended_at": now,
+    }
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return round(seconds * 1000) if seconds is not None else None
+
+
+def _ended(turn: RunningTurn, ending: Ending, output_seq: int | None, now: datetime) -> Turn:
+    completion = ending.completion or Completion((), None)
+    return Turn(
+        conversation_id=turn.conversation_id,
+        seq=turn.seq,
+        status=ending.status,
+        base_seq=turn.base_seq,
+        first_input_seq=turn.first_input_seq,
+        last_input_seq=turn.last_input_seq,
+        output_seq=output_seq,
+        request=turn.request,
+        window=turn.window,
+        message=completion.messages[0] if completion.messages else None,
+        finish_reason=completion.finish_reason,
+        model=completion.model,
+        response_id=completion.response_id,
+        system_fingerprint=completion.system_fingerprint,
+        usage=completion.usage,
+        latency=ending.latency,
+        time_to_first_token=ending.time_to_first_token,
+        error=ending.error,
+        started_at=turn.started_at,
+        ended_at=now,
+    )
+
+
+def append(
+    connection: Connection,
+    owner: str,
+    conversation_id: str,
+    new: Sequence[Message],
+    now: datetime,
+    completion: Completion | None = None,
+) -> list[MessageRecord]:
+    """Add messages at the head, and return them where they now stand.
+
+    Of a completion, the facts are kept as a turn of their own: usage belongs to turns.
+
+    Raises:
+        ConversationNotFound: there is none with this id.
+        ConversationBusy: a turn is running.
+    """
+    key = {"key_owner": owner, "key_id": conversation_id}
+    statement = _STATE if connection.dialect.name == "sqlite" else _STATE_LOCKED
+    state = connection.execute(statement, key).one_or_none()
+    if state is None or state.lease_token is not None:
+        leases.free(connection, owner, conversation_id, now)
+    if state is None:  # unreachable: `free` has raised
+        raise ConversationNotFound(f"no conversation {conversation_id!r}")
+    head = messages.get(connection, owner, conversation_id, state.head_seq) if state.head_seq else None
+    if state.head_seq and head is None:
+        raise DamagedRow(
+            f"conversation {conversation_id}: its last message, seq {state.head_seq}, is missing; "
+            f"restore this row from a backup"
+        )
+    turn = state.next_turn if completion is not None else None
+    added = messages.add(
+        connection, owner, conversation_id, new, first_seq=state.next_seq, after=head, turn=turn, now=now
+    )
+    last = added[-1]
+    if completion is not None:
+        ending = Ending(TurnStatus.COMPLETED, completion, moves_head=True)
+        connection.execute(
+            _INSERT,
+            {
+                "owner": owner,
+                "conversation_id": conversation_id,
+                "seq": turn,
+                "base_seq": state.head_seq,
+                "request": "{}",
+                "started_at": now,
+                **_outcome(ending, last.seq, now),
+            },
+        )
+    connection.execute(
+        _MOVE_HEAD,
+        {
+            **key,
+            "next": state.next_seq + len(new),
+            "turn": state.next_turn + (completion is not None),
+            "head": last.seq,
+            "position": last.position,
+            "now": now,
+        },
+    )
+    return added
+
+
+def latest(connection: Connection, owner: str, id: str, limit: int | None, before: int | None = None) -> list[Turn]:
+    """Return turns of a conversation, in order: the last `limit`, or the last before turn `before`."""
+    values = {"owner": owner, "id": id, "most": limit if limit is not None else EVERYTHING}
+    if before is None:
+        rows = connection.execute(_LATEST, values)
+    else:
+        rows = connection.execute(_LATEST_BEFORE, {**values, "before": before})
+    return [_turn(row) for row in rows][::-1]
+
+
+def _turn(row: Row[Any]) -> Turn:
+    try:
+        message = None
+        if row.output_role is not None:
+            message = decode(StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra))
+        return Turn(
+            conversation_id=row.conversation_id,
+            seq=row.seq,
+            status=TurnStatus(row.status),
+            base_seq=row.base_seq,
+            first_input_seq=row.first_input_seq,
+            last_input_seq=row.last_input_seq,
+            output_seq=row.output_seq,
+            request=json.loads(row.request),
+            window=json.loads(row.window) if row.window is not None else None,
+            message=message,
+            finish_reason=from_column(row.finish_reason),
+            model=from_column(row.model),
+            response_id=from_column(row.response_id),
+            system_fingerprint=from_column(row.system_fingerprint),
+            usage=Usage(json.loads(row.usage)) if row.usage is not None else None,
+            latency=_seconds(row.latency_ms),
+            time_to_first_token=_seconds(row.first_token_ms),
+            error=json.loads(row.error) if row.error is not None else None,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+        )
+    except (ValueError, TypeError) as error:
+        raise DamagedRow(
+            f"conversation {row.conversation_id}: turn {row.seq} cannot be decoded ({error}); "
+            f"restore this row from a backup"
+        ) from error
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds is not None else None

@@ -1,0 +1,27 @@
+"""Where the database is, when nobody says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from convstore.errors import DatabaseUnavailable
+
+
+def database_url(given: str | None = None) -> str:
+    """Return the database to use: `given`, else `CONVSTORE_DB`, else a file in the user's data directory.
+
+    Raises:
+        DatabaseUnavailable: the user's data directory cannot be made.
+    """
+    chosen = given or os.environ.get("CONVSTORE_DB")
+    if chosen:
+        return chosen
+    import platformdirs
+
+    folder = Path(platformdirs.user_data_dir("convstore", appauthor=False))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnavailable(f"the data directory {folder} cannot be made: {error.strerror}") from error
+    return f"sqlite:///{folder / 'convstore.db'}"

@@ -1,0 +1,119 @@
+"""What convstore hands out: frozen values, made of rows, that know nothing of a database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Any, TypeAlias, TypeVar
+
+from convstore.completions import Usage
+from convstore.messages import Message, text_of
+
+
+class Unchanged(Enum):
+    """The type of `UNCHANGED`."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+"""Stands for "as it was" where None means "none"."""
+
+T = TypeVar("T")
+Given: TypeAlias = T | Unchanged | None
+
+
+class TurnStatus(StrEnum):
+    """Where a turn stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    """The reply broke off, or was stopped; what came of it is kept."""
+    FAILED = "failed"
+    """Nothing came. The turn's messages stay on record and are not replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation, without its messages."""
+
+    id: str
+    owner: str
+    name: str | None
+    """A short handle, unique for its owner."""
+    title: str | None
+    settings: dict[str, Any]
+    """The sticky completion parameters."""
+    metadata: dict[str, Any]
+    length: int
+    """How many messages its current path holds."""
+    head_seq: int
+    """The `seq` of the last message of its current path; 0 when it has none."""
+    model: str | None
+    """The sticky model; else the one that the latest turn asked for; else None."""
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """A message where it stands."""
+
+    position: int
+    """1, 2, 3 … along its path."""
+    seq: int
+    """Unique and increasing in its conversation: what never changes about a message."""
+    parent_seq: int
+    """The `seq` of the message before it on its path; 0 for the first."""
+    turn: int | None
+    """The turn that it came with; None where it was appended by itself."""
+    created_at: datetime
+    message: Message
+    """The exact form."""
+    digest: bytes
+    """Names the whole history up to and with this message."""
+    context_seq: int
+    """The nearest system or developer message before it; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange: what was asked, and how it ended."""
+
+    conversation_id: str
+    seq: int
+    """1, 2, 3 … in its conversation."""
+    status: TurnStatus
+    base_seq: int
+    """The head of the conversation when the turn began."""
+    first_input_seq: int | None
+    last_input_seq: int | None
+    output_seq: int | None
+    """The reply's message: of an interrupted turn, as far as it came."""
+    request: dict[str, Any]
+    """The completion parameters that were sent."""
+    window: dict[str, Any] | None
+    """Which messages were sent."""
+    message: Message | None
+    """The reply in its exact form. None: there is none, or it was not read."""
+    finish_reason: str | None
+    model: str | None
+    """The model that answered, as the provider named it."""
+    response_id: str | None
+    system_fingerprint: str | None
+    usage: Usage | None
+    latency: float | None
+    """Seconds from the call to the end of the answer."""
+    time_to_first_token: float | None
+    """Seconds from the call to the first piece of a streamed answer."""
+    error: dict[str, Any] | None
+    """What went wrong: `type`, `message`, and where known `status` and `code`."""
+    started_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def text(self) -> str:
+        """The reply's readable text; `""` where it has none."""
+        return text_of(self.message) if self.message is not None else ""

@@ -1,0 +1,63 @@
+"""Runs the migrations, for `convstore db upgrade`, for a SQLite file that upgrades itself, and for plain `alembic`."""
+
+from __future__ import annotations
+
+import logging.config
+
+from alembic import context
+from sqlalchemy import Connection
+
+from convstore.ledger.database import open_database
+from convstore.ledger.models import VERSION_TABLE, Base
+from convstore.ledger.schema import is_ours, migrating
+from convstore.location import database_url
+
+
+def run() -> None:
+    given: Connection | None = context.config.attributes.get("connection")
+    if given is not None:
+        migrate(given)
+        return
+    if context.config.config_file_name is not None:
+        logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    database = open_database(database_url(context.get_x_argument(as_dictionary=True).get("db")))
+    try:
+        with migrating(database.engine) as connection:
+            migrate(connection)
+    finally:
+        database.close()
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        include_name=is_ours,
+        render_as_batch=True,
+        transactional_ddl=True,
+        compare_server_default=True,
+    )
+    context.run_migrations()  # in the transaction of `migrating`, whose checks must come before the commit
+
+
+def run_offline() -> None:
+    """Write the SQL instead of running it (`alembic upgrade head --sql`), for those who apply it by hand."""
+    from convstore.ledger.database import parse_url
+
+    url = parse_url(database_url(context.get_x_argument(as_dictionary=True).get("db")))
+    context.configure(
+        url=url,
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        literal_binds=True,
+        render_as_batch=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    run()
