@@ -20,10 +20,10 @@ from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
 from convstore.messages import Message, to_input, to_message, to_request
 from convstore.params import check_sticky
-from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Turn
+from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Turn, TurnStatus
 from convstore.replies import ReplyStream
 from convstore.runtime import Runtime
-from convstore.turns import Answer, Question, ask, preview, settle
+from convstore.turns import Answer, Question, ask, preview, preview_new, settle
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -94,6 +94,16 @@ class Store:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _owner=check_owner(owner))
         return view
+
+    @property
+    def client(self) -> OpenAI:
+        """The client that calls the model: the caller's, else one made from the environment when it is first needed.
+
+        Raises:
+            NotConfigured: there is neither a key nor a server.
+        """
+        client: OpenAI = self._runtime.client()
+        return client
 
     def close(self) -> None:
         """Close the connections of the database. A store that is used again opens them again."""
@@ -247,6 +257,14 @@ class Store:
         """
         return self._runtime.read(_turns, self._owner, conversation_id, check_limit(limit), before)
 
+    def unanswered(self, conversation_id: str) -> Turns:
+        """Return the turns that asked since the last answer and have none, oldest first (of many, the last 20).
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        return self._runtime.read(_unanswered, self._owner, conversation_id)
+
     def input_of(self, turn: Turn) -> Records:
         """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
         return self._runtime.read(ledger_messages.input_of, self._owner, turn)
@@ -351,7 +369,7 @@ class Store:
 
     def preview(
         self,
-        conversation_id: str,
+        conversation_id: str | None,
         message: object,
         *,
         system: str | None = None,
@@ -362,9 +380,11 @@ class Store:
     ) -> dict[str, Any]:
         """Return exactly the request that `say` (or `stream`) would make. Stores nothing, sends nothing.
 
-        Takes and raises what `say` does.
+        Takes and raises what `say` does. For `conversation_id` None: what a new conversation would begin with.
         """
         question = self._question(message, parameters, system=system, name=name, history=history, stream=stream)
+        if conversation_id is None:
+            return preview_new({}, question)
         return self._runtime.read(preview, self._owner, conversation_id, question)
 
     def _question(self, message: object, parameters: Mapping[str, Any], **how: Any) -> Question:
@@ -389,6 +409,16 @@ def _turns(
 ) -> Turns:
     conversations.head(connection, owner, conversation_id)  # raises where there is none
     return ledger_turns.latest(connection, owner, conversation_id, limit, before)
+
+
+def _unanswered(connection: Connection, owner: str, conversation_id: str) -> Turns:
+    head = conversations.head(connection, owner, conversation_id)
+    recent = ledger_turns.latest(connection, owner, conversation_id, limit=20)
+    return [
+        turn
+        for turn in recent
+        if turn.base_seq == head and turn.status is not TurnStatus.COMPLETED and turn.first_input_seq is not None
+    ]
 
 
 def _given_completion(value: object) -> Completion | None:

@@ -28,6 +28,7 @@ EVERYTHING = 2**62
 """A limit that limits nothing: one statement serves with and without."""
 
 _creation = threading.Lock()
+_locked = threading.local()
 
 
 class Database:
@@ -131,19 +132,24 @@ def sqlite_path(engine: Engine) -> Path | None:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, and threads, that prepare the database file at `path`.
+    """Hold a lock between processes, and threads, that prepare the database file at `path`. Once in a thread is enough.
 
     The lock is on the folder, so that no lock file is left behind. It is not on the file: closing any descriptor of
     that would drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
     """
+    if getattr(_locked, "by_this_thread", False):
+        yield
+        return
     try:
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
+        _locked.by_this_thread = True
         yield
     finally:
+        _locked.by_this_thread = False
         os.close(folder)
 
 

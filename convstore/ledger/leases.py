@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, null, select, update
+from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, null, select, update
 
 from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
 from convstore.ledger.models import UtcDateTime, turns
@@ -94,7 +94,7 @@ def _now(dialect: str) -> ColumnElement[datetime]:
 def _expiry(dialect: str) -> ColumnElement[datetime]:
     if dialect == "sqlite":
         return bindparam("expires_at", type_=UtcDateTime())
-    return func.clock_timestamp(type_=UtcDateTime()) + bindparam("span")
+    return func.clock_timestamp(type_=UtcDateTime()) + bindparam("span", type_=Interval())
 
 
 def claim(

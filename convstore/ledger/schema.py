@@ -61,6 +61,9 @@ def read_state(connection: Connection) -> SchemaState:
 
 def state(database: Database) -> SchemaState:
     """Return the schema that the database has. Writes nothing."""
+    path = sqlite_path(database.engine)
+    if path is not None and not path.exists():
+        return SchemaState(None, None)  # looking must not make the file
     with database.read() as connection:
         return read_state(connection)
 
@@ -78,21 +81,22 @@ def ensure(database: Database) -> None:
     if database.is_sqlite and not _is_newer(found):
         upgrade_database(database)
         return
-    _refuse(found, database)
+    raise refusal(found, database)
 
 
 def _is_newer(found: SchemaState) -> bool:
     return found.current is not None and found.current > found.head
 
 
-def _refuse(found: SchemaState, database: Database) -> None:
+def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTooNew:
+    """Return the error that says why this release cannot use the database, and what to do."""
     if _is_newer(found):
-        raise SchemaTooNew(
+        return SchemaTooNew(
             f"database {database.label} has schema {found.current}, made by a newer convstore; "
             f"this one knows {found.head}: upgrade convstore"
         )
     has = f"schema {found.current}" if found.current else "no convstore schema"
-    raise SchemaOutdated(
+    return SchemaOutdated(
         f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade`"
     )
 
@@ -122,7 +126,7 @@ def upgrade_database(database: Database) -> SchemaState:
         if _is_newer(before):
             if before.usable:
                 return before
-            _refuse(before, database)
+            raise refusal(before, database)
         if not before.up_to_date:
             with database._translated(), migrating(database.engine) as connection:
                 config = alembic_config()

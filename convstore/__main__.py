@@ -1,0 +1,5 @@
+"""`python -m convstore` is `convstore`."""
+
+from convstore.cli import main
+
+main()

@@ -1,0 +1,103 @@
+"""`convstore db`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convstore.cli import output, style
+
+if TYPE_CHECKING:
+    from convstore.ledger.database import Database
+    from convstore.ledger.schema import SchemaState
+
+
+@click.group("db", epilog=style.example("convstore db upgrade", "convstore db check --json"))
+def database() -> None:
+    """Look after the database's schema.
+
+    A SQLite file upgrades itself when it is used. A PostgreSQL database is upgraded by `convstore db upgrade`,
+    when you choose to.
+    """
+
+
+def _db_option(command: Any) -> Any:
+    return click.option("--db", metavar="URL", help="The database.  [default: CONVSTORE_DB, else your data directory]")(
+        command
+    )
+
+
+@contextmanager
+def _opened(db: str | None) -> Iterator[Database]:
+    from convstore.ledger.database import open_database
+    from convstore.location import database_url
+
+    opened = open_database(database_url(db))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@database.command(epilog=style.example("convstore db upgrade --db postgresql://app@localhost/app"))
+@style.json_option
+@_db_option
+def upgrade(as_json: bool, db: str | None) -> None:
+    """Bring the schema to this release's; do nothing if it is there."""
+    from convstore.ledger import schema
+
+    with _opened(db) as opened:
+        before = schema.upgrade_database(opened)
+        after = schema.state(opened)
+        if as_json:
+            output.write_json({**_form(opened, after), "before": before.current})
+        elif before.current == after.current:
+            output.answer(f"{opened.label}: schema {after.current}, nothing to do")
+        else:
+            output.answer(f"{opened.label}: schema {before.current or 'none'} -> {after.current}")
+
+
+@database.command(epilog=style.example("convstore db current"))
+@style.json_option
+@_db_option
+def current(as_json: bool, db: str | None) -> None:
+    """Print the schema that the database has. Changes nothing."""
+    from convstore.ledger import schema
+
+    with _opened(db) as opened:
+        found = schema.state(opened)
+        if as_json:
+            output.write_json(_form(opened, found))
+        else:
+            output.answer(found.current or "none")
+
+
+@database.command(epilog=style.example("convstore db check && echo ready"))
+@style.json_option
+@_db_option
+def check(as_json: bool, db: str | None) -> None:
+    """Succeed if this release can use the database as it is; else say why not, and exit with 7. Changes nothing."""
+    from convstore.ledger import schema
+
+    with _opened(db) as opened:
+        found = schema.state(opened)
+        if as_json:
+            output.write_json(_form(opened, found))
+        if not found.usable:
+            raise schema.refusal(found, opened)
+        if not as_json:
+            output.answer(f"{opened.label}: schema {found.current}, ready")
+
+
+def _form(opened: Database, found: SchemaState) -> dict[str, Any]:
+    return {
+        "database": opened.label,
+        "current": found.current,
+        "head": found.head,
+        "minimum": found.minimum,
+        "up_to_date": found.up_to_date,
+        "usable": found.usable,
+    }

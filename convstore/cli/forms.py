@@ -1,0 +1,57 @@
+"""The JSON forms that commands print: what scripts may rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convstore.records import Conversation, MessageRecord, Turn
+
+
+def conversation_form(conversation: Conversation) -> dict[str, Any]:
+    """A conversation without its messages."""
+    return {
+        "id": conversation.id,
+        "name": conversation.name,
+        "title": conversation.title,
+        "settings": conversation.settings,
+        "metadata": conversation.metadata,
+        "created_at": conversation.created_at,
+        "updated_at": conversation.updated_at,
+    }
+
+
+def summary_form(conversation: Conversation) -> dict[str, Any]:
+    """A conversation as one of a list."""
+    return {
+        "id": conversation.id,
+        "name": conversation.name,
+        "title": conversation.title,
+        "messages": conversation.length,
+        "model": conversation.model,
+        "updated_at": conversation.updated_at,
+    }
+
+
+def message_form(record: MessageRecord) -> dict[str, Any]:
+    """A message where it stands, in its exact form."""
+    return {
+        "position": record.position,
+        "seq": record.seq,
+        "turn": record.turn,
+        "created_at": record.created_at,
+        "message": record.message,
+    }
+
+
+def turn_form(turn: Turn) -> dict[str, Any]:
+    """How a turn came out."""
+    return {
+        "conversation": turn.conversation_id,
+        "turn": turn.seq,
+        "status": turn.status.value,
+        "message": turn.message,
+        "finish_reason": turn.finish_reason,
+        "model": turn.model,
+        "usage": turn.usage,
+        **({"error": turn.error} if turn.error is not None else {}),
+    }

@@ -1,0 +1,54 @@
+"""`convstore new`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from convstore.cli import output, style
+from convstore.cli.target import open_store
+
+
+@click.command(
+    epilog=style.example(
+        "convstore new",
+        'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini --temperature 0.2)',
+        "convstore new -o seed 7 -o stop '[\"END\"]' --meta project=atlas",
+    )
+)
+@click.argument("title", required=False)
+@click.option("--name", metavar="HANDLE", help="A short handle to call it by.")
+@click.option("--id", "id_", metavar="ID", help="An id of your own choice.  [default: 12 random characters]")
+@click.option("--system", metavar="TEXT|@FILE", help="A system message to begin with.")
+@style.parameter_options
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to keep with it; repeatable.")
+@style.json_option
+@style.store_options
+def new(
+    title: str | None,
+    name: str | None,
+    id_: str | None,
+    system: str | None,
+    meta: tuple[str, ...],
+    as_json: bool,
+    db: str | None,
+    owner: str,
+    **given: Any,
+) -> None:
+    """Start a conversation and print its id.
+
+    The parameters stay with the conversation; `say` may override them, and `set` changes them.
+    """
+    parameters = style.parameters(**given)
+    metadata = style.metadata(meta)
+    with open_store(db, owner) as store:
+        conversation = store.new(
+            title, system=style.text_or_file(system), id=id_, name=name, metadata=metadata, **parameters
+        )
+    if as_json:
+        from convstore.cli.forms import conversation_form
+
+        output.write_json(conversation_form(conversation))
+    else:
+        output.answer(conversation.id)

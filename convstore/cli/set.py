@@ -1,0 +1,60 @@
+"""`convstore set`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from convstore.cli import output, style
+from convstore.cli.target import describe, find_conversation, open_store
+
+
+@click.command(
+    "set",
+    epilog=style.example(
+        "convstore set -m gpt-4o-mini --temperature 0.2",
+        'convstore set 3kx9 --name games --title "Olympic games"',
+        "convstore set games --unset temperature --unset title",
+    ),
+)
+@click.argument("ref", required=False)
+@click.option("--name", metavar="HANDLE", help="A new short handle.")
+@click.option("--title", metavar="TITLE", help="A new title.")
+@style.parameter_options
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to add or replace; repeatable.")
+@click.option("--unset", multiple=True, metavar="KEY", help="Take away a parameter, `name` or `title`; repeatable.")
+@style.json_option
+@style.store_options
+def set_conversation(
+    ref: str | None,
+    name: str | None,
+    title: str | None,
+    meta: tuple[str, ...],
+    unset: tuple[str, ...],
+    as_json: bool,
+    db: str | None,
+    owner: str,
+    **given: Any,
+) -> None:
+    """Change what stays with a conversation: its parameters, name, title, metadata."""
+    changes: dict[str, Any] = style.parameters(**given)
+    changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
+    for key in unset:
+        if key in changes:
+            raise click.UsageError(f"{key} is both set and unset.")
+        changes[key] = None
+    added = style.metadata(meta)
+    if not changes and not added:
+        raise click.UsageError("nothing to change.")
+    with open_store(db, owner) as store:
+        conversation = find_conversation(store, ref)
+        if added:
+            changes["metadata"] = {**conversation.metadata, **added}
+        conversation = store.set(conversation.id, **changes)
+    if as_json:
+        from convstore.cli.forms import conversation_form
+
+        output.write_json(conversation_form(conversation))
+    else:
+        output.note_on_terminal(f"changed {describe(conversation)}: {output.json_text(conversation.settings)}")

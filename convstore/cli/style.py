@@ -1,0 +1,128 @@
+"""What commands share: the options that every one of them has, and the form of their help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def example(*lines: str) -> str:
+    """Return a command's examples as click's help prints them: unwrapped, under a heading."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def store_options(command: F) -> F:
+    """Which database, and whose conversations."""
+    command = click.option(
+        "--owner",
+        envvar="CONVSTORE_OWNER",
+        default="",
+        help="Whose conversations these are.  [default: CONVSTORE_OWNER, else nobody's in particular]",
+    )(command)
+    return click.option(
+        "--db",
+        metavar="URL",
+        help="The database: a SQLAlchemy URL or a SQLite file.  [default: CONVSTORE_DB, else your data directory]",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def parameter_options(command: F) -> F:
+    """The completion parameters; `parameters` turns them into what the library takes."""
+    for option in (
+        click.option(
+            "-o", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="Any other parameter; JSON or text."
+        ),
+        click.option("--max-tokens", type=int, metavar="N", help="The longest reply, in tokens."),
+        click.option("--top-p", type=float, metavar="X", help="Nucleus sampling; instead of --temperature."),
+        click.option("--temperature", type=float, metavar="X", help="Sampling temperature, 0 to 2."),
+        click.option("-m", "--model", metavar="MODEL", help="The model to ask."),
+    ):
+        command = option(command)
+    return command
+
+
+def parameters(
+    model: str | None,
+    temperature: float | None,
+    top_p: float | None,
+    max_tokens: int | None,
+    options: Iterable[tuple[str, str]],
+) -> dict[str, Any]:
+    """Return the completion parameters that were given on the command line.
+
+    The VALUE of `-o` is JSON where it can be read as such, else text: `-o seed 7`, `-o stop END`.
+    """
+    named = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    given = {key: value for key, value in named.items() if value is not None}
+    for key, value in options:
+        if key in given:
+            raise click.UsageError(f"{key} is given twice.")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    return given
+
+
+def metadata(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return the metadata of `--meta KEY=VALUE` options."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise click.UsageError(f"--meta takes KEY=VALUE, not {pair!r}.")
+        found[key] = value
+    return found
+
+
+def text_or_file(value: str | None) -> str | None:
+    """Return the text of an option that takes TEXT or @FILE; a text that begins with @ is written @@."""
+    if value is None or not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    try:
+        return decode(Path(value[1:]).read_bytes(), value[1:])
+    except OSError as error:
+        raise click.UsageError(f"{value[1:]} cannot be read: {error.strerror}.") from None
+
+
+def decode(data: bytes, source: str) -> str:
+    """Return bytes from outside as text.
+
+    Raises:
+        click.UsageError: they are not UTF-8.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{source} is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}).") from None
+
+
+def read_input() -> str:
+    """Return standard input as text, without the newline that ends its last line."""
+    return decode(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
+
+
+def check_argument(text: str) -> str:
+    """Return an argument's text; bytes of it that were not UTF-8 have become lone surrogates.
+
+    Raises:
+        click.UsageError: there are such.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError("the message is not UTF-8.") from None
+    return text

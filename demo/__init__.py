@@ -1,0 +1,1 @@
+"""A conversation with a real, local model, by the real program."""

@@ -1,0 +1,99 @@
+"""What every test may ask for: databases, a scripted chat server, shared data, a clean environment."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.postgres import new_database, running_server
+
+if TYPE_CHECKING:
+    from convstore.testing import ChatServer
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's keys, settings or data, nor a proxy between it and this machine."""
+    for name in os.environ:
+        if name.startswith(("OPENAI_", "CONVSTORE_")) and name != "CONVSTORE_TEST_POSTGRES":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for kind in ("DATA", "CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / "home" / kind.lower()))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server. Tests that need it fail, never skip, when there is none."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database with convstore's schema, made once: a copy is far cheaper than an upgrade."""
+    from convstore.ledger.schema import upgrade
+
+    with new_database(postgres_server) as url:
+        upgrade(url)
+        yield make_url(url).database or ""
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A new PostgreSQL database with convstore's schema."""
+    with new_database(postgres_server, postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_empty_url(postgres_server: str) -> Iterator[str]:
+    """A new PostgreSQL database with nothing in it."""
+    with new_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path}/chat.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database ready for convstore, on each backend in turn. A server starts only when it is needed."""
+    fixture = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(fixture)
+    return url
+
+
+@pytest.fixture
+def chat_server() -> "Iterator[ChatServer]":
+    """A scripted Chat Completions server on this machine."""
+    from convstore.testing import ChatServer
+
+    with ChatServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real dialogues beside the repository; a clone alone does not have it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(NO_SHARED_DATA)
+    return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many tests of the shared data did not run, where nobody can overlook it."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
+    if missed:
+        terminalreporter.write_line(f"{missed} data tests {NO_SHARED_DATA}", red=True, bold=True)
