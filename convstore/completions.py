@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convstore.messages import Message, to_plain
+from convstore.errors import InvalidMessage
+from convstore.messages import Message, to_input, to_plain
 
 
 class Usage(dict[str, Any]):
@@ -117,3 +119,34 @@ def facts(body: dict[str, Any]) -> dict[str, Any]:
 
 def text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def to_append(items: Sequence[object]) -> tuple[list[Message], Completion | None]:
+    """Return the messages that a caller means by what it hands to `append`, and the completion if it is one.
+
+    Raises:
+        InvalidMessage: one of them is no message, or a completion is not by itself.
+    """
+    if not items:
+        raise InvalidMessage("there is nothing to append")
+    new: list[Message] = []
+    for item in items:
+        completion = _given_completion(item)
+        if completion is not None:
+            if len(items) > 1:
+                raise InvalidMessage("append a completion by itself: its facts belong to its own message")
+            return [completion.messages[0]], completion
+        new.extend(to_input(item))
+    return new, None
+
+
+def _given_completion(value: object) -> Completion | None:
+    if isinstance(value, Mapping):
+        if "role" in value or "choices" not in value:
+            return None
+    elif not hasattr(value, "choices"):
+        return None
+    try:
+        return read_completion(value)
+    except NotACompletion as error:
+        raise InvalidMessage(str(error)) from None

@@ -12,6 +12,7 @@
     ├── Conflict                        somebody else was first
     │   ├── ConversationExists          the id or the name is taken
     │   ├── ConversationBusy            another turn is running
+    │   ├── IdempotencyMismatch         the key was used for something else
     │   └── LeaseLost                   .turn: the reply came after another caller had taken the conversation
     ├── TurnFailed                      .turn: the turn as recorded; the model or its provider failed
     │   └── ReplyInterrupted            .partial: what came of the reply before it broke off
@@ -78,6 +79,10 @@ class ConversationExists(Conflict):
 
 class ConversationBusy(Conflict):
     """Another turn of the conversation is running."""
+
+
+class IdempotencyMismatch(Conflict):
+    """The idempotency key was used before, with other input: the same request was not repeated, another was made."""
 
 
 class LeaseLost(Conflict):

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from convstore.errors import InvalidInput
+from convstore.errors import InvalidInput, InvalidParameter
 from convstore.messages import is_storable, to_plain
 
 # Without vowels there are no words; without 0, 1 and l no confusion. 12 of 28 characters are 57 bits.
@@ -59,6 +59,17 @@ def check_name(given: str | None) -> str | None:
         raise InvalidInput(
             f"a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, not {given!r:.80}"
         )
+    return given
+
+
+def check_idempotency_key(given: str | None) -> str | None:
+    """Return an idempotency key; None is none.
+
+    Raises:
+        InvalidParameter: it cannot be one.
+    """
+    if given is not None and (not isinstance(given, str) or not is_key(given)):
+        raise InvalidParameter(f"an idempotency key is 1 to {_LONGEST} bytes of printable text, not {given!r:.80}")
     return given
 
 

@@ -262,6 +262,11 @@ def text_of(message: Message) -> str:
     return refusal if isinstance(refusal, str) else ""
 
 
+def is_replayable(partial: Message) -> bool:
+    """Whether what came of a reply may be replayed: its text may. A tool call cut in the middle must never be."""
+    return bool(text_of(partial)) and not partial.get("tool_calls") and not partial.get("function_call")
+
+
 def to_input(value: object, *, role: str = "user", name: str | None = None) -> list[Message]:
     """Return the messages that a caller means by what it hands to `say`: at least one.
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import random
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +20,13 @@ from convstore.errors import NotConfigured
 from convstore.params import CALL_OPTIONS
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 _NO_KEY = "no-key"  # servers of one's own take any key; the client insists on one
+_NOT_GENERATED = (429, 503)
+_NOT_CONNECTED = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # of httpx, before a request is sent
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 8.0  # seconds
+_LONGEST_WAIT = 60.0  # seconds that a provider may ask for; beyond, its error is the answer
 _LONGEST_ERROR = 2000  # characters of a provider's error text that are kept
 
 
@@ -47,6 +54,14 @@ def make_client(base_url: str | None = None) -> OpenAI:
         raise NotConfigured(f"the openai client cannot be made: {error}") from error
 
 
+def make_async_client(base_url: str | None = None) -> AsyncOpenAI:
+    """Return an async openai client from the environment; as `make_client`."""
+    import openai
+
+    sync = make_client(base_url)
+    return openai.AsyncOpenAI(api_key=sync.api_key, base_url=sync.base_url, max_retries=0)
+
+
 def without_retries(client: Any) -> Any:
     """Return the caller's client with its own retries off: a retry that nobody sees could double a reply."""
     configure = getattr(client, "with_options", None)
@@ -71,6 +86,42 @@ def _known_parameters(completions: type) -> frozenset[str]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return frozenset()  # a caller's own client that takes everything
     return frozenset(parameters) | CALL_OPTIONS
+
+
+def wait_before_retry(error: BaseException, attempt: int) -> float | None:
+    """Return how many seconds to wait before the call may be made again; None if it must not be.
+
+    Only where nothing can have been generated: the connection was never made, or the provider said so (429, 503). A
+    reply that was lost on its way may have been paid for, and asking again would double it.
+
+    Args:
+        attempt: how many calls were repeated before this one, from 0.
+    """
+    status = getattr(error, "status_code", None)
+    if status in _NOT_GENERATED:
+        if getattr(error, "code", None) == "insufficient_quota":
+            return None  # waiting will not help
+        asked = _retry_after(error)
+        if asked is not None:
+            return asked if asked <= _LONGEST_WAIT else None
+    elif type(error.__cause__).__name__ not in _NOT_CONNECTED:
+        return None
+    return min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt) * random.uniform(0.75, 1.25)  # noqa: S311
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Return the seconds of a `Retry-After` header (RFC 9110, 10.2.3: seconds, or a date), or None."""
+    value = getattr(getattr(error, "response", None), "headers", {}).get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, seconds)
 
 
 def describe(error: BaseException, client: Any) -> dict[str, Any]:

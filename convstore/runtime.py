@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
-from convstore import provider, turns
+from convstore import liveness, provider, turns
 from convstore.errors import ConversationBusy, DatabaseError, ReplyNotStored
-from convstore.heartbeat import Heartbeat
-from convstore.ledger import leases, schema
+from convstore.heartbeat import Heartbeat, Watched
+from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
 from convstore.ledger.database import Database
 from convstore.ledger.turns import Ending, RunningTurn
@@ -23,22 +26,52 @@ from convstore.records import Turn
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LEASE = timedelta(seconds=30)
-"""How long a turn holds its conversation after its process was last heard of."""
+_FIRST_POLL, _LONGEST_POLL = 0.02, 0.4  # seconds between two looks of a waiting caller
 
-_FIRST_POLL, _LONGEST_POLL = 0.02, 0.5  # seconds between two looks of a waiting caller
+
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A turn that runs in this process: on record, and kept alive."""
+
+    begun: turns.Begun
+    answer: turns.Answer
+    watched: Watched
 
 
 class Runtime:
-    """Shared by a store and by its views for owners. Safe to share between threads."""
+    """Shared by a store and by its views for owners. Safe to share between threads, and after a fork.
 
-    def __init__(self, database: Database, client: Any, base_url: str | None) -> None:
+    Args:
+        database: where conversations are.
+        client: the caller's own openai client, sync or async; None: one is made by `make_client`.
+        lease: how long a turn holds its conversation after its process was last heard of.
+    """
+
+    def __init__(
+        self, database: Database, client: Any, make_client: Callable[[], Any], *, lease: timedelta, retries: int
+    ) -> None:
         self.database = database
-        self._client = provider.without_retries(client) if client is not None else None
-        self._base_url = base_url
-        self._heartbeat = Heartbeat(LEASE, self._renew)
+        self.retries = retries
+        self._lease = lease
+        self._given_client = provider.without_retries(client) if client is not None else None
+        self._made_client: Any = None
+        self._make_client = make_client
         self._ready = False
+        self._start()
+        _runtimes.add(self)
+
+    def _start(self) -> None:
         self._preparing = threading.Lock()
+        self._heartbeat = Heartbeat(self._lease, self._beat)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: it has its parent's sockets, files and locks, and not its threads."""
+        self.database.after_fork()
+        self._made_client = None
+        self._start()
 
     def client(self) -> Any:
         """Return the client that calls the model; made from the environment at the first call, unless given.
@@ -46,10 +79,14 @@ class Runtime:
         Raises:
             NotConfigured: there is neither a key nor a server.
         """
+        if self._given_client is not None:
+            return self._given_client
         with self._preparing:
-            if self._client is None:
-                self._client = provider.make_client(self._base_url)
-            return self._client
+            if self._made_client is None:
+                self._made_client = self._make_client()
+            return self._made_client
+
+    # --- transactions ---
 
     def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a unit of database work in a transaction that only reads."""
@@ -63,17 +100,17 @@ class Runtime:
         with self.database.write() as connection:
             return unit(connection, *args, **kwargs)
 
-    def write_when_free(
-        self,
-        wait: float,
-        unit: Callable[Concatenate[Connection, str, str, P], R],
-        /,
-        owner: str,
-        conversation_id: str,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> R:
-        """Run a unit that needs a conversation to itself; while a turn holds it, wait, reading only.
+    def _prepare(self) -> None:
+        if not self._ready:
+            with self._preparing:
+                if not self._ready:
+                    schema.ensure(self.database)
+                    self._ready = True
+
+    # --- waiting for a conversation ---
+
+    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:
+        """Return what `attempt` returns; while a turn holds the conversation, wait, reading only.
 
         Raises:
             ConversationBusy: it was still held after `wait` seconds.
@@ -81,35 +118,52 @@ class Runtime:
         deadline = time.monotonic() + wait
         while True:
             try:
-                return self.write(unit, owner, conversation_id, *args, **kwargs)
+                return attempt()
             except ConversationBusy:
                 if time.monotonic() >= deadline:
                     raise
-            self._wait_until_free(owner, conversation_id, deadline)
+            for pause in pauses(deadline):
+                time.sleep(pause)
+                if not self.is_held(owner, conversation_id):
+                    break
 
-    def _wait_until_free(self, owner: str, conversation_id: str, deadline: float) -> None:
-        pause = _FIRST_POLL
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, pause * random.uniform(0.5, 1.5)))  # noqa: S311 (spreads callers, hides nothing)
-            if not self.read(leases.is_held, owner, conversation_id, datetime.now(UTC)):
-                return
-            pause = min(pause * 1.5, _LONGEST_POLL)
+    def is_held(self, owner: str, conversation_id: str) -> bool:
+        """Whether a turn holds the conversation whose process may still live. Only reads."""
+        return self.read(leases.is_held, owner, conversation_id, datetime.now(UTC), liveness.is_alive)
 
-    def begin(self, owner: str, conversation_id: str, question: turns.Question, wait: float) -> turns.Begun:
-        """Put a question on record and keep its lease alive until `end`."""
-        begun = self.write_when_free(wait, turns.begin, owner, conversation_id, question, LEASE)
-        self._heartbeat.watch(begun.turn)
-        return begun
+    # --- a turn ---
 
-    def end(self, turn: RunningTurn, ending: Ending) -> tuple[Turn, bool]:
-        """Record how a turn ended; return it, and whether it still held its conversation.
+    def begin(self, owner: str, conversation_id: str, question: turns.Question) -> Live | Turn:
+        """Put a question on record and keep its lease alive until `end`; or return the turn that has the answer.
+
+        Raises:
+            ConversationBusy: another turn holds the conversation.
+        """
+        lease = turns.Lease(liveness.new_token(), self._lease, liveness.is_alive)
+        try:
+            begun = self.write(turns.begin, owner, conversation_id, question, lease)
+        except BaseException:
+            liveness.release(lease.token)
+            raise
+        if isinstance(begun, Turn):
+            liveness.release(lease.token)
+            return begun
+        answer = turns.Answer()
+        take = answer.take_unwritten if question.stream else None
+        return Live(begun, answer, self._heartbeat.watch(begun.turn, take))
+
+    def end(self, live: Live, ending: Ending, *, stopped: bool = False) -> Turn:
+        """Record how a turn ended, and return it, or raise what its ending means.
 
         Raises:
             ReplyNotStored: the database failed; the error carries what the model answered.
+            LeaseLost, ReplyInterrupted, TurnFailed: see `turns.settle`.
         """
-        self._heartbeat.forget(turn)
+        turn = live.begun.turn
+        self._heartbeat.forget(live.watched)
+        has_deltas = live.watched.written > 0
         try:
-            return self.write(ledger_turns.end, turn, ending, datetime.now(UTC))
+            ended, held = self.write(ledger_turns.end, turn, ending, datetime.now(UTC), has_deltas=has_deltas)
         except DatabaseError as error:
             if ending.completion is None:
                 raise
@@ -118,25 +172,47 @@ class Runtime:
                 f"stored ({error})",
                 ending.completion,
             ) from error
+        finally:
+            liveness.release(turn.token)
+        return turns.settle(ended, held=held, stopped=stopped)
 
-    def _renew(self, turn: RunningTurn) -> bool:
-        return self.write(
-            leases.renew,
-            turn.owner,
-            turn.conversation_id,
-            token=turn.token,
-            span=LEASE,
-            now=datetime.now(UTC),
-        )
-
-    def _prepare(self) -> None:
-        if not self._ready:
-            with self._preparing:
-                if not self._ready:
-                    schema.ensure(self.database)
-                    self._ready = True
+    def _beat(
+        self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool
+    ) -> tuple[bool, bool]:
+        if delta is None and not renew:
+            return True, self.read(leases.is_stop_requested, turn.owner, turn.conversation_id, turn.seq)
+        return self.write(_beat, turn, number, delta, self._lease if renew else None)
 
     def close(self) -> None:
-        """Stop the heartbeat and close the database's connections, and the client if the store made it."""
+        """Stop the heartbeat and close the database's connections."""
         self._heartbeat.close()
         self.database.close()
+
+
+def pauses(deadline: float) -> Iterator[float]:
+    """Yield how many seconds to wait before each further look, until `deadline` (of `time.monotonic`)."""
+    pause = _FIRST_POLL
+    while (left := deadline - time.monotonic()) > 0:
+        yield min(left, pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads callers, hides nothing)
+        pause = min(pause * 1.5, _LONGEST_POLL)
+
+
+def _beat(
+    connection: Connection, turn: RunningTurn, number: int, delta: dict[str, Any] | None, span: timedelta | None
+) -> tuple[bool, bool]:
+    held = True
+    if span is not None:
+        held = leases.renew(
+            connection, turn.owner, turn.conversation_id, token=turn.token, span=span, now=datetime.now(UTC)
+        )
+    if delta is not None and held:
+        deltas.add(connection, turn.owner, turn.conversation_id, turn.seq, number, delta)
+    return held, leases.is_stop_requested(connection, turn.owner, turn.conversation_id, turn.seq)
+
+
+def _after_fork() -> None:
+    for runtime in list(_runtimes):
+        runtime.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -85,6 +85,14 @@ class Accumulator:
         """Whether anything of the reply itself has come: text, reasoning, or a tool call."""
         return any(value for delta in self._deltas.values() for key, value in delta.items() if key != "role")
 
+    def fragment(self) -> dict[str, Any]:
+        """Return what has been added as one chunk: fragments added to another accumulator make the same completion."""
+        return {
+            **self._facts,
+            "id": self._facts.get("response_id"),
+            "choices": [{"index": index, "delta": _finished(delta)} for index, delta in self._deltas.items()],
+        }
+
     def completion(self) -> Completion:
         """Return the completion as far as it came; its `finish_reason` is None unless every choice has ended."""
         indexes = sorted(self._deltas.keys() | self._finish_reasons.keys())

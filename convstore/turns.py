@@ -9,20 +9,21 @@ after    the `Answer` becomes an `Ending`, which `ledger.turns.end` records in o
 
 from __future__ import annotations
 
-import secrets
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from convstore.completions import Completion
-from convstore.errors import InvalidMessage, LeaseLost, NotConfigured, ReplyInterrupted, TurnFailed
+from convstore.errors import InvalidInput, InvalidMessage, LeaseLost, NotConfigured, ReplyInterrupted, TurnFailed
+from convstore.keys import check_idempotency_key
 from convstore.ledger import conversations, leases, messages
-from convstore.ledger.turns import Ending, RunningTurn, insert_running
-from convstore.messages import Message, text_of, to_input
+from convstore.ledger.turns import Ending, RunningTurn, by_key, insert_running, latest_asked
+from convstore.messages import Message, digest, is_replayable, to_input, to_plain
 from convstore.params import CALL_OPTIONS, check_names, check_parameters, merge
 from convstore.records import MessageRecord, Turn, TurnStatus
 from convstore.streaming import Accumulator
@@ -41,6 +42,21 @@ class Question:
     history: bool
     stream: bool
     default_model: str | None
+    again: bool = False
+    """Whether to ask once more what the latest turn asked, instead of `messages`."""
+    key: str | None = None
+    digest: bytes | None = None
+    """Of what an idempotency key stands for: the messages and the explicit parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """With what a turn takes its conversation."""
+
+    token: str
+    span: timedelta
+    """How long it lasts unless it is renewed."""
+    alive: leases.Alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +77,29 @@ def ask(
     history: bool = True,
     stream: bool = False,
     default_model: str | None = None,
+    again: bool = False,
+    idempotency_key: str | None = None,
 ) -> Question:
     """Check what a caller asks, before anything is stored or sent.
 
     Raises:
         InvalidMessage: the message is none, or empty.
-        InvalidParameter: a parameter, or a sender's name, breaks a rule.
+        InvalidParameter: a parameter, a sender's name or an idempotency key breaks a rule.
     """
-    new = to_input(message, name=name)
+    new = to_input(message, name=name) if not again else []
     check_names(new)
     if system is not None:
         new = [*to_input(system, role="system"), *new]
     checked = check_parameters(parameters)
+    body = {key: value for key, value in checked.items() if key not in CALL_OPTIONS}
     return Question(
         messages=new,
-        parameters={key: value for key, value in checked.items() if key not in CALL_OPTIONS},
+        parameters=body,
+        again=again,
+        key=check_idempotency_key(idempotency_key),
+        digest=digest(b"", {"messages": new, "parameters": body, "history": history, "again": again})
+        if idempotency_key is not None
+        else None,
         options={key: value for key, value in checked.items() if key in CALL_OPTIONS and value is not None},
         history=history,
         stream=stream,
@@ -83,47 +107,93 @@ def ask(
     )
 
 
-def begin(connection: Connection, owner: str, conversation_id: str, question: Question, span: timedelta) -> Begun:
+def begin(
+    connection: Connection, owner: str, conversation_id: str, question: Question, lease: Lease
+) -> Begun | Turn:
     """Take the conversation and put the question on record.
 
-    Args:
-        span: how long the lease lasts unless it is renewed.
+    Returns:
+        What to send; or, for an idempotency key that has succeeded before, the turn that it was spent on.
 
     Raises:
         ConversationNotFound, ConversationBusy: it cannot be taken.
+        IdempotencyMismatch: the key was used for something else.
         NotConfigured: no model is named anywhere.
-        InvalidParameter: the sticky parameters break a rule together with the explicit ones.
+        InvalidInput: the sticky parameters break a rule together with the explicit ones; there is nothing to ask again.
     """
+    if question.key is not None and question.digest is not None:
+        done = by_key(connection, owner, conversation_id, question.key, question.digest)
+        if done is not None and done.status is TurnStatus.COMPLETED:
+            return done
     now = datetime.now(UTC)
-    token = secrets.token_hex(16)
-    count = len(question.messages)
-    claim = leases.claim(connection, owner, conversation_id, token=token, count=count, span=span, now=now)
-    parameters = _parameters(claim.settings, question)
-    window, last = _look_back(connection, owner, conversation_id, claim.head_seq, question)
-    added = messages.add(
+    claim = leases.claim(
         connection,
         owner,
         conversation_id,
-        question.messages,
-        first_seq=claim.first_seq,
-        after=last,
-        turn=claim.turn,
+        token=lease.token,
+        count=len(question.messages),
+        span=lease.span,
         now=now,
+        alive=lease.alive,
     )
+    asked: list[MessageRecord] = []
+    if question.again:
+        question, asked = _again(connection, owner, conversation_id, claim, question)
+    parameters = _parameters(claim.settings, question)
+    head = asked[0].parent_seq if asked else claim.head_seq
+    window, last = _look_back(connection, owner, conversation_id, head, question)
+    if not asked:
+        asked = messages.add(
+            connection,
+            owner,
+            conversation_id,
+            question.messages,
+            first_seq=claim.first_seq,
+            after=last,
+            turn=claim.turn,
+            now=now,
+        )
     turn = RunningTurn(
         owner=owner,
         conversation_id=conversation_id,
         seq=claim.turn,
-        token=token,
+        token=lease.token,
         base_seq=claim.head_seq,
-        first_input_seq=added[0].seq if added else None,
-        last_input=added[-1] if added else last,
+        first_input_seq=asked[0].seq,
+        last_input=asked[-1],
         request=parameters,
         window=window.facts,
         started_at=now,
+        idempotency_key=question.key,
+        input_digest=question.digest,
     )
     insert_running(connection, turn)
     return Begun(turn, _request(parameters, window), question.options)
+
+
+def _again(
+    connection: Connection, owner: str, conversation_id: str, claim: leases.Claim, question: Question
+) -> tuple[Question, list[MessageRecord]]:
+    """Return the question of the latest turn, and its messages if they can be answered where they stand.
+
+    They can while the head is where that turn found or left it: the new reply becomes a sibling of the old one. Else
+    the question is asked anew, with copies of them at the head.
+    """
+    latest = latest_asked(connection, owner, conversation_id, before=claim.turn)
+    if latest is None:
+        raise InvalidInput(f"conversation {conversation_id} has no turn to try again")
+    asked = messages.input_of(connection, owner, latest)
+    unsaid = {key: value for key, value in latest.request.items() if key not in ("stream", "stream_options")}
+    repeated = replace(
+        question,
+        messages=[record.message for record in asked],
+        parameters=merge(unsaid, question.parameters),
+        history=latest.window is None or bool(latest.window.get("history")) or asked[0].parent_seq == 0,
+    )
+    if claim.head_seq in (latest.base_seq, latest.output_seq, asked[0].parent_seq):
+        return repeated, asked
+    leases.take_numbers(connection, owner, conversation_id, len(asked))
+    return repeated, []
 
 
 def preview(connection: Connection, owner: str, conversation_id: str, question: Question) -> dict[str, Any]:
@@ -182,13 +252,36 @@ class Answer:
     _began: float = field(default_factory=time.monotonic)
     _first: float | None = None
     _stream: Accumulator = field(default_factory=Accumulator)
+    _unwritten: Accumulator = field(default_factory=Accumulator)
+    _attempts: list[dict[str, Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, chunk: object) -> str:
         """Take a chunk of a stream and return the text that it adds."""
-        text = self._stream.add(chunk)
+        plain = to_plain(chunk)
+        with self._lock:
+            text = self._stream.add(plain)
+            self._unwritten.add(plain)
         if self._first is None and self._stream.started:
             self._first = time.monotonic()
         return text
+
+    def take_unwritten(self) -> dict[str, Any] | None:
+        """Return, as one chunk, what has come since this was last asked; None: nothing. For another thread."""
+        with self._lock:
+            if not self._unwritten.started:
+                return None
+            taken, self._unwritten = self._unwritten, Accumulator()
+        return taken.fragment()
+
+    def again(self, error: dict[str, Any], waited: float) -> None:
+        """The call failed before anything was generated, and is made once more after `waited` seconds."""
+        self._attempts.append({"error": error, "waited": round(waited, 3)})
+
+    @property
+    def attempts(self) -> int:
+        """How many calls failed and were repeated."""
+        return len(self._attempts)
 
     def whole(self, completion: Completion) -> Ending:
         """The ending of a call that was answered."""
@@ -220,9 +313,8 @@ class Answer:
         error = {"type": "Stopped", "message": "stopped by the user"}
         if not _says_something(completion):
             return self._ending(TurnStatus.INTERRUPTED, None, moves_head=False, error=error)
-        message = completion.messages[0]
-        replayable = bool(text_of(message)) and not message.get("tool_calls") and not message.get("function_call")
-        return self._ending(TurnStatus.INTERRUPTED, completion, moves_head=replayable, error=error)
+        moves_head = is_replayable(completion.messages[0])
+        return self._ending(TurnStatus.INTERRUPTED, completion, moves_head=moves_head, error=error)
 
     def _unfinished(self, completion: Completion) -> Ending:
         error = {"type": "NoFinishReason", "message": "the reply ended without its finish_reason"}
@@ -246,6 +338,7 @@ class Answer:
             error=error,
             latency=time.monotonic() - self._began,
             time_to_first_token=self._first - self._began if self._first is not None else None,
+            attempts=tuple(self._attempts),
         )
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 
 from convstore.errors import DatabaseUnavailable, InvalidInput
@@ -27,6 +27,7 @@ _WRITES = "convstore_writes"  # execution option: this transaction will write
 EVERYTHING = 2**62
 """A limit that limits nothing: one statement serves with and without."""
 
+_parents_pools: list[Pool] = []
 _creation = threading.Lock()
 _locked = threading.local()
 
@@ -74,6 +75,12 @@ class Database:
             raise  # a constraint did its work; whoever wrote the statement knows what that means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(f"database {self.label}: {_reason(error)}") from error
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent process: a child must neither use nor close them."""
+        if self._owned:
+            _parents_pools.append(self.engine.pool)  # kept, because a pool that is forgotten closes its connections
+            self.engine.dispose(close=False)
 
     def close(self) -> None:
         """Close the pool's connections, unless the engine is the caller's own."""

@@ -8,17 +8,20 @@ host's on SQLite.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, null, select, update
 
 from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
+from convstore.ledger import deltas, messages
 from convstore.ledger.models import UtcDateTime, turns
 from convstore.ledger.models import conversations as table
-from convstore.messages import to_json
+from convstore.messages import is_replayable, to_json
+from convstore.streaming import Accumulator
 
 _KEY = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
 _LIVING = (*_KEY, table.c.deleted_at.is_(None))
@@ -67,22 +70,57 @@ def _renew_statement(dialect: str) -> Any:
 _RELEASE = (
     update(table)
     .where(*_KEY, table.c.lease_token == bindparam("token"))
-    .values(running_turn=null(), lease_token=null(), lease_expires_at=null())
-)
-_ABANDON = (
-    update(turns)
-    .where(
-        turns.c.owner == bindparam("key_owner"),
-        turns.c.conversation_id == bindparam("key_id"),
-        turns.c.seq == bindparam("turn"),
-        turns.c.status == "running",
+    .values(
+        running_turn=null(),
+        lease_token=null(),
+        lease_expires_at=null(),
+        next_seq=table.c.next_seq + bindparam("count"),
     )
-    .values(status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"))
+    .returning(table.c.next_seq)
 )
+_MOVE_HEAD = update(table).where(*_KEY).values(head_seq=bindparam("head"), length=bindparam("position"))
+_TAKE_NUMBERS = (
+    update(table).where(*_KEY).values(next_seq=table.c.next_seq + bindparam("count")).returning(table.c.next_seq)
+)
+_OF_TURN = (
+    turns.c.owner == bindparam("key_owner"),
+    turns.c.conversation_id == bindparam("key_id"),
+    turns.c.seq == bindparam("turn"),
+)
+_RUNNING = select(turns.c.last_input_seq, turns.c.base_seq).where(*_OF_TURN)
+_INTERRUPT = (
+    update(turns)
+    .where(*_OF_TURN, turns.c.status == "running")
+    .values(
+        status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"), output_seq=bindparam("output")
+    )
+)
+_REQUEST_STOP = (
+    update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
+)
+_STOP_REQUESTED = select(turns.c.stop_requested_at).where(*_OF_TURN)
 _ABANDONED = {
     "type": "Abandoned",
     "message": "the process that ran this turn ended, or lost its database, before the turn was over",
 }
+_STOPPED = {"type": "Stopped", "message": "stopped from elsewhere"}
+
+Alive: TypeAlias = Callable[[str], bool | None]
+"""Tells of a lease token whether the process that made it lives; None where that cannot be told from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The turn that holds a conversation."""
+
+    turn: int
+    token: str
+    expired: bool
+
+    def is_dead(self, alive: Alive) -> bool:
+        """Whether the conversation may be taken: a process known to live is not robbed, however late it is."""
+        living = alive(self.token)
+        return self.expired if living is None else not living
 
 
 def _now(dialect: str) -> ColumnElement[datetime]:
@@ -106,10 +144,11 @@ def claim(
     count: int,
     span: timedelta,
     now: datetime,
+    alive: Alive,
 ) -> Claim:
     """Take a conversation for a turn, and `count` numbers for its messages.
 
-    A turn whose lease has run out is marked as interrupted first.
+    A turn whose process has died is marked as interrupted first.
 
     Raises:
         ConversationNotFound: there is none with this id.
@@ -122,15 +161,32 @@ def claim(
         row = connection.execute(_claim_statement(dialect), values).one_or_none()
         if row is not None:
             return Claim(row.running_turn, row.next_seq - count, row.head_seq, read_settings(row.settings, id))
-        free(connection, owner, id, now)
+        free(connection, owner, id, now, alive)
 
 
-def free(connection: Connection, owner: str, id: str, now: datetime) -> None:
-    """Make sure that no turn holds the conversation; a lease that has run out is taken away.
+def free(connection: Connection, owner: str, id: str, now: datetime, alive: Alive) -> None:
+    """Make sure that no turn holds the conversation; it is taken from one whose process has died.
 
     Raises:
         ConversationNotFound: there is none with this id.
         ConversationBusy: a turn holds it.
+    """
+    held_by = holder(connection, owner, id, now)
+    if held_by is None:
+        return
+    if not held_by.is_dead(alive):
+        raise ConversationBusy(
+            f"conversation {id} is busy: turn {held_by.turn} is running; try again when it has ended, "
+            f"or end it with `convstore stop`"
+        )
+    take_away(connection, owner, id, held_by, now, _ABANDONED, keep_on_path=False)
+
+
+def holder(connection: Connection, owner: str, id: str, now: datetime) -> Holder | None:
+    """Return the turn that holds the conversation, or None. Only reads: what waiting callers ask again and again.
+
+    Raises:
+        ConversationNotFound: there is none with this id.
     """
     dialect = connection.dialect.name
     clock = {"now": now} if dialect == "sqlite" else {}
@@ -138,25 +194,74 @@ def free(connection: Connection, owner: str, id: str, now: datetime) -> None:
     if state is None:
         raise ConversationNotFound(f"no conversation {id!r}; see `convstore list`")
     if state.lease_token is None:
-        return
-    if not state.expired:
-        raise ConversationBusy(
-            f"conversation {id} is busy: turn {state.running_turn} is running; try again when it has ended"
-        )
-    released = connection.execute(_RELEASE, {"key_owner": owner, "key_id": id, "token": state.lease_token})
-    if released.rowcount:
-        connection.execute(
-            _ABANDON,
-            {"key_owner": owner, "key_id": id, "turn": state.running_turn, "now": now, "reason": to_json(_ABANDONED)},
-        )
+        return None
+    return Holder(state.running_turn, state.lease_token, bool(state.expired))
 
 
-def is_held(connection: Connection, owner: str, id: str, now: datetime) -> bool:
-    """Whether a turn holds the conversation. Only reads: what a waiting caller asks again and again."""
-    dialect = connection.dialect.name
-    clock = {"now": now} if dialect == "sqlite" else {}
-    state = connection.execute(_state_statement(dialect), {"key_owner": owner, "key_id": id, **clock}).one_or_none()
-    return state is not None and state.lease_token is not None and not state.expired
+def is_held(connection: Connection, owner: str, id: str, now: datetime, alive: Alive) -> bool:
+    """Whether a turn holds the conversation whose process may still live. Only reads."""
+    held_by = holder(connection, owner, id, now)
+    return held_by is not None and not held_by.is_dead(alive)
+
+
+def stop(connection: Connection, owner: str, id: str, held_by: Holder, now: datetime) -> None:
+    """End a turn that was asked to stop and did not; the text that had come stays on the path."""
+    take_away(connection, owner, id, held_by, now, _STOPPED, keep_on_path=True)
+
+
+def take_away(
+    connection: Connection,
+    owner: str,
+    id: str,
+    held_by: Holder,
+    now: datetime,
+    reason: dict[str, str],
+    *,
+    keep_on_path: bool,
+) -> None:
+    """Take a conversation from a turn, and mark that as interrupted, with what its deltas say came of the reply."""
+    key = {"key_owner": owner, "key_id": id}
+    so_far = Accumulator()
+    for _, delta in deltas.after(connection, owner, id, held_by.turn):
+        so_far.add(delta)
+    partial = so_far.completion().messages[:1] if so_far.started else ()
+    next_seq = connection.scalar(_RELEASE, {**key, "token": held_by.token, "count": len(partial)})
+    if next_seq is None:
+        return  # it ended meanwhile
+    output = None
+    if partial:
+        turn = connection.execute(_RUNNING, {**key, "turn": held_by.turn}).one()
+        follows = turn.last_input_seq or turn.base_seq
+        parent = messages.get(connection, owner, id, follows) if follows else None
+        (record,) = messages.add(
+            connection, owner, id, partial, first_seq=next_seq - 1, after=parent, turn=held_by.turn, now=now
+        )
+        output = record.seq
+        if keep_on_path and is_replayable(partial[0]):
+            connection.execute(_MOVE_HEAD, {**key, "head": record.seq, "position": record.position})
+        deltas.remove(connection, owner, id, held_by.turn)
+    connection.execute(
+        _INTERRUPT, {**key, "turn": held_by.turn, "now": now, "reason": to_json(reason), "output": output}
+    )
+
+
+def take_numbers(connection: Connection, owner: str, id: str, count: int) -> int:
+    """Take more numbers for messages, and return the first of them."""
+    after = connection.scalar(_TAKE_NUMBERS, {"key_owner": owner, "key_id": id, "count": count})
+    if after is None:
+        raise ConversationNotFound(f"no conversation {id!r}; see `convstore list`")
+    return int(after) - count
+
+
+def request_stop(connection: Connection, owner: str, id: str, turn: int, now: datetime) -> bool:
+    """Ask the process that runs a turn to end it, and return whether it was still running."""
+    asked = connection.execute(_REQUEST_STOP, {"key_owner": owner, "key_id": id, "turn": turn, "now": now})
+    return bool(asked.rowcount)
+
+
+def is_stop_requested(connection: Connection, owner: str, id: str, turn: int) -> bool:
+    """Whether somebody asked for the turn to end."""
+    return connection.scalar(_STOP_REQUESTED, {"key_owner": owner, "key_id": id, "turn": turn}) is not None
 
 
 def renew(connection: Connection, owner: str, id: str, *, token: str, span: timedelta, now: datetime) -> bool:

@@ -134,6 +134,14 @@ def input_of(connection: Connection, owner: str, turn: Turn) -> list[MessageReco
     return [_record(row, turn.conversation_id) for row in rows]
 
 
+def of_turn(connection: Connection, owner: str, turn: Turn) -> list[MessageRecord]:
+    """Return the messages that a turn without a model put on record."""
+    if turn.output_seq is None:
+        return input_of(connection, owner, turn)
+    record = get(connection, owner, turn.conversation_id, turn.output_seq)
+    return [record] if record is not None else []
+
+
 def path(
     connection: Connection, owner: str, conversation_id: str, head: int, limit: int | None = None
 ) -> list[MessageRecord]:

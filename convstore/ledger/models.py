@@ -86,6 +86,7 @@ class ConversationRow(Base):
     running_turn: Mapped[int | None] = mapped_column(BigInteger)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # what it was created with
     lineage: Mapped[str | None] = mapped_column(Text)  # JSON [[conversation, up to seq], …], nearest first
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -165,8 +166,30 @@ class TurnRow(Base):
     latency_ms: Mapped[int | None] = mapped_column(BigInteger)
     first_token_ms: Mapped[int | None] = mapped_column(BigInteger)
     error: Mapped[str | None] = mapped_column(Text)  # JSON
+    attempts: Mapped[str | None] = mapped_column(Text)  # JSON: the calls before the last, and why they were repeated
+    stop_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class DeltaRow(Base):
+    """A piece of a reply that is streaming in: only while its turn runs, so that a crash loses half a second of it.
+
+    Rows are added, never rewritten: a growing column would be written anew with every piece.
+    """
+
+    __tablename__ = "convstore_deltas"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
+        ),
+    )
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
+    turn_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # 1, 2, 3 …
+    delta: Mapped[str] = mapped_column(Text)  # JSON: a chunk, as `streaming.Accumulator` takes it
 
 
 class CompatibilityRow(Base):
@@ -180,4 +203,5 @@ class CompatibilityRow(Base):
 conversations = Base.metadata.tables["convstore_conversations"]
 messages = Base.metadata.tables["convstore_messages"]
 turns = Base.metadata.tables["convstore_turns"]
+deltas = Base.metadata.tables["convstore_deltas"]
 compatibility = Base.metadata.tables["convstore_compatibility"]

@@ -21,7 +21,7 @@ from convstore.ledger.models import VERSION_TABLE, Base, compatibility
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
 
 from convstore.completions import Completion, Usage
-from convstore.errors import ConversationNotFound, DamagedRow
-from convstore.ledger import leases, messages
+from convstore.errors import ConversationNotFound, DamagedRow, IdempotencyMismatch
+from convstore.ledger import deltas, leases, messages
 from convstore.ledger.database import EVERYTHING
 from convstore.ledger.models import conversations
 from convstore.ledger.models import messages as message_table
@@ -66,8 +66,16 @@ _READ = (
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
     .order_by(table.c.seq.desc())
 )
+_ONE = _READ.where(table.c.seq == bindparam("seq"))
 _LATEST = _READ.limit(bindparam("most"))
 _LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
+
+
+_LATEST_ASKED = _LATEST_BEFORE.where(table.c.first_input_seq.is_not(None), table.c.window.is_not(None))
+# Where a key is spent: on a turn that runs, or has succeeded (as the unique index has it).
+_BY_KEY = _READ.where(
+    table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class RunningTurn:
     request: dict[str, Any]
     window: dict[str, Any]
     started_at: datetime
+    idempotency_key: str | None = None
+    input_digest: bytes | None = None
 
     @property
     def last_input_seq(self) -> int | None:
@@ -103,6 +113,8 @@ class Ending:
     error: dict[str, Any] | None = None
     latency: float | None = None
     time_to_first_token: float | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    """The calls before the last one: why each was repeated."""
 
 
 def insert_running(connection: Connection, turn: RunningTurn) -> None:
@@ -117,6 +129,8 @@ def insert_running(connection: Connection, turn: RunningTurn) -> None:
             "base_seq": turn.base_seq,
             "first_input_seq": turn.first_input_seq,
             "last_input_seq": turn.last_input_seq,
+            "idempotency_key": to_column(turn.idempotency_key),
+            "input_digest": turn.input_digest,
             "request": to_json(turn.request),
             "window": to_json(turn.window),
             "started_at": turn.started_at,
@@ -124,8 +138,13 @@ def insert_running(connection: Connection, turn: RunningTurn) -> None:
     )
 
 
-def end(connection: Connection, turn: RunningTurn, ending: Ending, now: datetime) -> tuple[Turn, bool]:
+def end(
+    connection: Connection, turn: RunningTurn, ending: Ending, now: datetime, *, has_deltas: bool
+) -> tuple[Turn, bool]:
     """Record how a turn ended, with its reply, and free its conversation; fenced by the turn's lease token.
+
+    Args:
+        has_deltas: whether deltas of the reply were put on record: they have become a message, and go.
 
     Returns:
         The turn, and whether it still held its lease. If not, the reply is stored all the same, beside the path.
@@ -159,7 +178,9 @@ def end(connection: Connection, turn: RunningTurn, ending: Ending, now: datetime
     )
     columns = _outcome(ending, first_reply if replies else None, now)
     if not held:
-        del columns["status"]  # whoever took the conversation has written it
+        del columns["status"], columns["error"]  # whoever took the conversation has written them
+    if has_deltas:
+        deltas.remove(connection, turn.owner, turn.conversation_id, turn.seq)
     connection.execute(_CLOSE.values(columns), {**key, "key_seq": turn.seq})
     return _ended(turn, ending, first_reply if replies else None, now), held
 
@@ -183,6 +204,7 @@ def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str,
         "latency_ms": _milliseconds(ending.latency),
         "first_token_ms": _milliseconds(ending.time_to_first_token),
         "error": to_json(ending.error) if ending.error is not None else None,
+        "attempts": to_json(list(ending.attempts)) if ending.attempts else None,
         "ended_at": now,
     }
 
@@ -212,9 +234,28 @@ def _ended(turn: RunningTurn, ending: Ending, output_seq: int | None, now: datet
         latency=ending.latency,
         time_to_first_token=ending.time_to_first_token,
         error=ending.error,
+        attempts=ending.attempts,
+        idempotency_key=turn.idempotency_key,
         started_at=turn.started_at,
         ended_at=now,
     )
+
+
+def by_key(connection: Connection, owner: str, id: str, key: str, digest: bytes) -> Turn | None:
+    """Return the turn that an idempotency key was spent on, or None.
+
+    Raises:
+        IdempotencyMismatch: it was spent on other input.
+    """
+    row = connection.execute(_BY_KEY, {"owner": owner, "id": id, "key": to_column(key)}).one_or_none()
+    if row is None:
+        return None
+    if row.input_digest != digest:
+        raise IdempotencyMismatch(
+            f"conversation {id}: the idempotency key {key!r} was used for turn {row.seq}, which asked something else; "
+            f"use a new key for a new request"
+        )
+    return _turn(row)
 
 
 def append(
@@ -223,60 +264,85 @@ def append(
     conversation_id: str,
     new: Sequence[Message],
     now: datetime,
+    alive: leases.Alive,
     completion: Completion | None = None,
+    key: str | None = None,
+    digest: bytes | None = None,
 ) -> list[MessageRecord]:
     """Add messages at the head, and return them where they now stand.
 
-    Of a completion, the facts are kept as a turn of their own: usage belongs to turns.
+    With a completion, whose facts are kept, or an idempotency key, it is a turn of its own.
 
     Raises:
         ConversationNotFound: there is none with this id.
         ConversationBusy: a turn is running.
+        IdempotencyMismatch: the key was used for something else.
     """
-    key = {"key_owner": owner, "key_id": conversation_id}
+    if key is not None and digest is not None:
+        done = by_key(connection, owner, conversation_id, key, digest)
+        if done is not None and done.status is TurnStatus.COMPLETED:
+            return messages.of_turn(connection, owner, done)
+    where = {"key_owner": owner, "key_id": conversation_id}
     statement = _STATE if connection.dialect.name == "sqlite" else _STATE_LOCKED
-    state = connection.execute(statement, key).one_or_none()
+    state = connection.execute(statement, where).one_or_none()
     if state is None or state.lease_token is not None:
-        leases.free(connection, owner, conversation_id, now)
-    if state is None:  # unreachable: `free` has raised
-        raise ConversationNotFound(f"no conversation {conversation_id!r}")
+        leases.free(connection, owner, conversation_id, now, alive)
+        state = connection.execute(statement, where).one()
     head = messages.get(connection, owner, conversation_id, state.head_seq) if state.head_seq else None
     if state.head_seq and head is None:
         raise DamagedRow(
             f"conversation {conversation_id}: its last message, seq {state.head_seq}, is missing; "
             f"restore this row from a backup"
         )
-    turn = state.next_turn if completion is not None else None
+    turn = state.next_turn if completion is not None or key is not None else None
     added = messages.add(
         connection, owner, conversation_id, new, first_seq=state.next_seq, after=head, turn=turn, now=now
     )
     last = added[-1]
-    if completion is not None:
-        ending = Ending(TurnStatus.COMPLETED, completion, moves_head=True)
+    if turn is not None:
+        is_input = completion is None
         connection.execute(
             _INSERT,
             {
                 "owner": owner,
                 "conversation_id": conversation_id,
                 "seq": turn,
+                "idempotency_key": to_column(key),
+                "input_digest": digest,
                 "base_seq": state.head_seq,
+                "first_input_seq": state.next_seq if is_input else None,
+                "last_input_seq": last.seq if is_input else None,
                 "request": "{}",
                 "started_at": now,
-                **_outcome(ending, last.seq, now),
+                **_outcome(
+                    Ending(TurnStatus.COMPLETED, completion, moves_head=True), None if is_input else last.seq, now
+                ),
             },
         )
     connection.execute(
         _MOVE_HEAD,
         {
-            **key,
+            **where,
             "next": state.next_seq + len(new),
-            "turn": state.next_turn + (completion is not None),
+            "turn": state.next_turn + (turn is not None),
             "head": last.seq,
             "position": last.position,
             "now": now,
         },
     )
     return added
+
+
+def latest_asked(connection: Connection, owner: str, id: str, before: int) -> Turn | None:
+    """Return the latest turn before turn `before` that asked a model something, or None."""
+    row = connection.execute(_LATEST_ASKED, {"owner": owner, "id": id, "most": 1, "before": before}).one_or_none()
+    return _turn(row) if row is not None else None
+
+
+def get(connection: Connection, owner: str, id: str, seq: int) -> Turn | None:
+    """Return a turn of a conversation, or None."""
+    row = connection.execute(_ONE, {"owner": owner, "id": id, "seq": seq}).one_or_none()
+    return _turn(row) if row is not None else None
 
 
 def latest(connection: Connection, owner: str, id: str, limit: int | None, before: int | None = None) -> list[Turn]:
@@ -313,6 +379,8 @@ def _turn(row: Row[Any]) -> Turn:
             latency=_seconds(row.latency_ms),
             time_to_first_token=_seconds(row.first_token_ms),
             error=json.loads(row.error) if row.error is not None else None,
+            attempts=tuple(json.loads(row.attempts)) if row.attempts is not None else (),
+            idempotency_key=from_column(row.idempotency_key),
             started_at=row.started_at,
             ended_at=row.ended_at,
         )

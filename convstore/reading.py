@@ -1,0 +1,77 @@
+"""What stores read, in one transaction each: functions of a connection, over several nouns of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from convstore.errors import InvalidInput
+from convstore.ledger import conversations, deltas, leases, messages, turns
+from convstore.records import MessageRecord, Turn, TurnStatus
+from convstore.streaming import Accumulator
+
+
+def path(
+    connection: Connection, owner: str, conversation_id: str, limit: int | None, before: int | None = None
+) -> list[MessageRecord]:
+    """Return the last messages of the current path, or the last before the one with the `seq` `before`."""
+    head = conversations.head(connection, owner, conversation_id)
+    if before is not None:
+        record = messages.get(connection, owner, conversation_id, before)
+        if record is None:
+            raise InvalidInput(f"conversation {conversation_id} has no message with seq {before}")
+        head = record.parent_seq
+    return messages.path(connection, owner, conversation_id, head, limit)
+
+
+def latest_turns(
+    connection: Connection, owner: str, conversation_id: str, limit: int | None, before: int | None = None
+) -> list[Turn]:
+    """Return the last turns, or the last before turn `before`."""
+    conversations.head(connection, owner, conversation_id)  # raises where there is no such conversation
+    return turns.latest(connection, owner, conversation_id, limit, before)
+
+
+def unanswered(connection: Connection, owner: str, conversation_id: str) -> list[Turn]:
+    """Return the turns that asked since the last answer and have none; of those asked again, the last try."""
+    head = conversations.head(connection, owner, conversation_id)
+    latest = {
+        turn.first_input_seq: turn
+        for turn in turns.latest(connection, owner, conversation_id, limit=20)
+        if turn.first_input_seq is not None and turn.first_input_seq > head and turn.base_seq == head
+    }
+    return [turn for turn in latest.values() if turn.status is not TurnStatus.COMPLETED]
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How far a reader of another process's reply has come."""
+
+    turn: int
+    number: int = 0
+    """The last delta that was read."""
+    length: int = 0
+    """Characters of text that were read."""
+    over: bool = False
+
+
+def follow(
+    connection: Connection, owner: str, conversation_id: str, at: Following | None
+) -> tuple[Following | None, str]:
+    """Return the text that a running reply has added since `at`, and where the reader stands then; None: none runs."""
+    if at is None:
+        running = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
+        if running is None:
+            return None, ""
+        at = Following(running.turn)
+    turn = turns.get(connection, owner, conversation_id, at.turn)
+    if turn is None or turn.status is not TurnStatus.RUNNING:
+        rest = turn.text[at.length :] if turn is not None else ""
+        return Following(at.turn, at.number, at.length + len(rest), over=True), rest
+    added = Accumulator()
+    number, text = at.number, ""
+    for number, delta in deltas.after(connection, owner, conversation_id, at.turn, at.number):  # noqa: B007
+        text += added.add(delta)
+    return Following(at.turn, number, at.length + len(text)), text
