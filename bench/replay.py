@@ -54,7 +54,7 @@ class Recorder:
             connection.row_factory = self._psycopg_rows
 
     def _sqlite_begin(self, sql: str) -> None:
-        # From the driver itself, by whichever door it got there: without its BEGIN a replay would commit each statement.
+        # From the driver itself, whichever door it came by: without its BEGIN a replay would commit each statement.
         if sql.startswith(BEGIN):
             self._steps.append(Step(sql))
 
