@@ -9,13 +9,14 @@ from convstore.errors import DatabaseUnavailable
 
 
 def database_url(given: str | None = None) -> str:
-    """Return the database to use: `given`, else `CONVSTORE_DB`, else a file in the user's data directory.
+    """Return the database to use, as a URL or a path: `given`, else `CONVSTORE_DB`, else the user's own file.
 
     Raises:
         DatabaseUnavailable: the user's data directory cannot be made.
     """
-    chosen = given or os.environ.get("CONVSTORE_DB")
-    if chosen:
+    if given is not None:
+        return given
+    if chosen := os.environ.get("CONVSTORE_DB"):
         return chosen
     import platformdirs
 
@@ -24,4 +25,4 @@ def database_url(given: str | None = None) -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnavailable(f"the data directory {folder} cannot be made: {error.strerror}") from error
-    return f"sqlite:///{folder / 'convstore.db'}"
+    return str((folder / "convstore.db").absolute())

@@ -52,6 +52,7 @@ def run_offline() -> None:
         version_table=VERSION_TABLE,
         literal_binds=True,
         render_as_batch=True,
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
+import warnings
 
 import click
 
 from convstore import __version__
-from convstore.cli import output
+from convstore.cli import output, style
 from convstore.cli.database import database
 from convstore.cli.failures import report
 from convstore.cli.list import list_conversations
@@ -16,12 +17,11 @@ from convstore.cli.new import new
 from convstore.cli.say import say
 from convstore.cli.set import set_conversation
 from convstore.cli.show import show
-from convstore.cli.style import example
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=example(
+    epilog=style.example(
         'ID=$(convstore new "Olympics" --system "You are a sports expert." -m gpt-4o-mini)',
         'convstore say "Where were the 2008 games held?"',
         'convstore say "Who won most medals?" -c "$ID"',
@@ -55,14 +55,26 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 unexpected, 2 usage, 3 not found, 4 ambiguous, 5 busy or conflict,
     6 the model or its provider failed, 7 the database, 130 Ctrl-C."""
     output.prepare_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell programmers
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored on purpose, as under nohup
+            signal.signal(number, _stop)
     try:
+        style.check_arguments(sys.argv[1:])
         convstore.main(prog_name="convstore", standalone_mode=False)
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:
-        # Whoever read our output (head, less) has seen enough. Nothing must be flushed into it at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.abandon()  # whoever read our output (head, less) has seen enough
         status = 1
     except BaseException as error:
         status = report(error)
+        if isinstance(error, OSError):
+            output.abandon()
     sys.exit(status)
+
+
+def _stop(number: int, _: object) -> None:
+    """End as after Ctrl-C, when the terminal is closed or the program is told to end: what came is kept."""
+    raise SystemExit(128 + number)

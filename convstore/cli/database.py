@@ -46,7 +46,7 @@ def _opened(db: str | None) -> Iterator[Database]:
 @style.json_option
 @_db_option
 def upgrade(as_json: bool, db: str | None) -> None:
-    """Bring the schema to this release's; do nothing if it is there."""
+    """Bring the schema to this release's."""
     from convstore.ledger import schema
 
     with _opened(db) as opened:
@@ -79,7 +79,10 @@ def current(as_json: bool, db: str | None) -> None:
 @style.json_option
 @_db_option
 def check(as_json: bool, db: str | None) -> None:
-    """Succeed if this release can use the database as it is; else say why not, and exit with 7. Changes nothing."""
+    """Say whether this release can use the database.
+
+    If not, the exit code is 7 and the reason is on stderr. Nothing is changed.
+    """
     from convstore.ledger import schema
 
     with _opened(db) as opened:

@@ -30,6 +30,9 @@ def report(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return _INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show(sys.stderr)
+        return error.exit_code
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx is not None else "convstore"
         output.note(f"convstore: {error.format_message()} (see `{command} --help`)")
@@ -43,6 +46,9 @@ def report(error: BaseException) -> int:
             for candidate in error.candidates:
                 output.note(f"  {candidate.id}  {candidate.name or ''}  {candidate.title or ''}".rstrip())
         return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+    if isinstance(error, OSError):  # the database's and the provider's are errors of ours: this is the output's
+        output.note(f"convstore: {error.strerror or error}")
+        return 1
     if os.environ.get("CONVSTORE_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
     output.note(

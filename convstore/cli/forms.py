@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from convstore.completions import Completion
 from convstore.records import Conversation, MessageRecord, Turn
 
 
@@ -40,6 +41,19 @@ def message_form(record: MessageRecord) -> dict[str, Any]:
         "turn": record.turn,
         "created_at": record.created_at,
         "message": record.message,
+    }
+
+
+def completion_form(completion: Completion) -> dict[str, Any]:
+    """A reply that was not stored."""
+    return {
+        "conversation": None,
+        "turn": None,
+        "status": "not_stored",
+        "message": completion.messages[0],
+        "finish_reason": completion.finish_reason,
+        "model": completion.model,
+        "usage": completion.usage,
     }
 
 

@@ -40,7 +40,7 @@ def new(
 
     The parameters stay with the conversation; `say` may override them, and `set` changes them.
     """
-    parameters = style.parameters(**given)
+    parameters = style.kept_parameters(**given)
     metadata = style.metadata(meta)
     with open_store(db, owner) as store:
         conversation = store.new(

@@ -12,7 +12,7 @@ import click
 
 from convstore.cli import output, style
 from convstore.cli.target import find_conversation, open_store
-from convstore.errors import TurnFailed
+from convstore.errors import ConvstoreError, LeaseLost, ReplyNotStored, TurnFailed
 
 if TYPE_CHECKING:
     from convstore.records import Turn
@@ -71,16 +71,18 @@ def say(
     owner: str,
     **given: Any,
 ) -> None:
-    """Say something in a conversation, and print the model's reply.
+    """Say something and print the model's reply.
 
     MESSAGE missing, or -, is read from standard input; where both are given, they are joined: MESSAGE, an empty
-    line, and what was read.
+    line, and what was read. A message that begins with a dash comes after --.
+
+    The conversation is REF (its name, its id, or the beginning of its id), else the one used last.
     """
     if begin_new and ref is not None:
         raise click.UsageError("give -c or --new, not both.")
     text = _message(message)
     how: dict[str, Any] = {"system": style.text_or_file(system), "name": sender, "history": not no_history}
-    parameters = style.parameters(**given)
+    parameters = style.kept_parameters(**given) if begin_new else style.parameters(**given)
     stream = not (no_stream or as_json)
     with open_store(db, owner, base_url) as store:
         if dry_run:
@@ -96,41 +98,41 @@ def say(
                 turn = _stream(store, target, text, wait=wait, **how, **parameters)
             else:
                 turn = store.say(target, text, wait=wait, **how, **parameters)
-        except TurnFailed as error:
-            if as_json:
-                _write_turn(error.turn)
+        except (TurnFailed, LeaseLost, ReplyNotStored) as error:
+            if not stream:
+                _save(error, as_json=as_json)
             raise
     if as_json:
         _write_turn(turn)
-    elif not stream and turn.text:
+        return
+    if not stream and turn.text:
         output.answer(turn.text)
-    if not as_json:
-        _remark(turn)
+    _remark(turn)
 
 
 def _message(argument: str | None) -> str:
-    given = style.check_argument(argument) if argument not in (None, "-") else None
-    if given is None:
+    if argument is None or argument == "-":
         if sys.stdin.isatty():
             output.note_on_terminal("(type the message; end it with Ctrl-D on a line of its own)")
         return style.read_input()
     if _is_redirected():
         piped = style.read_input()
         if piped.strip():
-            return f"{given}\n\n{piped}"
-    return given
+            return f"{argument}\n\n{piped}"
+    return argument
 
 
 def _is_redirected() -> bool:
-    """Whether a file or a pipe stands at standard input: a terminal, or a closed input, has nothing to add."""
+    """Whether a file or a pipe stands at standard input: a terminal, or no input at all, has nothing to add."""
     try:
         mode = fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
         return False
-    if stat.S_ISFIFO(mode) and not select([sys.stdin], [], [], _PATIENCE)[0]:
+    is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # some programs' pipes are sockets
+    if is_pipe and not select([sys.stdin], [], [], _PATIENCE)[0]:
         # A pipe that nobody writes to nor closes, such as some programs leave to their children.
         output.note("convstore: waiting for standard input to join to MESSAGE; `< /dev/null` says there is none")
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return is_pipe or stat.S_ISREG(mode)
 
 
 def _begin(
@@ -147,28 +149,45 @@ def _begin(
 
 
 def _stream(store: Store, target: str, text: str, **how: Any) -> Turn:
-    last = "\n"
     reply = store.stream(target, text, **how)
     try:
         with reply:
             for piece in reply:
                 output.answer(piece, newline=False)
-                last = piece[-1]
-    except KeyboardInterrupt:
-        _end_line(last)
-        kept = "what came is kept" if reply.text else "nothing had come"
-        output.note(f"convstore: stopped; {kept} (turn {reply.turn.seq})")
+    except (KeyboardInterrupt, SystemExit):
+        _end_line(reply.text)
+        output.note("convstore: stopped" + ("; what came is kept" if reply.text else " before anything came"))
         raise
-    except Exception:
-        _end_line(last)
+    except ConvstoreError:
+        _end_line(reply.text)
         raise
-    _end_line(last)
+    _end_line(reply.text)
+    if not reply.text and reply.turn.text:  # a refusal does not come as pieces of text
+        output.answer(reply.turn.text)
     return reply.turn
 
 
-def _end_line(last: str) -> None:
-    if last != "\n":
+def _end_line(text: str) -> None:
+    if text and not text.endswith("\n"):
         output.answer("")
+
+
+def _save(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
+    """Print what an error carries: the turn, for scripts; and a whole reply that is on no path, or stored nowhere."""
+    from convstore.cli import forms
+    from convstore.messages import text_of
+
+    if as_json:
+        form = (
+            forms.completion_form(error.completion)
+            if isinstance(error, ReplyNotStored)
+            else forms.turn_form(error.turn)
+        )
+        output.write_json(form)
+    elif isinstance(error, ReplyNotStored):
+        output.answer(text_of(error.completion.messages[0]))
+    elif isinstance(error, LeaseLost):
+        output.answer(error.turn.text)
 
 
 def _remark(turn: Turn) -> None:

@@ -9,6 +9,8 @@ import click
 from convstore.cli import output, style
 from convstore.cli.target import describe, find_conversation, open_store
 
+_ALSO_UNSET = ("name", "title", "metadata")  # besides parameters
+
 
 @click.command(
     "set",
@@ -23,7 +25,9 @@ from convstore.cli.target import describe, find_conversation, open_store
 @click.option("--title", metavar="TITLE", help="A new title.")
 @style.parameter_options
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to add or replace; repeatable.")
-@click.option("--unset", multiple=True, metavar="KEY", help="Take away a parameter, `name` or `title`; repeatable.")
+@click.option(
+    "--unset", multiple=True, metavar="KEY", help="Take away a parameter, name, title or metadata; repeatable."
+)
 @style.json_option
 @style.store_options
 def set_conversation(
@@ -37,10 +41,15 @@ def set_conversation(
     owner: str,
     **given: Any,
 ) -> None:
-    """Change what stays with a conversation: its parameters, name, title, metadata."""
-    changes: dict[str, Any] = style.parameters(**given)
+    """Change a conversation's parameters, name or title.
+
+    REF is its name, its id, or the beginning of its id; without one, it is the conversation used last.
+    """
+    changes: dict[str, Any] = style.kept_parameters(**given)
     changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
     for key in unset:
+        if key not in _ALSO_UNSET:
+            style.check_key(key)
         if key in changes:
             raise click.UsageError(f"{key} is both set and unset.")
         changes[key] = None
@@ -50,7 +59,7 @@ def set_conversation(
     with open_store(db, owner) as store:
         conversation = find_conversation(store, ref)
         if added:
-            changes["metadata"] = {**conversation.metadata, **added}
+            changes["metadata"] = added if "metadata" in changes else {**conversation.metadata, **added}
         conversation = store.set(conversation.id, **changes)
     if as_json:
         from convstore.cli.forms import conversation_form

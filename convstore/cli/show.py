@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from convstore.cli.target import describe, find_conversation, open_store
 if TYPE_CHECKING:
     from convstore.messages import Message
     from convstore.records import Conversation, MessageRecord, Turn
+    from convstore.store import Store
 
 
 @click.command(
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
 @style.json_option
 @style.store_options
 def show(ref: str | None, last: int | None, as_json: bool, db: str | None, owner: str) -> None:
-    """Print a conversation: its messages, and at the end what was asked and not answered."""
+    """Print a conversation's messages, and what was not answered.
+
+    REF is its name, its id, or the beginning of its id; without one, it is the conversation used last. What was asked
+    since the last answer and has none comes at the end: it is kept, and not sent again.
+    """
     with open_store(db, owner) as store:
         conversation = find_conversation(store, ref)
         records = store.messages(conversation.id, limit=last)
+        broken_off = _broken_off(store, conversation.id, records)
         unanswered = [(turn, store.input_of(turn)) for turn in store.unanswered(conversation.id)]
     if as_json:
         from convstore.cli.forms import conversation_form, message_form
@@ -34,32 +41,51 @@ def show(ref: str | None, last: int | None, as_json: bool, db: str | None, owner
         form = conversation_form(conversation)
         form["messages"] = [message_form(record) for record in records]
         form["unanswered"] = [
-            {"turn": turn.seq, "status": turn.status.value, "error": turn.error, "messages": [r.message for r in asked]}
+            {
+                "turn": turn.seq,
+                "status": turn.status.value,
+                "error": turn.error,
+                "messages": [record.message for record in asked],
+                "reply": turn.message,
+            }
             for turn, asked in unanswered
         ]
         output.write_json(form, indent=2)
         return
     _print_heading(conversation)
     for record in records:
-        _print_message(f"{record.position}", record)
+        remark = "(interrupted)" if record.seq in broken_off else ""
+        _print_message(f"{record.position}", record.message, remark)
     for turn, asked in unanswered:
         for record in asked:
-            _print_message("–", record, remark=_remark(turn))
+            _print_message("–", record.message, _remark(turn))
+        if turn.message is not None:
+            _print_message("–", turn.message, f"(turn {turn.seq}: as far as it came)")
+
+
+def _broken_off(store: Store, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[int | None]:
+    """Return the `seq` of those replies that were stopped."""
+    began = [record.turn for record in records if record.turn is not None]
+    if not began:
+        return frozenset()
+    [latest] = store.turns(conversation_id, limit=1)
+    turns = store.turns(conversation_id, limit=latest.seq - min(began) + 1)
+    return frozenset(turn.output_seq for turn in turns if turn.status.value == "interrupted")
 
 
 def _print_heading(conversation: Conversation) -> None:
     settings = " · ".join(f"{key} {_value(value)}" for key, value in conversation.settings.items())
-    output.answer(_styled(output.one_line(describe(conversation)), bold=True))
+    sys.stdout.write(_styled(output.one_line(describe(conversation)), bold=True) + "\n")
     if settings:
-        output.answer(_styled(output.one_line(settings), dim=True))
+        sys.stdout.write(_styled(output.one_line(settings), dim=True) + "\n")
 
 
-def _print_message(position: str, record: MessageRecord, remark: str = "") -> None:
-    name = record.message.get("name")
-    heading = " ".join(part for part in (position, record.message["role"], str(name) if name else "", remark) if part)
+def _print_message(position: str, message: Message, remark: str = "") -> None:
+    name = message.get("name")
+    heading = " ".join(part for part in (position, message["role"], str(name) if name else "", remark) if part)
     output.answer("")
     sys.stdout.write(_styled(output.one_line(heading), bold=True) + "\n")
-    output.answer(readable(record.message))
+    output.answer(readable(message))
 
 
 def _styled(text: str, **how: Any) -> str:

@@ -10,6 +10,20 @@ from typing import Any, TypeVar
 
 import click
 
+# What `-o` cannot name: the store's methods take these words for other things than completion parameters.
+_NO_PARAMETERS = {
+    "conversation_id": "REF names the conversation",
+    "history": "there is --no-history",
+    "id": "there is `convstore new --id`",
+    "message": "MESSAGE is the argument of `convstore say`",
+    "messages": "they come from the history",
+    "name": "there are --name and --sender",
+    "stream": "there is --no-stream",
+    "system": "there is --system",
+    "title": "it is a conversation's, not a request's",
+    "wait": "there is --wait",
+}
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -24,6 +38,7 @@ def store_options(command: F) -> F:
         "--owner",
         envvar="CONVSTORE_OWNER",
         default="",
+        metavar="OWNER",
         help="Whose conversations these are.  [default: CONVSTORE_OWNER, else nobody's in particular]",
     )(command)
     return click.option(
@@ -41,7 +56,12 @@ def parameter_options(command: F) -> F:
     """The completion parameters; `parameters` turns them into what the library takes."""
     for option in (
         click.option(
-            "-o", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="Any other parameter; JSON or text."
+            "-o",
+            "options",
+            nargs=2,
+            multiple=True,
+            metavar="KEY VALUE",
+            help="Any other parameter, its value JSON or text; repeatable.",
         ),
         click.option("--max-tokens", type=int, metavar="N", help="The longest reply, in tokens."),
         click.option("--top-p", type=float, metavar="X", help="Nucleus sampling; instead of --temperature."),
@@ -62,10 +82,14 @@ def parameters(
     """Return the completion parameters that were given on the command line.
 
     The VALUE of `-o` is JSON where it can be read as such, else text: `-o seed 7`, `-o stop END`.
+
+    Raises:
+        click.UsageError: one is given twice, or is no parameter of a completion.
     """
     named = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     given = {key: value for key, value in named.items() if value is not None}
     for key, value in options:
+        check_key(key)
         if key in given:
             raise click.UsageError(f"{key} is given twice.")
         try:
@@ -73,6 +97,30 @@ def parameters(
         except ValueError:
             given[key] = value
     return given
+
+
+def kept_parameters(**given: Any) -> dict[str, Any]:
+    """Return the parameters that a conversation is to keep.
+
+    Raises:
+        click.UsageError: as `parameters`; or it is `metadata`, which a conversation has of its own.
+    """
+    found = parameters(**given)
+    if "metadata" in found:
+        raise click.UsageError("metadata is not a parameter to keep: a conversation has its own (--meta).")
+    return found
+
+
+def check_key(key: str) -> None:
+    """Check that KEY can name a completion parameter.
+
+    Raises:
+        click.UsageError: it is empty, or what other options or convstore itself are there for.
+    """
+    if not key.strip():
+        raise click.UsageError("the KEY of a parameter is empty.")
+    if key in _NO_PARAMETERS:
+        raise click.UsageError(f"{key} is not a parameter to give: {_NO_PARAMETERS[key]}.")
 
 
 def metadata(pairs: Iterable[str]) -> dict[str, Any]:
@@ -93,9 +141,9 @@ def text_or_file(value: str | None) -> str | None:
     if value.startswith("@@"):
         return value[1:]
     try:
-        return decode(Path(value[1:]).read_bytes(), value[1:])
+        return decode(Path(value[1:]).read_bytes(), value)
     except OSError as error:
-        raise click.UsageError(f"{value[1:]} cannot be read: {error.strerror}.") from None
+        raise click.UsageError(f"{value} cannot be read: {error.strerror}.") from None
 
 
 def decode(data: bytes, source: str) -> str:
@@ -115,14 +163,15 @@ def read_input() -> str:
     return decode(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
 
 
-def check_argument(text: str) -> str:
-    """Return an argument's text; bytes of it that were not UTF-8 have become lone surrogates.
+def check_arguments(arguments: Iterable[str]) -> None:
+    """Check that the arguments are text: bytes of them that the locale cannot decode have become lone surrogates.
 
     Raises:
-        click.UsageError: there are such.
+        click.UsageError: one is not; only the name of a file (@FILE) may be any bytes.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise click.UsageError("the message is not UTF-8.") from None
-    return text
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not argument.startswith("@"):
+                raise click.UsageError(f"argument {number} is not UTF-8.") from None

@@ -28,12 +28,15 @@ def find_conversation(store: Store, reference: str | None) -> Conversation:
     Raises:
         ConversationNotFound, AmbiguousReference: it names none, or several.
     """
-    reference = reference or os.environ.get("CONVSTORE_CONVERSATION")
-    if reference:
+    if reference is None:
+        reference = os.environ.get("CONVSTORE_CONVERSATION") or None
+    if reference is not None:  # also `-c "$ID"` where nothing set ID: not a reason to speak into another conversation
         return store.get(reference)
     latest = store.list(limit=1)
     if not latest:
-        raise ConversationNotFound("there is no conversation yet; begin one with `convstore new`")
+        raise ConversationNotFound(
+            "there is no conversation yet; begin one with `convstore new`, or with `convstore say --new`"
+        )
     output.note_on_terminal(f"({describe(latest[0])})")
     return latest[0]
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
@@ -22,7 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
 _SQLITE_BUSY_SECONDS = 30.0
-_WRITES = "convstore_writes"  # execution option: this transaction will write
+_NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
 
 EVERYTHING = 2**62
 """A limit that limits nothing: one statement serves with and without."""
@@ -36,14 +39,16 @@ class Database:
     """An engine seen through convstore's transactions. Safe to share between threads."""
 
     def __init__(self, engine: Engine, *, owned: bool) -> None:
-        # A view of the engine of its own: the listener below must not touch what else the caller does with it.
-        self.engine = engine.execution_options()
+        self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
+        self.path = _sqlite_file(engine.url) if self.is_sqlite else None
+        """The file of a SQLite database; None where it is in memory."""
         self._owned = owned
-        if engine.dialect.name not in ("sqlite", "postgresql"):
-            raise InvalidInput(f"convstore keeps conversations in SQLite or PostgreSQL, not in {engine.dialect.name}")
-        if self.is_sqlite:
-            event.listen(self.engine, "begin", _begin_sqlite)
+        _check_backend(engine.dialect.name)
+        if engine.dialect.is_async:
+            raise InvalidInput(f"{engine.dialect.driver} is asynchronous: name a driver that is not, such as psycopg")
+        if owned and (self.path is not None or not self.is_sqlite):
+            _open.add(self)
 
     @property
     def label(self) -> str:
@@ -51,21 +56,19 @@ class Database:
         url = self.engine.url
         if self.is_sqlite:
             return url.database or ":memory:"
-        return url.render_as_string(hide_password=True)
+        return url.difference_update_query(("password", "sslpassword")).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One read transaction: everything read in it is of one moment."""
-        with self._translated(), self.engine.connect() as connection, connection.begin():
+        with self._translated(), self.engine.connect() as connection, transaction(connection, writes=False):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction, committed at the end of the block and rolled back if it raises."""
-        with self._translated(), self.engine.connect() as connection:
-            will_write(connection)
-            with connection.begin():
-                yield connection
+        with self._translated(), self.engine.connect() as connection, transaction(connection, writes=True):
+            yield connection
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -88,6 +91,23 @@ class Database:
             self.engine.dispose()
 
 
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+_inherited: list[Pool] = []
+
+
+def _forget_connections() -> None:
+    # A connection serves one process. A forked child opens its own, and never closes its parent's:
+    # https://sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_across_a_fork_
+    global _creation  # noqa: PLW0603 (another thread of the parent may hold it for ever)
+    _creation = threading.Lock()
+    for database in list(_open):
+        _inherited.append(database.engine.pool)
+        database.engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_connections)
+
+
 def open_database(url: str) -> Database:
     """Open (for SQLite: create, mode 0600) the database that `url` names. Nothing is connected before the first use.
 
@@ -99,6 +119,7 @@ def open_database(url: str) -> Database:
         DatabaseUnavailable: the driver is not installed.
     """
     parsed = parse_url(url)
+    _check_backend(parsed.get_backend_name())
     try:
         if parsed.get_backend_name() == "sqlite":
             return Database(_sqlite_engine(parsed), owned=True)
@@ -107,7 +128,18 @@ def open_database(url: str) -> Database:
     except exc.NoSuchModuleError:
         raise InvalidInput(f"no such kind of database: {parsed.drivername}") from None
     except ImportError:
+        if parsed.get_driver_name() != "psycopg":
+            raise DatabaseUnavailable(f"the driver of {parsed.drivername} is not installed") from None
         raise DatabaseUnavailable("PostgreSQL needs the driver psycopg: pip install 'convstore[postgres]'") from None
+    except (exc.ArgumentError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(_NOT_A_URL) from None  # without the reason: it may quote a password
+
+
+def _check_backend(name: str) -> None:
+    if name not in ("sqlite", "postgresql"):
+        raise InvalidInput(f"convstore keeps conversations in SQLite or PostgreSQL, not in {name}")
 
 
 def parse_url(url: str) -> URL:
@@ -116,25 +148,31 @@ def parse_url(url: str) -> URL:
     Raises:
         InvalidInput: it is neither.
     """
-    if "://" not in url:
-        if not url.strip() or "\0" in url:
-            raise InvalidInput(f"not a database: {url!r}")
+    if not url.strip() or "\0" in url:
+        raise InvalidInput("not a database: it has no name, or a NUL in it")
+    if not re.match(r"[\w+.-]*://", url):
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise InvalidInput("not a database URL (such as sqlite:///chat.db or postgresql://user@host/name)") from None
+        raise InvalidInput(_NOT_A_URL) from None
+    if "@" in (parsed.host or ""):  # and what stands before it would be shown as the host
+        raise InvalidInput("not a database URL: write @ in a password as %40")
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
 
 
-def sqlite_path(engine: Engine) -> Path | None:
-    """Return the file of a SQLite engine; None where the database is in memory, or named by a `file:` URI."""
-    name = engine.url.database
-    if engine.dialect.name != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
-        return None
-    return Path(name)
+def _sqlite_file(url: URL) -> Path | None:
+    """Return the file that a SQLite URL names, also by a `file:` URI; None where the database is in memory."""
+    (name,), options = url.get_dialect()().create_connect_args(url)
+    if options.get("uri") and name.startswith("file:"):
+        uri = urlsplit(name)
+        if "memory" in parse_qs(uri.query).get("mode", ()):
+            return None
+        name = unquote(uri.path)
+    # Absolute, as the driver's is: the working directory may change.
+    return Path(name).absolute() if name and name != ":memory:" else None
 
 
 @contextmanager
@@ -148,15 +186,18 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(os.path.realpath(path.parent), os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: SQLite's own still hold for the upgrade
+            fcntl.flock(folder, fcntl.LOCK_EX)
         _locked.by_this_thread = True
         yield
     finally:
         _locked.by_this_thread = False
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)  # a child forked meanwhile has a copy of the descriptor
         os.close(folder)
 
 
@@ -167,7 +208,8 @@ def _postgres_arguments(url: URL) -> dict[str, Any]:
 
 def _sqlite_engine(url: URL) -> Engine:
     arguments: dict[str, Any] = {"timeout": _SQLITE_BUSY_SECONDS, "check_same_thread": False}
-    if not url.database or url.database == ":memory:":
+    path = _sqlite_file(url)
+    if path is None:
         # One connection, used by one thread at a time: a second would be another, empty database.
         from sqlalchemy.pool import QueuePool
 
@@ -176,25 +218,34 @@ def _sqlite_engine(url: URL) -> Engine:
         )
     else:
         engine = create_engine(url, connect_args=arguments)
-    path = sqlite_path(engine)
+    private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
 
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
-        if path is not None:
+        if path is not None and private:
             _create_private(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # transactions begin where convstore says, and nowhere else
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
-        if path is not None and _journal_mode(connection) != "wal":
-            # Switching fails at once, timeout or not, when several processes race.
-            with file_lock(path):
-                if _journal_mode(connection) != "wal":
-                    connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            _prepare_sqlite(connection, path)
+        except BaseException:
+            connection.close()
+            raise
 
     return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
+    connection.isolation_level = None  # transactions begin where convstore says, and nowhere else
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    if path is not None and _journal_mode(connection) != "wal":
+        # Switching fails at once, timeout or not, when several processes race. It may fail still: a file is read-only,
+        # or another program reads it now. All promises hold in the other modes, only more slowly.
+        with file_lock(path), suppress(sqlite3.OperationalError):
+            if _journal_mode(connection) != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _journal_mode(connection: sqlite3.Connection) -> str:
@@ -203,20 +254,31 @@ def _journal_mode(connection: sqlite3.Connection) -> str:
 
 def _create_private(path: Path) -> None:
     """Create the file with mode 0600 before SQLite would create it with the user's umask."""
-    # It exists, or cannot be made: then SQLite says so, in its own words.
+    # It exists, or cannot be made: then SQLite says so, in its own words. One thread at a time: another could lock the
+    # new file through SQLite before it is closed here, and closing it drops those locks.
     with _creation, suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def will_write(connection: Connection) -> None:
-    """Let the next transaction of `connection` begin as one that writes."""
-    connection.execution_options(**{_WRITES: True})
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # Explicit, because sqlite3 would begin (deferred) only before the first write.
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+@contextmanager
+def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
+    """One transaction, whatever the engine's own habits are: it may be the caller's, who begins in another way."""
+    if connection.dialect.name != "sqlite":
+        # What is read is of one moment. What is written sees what others have just written.
+        connection.execution_options(isolation_level="READ COMMITTED" if writes else "REPEATABLE READ")
+        with connection.begin():
+            yield
+        return
+    with connection.begin():
+        # Explicit, because sqlite3 would begin (deferred) only before the first write.
+        begun = getattr(connection.connection.driver_connection, "in_transaction", False)
+        if writes:
+            if begun:
+                connection.exec_driver_sql("ROLLBACK")  # of nothing: an engine's own BEGIN, which does not lock
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif not begun:
+            connection.exec_driver_sql("BEGIN")
+        yield
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:

@@ -6,6 +6,7 @@ check reads two small tables and does not import Alembic, which costs half a sec
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, select, text
 
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
-from convstore.ledger.database import Database, file_lock, open_database, sqlite_path, will_write
+from convstore.ledger.database import Database, file_lock, open_database, transaction
 from convstore.ledger.models import VERSION_TABLE, Base, compatibility
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ HEAD = "0002"
 """The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time
+_upgrading = threading.Lock()  # and one in a process: Alembic keeps what it is doing in its modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,17 @@ def read_state(connection: Connection) -> SchemaState:
 
 def state(database: Database) -> SchemaState:
     """Return the schema that the database has. Writes nothing."""
-    path = sqlite_path(database.engine)
-    if path is not None and not path.exists():
+    if not _exists(database.path):
         return SchemaState(None, None)  # looking must not make the file
     with database.read() as connection:
         return read_state(connection)
+
+
+def _exists(path: Path | None) -> bool:
+    try:
+        return path is None or path.exists()
+    except OSError as error:  # a folder that this user may not look into, a name too long
+        raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
 
 
 def ensure(database: Database) -> None:
@@ -120,8 +128,7 @@ def upgrade_database(database: Database) -> SchemaState:
     """
     from alembic import command
 
-    path = sqlite_path(database.engine)
-    with file_lock(path) if path is not None else nullcontext():
+    with _upgrading, file_lock(database.path) if database.path is not None else nullcontext():
         before = state(database)
         if _is_newer(before):
             if before.usable:
@@ -145,18 +152,19 @@ def migrating(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":
-            with connection.begin():
+            with transaction(connection, writes=True):
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
                 yield connection
             return
         driver = connection.connection.driver_connection
         if driver is None:
             raise DatabaseUnavailable("the SQLite connection is closed")
+        if driver.in_transaction:
+            driver.execute("ROLLBACK")  # a caller's engine whose driver is always in one
         enforced = driver.execute("PRAGMA foreign_keys").fetchone()[0]
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
-            will_write(connection)
-            with connection.begin():
+            with transaction(connection, writes=True):
                 yield connection
                 damage = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchone()
                 if damage is not None:

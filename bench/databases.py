@@ -1,0 +1,75 @@
+"""Three equal copies of a filled database on each backend: one to record on, one for the store, one for the driver."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import make_url
+
+from bench.model import FakeClient
+from convstore import Store
+from convstore.ledger.schema import upgrade
+from tests.postgres import new_database
+
+Fill = Callable[[Store], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """A backend, and its copies as SQLAlchemy URLs."""
+
+    backend: str
+    driver: str
+    recorded: str
+    timed: str
+    bare: str
+    connect: Callable[[str], Any]
+    """Opens a copy with the bare driver, set up as the store sets it up."""
+
+    def store(self, url: str) -> Store:
+        return Store(url, client=FakeClient())  # type: ignore[arg-type]
+
+
+@contextmanager
+def sqlite_copies(folder: Path, fill: Fill) -> Iterator[Copies]:
+    base = folder / "base.db"
+    with Store(base, client=FakeClient()) as store:  # type: ignore[arg-type]
+        fill(store)
+    paths = [folder / f"{name}.db" for name in ("recorded", "timed", "bare")]
+    for path in paths:
+        shutil.copy(base, path)
+    recorded, timed, bare = (f"sqlite:///{path}" for path in paths)
+    yield Copies("SQLite", "sqlite3", recorded, timed, bare, _connect_sqlite)
+
+
+@contextmanager
+def postgres_copies(server: str, fill: Fill) -> Iterator[Copies]:
+    with ExitStack() as stack:
+        base = stack.enter_context(new_database(server))
+        upgrade(base)
+        with Store(base, client=FakeClient()) as store:  # type: ignore[arg-type]
+            fill(store)
+        # Else the server gathers statistics, and so changes its plans, somewhere in the middle.
+        with closing(_connect_postgres(base)) as connection:
+            connection.autocommit = True
+            connection.execute("VACUUM ANALYZE")
+        name = make_url(base).database or ""
+        recorded, timed, bare = (stack.enter_context(new_database(server, name)) for _ in range(3))
+        yield Copies("PostgreSQL", "psycopg", recorded, timed, bare, _connect_postgres)
+
+
+def _connect_sqlite(url: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # the file itself says that it is in WAL mode
+    return connection
+
+
+def _connect_postgres(url: str) -> psycopg.Connection[Any]:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(plain, prepare_threshold=None)

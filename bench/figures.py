@@ -1,0 +1,201 @@
+"""The measurements. Each returns the rows of a table, the ratio first."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from bench.clock import alternate
+from bench.databases import Copies
+from bench.model import MODEL, QUESTION, dialogue
+from bench.replay import BEGIN, COMMIT, Step, recording, replay
+from convstore import Store
+
+Row = tuple[str, ...]
+Operation = Callable[[Store, str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    turns: int
+    repeats: int
+    starts: int
+    short: int = 100
+    long: int = 100_000
+
+    def fill(self, store: Store) -> None:
+        """Puts into a store what every figure needs."""
+        for kind in ("alone", "history"):
+            for number in range(self.turns):
+                store.new(id=f"{kind}-{number}", model=MODEL, messages=dialogue(10))
+        for length in (10, self.short, self.long):
+            store.new(id=f"long-{length}", model=MODEL, messages=dialogue(length))
+        for length in (10, 1_000):
+            store.new(id=f"whole-{length}", model=MODEL, messages=dialogue(length))
+
+
+def say_alone(store: Store, id: str) -> object:
+    return store.say(id, QUESTION, history=False)
+
+
+def say_with_history(store: Store, id: str) -> object:
+    return store.say(id, QUESTION)
+
+
+def append(store: Store, id: str) -> object:
+    return store.append(id, {"role": "user", "content": QUESTION})
+
+
+def read_last(store: Store, id: str) -> object:
+    return store.messages(id, limit=50)
+
+
+TURNS: list[tuple[str, str, Operation]] = [
+    ("alone", "a message alone", say_alone),
+    ("history", "with 10 messages before it", say_with_history),
+]
+GROWTH: list[tuple[str, Operation]] = [
+    ("read the last 50", read_last),
+    ("append one", append),
+    ("say one alone", say_alone),
+]
+
+
+def turns(copies: Copies, scale: Scale) -> list[Row]:
+    """A turn by `Store.say`, and the same statements by the bare driver, each turn in a conversation of its own."""
+    rows: list[Row] = []
+    for kind, label, operation in TURNS:
+        ids = [f"{kind}-{number}" for number in range(scale.turns)]
+        steps = _record(copies, operation, ids)
+        with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
+            ours, bare = alternate(scale.turns, _ours(store, operation, ids), _bare(connection, steps))
+        _check_equal(copies, ids[-1])
+        rows.append(
+            (
+                _ratio(ours.wall, bare.wall),
+                _ratio(ours.cpu, bare.cpu),
+                f"{copies.backend}, {label}",
+                _ms(ours.wall),
+                f"{_ms(bare.wall)} {copies.driver}",
+            )
+        )
+    return rows
+
+
+def growth(copies: Copies, scale: Scale) -> list[Row]:
+    """The same act on a short and on a long conversation, by the store and by the bare driver."""
+    rows: list[Row] = []
+    short, long = (f"long-{length}" for length in (scale.short, scale.long))
+    for label, operation in GROWTH:
+        steps = _record(copies, operation, [short, long] * scale.repeats)
+        with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
+            ours_short, bare_short, ours_long, bare_long = alternate(
+                scale.repeats,
+                _ours(store, operation, [short] * scale.repeats),
+                _bare(connection, steps[0::2]),
+                _ours(store, operation, [long] * scale.repeats),
+                _bare(connection, steps[1::2]),
+            )
+        _check_equal(copies, long)
+        rows.append(
+            (
+                _ratio(ours_long.wall, ours_short.wall),
+                _ratio(bare_long.wall, bare_short.wall),
+                _ratio(ours_long.wall, bare_long.wall),
+                f"{copies.backend}, {label}",
+                f"{_ms(ours_short.wall)} → {_ms(ours_long.wall)}",
+                f"{_ms(bare_short.wall)} → {_ms(bare_long.wall)} {copies.driver}",
+            )
+        )
+    return rows
+
+
+def costs(copies: Copies, scale: Scale) -> list[Row]:
+    """What one `say` asks of the database: statements, commits, and rows that come back."""
+    rows: list[Row] = []
+    for label, operation, kind, lengths in (
+        ("a message alone", say_alone, "long", (10, scale.long)),
+        ("with all its history", say_with_history, "whole", (10, 1_000)),
+    ):
+        short, long = (_record(copies, operation, [f"{kind}-{length}"])[0] for length in lengths)
+        few, many = _count(short), _count(long)
+        columns = [f"{a} → {b}" for a, b in zip(few, many, strict=True)]
+        size = " → ".join(f"{length:,}" for length in lengths)
+        rows.append((_ratio(many[0], few[0]), _ratio(many[2], few[2]), f"{copies.backend}, {label}", size, *columns))
+    return rows
+
+
+def starts(url: str, scale: Scale) -> list[Row]:
+    """Whole processes, beside the least that Python, and the package that they need, cost."""
+    nothing, click, sqlalchemy = (["-c", code] for code in ("pass", "import click", "import sqlalchemy"))
+    commands = [["-m", "convstore", argument] for argument in ("--help", "--version", "list")]
+    timings = alternate(scale.starts, *(_process(each, url) for each in (nothing, click, sqlalchemy, *commands)))
+    empty, with_click, with_sqlalchemy, *ours = (timing.wall for timing in timings)
+    needs = [(with_click, "import click"), (with_click, "import click"), (with_sqlalchemy, "import sqlalchemy")]
+    return [
+        (
+            _ratio(taken, needed),
+            _ratio(taken, empty),
+            f"convstore {command[-1]}",
+            _ms(taken),
+            f"{_ms(needed)} {need}",
+            f"{_ms(empty)} pass",
+        )
+        for command, taken, (needed, need) in zip(commands, ours, needs, strict=True)
+    ]
+
+
+def _ours(store: Store, operation: Operation, ids: list[str]) -> Callable[[int], object]:
+    return lambda number: operation(store, ids[number])
+
+
+def _bare(connection: Any, steps: list[list[Step]]) -> Callable[[int], object]:
+    return lambda number: replay(connection, steps[number])
+
+
+def _process(arguments: list[str], url: str) -> Callable[[int], object]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONVSTORE_", "OPENAI_"))}
+    environment = {**kept, "CONVSTORE_DB": url}
+    command = [sys.executable, *arguments]
+    return lambda _: subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
+def _record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[Step]]:
+    with recording() as recorder, copies.store(copies.recorded) as store:
+        store.get(ids[0])  # the first use of a store looks at the schema, too
+        recorder.take()
+        steps = []
+        for id in ids:
+            operation(store, id)
+            steps.append(recorder.take())
+        return steps
+
+
+def _count(steps: list[Step]) -> tuple[int, int, int]:
+    """Returns the statements (a BEGIN is none), the commits, and the rows received."""
+    commits = sum(step.sql is COMMIT for step in steps)
+    begins = sum(step.sql.startswith(BEGIN) for step in steps)
+    return len(steps) - commits - begins, commits, sum(step.received for step in steps)
+
+
+def _check_equal(copies: Copies, id: str) -> None:
+    """Raises RuntimeError unless both have written the same: else the comparison would be of different work."""
+    found = []
+    for url in (copies.timed, copies.bare):
+        with copies.store(url) as store:
+            found.append([(record.seq, record.digest) for record in store.messages(id)])
+    if found[0] != found[1]:
+        raise RuntimeError(f"{copies.backend}: the bare driver has not written what the store has written ({id})")
+
+
+def _ratio(one: float, other: float) -> str:
+    return f"{one / other:.2f}"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"

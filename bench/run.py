@@ -1,0 +1,96 @@
+"""Measures convstore beside the bare driver: `make bench`, or `python bench/run.py [--quick]`.
+
+What the figures mean: docs/benchmarks.md.
+"""
+
+import argparse
+import platform
+import sqlite3
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
+
+import psycopg
+from sqlalchemy import make_url
+
+from bench import figures
+from bench.databases import postgres_copies, sqlite_copies
+from bench.figures import Row, Scale
+from tests.postgres import running_server
+
+FULL = Scale(turns=400, repeats=150, starts=11)
+QUICK = Scale(turns=10, repeats=5, starts=1, long=2_000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures convstore beside the bare driver.")
+    parser.add_argument("--quick", action="store_true", help="a few seconds: does it run? Its figures mean nothing")
+    scale = QUICK if parser.parse_args().quick else FULL
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="convstore-bench-") as folder, running_server() as server:
+        print(_versions(server))
+        with (
+            sqlite_copies(Path(folder), scale.fill) as sqlite,
+            postgres_copies(server, scale.fill) as postgres,
+        ):
+            both = (sqlite, postgres)
+            _table(
+                "A turn: Store.say beside the same statements and commits by the bare driver",
+                ("ratio", "CPU", "say", "convstore", "bare driver"),
+                [row for copies in both for row in figures.turns(copies, scale)],
+            )
+            _table(
+                f"From {scale.short:,} to {scale.long:,} messages",
+                ("growth", "bare growth", "to bare", "act", "convstore", "bare driver"),
+                [row for copies in both for row in figures.growth(copies, scale)],
+            )
+            _table(
+                "What a say asks of the database, as the conversation grows",
+                ("statements", "rows", "say", "messages", "statements", "commits", "rows"),
+                [row for copies in both for row in figures.costs(copies, scale)],
+            )
+            _table(
+                "Start-up, whole processes",
+                ("ratio", "to pass", "command", "convstore", "what it needs", "python -c"),
+                figures.starts(sqlite.timed, scale),
+            )
+    print(f"\n{time.monotonic() - began:.0f} seconds; medians, taken in alternation")
+
+
+def _versions(server: str) -> str:
+    url = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as connection:
+        settings = {
+            name: (connection.execute(f"SHOW {name}").fetchone() or ("?",))[0]
+            for name in ("server_version", "fsync", "synchronous_commit")
+        }
+    packages = ", ".join(f"{name} {version(name)}" for name in ("convstore", "SQLAlchemy", "psycopg", "openai"))
+    return (
+        f"Python {platform.python_version()}, {packages}\n"
+        f"SQLite {sqlite3.sqlite_version}: journal_mode=WAL, synchronous=FULL\n"
+        f"PostgreSQL {settings['server_version'].split()[0]}: "
+        f"fsync={settings['fsync']}, synchronous_commit={settings['synchronous_commit']}"
+    )
+
+
+def _table(title: str, head: Row, rows: list[Row]) -> None:
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    print(f"\n{title}")
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if _is_number(rows[0][place]) else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print(("  " + "   ".join(cells)).rstrip(), flush=True)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").isdecimal()
+
+
+if __name__ == "__main__":
+    main()

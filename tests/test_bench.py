@@ -1,0 +1,91 @@
+"""`make bench` in its quick form: it runs, prints every row, and leaves nothing behind. Its figures mean nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ROWS = [
+    *(
+        f"{backend}, {label}"
+        for backend in ("SQLite", "PostgreSQL")
+        for label in (
+            "a message alone",
+            "with 10 messages before it",
+            "with all its history",
+            "read the last 50",
+            "append one",
+            "say one alone",
+        )
+    ),
+    *(f"convstore {argument}" for argument in ("--help", "--version", "list")),
+]
+
+
+@pytest.fixture(scope="module")
+def bench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def databases_before(postgres_server: str) -> set[str]:
+    return _databases(postgres_server)
+
+
+@pytest.fixture(scope="module")
+def printed(bench_folder: Path, postgres_server: str, databases_before: set[str]) -> str:
+    environment = {**os.environ, "TMPDIR": str(bench_folder), "CONVSTORE_TEST_POSTGRES": postgres_server}
+    done = subprocess.run(
+        [sys.executable, "bench/run.py", "--quick"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_begins_with_its_ratios(printed: str, row: str) -> None:
+    lines = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}  ", line)]
+    assert lines, printed
+    for line in lines:
+        first, second = line.split()[:2]
+        assert float(first) > 0
+        assert float(second) > 0
+
+
+def test_a_say_is_seven_statements_and_two_commits_at_any_length(printed: str) -> None:
+    counted = [line for line in printed.splitlines() if re.search(r"  10 → [\d,]+  ", line)]
+    assert len(counted) == 4
+    for line in counted:
+        assert re.search(r"   7 → 7 +2 → 2 ", line), line
+
+
+def test_the_versions_are_stated(printed: str) -> None:
+    head = printed.split("\n\n", maxsplit=1)[0]
+    for name in ("Python", "SQLite", "SQLAlchemy", "PostgreSQL", "psycopg"):
+        assert re.search(rf"\b{name} \d", head), head
+
+
+@pytest.mark.usefixtures("printed")
+def test_nothing_is_left_behind(bench_folder: Path, postgres_server: str, databases_before: set[str]) -> None:
+    assert list(bench_folder.iterdir()) == []
+    assert _databases(postgres_server) <= databases_before
+
+
+def _databases(server: str) -> set[str]:
+    url = make_url(server).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
