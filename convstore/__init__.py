@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from convstore.async_store import AsyncReplyStream, AsyncStore
     from convstore.completions import Completion, Usage
     from convstore.errors import (
         AmbiguousReference,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         DamagedRow,
         DatabaseError,
         DatabaseUnavailable,
+        IdempotencyMismatch,
         InvalidInput,
         InvalidMessage,
         InvalidParameter,
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first used: `import convstore` costs nothing, and `convstore --help` little.
 _HOMES = {
+    "convstore.async_store": ("AsyncReplyStream", "AsyncStore"),
     "convstore.completions": ("Completion", "Usage"),
     "convstore.errors": (
         "AmbiguousReference",
@@ -55,6 +58,7 @@ _HOMES = {
         "DamagedRow",
         "DatabaseError",
         "DatabaseUnavailable",
+        "IdempotencyMismatch",
         "InvalidInput",
         "InvalidMessage",
         "InvalidParameter",
@@ -76,6 +80,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "UNCHANGED",
     "AmbiguousReference",
+    "AsyncReplyStream",
+    "AsyncStore",
     "Completion",
     "Conflict",
     "Conversation",
@@ -86,6 +92,7 @@ __all__ = [
     "DamagedRow",
     "DatabaseError",
     "DatabaseUnavailable",
+    "IdempotencyMismatch",
     "InvalidInput",
     "InvalidMessage",
     "InvalidParameter",

@@ -106,7 +106,8 @@ def wait_before_retry(error: BaseException, attempt: int) -> float | None:
             return asked if asked <= _LONGEST_WAIT else None
     elif type(error.__cause__).__name__ not in _NOT_CONNECTED:
         return None
-    return min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt) * random.uniform(0.75, 1.25)  # noqa: S311
+    backoff: float = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**attempt)
+    return backoff * random.uniform(0.75, 1.25)  # noqa: S311
 
 
 def _retry_after(error: BaseException) -> float | None:

@@ -111,7 +111,7 @@ class Turn:
     error: dict[str, Any] | None
     """What went wrong: `type`, `message`, and where known `status` and `code`."""
     attempts: tuple[dict[str, Any], ...]
-    """The calls before the last one, each of which failed before anything was generated: `error`, `waited` (seconds)."""
+    """The calls before the last one, which failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None
     started_at: datetime
     ended_at: datetime | None

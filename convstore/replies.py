@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from convstore import provider, turns
+from convstore.calls import call
 from convstore.completions import NotACompletion
 from convstore.errors import ConvstoreError
 from convstore.ledger.turns import Ending
 from convstore.records import Turn
-from convstore.runtime import Runtime
+from convstore.runtime import Live, Runtime
 
 
-class ReplyStream:
-    """The pieces of a reply's text, as they come.
-
-    >>> with store.stream(conversation.id, "Tell me a joke") as reply:
-    ...     for piece in reply:
-    ...         print(piece, end="")
-    >>> reply.turn.finish_reason
-    'stop'
-
-    The turn begins when the block is entered (or the first piece is asked for) and is over when the pieces are.
-    Leaving the block sooner stops the reply: the text that came stays in the conversation, and the turn is marked as
-    interrupted.
-    """
+class Reply:
+    """What a streaming reply is, however it is driven."""
 
     def __init__(
         self, runtime: Runtime, owner: str, conversation_id: str, question: turns.Question, wait: float
     ) -> None:
         self._runtime = runtime
-        self._asked = (owner, conversation_id, question, wait)
-        self._begun: turns.Begun | None = None
+        self._owner = owner
+        self._conversation_id = conversation_id
+        self._question = question
+        self._wait = wait
+        self._live: Live | None = None
         self._turn: Turn | None = None
         self._over = False
-        self._answer = turns.Answer()
         self._chunks: Any = None
         self._pieces: list[str] = []
+        self._pending = ""
 
     @property
     def turn(self) -> Turn:
@@ -56,6 +50,49 @@ class ReplyStream:
         """The text that has come so far."""
         return "".join(self._pieces)
 
+    def _begun(self, live: Live | Turn) -> None:
+        if isinstance(live, Live):
+            self._live = live
+            return
+        # An idempotency key that has succeeded before: its reply comes in one piece.
+        self._turn, self._over = live, True
+        self._pending = live.text
+
+    def _take(self, chunk: object) -> str:
+        assert self._live is not None  # noqa: S101 (for the type checker: nothing comes before the beginning)
+        piece = self._live.answer.add(chunk)
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def _take_pending(self) -> str:
+        piece, self._pending = self._pending, ""
+        self._pieces.append(piece)
+        return piece
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._live is not None and self._live.watched.stop.is_set()
+
+    def _failure(self, error: Exception) -> Ending:
+        assert self._live is not None  # noqa: S101
+        return self._live.answer.failed(provider.describe(error, self._runtime.client()))
+
+
+class ReplyStream(Reply):
+    """The pieces of a reply's text, as they come.
+
+    >>> with store.stream(conversation.id, "Tell me a joke") as reply:
+    ...     for piece in reply:
+    ...         print(piece, end="")
+    >>> reply.turn.finish_reason
+    'stop'
+
+    The turn begins when the block is entered (or the first piece is asked for) and is over when the pieces are.
+    Leaving the block sooner stops the reply: the text that came stays in the conversation, and the turn is marked as
+    interrupted.
+    """
+
     def __enter__(self) -> Self:
         self._start()
         return self
@@ -69,27 +106,35 @@ class ReplyStream:
         Raises:
             TurnFailed, ReplyInterrupted, LeaseLost, ReplyNotStored: as `Store.say`.
         """
+        self._start()
+        if self._pending:
+            return self._take_pending()
         if self._over:
             raise StopIteration
-        self._start()
         try:
-            for chunk in self._chunks:
-                if piece := self._answer.add(chunk):
-                    self._pieces.append(piece)
-                    return piece
+            if not self._is_stopped:
+                for chunk in self._chunks:
+                    if piece := self._take(chunk):
+                        return piece
+                    if self._is_stopped:
+                        break
         except Exception as error:
-            self._finish(self._answer.failed(provider.describe(error, self._runtime.client())))
+            self._finish(self._failure(error))
             raise StopIteration from None
         except BaseException:
             self.close()
             raise
-        self._finish(self._answer.exhausted())
+        if self._is_stopped:
+            self.close()
+        else:
+            assert self._live is not None  # noqa: S101
+            self._finish(self._live.answer.exhausted())
         raise StopIteration
 
     def close(self) -> None:
         """Stop the reply if it is not over: what came is kept. Closing twice does nothing."""
-        if self._begun is not None and not self._over:
-            self._finish(self._answer.stopped(), stopped=True)
+        if self._live is not None and not self._over:
+            self._finish(self._live.answer.stopped(), stopped=True)
         self._over = True
 
     def __exit__(
@@ -98,31 +143,30 @@ class ReplyStream:
         self.close()
 
     def _start(self) -> None:
-        if self._begun is not None or self._over:
+        if self._live is not None or self._over:
             return
-        client = self._runtime.client()
-        self._begun = self._runtime.begin(*self._asked)
-        self._answer = turns.Answer()
+        runtime = self._runtime
+        client = runtime.client()
+        begin = partial(runtime.begin, self._owner, self._conversation_id, self._question)
+        self._begun(runtime.when_free(self._owner, self._conversation_id, self._wait, begin))
+        if self._live is None:
+            return
         try:
-            arguments = provider.call_arguments(client, self._begun.request, self._begun.options)
-            self._chunks = client.chat.completions.create(**arguments)
+            self._chunks = call(client, self._live, runtime.retries)
             if isinstance(self._chunks, (str, bytes)):
                 raise NotACompletion("the provider's answer is not a stream")
         except Exception as error:
-            self._finish(self._answer.failed(provider.describe(error, client)))
+            self._finish(self._failure(error))
         except BaseException:
             self.close()
             raise
 
     def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
-        assert self._begun is not None  # noqa: S101 (for the type checker: nothing ends that has not begun)
+        assert self._live is not None  # noqa: S101
         self._over = True
-        self._hang_up()
-        self._turn, held = self._runtime.end(self._begun.turn, ending)
-        turns.settle(self._turn, held=held, stopped=stopped)
-
-    def _hang_up(self) -> None:
-        """Close the connection: a provider stops generating (and billing) when nobody listens."""
+        # A provider stops generating (and billing) when nobody listens.
         hang_up = getattr(self._chunks, "close", None)
         if hang_up is not None:
             hang_up()
+        self._turn, held = self._runtime.end(self._live, ending)
+        turns.settle(self._turn, held, stopped=stopped)

@@ -68,8 +68,7 @@ class Runtime:
         self._heartbeat = Heartbeat(self._lease, self._beat)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: it has its parent's sockets, files and locks, and not its threads."""
-        self.database.after_fork()
+        """Begin anew in a forked child: it has its parent's sockets and locks, and not its threads."""
         self._made_client = None
         self._start()
 
@@ -85,6 +84,12 @@ class Runtime:
             if self._made_client is None:
                 self._made_client = self._make_client()
             return self._made_client
+
+    def forget_client(self) -> Any:
+        """Return the client that was made here, for closing, or None; the next call makes another."""
+        with self._preparing:
+            client, self._made_client = self._made_client, None
+        return client
 
     # --- transactions ---
 
@@ -152,18 +157,17 @@ class Runtime:
         take = answer.take_unwritten if question.stream else None
         return Live(begun, answer, self._heartbeat.watch(begun.turn, take))
 
-    def end(self, live: Live, ending: Ending, *, stopped: bool = False) -> Turn:
-        """Record how a turn ended, and return it, or raise what its ending means.
+    def end(self, live: Live, ending: Ending) -> tuple[Turn, bool]:
+        """Record how a turn ended; return it, and whether it still held its conversation, for `turns.settle`.
 
         Raises:
             ReplyNotStored: the database failed; the error carries what the model answered.
-            LeaseLost, ReplyInterrupted, TurnFailed: see `turns.settle`.
         """
         turn = live.begun.turn
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0
         try:
-            ended, held = self.write(ledger_turns.end, turn, ending, datetime.now(UTC), has_deltas=has_deltas)
+            return self.write(ledger_turns.end, turn, ending, datetime.now(UTC), has_deltas=has_deltas)
         except DatabaseError as error:
             if ending.completion is None:
                 raise
@@ -174,11 +178,8 @@ class Runtime:
             ) from error
         finally:
             liveness.release(turn.token)
-        return turns.settle(ended, held=held, stopped=stopped)
 
-    def _beat(
-        self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool
-    ) -> tuple[bool, bool]:
+    def _beat(self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool) -> tuple[bool, bool]:
         if delta is None and not renew:
             return True, self.read(leases.is_stop_requested, turn.owner, turn.conversation_id, turn.seq)
         return self.write(_beat, turn, number, delta, self._lease if renew else None)

@@ -1,41 +1,39 @@
-"""The library's front door: `Store`."""
+"""The library's front door: `Store`. Its twin for asyncio is in `async_store`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine
 
-from convstore import provider
-from convstore.completions import Completion, NotACompletion, read_completion
-from convstore.errors import AmbiguousReference, ConversationNotFound, InvalidInput, InvalidMessage
-from convstore.keys import check_id, check_limit, check_metadata, check_name, check_owner, is_key, random_id
-from convstore.ledger import conversations
-from convstore.ledger import messages as ledger_messages
-from convstore.ledger import turns as ledger_turns
+from convstore import liveness, provider, reading
+from convstore.calls import call
+from convstore.completions import read_completion
+from convstore.conversations import BorrowedConversations, Conversations
+from convstore.errors import InvalidInput
+from convstore.keys import check_owner
+from convstore.ledger import leases
 from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
-from convstore.messages import Message, to_input, to_message, to_request
-from convstore.params import check_sticky
-from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Turn, TurnStatus
+from convstore.records import Turn
 from convstore.replies import ReplyStream
-from convstore.runtime import Runtime
-from convstore.turns import Answer, Question, ask, preview, preview_new, settle
+from convstore.runtime import Runtime, pauses
+from convstore.turns import Question, ask, preview, preview_new, settle
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-# Inside the class, `list` is a method.
-Conversations: TypeAlias = list[Conversation]
-Messages: TypeAlias = list[Message]
-Records: TypeAlias = list[MessageRecord]
-Turns: TypeAlias = list[Turn]
+LEASE_SECONDS = 30.0
+RETRIES = 2
+FOLLOW_SECONDS = 0.25
 
 
-class Store:
+class Store(Conversations):
     """Conversations in a database. Safe to share between threads.
 
     >>> store = Store("sqlite:///chat.db")
@@ -52,6 +50,10 @@ class Store:
         owner: whose conversations these are; see `for_owner`.
         base_url: of a server that speaks Chat Completions, for the client that the store makes.
         model: the model to ask where neither the call nor the conversation names one; else `CONVSTORE_MODEL`.
+        retries: how often a call is repeated that cannot have generated anything: it never connected, or the provider
+            answered 429 or 503. Each is on the turn's record.
+        lease: seconds after which a turn whose process was last heard of from another host is taken for dead. On the
+            same host, that is known at once.
 
     Raises:
         InvalidInput: not such a URL, or not such an owner.
@@ -67,33 +69,19 @@ class Store:
         owner: str = "",
         base_url: str | None = None,
         model: str | None = None,
+        retries: int = RETRIES,
+        lease: float = LEASE_SECONDS,
     ) -> None:
         self._owner = check_owner(owner)
-        if engine is not None:
-            if url is not None:
-                raise InvalidInput("give a url or an engine, not both")
-            database = Database(engine, owned=False)
-        else:
-            database = open_database(database_url(os.fspath(url) if url is not None else None))
-        self._runtime = Runtime(database, client, base_url)
         self._model = model
-
-    @property
-    def owner(self) -> str:
-        """Whose conversations this store sees."""
-        return self._owner
-
-    def for_owner(self, owner: str) -> Store:
-        """Return this store as one owner sees it: everything belongs to that owner, and nothing else is visible.
-
-        The two share their connections; closing one closes both.
-
-        Raises:
-            InvalidInput: not such an owner.
-        """
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
-        return view
+        self._runtime = Runtime(
+            open_given(url, engine),
+            client,
+            partial(provider.make_client, base_url),
+            lease=timedelta(seconds=lease),
+            retries=retries,
+        )
+        self._transactions = self._runtime
 
     @property
     def client(self) -> OpenAI:
@@ -105,8 +93,25 @@ class Store:
         client: OpenAI = self._runtime.client()
         return client
 
+    def using(self, connection: Connection) -> BorrowedConversations:
+        """Return the conversations of this owner inside the caller's own transaction.
+
+        What is done there (`new`, `append`, `set`, `history` …) is committed, or rolled back, with it. Nothing there
+        waits: a conversation in which a turn runs is busy at once.
+
+        Args:
+            connection: of the caller's SQLAlchemy engine, to a database that has convstore's tables.
+        """
+        return BorrowedConversations(connection, self._owner)
+
     def close(self) -> None:
-        """Close the connections of the database. A store that is used again opens them again."""
+        """Stop what runs in the background and close the database's connections.
+
+        A store that is used again opens them again.
+        """
+        client = self._runtime.forget_client()
+        if client is not None:
+            client.close()
         self._runtime.close()
 
     def __enter__(self) -> Self:
@@ -114,190 +119,6 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # --- conversations ---
-
-    def new(
-        self,
-        title: str | None = None,
-        *,
-        system: str | None = None,
-        messages: Sequence[object] = (),
-        id: str | None = None,
-        name: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **parameters: Any,
-    ) -> Conversation:
-        """Start a conversation.
-
-        Args:
-            title: what it is about.
-            system: the text of a system message to begin with.
-            messages: messages to begin with (after `system`): dicts or openai objects, stored exactly.
-            id: the caller's own id; else 12 random characters.
-            name: a short handle, unique for this owner.
-            metadata: any JSON object.
-            parameters: completion parameters to keep with the conversation: `model`, `temperature` …
-
-        Raises:
-            InvalidInput: a value breaks a rule, which the message states. Nothing is stored.
-            ConversationExists: the id or the name is taken.
-        """
-        first = to_input(system, role="system") if system is not None else []
-        first.extend(to_message(message) for message in messages)
-        return self._runtime.write(
-            conversations.create,
-            owner=self._owner,
-            id=check_id(id) if id is not None else random_id(),
-            name=check_name(name),
-            title=title,
-            settings={key: value for key, value in check_sticky(parameters).items() if value is not None},
-            metadata=check_metadata(metadata or {}),
-            first=first,
-            now=datetime.now(UTC),
-        )
-
-    def get(self, reference: str) -> Conversation:
-        """Return the conversation that `reference` names: its id, its name, or the beginning of its id.
-
-        Raises:
-            ConversationNotFound: there is none.
-            AmbiguousReference: several ids begin so.
-        """
-        found = self._runtime.read(conversations.find, self._owner, reference) if is_key(reference) else ()
-        if not found:
-            raise ConversationNotFound(f"no conversation {reference!r}; see `convstore list`")
-        if len(found) > 1:
-            ids = ", ".join(conversation.id for conversation in found)
-            raise AmbiguousReference(f"{reference!r} could be any of {ids}; type more of it", found)
-        return found[0]
-
-    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> Conversations:
-        """Return conversations, latest activity first.
-
-        Args:
-            limit: how many at most; None: all.
-            before: the last conversation of the page before, for the next page.
-        """
-        return self._runtime.read(conversations.latest, self._owner, check_limit(limit), before)
-
-    def set(
-        self,
-        conversation_id: str,
-        *,
-        name: Given[str] = UNCHANGED,
-        title: Given[str] = UNCHANGED,
-        metadata: Given[Mapping[str, Any]] = UNCHANGED,
-        **parameters: Any,
-    ) -> Conversation:
-        """Change a conversation's name, title, metadata or sticky parameters, and return it.
-
-        Args:
-            name: a new one; None takes it away.
-            title: a new one; None takes it away.
-            metadata: replaces all of it.
-            parameters: completion parameters to keep; None takes one away.
-
-        Raises:
-            InvalidInput: a value breaks a rule. Nothing is changed.
-            ConversationNotFound: there is none with this id.
-            ConversationExists: the name is taken.
-        """
-        return self._runtime.write(
-            conversations.change,
-            self._owner,
-            conversation_id,
-            name=check_name(name) if isinstance(name, str) else name,
-            title=title,
-            metadata=check_metadata(metadata) if isinstance(metadata, Mapping) else metadata,
-            parameters=check_sticky(parameters),
-            now=datetime.now(UTC),
-        )
-
-    # --- history ---
-
-    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
-        """Return the conversation as a list of messages, oldest first.
-
-        Args:
-            conversation_id: its id.
-            limit: only the last so many; None: all.
-            exact: as they were stored; else in request form, which is what `create(messages=…)` takes.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        found = self._runtime.read(_path, self._owner, conversation_id, check_limit(limit))
-        return [record.message if exact else to_request(record.message) for record in found]
-
-    def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
-        """Return the messages of the conversation with their places, oldest first; a page at a time, from the end.
-
-        Args:
-            conversation_id: its id.
-            before: the `seq` of the first message of the page that was read last. None: from the end.
-            limit: how many at most; None: all.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-            InvalidInput: it has no message `before`.
-        """
-        return self._runtime.read(_path, self._owner, conversation_id, check_limit(limit), before)
-
-    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
-        """Return the turns of the conversation, oldest first, failed ones too; a page at a time, from the end.
-
-        Args:
-            conversation_id: its id.
-            before: the `seq` of the first turn of the page that was read last. None: from the end.
-            limit: how many at most; None: all.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._runtime.read(_turns, self._owner, conversation_id, check_limit(limit), before)
-
-    def unanswered(self, conversation_id: str) -> Turns:
-        """Return the turns that asked since the last answer and have none, oldest first (of many, the last 20).
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._runtime.read(_unanswered, self._owner, conversation_id)
-
-    def input_of(self, turn: Turn) -> Records:
-        """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
-        return self._runtime.read(ledger_messages.input_of, self._owner, turn)
-
-    def append(self, conversation_id: str, message: object, *more: object, wait: float = 30.0) -> Records:
-        """Add messages at the end, without asking a model, and return them where they now stand.
-
-        Args:
-            conversation_id: its id.
-            message: a dict, an openai message, text (a user's message), or a whole openai completion, whose message is
-                taken and whose facts (usage, model, finish reason …) are kept as a turn.
-            more: further messages.
-            wait: seconds to wait while a turn is running.
-
-        Raises:
-            InvalidMessage: one of them is no message. Nothing is stored.
-            ConversationNotFound: there is none with this id.
-            ConversationBusy: a turn is still running.
-        """
-        new: Messages = []
-        completion = _given_completion(message)
-        if completion is not None and not more:
-            new.append(completion.messages[0])
-        else:
-            for item in (message, *more):
-                if _given_completion(item) is not None:
-                    raise InvalidMessage("append a completion by itself: its facts belong to its own message")
-                new.extend(to_input(item))
-        return self._runtime.write_when_free(
-            wait, ledger_turns.append, self._owner, conversation_id, new, datetime.now(UTC), completion
-        )
-
-    # --- turns ---
 
     def say(
         self,
@@ -307,6 +128,7 @@ class Store:
         system: str | None = None,
         name: str | None = None,
         history: bool = True,
+        idempotency_key: str | None = None,
         wait: float = 30.0,
         **parameters: Any,
     ) -> Turn:
@@ -320,34 +142,41 @@ class Store:
             system: the text of a system message to put before it.
             name: the sender's name.
             history: False sends this message alone.
-            wait: seconds to wait while another turn of the conversation runs.
+            idempotency_key: names this very request. However often and from wherever it is made again, the model is
+                not asked again while the first try runs, or once it has succeeded: its reply is returned.
+            wait: seconds to wait while another turn of the conversation runs; 0 refuses at once.
             parameters: completion parameters for this call; they go before the sticky ones, and None takes one away.
 
         Raises:
             InvalidInput: refused, for the reason given; nothing was stored or sent.
             ConversationNotFound: there is none with this id.
             ConversationBusy: another turn is still running; nothing was stored or sent.
+            IdempotencyMismatch: the key was used for something else; nothing was stored or sent.
             TurnFailed: no reply came. The message is kept, and will not be replayed.
             ReplyInterrupted: the reply broke off; `.partial` has what came.
             LeaseLost: the reply came too late; `.turn` has it.
             ReplyNotStored: the database failed after the model had answered; `.completion` has the answer.
         """
-        question = self._question(message, parameters, system=system, name=name, history=history)
-        client = self._runtime.client()
-        begun = self._runtime.begin(self._owner, conversation_id, question, wait)
-        answer = Answer()
-        try:
-            arguments = provider.call_arguments(client, begun.request, begun.options)
-            completion = read_completion(client.chat.completions.create(**arguments))
-        except Exception as error:
-            ending = answer.failed(provider.describe(error, client))
-            turn, held = self._runtime.end(begun.turn, ending)
-            return settle(turn, held=held)
-        except BaseException:
-            self._runtime.end(begun.turn, answer.stopped())
-            raise
-        turn, held = self._runtime.end(begun.turn, answer.whole(completion))
-        return settle(turn, held=held)
+        question = self._question(
+            message, parameters, system=system, name=name, history=history, idempotency_key=idempotency_key
+        )
+        return self._answered(conversation_id, question, wait)
+
+    def retry(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> Turn:
+        """Ask once more what the latest turn asked: after a failure, an interruption, or for another answer.
+
+        The new reply becomes a sibling of the old one, which stays on record; if the conversation has gone on since,
+        the question is asked again at its end.
+
+        Args:
+            conversation_id: its id.
+            wait: seconds to wait while another turn of the conversation runs.
+            parameters: completion parameters to use instead of those of the latest turn.
+
+        Raises:
+            As `say`; InvalidInput also where there is no turn to try again.
+        """
+        return self._answered(conversation_id, self._question(None, parameters, again=True), wait)
 
     def stream(
         self,
@@ -357,6 +186,7 @@ class Store:
         system: str | None = None,
         name: str | None = None,
         history: bool = True,
+        idempotency_key: str | None = None,
         wait: float = 30.0,
         **parameters: Any,
     ) -> ReplyStream:
@@ -364,7 +194,20 @@ class Store:
 
         Takes and raises what `say` does; see `ReplyStream`.
         """
-        question = self._question(message, parameters, system=system, name=name, history=history, stream=True)
+        question = self._question(
+            message,
+            parameters,
+            system=system,
+            name=name,
+            history=history,
+            idempotency_key=idempotency_key,
+            stream=True,
+        )
+        return ReplyStream(self._runtime, self._owner, conversation_id, question, wait)
+
+    def retry_stream(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> ReplyStream:
+        """As `retry`, and return the reply as it comes."""
+        question = self._question(None, parameters, again=True, stream=True)
         return ReplyStream(self._runtime, self._owner, conversation_id, question, wait)
 
     def preview(
@@ -387,47 +230,91 @@ class Store:
             return preview_new({}, question)
         return self._runtime.read(preview, self._owner, conversation_id, question)
 
+    def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
+        """End the running turn of a conversation, whichever process runs it; what came of its reply is kept.
+
+        Args:
+            conversation_id: its id.
+            wait: seconds that the process that runs the turn has to end it; then the conversation is taken from it.
+
+        Returns:
+            Whether a turn was running.
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        holder = self._runtime.write(_request_stop, self._owner, conversation_id)
+        if holder is None:
+            return False
+        for pause in pauses(time.monotonic() + wait):
+            if not self._runtime.read(_still_holds, self._owner, conversation_id, holder):
+                return True
+            time.sleep(pause)
+        self._runtime.write(leases.stop, self._owner, conversation_id, holder, datetime.now(UTC))
+        return True
+
+    def follow(self, conversation_id: str) -> Iterator[str]:
+        """Yield the text of the reply that any process is streaming into the conversation, until it ends.
+
+        It begins with what has come already, and is about half a second behind. Where no turn runs, nothing comes.
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        at: reading.Following | None = None
+        while True:
+            at, text = self._runtime.read(reading.follow, self._owner, conversation_id, at)
+            if text:
+                yield text
+            if at is None or at.over:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+    def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
+        runtime = self._runtime
+        client = runtime.client()
+        live = runtime.when_free(
+            self._owner, conversation_id, wait, partial(runtime.begin, self._owner, conversation_id, question)
+        )
+        if isinstance(live, Turn):
+            return live
+        try:
+            ending = live.answer.whole(read_completion(call(client, live, runtime.retries)))
+        except Exception as error:
+            return settle(*runtime.end(live, live.answer.failed(provider.describe(error, client))))
+        except BaseException:
+            runtime.end(live, live.answer.stopped())
+            raise
+        return settle(*runtime.end(live, ending))
+
     def _question(self, message: object, parameters: Mapping[str, Any], **how: Any) -> Question:
-        default_model = self._model or os.environ.get("CONVSTORE_MODEL") or None
-        return ask(message, parameters, default_model=default_model, **how)
+        return ask(message, parameters, default_model=default_model(self._model), **how)
 
 
-def _path(
-    connection: Connection, owner: str, conversation_id: str, limit: int | None, before: int | None = None
-) -> Records:
-    head = conversations.head(connection, owner, conversation_id)
-    if before is not None:
-        record = ledger_messages.get(connection, owner, conversation_id, before)
-        if record is None:
-            raise InvalidInput(f"conversation {conversation_id} has no message with seq {before}")
-        head = record.parent_seq
-    return ledger_messages.path(connection, owner, conversation_id, head, limit)
+def open_given(url: str | os.PathLike[str] | None, engine: Engine | None) -> Database:
+    """Return the database that a store is given: by URL, by the caller's engine, or by the environment."""
+    if engine is None:
+        return open_database(database_url(os.fspath(url) if url is not None else None))
+    if url is not None:
+        raise InvalidInput("give a url or an engine, not both")
+    return Database(engine, owned=False)
 
 
-def _turns(
-    connection: Connection, owner: str, conversation_id: str, limit: int | None, before: int | None = None
-) -> Turns:
-    conversations.head(connection, owner, conversation_id)  # raises where there is none
-    return ledger_turns.latest(connection, owner, conversation_id, limit, before)
+def default_model(given: str | None) -> str | None:
+    """Return the model to ask where nobody names one."""
+    return given or os.environ.get("CONVSTORE_MODEL") or None
 
 
-def _unanswered(connection: Connection, owner: str, conversation_id: str) -> Turns:
-    head = conversations.head(connection, owner, conversation_id)
-    recent = ledger_turns.latest(connection, owner, conversation_id, limit=20)
-    return [
-        turn
-        for turn in recent
-        if turn.base_seq == head and turn.status is not TurnStatus.COMPLETED and turn.first_input_seq is not None
-    ]
+def _request_stop(connection: Connection, owner: str, conversation_id: str) -> leases.Holder | None:
+    now = datetime.now(UTC)
+    holder = leases.holder(connection, owner, conversation_id, now)
+    if holder is not None:
+        leases.request_stop(connection, owner, conversation_id, holder.turn, now)
+        if holder.is_dead(liveness.is_alive):
+            leases.stop(connection, owner, conversation_id, holder, now)
+    return holder
 
 
-def _given_completion(value: object) -> Completion | None:
-    if isinstance(value, Mapping):
-        if "role" in value or "choices" not in value:
-            return None
-    elif not hasattr(value, "choices"):
-        return None
-    try:
-        return read_completion(value)
-    except NotACompletion as error:
-        raise InvalidMessage(str(error)) from None
+def _still_holds(connection: Connection, owner: str, conversation_id: str, holder: leases.Holder) -> bool:
+    now = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
+    return now is not None and now.token == holder.token

@@ -107,9 +107,7 @@ def ask(
     )
 
 
-def begin(
-    connection: Connection, owner: str, conversation_id: str, question: Question, lease: Lease
-) -> Begun | Turn:
+def begin(connection: Connection, owner: str, conversation_id: str, question: Question, lease: Lease) -> Begun | Turn:
     """Take the conversation and put the question on record.
 
     Returns:
@@ -346,7 +344,7 @@ def _says_something(completion: Completion) -> bool:
     return any(value for message in completion.messages for key, value in message.items() if key != "role")
 
 
-def settle(turn: Turn, *, held: bool, stopped: bool = False) -> Turn:
+def settle(turn: Turn, held: bool, *, stopped: bool = False) -> Turn:
     """Return a turn that ended well, or that its caller stopped; raise what any other ending means.
 
     Raises:

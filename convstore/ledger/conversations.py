@@ -62,6 +62,7 @@ _LIST_BEFORE = _LIST.where(
 )
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
 _HEAD = select(table.c.head_seq).where(*_LIVING, table.c.id == bindparam("id"))
+_DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
 _LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
 
 
@@ -84,12 +85,16 @@ def create(
     settings: Mapping[str, Any],
     metadata: Mapping[str, Any],
     first: Sequence[Message],
+    digest: bytes,
     now: datetime,
 ) -> Conversation:
     """Insert a conversation that begins with the messages `first`.
 
+    Args:
+        digest: of all that it is created with: doing so again under the same id returns what is there.
+
     Raises:
-        ConversationExists: the id or the name is taken.
+        ConversationExists: the id is taken by a conversation of other content, or the name is taken.
     """
     count = len(first)
     created = connection.execute(
@@ -105,11 +110,14 @@ def create(
             "length": count,
             "next_seq": count + 1,
             "next_turn": 1,
+            "creation_digest": digest,
             "created_at": now,
             "updated_at": now,
         },
     ).one_or_none()
     if created is None:
+        if connection.scalar(_DIGEST, {"owner": owner, "id": id}) == digest:
+            return get(connection, owner, id)
         if name is not None and connection.execute(_NAMED, {"owner": owner, "name": name}).one_or_none() is not None:
             raise _name_taken(name)
         raise ConversationExists(f"there is a conversation with the id {id!r} already")

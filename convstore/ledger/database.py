@@ -30,7 +30,6 @@ _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/
 EVERYTHING = 2**62
 """A limit that limits nothing: one statement serves with and without."""
 
-_parents_pools: list[Pool] = []
 _creation = threading.Lock()
 _locked = threading.local()
 
@@ -78,12 +77,6 @@ class Database:
             raise  # a constraint did its work; whoever wrote the statement knows what that means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(f"database {self.label}: {_reason(error)}") from error
-
-    def after_fork(self) -> None:
-        """Leave the connections to the parent process: a child must neither use nor close them."""
-        if self._owned:
-            _parents_pools.append(self.engine.pool)  # kept, because a pool that is forgotten closes its connections
-            self.engine.dispose(close=False)
 
     def close(self) -> None:
         """Close the pool's connections, unless the engine is the caller's own."""

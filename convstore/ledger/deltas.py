@@ -18,14 +18,14 @@ _OF_TURN = (
 )
 _INSERT = insert(table)
 _READ = (
-    select(table.c.number, table.c.delta)
-    .where(*_OF_TURN, table.c.number > bindparam("after"))
-    .order_by(table.c.number)
+    select(table.c.number, table.c.delta).where(*_OF_TURN, table.c.number > bindparam("after")).order_by(table.c.number)
 )
 _DELETE = delete(table).where(*_OF_TURN)
 
 
-def add(connection: Connection, owner: str, conversation_id: str, turn: int, number: int, delta: dict[str, Any]) -> None:
+def add(
+    connection: Connection, owner: str, conversation_id: str, turn: int, number: int, delta: dict[str, Any]
+) -> None:
     """Put on record what came of a reply since delta `number` - 1."""
     connection.execute(
         _INSERT,

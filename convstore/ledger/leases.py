@@ -91,13 +91,9 @@ _RUNNING = select(turns.c.last_input_seq, turns.c.base_seq).where(*_OF_TURN)
 _INTERRUPT = (
     update(turns)
     .where(*_OF_TURN, turns.c.status == "running")
-    .values(
-        status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"), output_seq=bindparam("output")
-    )
+    .values(status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"), output_seq=bindparam("output"))
 )
-_REQUEST_STOP = (
-    update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
-)
+_REQUEST_STOP = update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
 _STOP_REQUESTED = select(turns.c.stop_requested_at).where(*_OF_TURN)
 _ABANDONED = {
     "type": "Abandoned",

@@ -1,0 +1,518 @@
+"""`AsyncStore`: what `Store` is, for asyncio.
+
+There is no second body. The work on the database is the sync code, run on a small pool of threads, one hop for each
+transaction: a write that a thread has begun is finished even when its task is cancelled, or the event loop shut down.
+Only the model is called with `await`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from sqlalchemy import Engine
+
+from convstore import provider, reading
+from convstore.calls import acall
+from convstore.completions import NotACompletion, read_completion
+from convstore.conversations import (
+    BorrowedConversations,
+    ConversationList,
+    Conversations,
+    Messages,
+    Records,
+    Turns,
+)
+from convstore.errors import ConversationBusy
+from convstore.keys import check_owner
+from convstore.ledger.turns import Ending
+from convstore.records import UNCHANGED, Conversation, Given, Turn
+from convstore.replies import Reply, ReplyStream
+from convstore.runtime import Live, Runtime, pauses
+from convstore.store import FOLLOW_SECONDS, LEASE_SECONDS, RETRIES, Store, open_given
+from convstore.turns import Question, settle
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_THREADS = 16
+"""Of database work at once: each holds a connection, and SQLite writes one at a time anyway."""
+
+
+def _as(documented: Any) -> Callable[[F], F]:
+    """Document a method as its sync twin is."""
+
+    def document(method: F) -> F:
+        method.__doc__ = documented.__doc__
+        return method
+
+    return document
+
+
+class AsyncConversations:
+    """An owner's conversations, as `AsyncStore` and `AsyncStore.using(connection)` show them."""
+
+    _owner: str
+
+    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """Run a method of the sync twin."""
+        raise NotImplementedError
+
+    @property
+    def owner(self) -> str:
+        """Whose conversations these are."""
+        return self._owner
+
+    @_as(Conversations.for_owner)
+    def for_owner(self, owner: str) -> Self:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
+        return view
+
+    @_as(Conversations.new)
+    async def new(
+        self,
+        title: str | None = None,
+        *,
+        system: str | None = None,
+        messages: Sequence[object] = (),
+        id: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Conversation:
+        return await self._run(
+            Conversations.new,
+            title,
+            system=system,
+            messages=messages,
+            id=id,
+            name=name,
+            metadata=metadata,
+            **parameters,
+        )
+
+    @_as(Conversations.get)
+    async def get(self, reference: str) -> Conversation:
+        return await self._run(Conversations.get, reference)
+
+    @_as(Conversations.list)
+    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+        return await self._run(Conversations.list, limit=limit, before=before)
+
+    @_as(Conversations.set)
+    async def set(
+        self,
+        conversation_id: str,
+        *,
+        name: Given[str] = UNCHANGED,
+        title: Given[str] = UNCHANGED,
+        metadata: Given[Mapping[str, Any]] = UNCHANGED,
+        **parameters: Any,
+    ) -> Conversation:
+        return await self._run(
+            Conversations.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
+        )
+
+    @_as(Conversations.history)
+    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
+        return await self._run(Conversations.history, conversation_id, limit=limit, exact=exact)
+
+    @_as(Conversations.messages)
+    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
+        return await self._run(Conversations.messages, conversation_id, before=before, limit=limit)
+
+    @_as(Conversations.turns)
+    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
+        return await self._run(Conversations.turns, conversation_id, before=before, limit=limit)
+
+    @_as(Conversations.unanswered)
+    async def unanswered(self, conversation_id: str) -> Turns:
+        return await self._run(Conversations.unanswered, conversation_id)
+
+    @_as(Conversations.input_of)
+    async def input_of(self, turn: Turn) -> Records:
+        return await self._run(Conversations.input_of, turn)
+
+    @_as(Conversations.append)
+    async def append(
+        self,
+        conversation_id: str,
+        message: object,
+        *more: object,
+        idempotency_key: str | None = None,
+        wait: float = 30.0,
+    ) -> Records:
+        attempt = partial(
+            self._run, Conversations.append, conversation_id, message, *more, idempotency_key=idempotency_key, wait=0
+        )
+        return await self._when_free(conversation_id, wait, attempt)
+
+    async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
+        return await attempt()
+
+
+class AsyncBorrowedConversations(AsyncConversations):
+    """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
+
+    def __init__(self, connection: AsyncConnection, owner: str) -> None:
+        self._connection = connection
+        self._owner = owner
+
+    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return await self._connection.run_sync(
+            lambda connection: method(BorrowedConversations(connection, self._owner), *args, **kwargs)
+        )
+
+
+class AsyncStore(AsyncConversations):
+    """Conversations in a database, for asyncio: the same as `Store`, with `await`.
+
+    >>> async with AsyncStore("postgresql://app@localhost/app") as store:
+    ...     conversation = await store.new(model="gpt-4o-mini")
+    ...     turn = await store.say(conversation.id, "Hello!")
+
+    Cancelling a task that says something counts as the user's stop: what came is kept, and the conversation is free.
+
+    Args:
+        As `Store`; `client` is an `openai.AsyncOpenAI`. The database's driver is the same, sync one.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | None = None,
+        *,
+        client: AsyncOpenAI | None = None,
+        engine: Engine | None = None,
+        owner: str = "",
+        base_url: str | None = None,
+        model: str | None = None,
+        retries: int = RETRIES,
+        lease: float = LEASE_SECONDS,
+    ) -> None:
+        self._owner = check_owner(owner)
+        self._model = model
+        self._runtime = Runtime(
+            open_given(url, engine),
+            client,
+            partial(provider.make_async_client, base_url),
+            lease=timedelta(seconds=lease),
+            retries=retries,
+        )
+        self._threads = _Threads()
+
+    @property
+    def client(self) -> AsyncOpenAI:
+        """The client that calls the model: the caller's, else one made from the environment when it is first needed.
+
+        Raises:
+            NotConfigured: there is neither a key nor a server.
+        """
+        client: AsyncOpenAI = self._runtime.client()
+        return client
+
+    @_as(Store.using)
+    def using(self, connection: AsyncConnection) -> AsyncBorrowedConversations:
+        return AsyncBorrowedConversations(connection, self._owner)
+
+    @_as(Store.close)
+    async def close(self) -> None:
+        client = self._runtime.forget_client()
+        if client is not None:
+            await client.close()
+        await self._threads.run(self._runtime.close)
+        self._threads.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @_as(Store.say)
+    async def say(
+        self,
+        conversation_id: str,
+        message: object,
+        *,
+        system: str | None = None,
+        name: str | None = None,
+        history: bool = True,
+        idempotency_key: str | None = None,
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> Turn:
+        question = self._sync._question(
+            message, parameters, system=system, name=name, history=history, idempotency_key=idempotency_key
+        )
+        return await self._answered(conversation_id, question, wait)
+
+    @_as(Store.retry)
+    async def retry(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> Turn:
+        return await self._answered(conversation_id, self._sync._question(None, parameters, again=True), wait)
+
+    @_as(Store.stream)
+    def stream(
+        self,
+        conversation_id: str,
+        message: object,
+        *,
+        system: str | None = None,
+        name: str | None = None,
+        history: bool = True,
+        idempotency_key: str | None = None,
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> AsyncReplyStream:
+        question = self._sync._question(
+            message,
+            parameters,
+            system=system,
+            name=name,
+            history=history,
+            idempotency_key=idempotency_key,
+            stream=True,
+        )
+        return AsyncReplyStream(self, conversation_id, question, wait)
+
+    @_as(Store.retry_stream)
+    def retry_stream(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> AsyncReplyStream:
+        question = self._sync._question(None, parameters, again=True, stream=True)
+        return AsyncReplyStream(self, conversation_id, question, wait)
+
+    @_as(Store.preview)
+    async def preview(
+        self,
+        conversation_id: str | None,
+        message: object,
+        *,
+        system: str | None = None,
+        name: str | None = None,
+        history: bool = True,
+        stream: bool = False,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        return await self._threads.run(
+            partial(
+                self._sync.preview,
+                conversation_id,
+                message,
+                system=system,
+                name=name,
+                history=history,
+                stream=stream,
+                **parameters,
+            )
+        )
+
+    @_as(Store.stop)
+    async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
+        return await self._threads.run(partial(self._sync.stop, conversation_id, wait=wait))
+
+    @_as(Store.follow)
+    async def follow(self, conversation_id: str) -> AsyncIterator[str]:
+        at: reading.Following | None = None
+        while True:
+            read = partial(self._runtime.read, reading.follow, self._owner, conversation_id, at)
+            at, text = await self._threads.run(read)
+            if text:
+                yield text
+            if at is None or at.over:
+                return
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    @property
+    def _sync(self) -> Store:
+        """The sync store on the same runtime: for what does not call the model."""
+        store = object.__new__(Store)
+        store.__dict__.update(
+            _owner=self._owner, _model=self._model, _runtime=self._runtime, _transactions=self._runtime
+        )
+        return store
+
+    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return await self._threads.run(partial(method, self._sync, *args, **kwargs))
+
+    async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return await attempt()
+            except ConversationBusy:
+                if time.monotonic() >= deadline:
+                    raise
+            for pause in pauses(deadline):
+                await asyncio.sleep(pause)
+                if not await self._threads.run(partial(self._runtime.is_held, self._owner, conversation_id)):
+                    break
+
+    async def _begin(self, conversation_id: str, question: Question, wait: float) -> Live | Turn:
+        begin = partial(self._runtime.begin, self._owner, conversation_id, question)
+
+        async def attempt() -> Live | Turn:
+            return await self._threads.run(begin, undo=self._give_up)
+
+        return await self._when_free(conversation_id, wait, attempt)
+
+    def _give_up(self, begun: Live | Turn) -> None:
+        """End a turn whose task was cancelled while it began."""
+        if isinstance(begun, Live):
+            self._runtime.end(begun, begun.answer.stopped())
+
+    async def _end(self, live: Live, ending: Ending) -> tuple[Turn, bool]:
+        return await self._threads.run(partial(self._runtime.end, live, ending))
+
+    async def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
+        client = await self._threads.run(self._runtime.client)
+        live = await self._begin(conversation_id, question, wait)
+        if isinstance(live, Turn):
+            return live
+        try:
+            ending = live.answer.whole(read_completion(await acall(client, live, self._runtime.retries)))
+        except Exception as error:
+            return settle(*await self._end(live, live.answer.failed(provider.describe(error, client))))
+        except BaseException:
+            await self._end(live, live.answer.stopped())
+            raise
+        return settle(*await self._end(live, ending))
+
+
+class AsyncReplyStream(Reply):
+    """The pieces of a reply's text, as they come: `ReplyStream` for asyncio.
+
+    >>> async with store.stream(conversation.id, "Tell me a joke") as reply:
+    ...     async for piece in reply:
+    ...         print(piece, end="")
+    """
+
+    def __init__(self, store: AsyncStore, conversation_id: str, question: Question, wait: float) -> None:
+        super().__init__(store._runtime, store._owner, conversation_id, question, wait)
+        self._store = store
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    @_as(ReplyStream.__next__)
+    async def __anext__(self) -> str:
+        await self._start()
+        if self._pending:
+            return self._take_pending()
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            if not self._is_stopped:
+                async for chunk in self._chunks:
+                    if piece := self._take(chunk):
+                        return piece
+                    if self._is_stopped:
+                        break
+        except Exception as error:
+            await self._finish(self._failure(error))
+            raise StopAsyncIteration from None
+        except BaseException:
+            await self.close()
+            raise
+        if self._is_stopped:
+            await self.close()
+        else:
+            assert self._live is not None  # noqa: S101
+            await self._finish(self._live.answer.exhausted())
+        raise StopAsyncIteration
+
+    @_as(ReplyStream.close)
+    async def close(self) -> None:
+        if self._live is not None and not self._over:
+            await self._finish(self._live.answer.stopped(), stopped=True)
+        self._over = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        if self._live is not None or self._over:
+            return
+        client = await self._store._threads.run(self._runtime.client)
+        self._begun(await self._store._begin(self._conversation_id, self._question, self._wait))
+        if self._live is None:
+            return
+        try:
+            self._chunks = await acall(client, self._live, self._runtime.retries)
+            if isinstance(self._chunks, (str, bytes)):
+                raise NotACompletion("the provider's answer is not a stream")
+        except Exception as error:
+            await self._finish(self._failure(error))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
+        assert self._live is not None  # noqa: S101
+        self._over = True
+        try:
+            self._turn, held = await self._store._end(self._live, ending)
+        finally:
+            hang_up = getattr(self._chunks, "close", None)
+            if hang_up is not None:
+                await hang_up()
+        settle(self._turn, held, stopped=stopped)
+
+
+class _Threads:
+    """A small pool of threads for database work."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+
+    async def run(self, work: Callable[[], R], *, undo: Callable[[R], object] | None = None) -> R:
+        """Run `work` in a thread and return what it returns.
+
+        If the task is cancelled meanwhile, the work is finished all the same, then undone if it can be; only then is
+        the task told.
+        """
+        if self._pool is None or self._pid != os.getpid():
+            self._pool, self._pid = ThreadPoolExecutor(_THREADS, "convstore"), os.getpid()
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise
+            await _finished(future)
+            if undo is not None and future.exception() is None:
+                await _finished(loop.run_in_executor(self._pool, undo, future.result()))
+            raise
+
+    def close(self) -> None:
+        if self._pool is not None and self._pid == os.getpid():
+            self._pool.shutdown(wait=True)
+        self._pool = None
+
+
+async def _finished(future: asyncio.Future[Any]) -> None:
+    """Wait for a thread's work, however often the task is cancelled."""
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # seen: the cancellation is what the caller is told

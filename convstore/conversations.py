@@ -1,0 +1,296 @@
+"""Everything about conversations that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+
+from convstore import liveness, reading
+from convstore.completions import to_append
+from convstore.errors import AmbiguousReference, ConversationNotFound
+from convstore.keys import (
+    check_id,
+    check_idempotency_key,
+    check_limit,
+    check_metadata,
+    check_name,
+    check_owner,
+    is_key,
+    random_id,
+)
+from convstore.ledger import conversations as ledger
+from convstore.ledger import messages as ledger_messages
+from convstore.ledger import turns as ledger_turns
+from convstore.messages import Message, digest, to_input, to_message, to_request
+from convstore.params import check_sticky
+from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Turn
+
+R = TypeVar("R")
+
+# Inside the class, `list` is a method.
+ConversationList: TypeAlias = list[Conversation]
+Messages: TypeAlias = list[Message]
+Records: TypeAlias = list[MessageRecord]
+Turns: TypeAlias = list[Turn]
+
+
+class Transactions(Protocol):
+    """Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
+
+    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
+
+
+class Borrowed:
+    """The caller's own connection: what is done in it is committed, or rolled back, with the caller's transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return unit(self._connection, *args, **kwargs)
+
+    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return unit(self._connection, *args, **kwargs)
+
+    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:  # noqa: ARG002
+        return attempt()  # waiting inside an open transaction would make others wait for the caller
+
+
+class Conversations:
+    """An owner's conversations, as `Store` and `Store.using(connection)` show them."""
+
+    _owner: str
+    _transactions: Transactions
+
+    @property
+    def owner(self) -> str:
+        """Whose conversations these are."""
+        return self._owner
+
+    def for_owner(self, owner: str) -> Self:
+        """Return the same as one owner sees it: everything belongs to that owner, and nothing else is visible.
+
+        The two share their connections; closing one closes both.
+
+        Raises:
+            InvalidInput: not such an owner.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
+        return view
+
+    def new(
+        self,
+        title: str | None = None,
+        *,
+        system: str | None = None,
+        messages: Sequence[object] = (),
+        id: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Conversation:
+        """Start a conversation.
+
+        With an id of the caller's own, doing it again is harmless: the same content returns the same conversation,
+        whatever has been said in it since.
+
+        Args:
+            title: what it is about.
+            system: the text of a system message to begin with.
+            messages: messages to begin with (after `system`): dicts or openai objects, stored exactly.
+            id: the caller's own id; else 12 random characters.
+            name: a short handle, unique for this owner.
+            metadata: any JSON object.
+            parameters: completion parameters to keep with the conversation: `model`, `temperature` …
+
+        Raises:
+            InvalidInput: a value breaks a rule, which the message states. Nothing is stored.
+            ConversationExists: the id is taken by a conversation of other content, or the name is taken.
+        """
+        first = to_input(system, role="system") if system is not None else []
+        first.extend(to_message(message) for message in messages)
+        content: dict[str, Any] = {
+            "name": check_name(name),
+            "title": title,
+            "settings": {key: value for key, value in check_sticky(parameters).items() if value is not None},
+            "metadata": check_metadata(metadata or {}),
+            "first": first,
+        }
+        return self._transactions.write(
+            ledger.create,
+            owner=self._owner,
+            id=check_id(id) if id is not None else random_id(),
+            now=datetime.now(UTC),
+            digest=digest(b"", content),
+            **content,
+        )
+
+    def get(self, reference: str) -> Conversation:
+        """Return the conversation that `reference` names: its id, its name, or the beginning of its id.
+
+        Raises:
+            ConversationNotFound: there is none.
+            AmbiguousReference: several ids begin so.
+        """
+        found = self._transactions.read(ledger.find, self._owner, reference) if is_key(reference) else ()
+        if not found:
+            raise ConversationNotFound(f"no conversation {reference!r}; see `convstore list`")
+        if len(found) > 1:
+            ids = ", ".join(conversation.id for conversation in found)
+            raise AmbiguousReference(f"{reference!r} could be any of {ids}; type more of it", found)
+        return found[0]
+
+    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+        """Return conversations, latest activity first.
+
+        Args:
+            limit: how many at most; None: all.
+            before: the last conversation of the page before, for the next page.
+        """
+        return self._transactions.read(ledger.latest, self._owner, check_limit(limit), before)
+
+    def set(
+        self,
+        conversation_id: str,
+        *,
+        name: Given[str] = UNCHANGED,
+        title: Given[str] = UNCHANGED,
+        metadata: Given[Mapping[str, Any]] = UNCHANGED,
+        **parameters: Any,
+    ) -> Conversation:
+        """Change a conversation's name, title, metadata or sticky parameters, and return it.
+
+        Args:
+            conversation_id: its id.
+            name: a new one; None takes it away.
+            title: a new one; None takes it away.
+            metadata: replaces all of it.
+            parameters: completion parameters to keep; None takes one away.
+
+        Raises:
+            InvalidInput: a value breaks a rule. Nothing is changed.
+            ConversationNotFound: there is none with this id.
+            ConversationExists: the name is taken.
+        """
+        return self._transactions.write(
+            ledger.change,
+            self._owner,
+            conversation_id,
+            name=check_name(name) if isinstance(name, str) else name,
+            title=title,
+            metadata=check_metadata(metadata) if isinstance(metadata, Mapping) else metadata,
+            parameters=check_sticky(parameters),
+            now=datetime.now(UTC),
+        )
+
+    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
+        """Return the conversation as a list of messages, oldest first.
+
+        Args:
+            conversation_id: its id.
+            limit: only the last so many; None: all.
+            exact: as they were stored; else in request form, which is what `create(messages=…)` takes.
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        found = self._transactions.read(reading.path, self._owner, conversation_id, check_limit(limit))
+        return [record.message if exact else to_request(record.message) for record in found]
+
+    def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
+        """Return the messages of the conversation with their places, oldest first; a page at a time, from the end.
+
+        Args:
+            conversation_id: its id.
+            before: the `seq` of the first message of the page that was read last. None: from the end.
+            limit: how many at most; None: all.
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+            InvalidInput: it has no message `before`.
+        """
+        return self._transactions.read(reading.path, self._owner, conversation_id, check_limit(limit), before)
+
+    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
+        """Return the turns of the conversation, oldest first, failed ones too; a page at a time, from the end.
+
+        Args:
+            conversation_id: its id.
+            before: the `seq` of the first turn of the page that was read last. None: from the end.
+            limit: how many at most; None: all.
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        return self._transactions.read(reading.latest_turns, self._owner, conversation_id, check_limit(limit), before)
+
+    def unanswered(self, conversation_id: str) -> Turns:
+        """Return the turns that asked since the last answer and have none, oldest first (of many, the last 20).
+
+        Raises:
+            ConversationNotFound: there is none with this id.
+        """
+        return self._transactions.read(reading.unanswered, self._owner, conversation_id)
+
+    def input_of(self, turn: Turn) -> Records:
+        """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
+        return self._transactions.read(ledger_messages.input_of, self._owner, turn)
+
+    def append(
+        self,
+        conversation_id: str,
+        message: object,
+        *more: object,
+        idempotency_key: str | None = None,
+        wait: float = 30.0,
+    ) -> Records:
+        """Add messages at the end, without asking a model, and return them where they now stand.
+
+        Args:
+            conversation_id: its id.
+            message: a dict, an openai message, text (a user's message), or a whole openai completion, whose message is
+                taken and whose facts (usage, model, finish reason …) are kept as a turn.
+            more: further messages.
+            idempotency_key: names this very addition: done again with the same key, it returns what the first stored.
+            wait: seconds to wait while a turn is running.
+
+        Raises:
+            InvalidMessage: one of them is no message. Nothing is stored.
+            ConversationNotFound: there is none with this id.
+            ConversationBusy: a turn is still running.
+            IdempotencyMismatch: the key was used for something else.
+        """
+        new, completion = to_append((message, *more))
+        key = check_idempotency_key(idempotency_key)
+        of_input = digest(b"", {"append": new}) if key is not None else None
+
+        def attempt() -> Records:
+            return self._transactions.write(
+                ledger_turns.append,
+                self._owner,
+                conversation_id,
+                new,
+                datetime.now(UTC),
+                liveness.is_alive,
+                completion=completion,
+                key=key,
+                digest=of_input,
+            )
+
+        return self._transactions.when_free(self._owner, conversation_id, wait, attempt)
+
+
+class BorrowedConversations(Conversations):
+    """An owner's conversations in the caller's own transaction; what `Store.using(connection)` returns."""
+
+    def __init__(self, connection: Connection, owner: str) -> None:
+        self._owner = owner
+        self._transactions = Borrowed(connection)
