@@ -54,7 +54,7 @@ class Completion:
 
     messages: tuple[Message, ...]
     finish_reason: str | None
-    """Why the first choice ended. None: it did not, and the messages are partial."""
+    """Why the first choice ended. None: it, or another, did not, and the messages are partial."""
     response_id: str | None = None
     model: str | None = None
     system_fingerprint: str | None = None
@@ -87,7 +87,8 @@ def read_completion(value: object) -> Completion:
         raise NotACompletion("a choice of the provider's answer holds no message")
     choices.sort(key=lambda choice: _count(choice.get("index")) or 0)
     messages = tuple(reply_message(choice["message"]) for choice in choices)
-    return Completion(messages, text_or_none(choices[0].get("finish_reason")), **facts(body))
+    reasons = [text_or_none(choice.get("finish_reason")) for choice in choices]
+    return Completion(messages, reasons[0] if all(reasons) else None, **facts(body))
 
 
 def reply_message(body: dict[str, Any]) -> Message:

@@ -7,14 +7,16 @@ Pure functions, and the only place that knows how a message maps to columns. A m
 - *stored*: `StoredMessage`, four columns. 95 % of messages are a role and a string, and need no JSON at all;
 - *request*: what `chat.completions.create(messages=…)` takes.
 
-JSON objects are unordered (RFC 8259), so the order of a message's own keys is not kept; of everything inside, it is.
+Two things are not kept, for JSON does not have them: the order of a message's own keys (RFC 8259; of everything inside
+it is kept), and the difference between a character and its two surrogate halves in a row, which become the character.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeAlias
@@ -27,10 +29,17 @@ Message: TypeAlias = dict[str, Any]
 DIGEST_SIZE = 16
 """Bytes of a digest: names a history uniquely for all practical purposes, at a quarter of SHA-512's room."""
 
+DEEPEST = 100
+"""How deep a message may be nested. How deep Python's parser goes depends on the stack it is called from: without a
+limit of our own, what one caller wrote another could not read."""
+
+_MOST_BITS = 14_284  # of a whole number: 4,300 digits, the most that Python reads (sys.set_int_max_str_digits)
+
 # Fields of replies that an API refuses, ignores or bills again when they come back in a request.
-_NOT_ECHOED = frozenset({"annotations", "reasoning", "reasoning_content", "reasoning_details"})
-# An assistant's message must hold one of these (API reference, "Assistant message").
-_SUBSTANCE = ("content", "tool_calls", "function_call", "refusal", "audio")
+_NOT_ECHOED = frozenset({"annotations", "reasoning", "reasoning_content", "reasoning_details", "parsed"})
+# "Required unless tool_calls or function_call is specified" (API reference, "Assistant message", of content); what an
+# audio's id stands for is the content.
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +77,55 @@ def to_plain(value: object) -> Any:
         InvalidMessage: it holds something that JSON has no form for (a key that is not a string, a NaN, an object).
     """
     try:
-        return _plain(value)
+        return _plain(value, DEEPEST)
     except RecursionError:
-        raise InvalidMessage("nested too deeply to be JSON") from None
+        raise InvalidMessage("nested too deeply for the stack it is read on") from None
 
 
-def _plain(value: object) -> Any:
-    kind = type(value)
-    if kind is str or value is None or kind is bool or kind is int:
+def _plain(value: object, room: int) -> Any:
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise InvalidMessage("a whole number of more than 4,300 digits is not read by every parser of JSON")
+        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidMessage(f"{value} is a number that JSON does not have")
         return float(value)
+    if room == 0:
+        raise InvalidMessage(f"nested more than {DEEPEST} deep")
     if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise InvalidMessage(f"a key of a JSON object is a string, not {key!r}")
-        return {_text(key): _plain(item) for key, item in value.items()}
+        return _object(value, room - 1)
     dump = getattr(value, "model_dump", None)  # a pydantic model, such as all of openai's are
     if dump is not None and not isinstance(value, type):
-        return _plain(dump(mode="python", by_alias=True, exclude_unset=True, warnings=False))
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return [_plain(item) for item in value]
+        try:
+            fields = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
+        except ValueError as error:  # pydantic's own errors are ValueErrors
+            raise InvalidMessage(f"{type(value).__name__} cannot be written as JSON: {error}") from None
+        return _plain(fields, room)
+    # openai's types have Iterable for a list. A set has no order to keep, and bytes are no list of numbers.
+    if isinstance(value, Iterable) and not isinstance(value, (AbstractSet, bytes, bytearray, memoryview, type)):
+        return [_plain(item, room - 1) for item in value]
     raise InvalidMessage(f"JSON has no form for {type(value).__name__}")
 
 
+def _object(value: Mapping[Any, object], room: int) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise InvalidMessage(f"a key of a JSON object is a string, not {key!r:.80}")
+        text = _text(key)
+        if text in plain:
+            raise InvalidMessage(f"two keys of a JSON object are the same text: {text!r:.80}")
+        plain[text] = _plain(item, room)
+    return plain
+
+
 def _text(value: str) -> str:
-    return str.__str__(value)  # of a str that is an enum's member, its value and not its name
+    return rejoin(str.__str__(value))  # of a str that is an enum's member, its value and not its name
 
 
 def is_storable(text: str) -> bool:
@@ -205,21 +231,28 @@ def decode(stored: StoredMessage) -> Message:
 def to_request(message: Message) -> Message:
     """Return the form of `message` that a Chat Completions API accepts in a request.
 
-    Nulls are dropped; of a reply's audio only the id goes back (API reference, "Assistant message"); annotations and
-    reasoning are not echoed; lone surrogates, which no UTF-8 body can carry, become U+FFFD. Fields of vendors go as
-    they are. An assistant's message with nothing left gets an empty content.
+    - Nulls are dropped, and an empty list of tool calls, which OpenAI refuses ("expected an array with minimum length
+      1"). A content of null that only an assistant may leave out becomes an empty one.
+    - Of an assistant's audio only the id goes back, and its content is there unless something stands for it (API
+      reference, "Assistant message"); annotations, reasoning, and what the openai package parsed, are not echoed.
+    - Lone surrogates, which no UTF-8 body can carry, become U+FFFD.
+    - Fields of vendors go as they are.
     """
+    by_assistant = message["role"] == "assistant"
     request: Message = {}
     for key, value in message.items():
-        if value is None or key in _NOT_ECHOED:
+        if value is None or (by_assistant and (key in _NOT_ECHOED or (key == "tool_calls" and value == []))):
             continue
-        request[key] = _sendable(value)
-    if request["role"] == "assistant":
-        audio = request.get("audio")
-        if isinstance(audio, dict) and "id" in audio:
-            request["audio"] = {"id": audio["id"]}
-        if not any(key in request for key in _SUBSTANCE):
-            request["content"] = ""
+        request[_sendable(key)] = _sendable(value)
+    if not by_assistant:
+        if "content" in message:
+            request.setdefault("content", "")
+        return request
+    audio = request.get("audio")
+    if isinstance(audio, dict) and "id" in audio:
+        request["audio"] = {"id": audio["id"]}
+    if not any(key in request for key in _INSTEAD_OF_CONTENT):
+        request.setdefault("content", "")
     return request
 
 
@@ -251,13 +284,13 @@ def digest(parent: bytes, message: Message) -> bytes:
 
 
 def text_of(message: Message) -> str:
-    """Return the readable text of a message: its content, or the text parts of it, or its refusal, or `""`."""
+    """Return the readable text of a message: its content, or the text parts of it; else its refusal; else `""`."""
     content = message.get("content")
-    if isinstance(content, str):
-        return content
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
+        parts = [part.get("text", part.get("refusal")) for part in content if isinstance(part, dict)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    if isinstance(content, str) and content:
+        return content
     refusal = message.get("refusal")
     return refusal if isinstance(refusal, str) else ""
 

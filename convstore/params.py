@@ -45,28 +45,39 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
             checked[key] = to_plain(value)
         except InvalidInput as error:
             raise InvalidParameter(f"parameter {key}: {error}") from None
+    _check_extra_body(checked.get("extra_body"))
     _check_temperature(checked.get("temperature"))
     _check_max_tokens(checked.get("max_tokens"))
     model = checked.get("model")
     if model is not None and (not isinstance(model, str) or not model.strip()):
-        raise InvalidParameter(f"model must be the name of a model, not {model!r}")
+        raise InvalidParameter(f"model must be the name of a model, not {model!r:.80}")
     if all(checked.get(key) is not None for key in _EXCLUSIVE):
         raise InvalidParameter("give temperature or top_p, not both (the specification: one of the two)")
     return checked
+
+
+def _check_extra_body(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise InvalidParameter(f"extra_body must be a JSON object, not {value!r:.80}")
+    for key, why in _OURS.items():
+        if key in value:
+            raise InvalidParameter(f"{key} is not a parameter to give, in extra_body either: {why}")
 
 
 def _check_temperature(value: Any) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 2:
-        raise InvalidParameter(f"temperature must be a number from 0 to 2, not {value!r}")
+        raise InvalidParameter(f"temperature must be a number from 0 to 2, not {value!r:.80}")
 
 
 def _check_max_tokens(value: Any) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidParameter(f"max_tokens must be a whole number of at least 1, not {value!r}")
+        raise InvalidParameter(f"max_tokens must be a whole number of at least 1, not {value!r:.80}")
 
 
 def check_names(messages: list[Message]) -> None:
@@ -78,7 +89,7 @@ def check_names(messages: list[Message]) -> None:
     for message in messages:
         name = message.get("name")
         if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
-            raise InvalidParameter(f"name must be 1 to 64 letters (a-z, A-Z), digits, _ or -, not {name!r}")
+            raise InvalidParameter(f"name must be 1 to 64 letters (a-z, A-Z), digits, _ or -, not {name!r:.80}")
 
 
 def merge(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A delta is merged field by field. Text grows (content, refusal, a tool call's arguments, a vendor's reasoning); items of
 a list that carry an `index` are merged with the item of that index, others are added; what names or types a thing is
-set once. So a field that nobody has heard of arrives whole too.
+set once. So a field that nobody has heard of arrives whole too. `_counterpart` knows the servers that do it otherwise.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convstore.completions import Completion, facts, reply_message, text_or_none
-from convstore.messages import Message, rejoin, to_plain
+from convstore.messages import Message, rejoin, text_of, to_plain
 
 # Sent once, or repeated whole by some servers; never in pieces.
 _SET_ONCE = frozenset({"role", "id", "type", "index", "call_id", "format", "signature"})
+# Lists of content parts: a part goes on where the last one of its type ended (Mistral's reasoning models).
+_PARTS = frozenset({"content", "thinking"})
+_GROWING_PARTS = frozenset({"text", "thinking"})
 
 
 class _Text:
@@ -48,7 +51,7 @@ class Accumulator:
     def add(self, chunk: object) -> str:
         """Merge a chunk (an openai object or the same as a dict) and return the text it adds to the first choice.
 
-        The first half of a character that was cut in two is held back until the second comes.
+        The first half of a character that was cut in two is held back until the second comes, or the reply's end.
         """
         body = to_plain(chunk)
         if not isinstance(body, dict):
@@ -64,9 +67,8 @@ class Accumulator:
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 _merge_object(self._deltas.setdefault(index, {}), delta)
-                content = delta.get("content")
-                if index == 0 and isinstance(content, str):
-                    text += content
+                if index == 0:
+                    text += text_of({"content": delta.get("content")})
             reason = text_or_none(choice.get("finish_reason"))
             if reason is not None:
                 self._finish_reasons[index] = reason
@@ -75,7 +77,7 @@ class Accumulator:
     def _whole_characters(self, text: str) -> str:
         text = rejoin(self._half + text)
         self._half = ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
+        if text and "\ud800" <= text[-1] <= "\udbff" and 0 not in self._finish_reasons:
             self._half = text[-1]
             text = text[:-1]
         return text
@@ -112,12 +114,14 @@ def _merge_object(into: dict[str, Any], delta: dict[str, Any]) -> None:
         elif isinstance(value, dict) and isinstance(known, dict):
             _merge_object(known, value)
         elif isinstance(value, list) and isinstance(known, list):
-            _merge_list(known, value)
+            _merge_list(key, known, value)
         elif isinstance(value, str) and isinstance(known, _Text):
             # Some servers repeat a function's whole name with every fragment of its arguments.
             if key != "name" or known.pieces != [value]:
                 known.pieces.append(value)
-        elif value != "":
+        elif key in _PARTS and isinstance(value, (str, list)) and isinstance(known, (_Text, list)):
+            _merge_text_and_parts(key, into, known, value)
+        elif value != "" and key not in _SET_ONCE:
             into[key] = value
 
 
@@ -130,26 +134,57 @@ def _begin(key: str, value: Any) -> Any:
         return grown
     if isinstance(value, list):
         items: list[Any] = []
-        _merge_list(items, value)
+        _merge_list(key, items, value)
         return items
     return value
 
 
-def _merge_list(into: list[Any], items: list[Any]) -> None:
+def _merge_text_and_parts(key: str, into: dict[str, Any], known: _Text | list[Any], value: str | list[Any]) -> None:
+    """Mistral's reasoning models send their thinking as parts, and the answer after it as plain text."""
+    if isinstance(known, _Text):
+        known = [{"type": "text", "text": known}]
+    if isinstance(value, str):
+        value = [{"type": "text", "text": value}] if value else []
+    _merge_list(key, known, value)
+    into[key] = known
+
+
+def _merge_list(key: str, into: list[Any], items: list[Any]) -> None:
     for item in items:
-        known = _counterpart(into, item)
+        known = _counterpart(key, into, item)
         if known is None:
             into.append(_begin("", item))
         else:
             _merge_object(known, item)
 
 
-def _counterpart(items: list[Any], item: Any) -> dict[str, Any] | None:
-    if not isinstance(item, dict) or not isinstance(item.get("index"), int):
+def _counterpart(key: str, items: list[Any], item: Any) -> dict[str, Any] | None:
+    """Return the one of `items` that `item` continues, or None: it is a new one."""
+    if not isinstance(item, dict) or not items:
         return None
-    for known in items:
-        if isinstance(known, dict) and known.get("index") == item["index"]:
-            return known
+    if key in _PARTS:
+        kind = item.get("type")
+        return _last(items[-1:], "type", kind) if kind in _GROWING_PARTS else None
+    index = item.get("index")
+    numbered = isinstance(index, int)
+    if key != "tool_calls":
+        return _last(items, "index", index) if numbered else None
+    # Gemini's servers (and what stands before them) give all parallel calls the index 0, or none. Another call begins
+    # where there is a name and another id; some servers make up an id for every fragment, but those have no name.
+    named = any(isinstance(part, dict) and part.get("name") for part in item.values())
+    if numbered:
+        known = _last(items, "index", index)
+        ids = {known["id"] if known and known.get("id") else None, item.get("id") or None} - {None}
+        return None if named and len(ids) > 1 else known
+    if item.get("id"):
+        return _last(items, "id", item["id"])
+    return None if named or not isinstance(items[-1], dict) else items[-1]
+
+
+def _last(items: list[Any], key: str, value: Any) -> dict[str, Any] | None:
+    for item in reversed(items):
+        if isinstance(item, dict) and item.get(key) == value:
+            return item
     return None
 
 

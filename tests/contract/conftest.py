@@ -1,0 +1,204 @@
+"""The `store` of the contract: a `Store` on each kind of database in turn, and a scripted model to talk to.
+
+The tests use a store's public methods alone, so that any object that has them can be put in its place.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from convstore import Store
+from convstore.ledger.schema import upgrade
+from convstore.testing import ChatServer, Reply
+from tests.contract.invariants import check_all, engine_of
+
+KINDS = ("sqlite-file", "sqlite-memory", "postgresql", "sqlite-engine", "postgresql-engine")
+SHARED_KINDS = tuple(kind for kind in KINDS if kind != "sqlite-memory")
+"""The databases that more than one connection can see."""
+
+
+class Backend:
+    """One database: opens stores on it, and looks at it past them."""
+
+    def __init__(self, kind: str, url: str, client: openai.OpenAI) -> None:
+        self.kind = kind
+        self.url = url
+        self.client = client
+        self.whole = True
+        """False once a test has damaged rows on purpose: then they are not checked at its end."""
+        self._stores: list[Store] = []
+        self._engines: list[Engine] = []
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.kind.startswith("postgresql")
+
+    @property
+    def is_memory(self) -> bool:
+        return self.kind == "sqlite-memory"
+
+    def open(self, **options: Any) -> Store:
+        """A store on this database. In memory each has a database of its own."""
+        options = {"model": "test-model", **options}
+        if "base_url" not in options:
+            options.setdefault("client", self.client)
+        own = self.kind.endswith("-engine")
+        store = Store(engine=self.engine(), **options) if own else Store(self.url, **options)
+        self._stores.append(store)
+        return store
+
+    def engine(self) -> Engine:
+        """An engine of the tests' own, as an application would make it."""
+        engine = create_engine(self.url)
+        self._engines.append(engine)
+        return engine
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A second connection to the database; of one in memory, the first one."""
+        engine = engine_of(self._stores[0]) if self.is_memory else self.engine()
+        with engine.connect() as connection:
+            yield connection
+
+    def damage(self, statement: str, **values: Any) -> None:
+        """Change rows by hand, in a way that no store would."""
+        self.whole = False
+        with self.connect() as connection, connection.begin():
+            assert connection.execute(text(statement), values).rowcount == 1, statement
+
+    def check(self) -> None:
+        """Every conversation in the database is consistent."""
+        if self.is_memory:
+            for store in self._stores:
+                check_all(engine_of(store))
+        else:
+            check_all(self.engine())
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+        for engine in self._engines:
+            engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def http_client() -> Iterator[openai.DefaultHttpxClient]:
+    """One for all tests: each new one reads the system's certificates again, which costs more than a test."""
+    with openai.DefaultHttpxClient(trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(chat_server: ChatServer, http_client: openai.DefaultHttpxClient) -> openai.OpenAI:
+    """A client of the scripted server, with the retries that openai has by default."""
+    return openai.OpenAI(base_url=chat_server.url, api_key="secret-key", http_client=http_client)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with convstore's schema, made once."""
+    path = tmp_path_factory.mktemp("template") / "chat.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=KINDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
+    """Each kind of database in turn, with the schema and nothing else; what a test leaves in it is checked."""
+    kind: str = request.param
+    if kind.startswith("postgresql"):
+        url: str = request.getfixturevalue("postgres_url")
+    elif kind == "sqlite-memory":
+        url = "sqlite://"
+    else:
+        template: Path = request.getfixturevalue("sqlite_template")
+        path = tmp_path / "chat.db"
+        with sqlite3.connect(template) as source, sqlite3.connect(path) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        url = f"sqlite:///{path}"
+    backend = Backend(kind, url, client)
+    try:
+        yield backend
+        if backend.whole:
+            backend.check()
+    finally:
+        backend.close()
+
+
+@pytest.fixture
+def store(backend: Backend) -> Store:
+    """A store on each kind of database in turn."""
+    return backend.open()
+
+
+class Held:
+    """A reply that the server holds back until it is let go."""
+
+    def __init__(self, reply: Callable[[threading.Event, threading.Event], Reply], server: ChatServer) -> None:
+        self._go, self._begun = threading.Event(), threading.Event()
+        server.script(reply(self._go, self._begun))
+
+    def wait(self) -> None:
+        """Until the server has come to the point where it holds."""
+        assert self._begun.wait(10), "the request did not come"
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
+@pytest.fixture
+def hold(chat_server: ChatServer) -> Iterator[Callable[..., Held]]:
+    """Scripts a reply that is held: before its headers, or after `hold_after` pieces."""
+    made: list[Held] = []
+
+    def script(content: str = "At last.", **options: Any) -> Held:
+        held = Held(lambda go, begun: Reply(content, hold=go, started=begun, **options), chat_server)
+        made.append(held)
+        return held
+
+    yield script
+    for held in made:
+        held.let_go()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+    """Runs a call in another thread, and returns its future."""
+    with ThreadPoolExecutor(4) as threads:
+        yield threads.submit
+
+
+HARD_TEXTS = (
+    "a\0b",
+    "\0",
+    "a\ud83d",
+    "\ude00b",
+    "\ude00\ud83d",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 😀",
+    "2008年奥运会是在哪里举行的？",
+    "مرحبا \u202eabc\u202c שלום",
+    "e\u0301 not é",
+    "\ufffe\uffff\U0010ffff",
+    "\ufeffx",
+    "\x1b[31mred\x07\x7f\x85",
+    "a\r\nb\rc\u2028d\n",
+    "  x \t ",
+    '"quoted"',
+    '"',
+    '{"role": "system"}',
+    "'; DROP TABLE convstore_messages; --",
+    "\\u0000 \\ \\\\ %s %(x)s :x ?",
+)
+"""Texts that one database or another, or a codec, is known to spoil; characters are whole, or halves alone."""

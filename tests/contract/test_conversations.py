@@ -1,0 +1,417 @@
+"""Making, finding, listing and changing conversations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from convstore import (
+    UNCHANGED,
+    AmbiguousReference,
+    ConversationExists,
+    ConversationNotFound,
+    InvalidInput,
+    InvalidMessage,
+    InvalidParameter,
+    Store,
+)
+from tests.contract.conftest import HARD_TEXTS
+
+
+def test_a_new_conversation_has_what_it_was_given(store: Store) -> None:
+    before = datetime.now(UTC)
+    made = store.new(
+        "Olympics",
+        system="Answer briefly.",
+        id="games",
+        name="oly",
+        metadata={"tags": ["a", 1, None], "deep": {"x": 1.5}},
+        model="gpt-x",
+        temperature=0.2,
+    )
+    assert (made.id, made.name, made.title, made.owner) == ("games", "oly", "Olympics", "")
+    assert made.settings == {"model": "gpt-x", "temperature": 0.2}
+    assert made.metadata == {"tags": ["a", 1, None], "deep": {"x": 1.5}}
+    assert (made.length, made.model) == (1, "gpt-x")
+    assert made.created_at == made.updated_at
+    assert before - timedelta(seconds=1) <= made.created_at <= datetime.now(UTC)
+    assert store.get("games") == made
+    assert store.history("games") == [{"role": "system", "content": "Answer briefly."}]
+
+
+def test_a_new_conversation_may_have_nothing_at_all(store: Store) -> None:
+    made = store.new()
+    assert (made.name, made.title, made.settings, made.metadata, made.model) == (None, None, {}, {}, None)
+    assert (made.length, made.head_seq) == (0, 0)
+    assert store.get(made.id) == made
+    assert store.history(made.id) == []
+    assert store.messages(made.id) == []
+    assert store.turns(made.id) == []
+    assert store.unanswered(made.id) == []
+
+
+def test_ids_that_nobody_chose_are_random_from_their_first_characters_on(store: Store) -> None:
+    ids = [store.new().id for _ in range(30)]
+    assert all(re.fullmatch(r"[a-z0-9]{12}", id) for id in ids)
+    assert len({id[:5] for id in ids}) > 25
+
+
+def test_a_conversation_may_begin_with_messages_of_every_kind(store: Store) -> None:
+    given: list[dict[str, Any]] = [
+        {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+        {"role": "user", "content": "1", "name": "ann"},
+        {"role": "assistant", "content": None, "refusal": "No."},
+    ]
+    made = store.new(system="First.", messages=given)
+    assert store.history(made.id, exact=True) == [{"role": "system", "content": "First."}, *given]
+    assert made.length == 4
+    assert [record.position for record in store.messages(made.id)] == [1, 2, 3, 4]
+
+
+def test_an_id_may_be_any_printable_text(store: Store) -> None:
+    for id in ("x", "a b", "会話", "user@example.org", "'; DROP TABLE x; --", "%", "_", "🦊", "i" * 255):
+        store.new(id=id)
+        assert store.get(id).id == id
+        store.append(id, "hello")
+        assert store.history(id) == [{"role": "user", "content": "hello"}]
+
+
+def test_what_cannot_be_an_id_is_refused_and_nothing_is_stored(store: Store) -> None:
+    for id in ("", "a\0b", "a\nb", "\ud800", "i" * 256, "会" * 86, "\x1b[31m"):
+        with pytest.raises(InvalidInput, match="an id is 1 to 255 bytes"):
+            store.new(id=id)
+    assert store.list() == []
+
+
+def test_what_cannot_be_a_name_is_refused_and_nothing_is_stored(store: Store) -> None:
+    made = store.new(name="good")
+    for name in ("", "a b", ".hidden", "-x", "a/b", "n" * 65, "a\0", "a\n", "\ud800"):
+        with pytest.raises(InvalidInput, match="a name is 1 to 64"):
+            store.new(name=name)
+        with pytest.raises(InvalidInput, match="a name is 1 to 64"):
+            store.set(made.id, name=name)
+    assert store.list() == [made]
+
+
+def test_a_name_is_letters_and_digits_of_any_script(store: Store) -> None:
+    for name in ("a", "9", "work-2.b_c", "オリンピック", "n" * 64):
+        made = store.new(name=name)
+        assert store.get(name) == made
+
+
+def test_an_id_that_is_taken_is_refused_and_the_first_stays(store: Store) -> None:
+    first = store.new("first", id="x", system="1")
+    with pytest.raises(ConversationExists, match="'x'"):
+        store.new("second", id="x", system="2")
+    assert store.get("x") == first
+    assert store.history("x") == [{"role": "system", "content": "1"}]
+
+
+def test_a_name_that_is_taken_is_refused_and_nothing_changes(store: Store) -> None:
+    first = store.new(name="work")
+    other = store.new(name="home", title="t")
+    with pytest.raises(ConversationExists, match="'work'"):
+        store.new(name="work")
+    with pytest.raises(ConversationExists, match="'work'"):
+        store.set(other.id, name="work", title="changed", metadata={"a": 1}, temperature=1)
+    assert store.get(other.id) == other
+    assert store.get("work") == first
+    assert len(store.list()) == 2
+
+
+def test_a_name_given_up_can_be_taken_by_another(store: Store) -> None:
+    first, second = store.new(name="work"), store.new()
+    assert store.set(first.id, name=None).name is None
+    assert store.set(second.id, name="work").name == "work"
+    assert store.get("work").id == second.id
+    store.set(second.id, name="other")
+    assert store.new(name="work").name == "work"
+
+
+def test_a_conversation_keeps_its_own_name_when_it_is_given_again(store: Store) -> None:
+    made = store.new(name="work")
+    assert store.set(made.id, name="work").name == "work"
+
+
+def test_names_compare_bytewise(store: Store) -> None:
+    small, large = store.new(name="work"), store.new(name="Work")
+    assert (store.get("work").id, store.get("Work").id) == (small.id, large.id)
+    with pytest.raises(ConversationNotFound):
+        store.get("WORK")
+
+
+# --- finding ---
+
+
+def test_a_unique_beginning_of_an_id_finds_it(store: Store) -> None:
+    store.new(id="abcd")
+    store.new(id="abxy")
+    assert store.get("abc").id == "abcd"
+    assert store.get("abx").id == "abxy"
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(store: Store) -> None:
+    for id in ("abcd", "abxy", "b"):
+        store.new(id=id)
+    with pytest.raises(AmbiguousReference, match=r"abcd.*abxy") as caught:
+        store.get("ab")
+    assert [candidate.id for candidate in caught.value.candidates] == ["abcd", "abxy"]
+
+
+def test_a_whole_id_is_not_ambiguous_though_others_begin_with_it(store: Store) -> None:
+    for id in ("ab", "abc", "abcd"):
+        store.new(id=id)
+    assert store.get("ab").id == "ab"
+    assert store.get("abc").id == "abc"
+
+
+def test_an_id_comes_before_a_name_and_a_name_before_a_beginning(store: Store) -> None:
+    victim = store.new(id="target")
+    store.new(id="other", name="target")
+    assert store.get("target") == victim
+    named = store.new(id="zzz", name="oth")
+    assert store.get("oth") == named
+
+
+def test_a_beginning_is_text_and_not_a_pattern(store: Store) -> None:
+    store.new(id="abc")
+    for pattern in ("%", "_bc", "a%", "*", "a_", "[a]", "ABC", "bc"):
+        with pytest.raises(ConversationNotFound):
+            store.get(pattern)
+    store.new(id="a%c")
+    assert store.get("a%").id == "a%c"
+
+
+def test_beginnings_of_ids_in_any_script_are_found(store: Store) -> None:
+    for id in ("会話一", "会話二", "🦊🦊", "😀"):
+        store.new(id=id)
+    assert store.get("会話二").id == "会話二"
+    assert store.get("🦊").id == "🦊🦊"
+    with pytest.raises(AmbiguousReference):
+        store.get("会話")
+
+
+def test_a_reference_to_nothing_is_not_found(store: Store) -> None:
+    store.new(id="abc")
+    for reference in ("", "nothing", "a\0b", "\ud800", "x" * 300, "a\nb"):
+        with pytest.raises(ConversationNotFound):
+            store.get(reference)
+
+
+@pytest.mark.parametrize("id", ["nothing", "a\0b", "\ud800"], ids=["printable", "nul", "surrogate"])
+def test_all_but_get_take_an_exact_id_and_nothing_else(store: Store, id: str) -> None:
+    made = store.new(id="abc", name="work")
+    for wrong in ("", "ab", "work", "x" * 3000, id):
+        calls: list[Callable[[], object]] = [
+            partial(store.say, wrong, "hi"),
+            partial(_enter, store, wrong),
+            partial(store.append, wrong, "hi"),
+            partial(store.history, wrong),
+            partial(store.messages, wrong),
+            partial(store.messages, wrong, before=1),
+            partial(store.turns, wrong),
+            partial(store.unanswered, wrong),
+            partial(store.set, wrong, title="x"),
+            partial(store.preview, wrong, "hi"),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFound):
+                call()
+    assert store.list() == [made]
+
+
+def _enter(store: Store, id: str) -> None:
+    with store.stream(id, "hi"):
+        pass
+
+
+# --- listing ---
+
+
+def test_the_latest_activity_comes_first(store: Store) -> None:
+    a, b, c = (store.new(id=id) for id in "abc")
+    assert [found.id for found in store.list()] == ["c", "b", "a"]
+    store.append(a.id, "hi")
+    assert [found.id for found in store.list()] == ["a", "c", "b"]
+    store.say(b.id, "hi")
+    assert [found.id for found in store.list()] == ["b", "a", "c"]
+    store.set(c.id, title="changed")
+    assert [found.id for found in store.list()] == ["c", "b", "a"]
+    assert store.list()[1].length == 2
+
+
+def test_a_list_is_what_get_returns(store: Store) -> None:
+    made = store.new("t", system="s", name="n", metadata={"a": 1}, temperature=1)
+    store.say(made.id, "hi")
+    assert store.list() == [store.get(made.id)]
+
+
+def test_pages_of_a_list_make_up_the_whole(store: Store) -> None:
+    made = [store.new().id for _ in range(7)]
+    whole = store.list(limit=None)
+    assert [found.id for found in whole] == made[::-1]
+    for size in (1, 2, 3, 7, 10):
+        pages = []
+        last = None
+        while page := store.list(limit=size, before=last):
+            assert len(page) <= size
+            pages += page
+            last = page[-1]
+        assert pages == whole
+
+
+def test_a_limit_of_a_list_is_kept(store: Store) -> None:
+    for _ in range(21):
+        store.new()
+    assert len(store.list()) == 20
+    assert len(store.list(limit=None)) == 21
+    assert len(store.list(limit=1)) == 1
+    assert store.list(limit=0) == []
+    for wrong in (-1, 1.5, True, "3"):
+        with pytest.raises(InvalidInput, match="a limit is"):
+            store.list(limit=wrong)  # type: ignore[arg-type]
+
+
+def test_the_model_of_a_conversation_is_the_sticky_one_else_the_one_last_asked(store: Store) -> None:
+    made = store.new()
+    assert store.get(made.id).model is None
+    store.say(made.id, "hi", model="asked-once")
+    assert store.get(made.id).model == "asked-once"
+    store.set(made.id, model="sticky")
+    assert [found.model for found in store.list()] == ["sticky"]
+
+
+# --- changing ---
+
+
+def test_a_change_leaves_all_else_as_it_was(store: Store) -> None:
+    made = store.new("t", id="x", name="n", metadata={"a": 1}, model="m", temperature=0.5, seed=7)
+    changed = store.set("x", title="new title")
+    assert changed == store.get("x")
+    assert (changed.title, changed.name, changed.metadata) == ("new title", "n", {"a": 1})
+    assert changed.settings == made.settings
+    assert changed.created_at == made.created_at
+    assert changed.updated_at >= made.updated_at
+    assert store.set("x", name=UNCHANGED, title=UNCHANGED, metadata=UNCHANGED).title == "new title"
+
+
+def test_settings_are_replaced_one_by_one_and_none_takes_one_away(store: Store) -> None:
+    made = store.new(model="m", temperature=0.5, seed=7)
+    assert store.set(made.id, seed=8).settings == {"model": "m", "temperature": 0.5, "seed": 8}
+    assert store.set(made.id, seed=None, model=None).settings == {"temperature": 0.5}
+    assert store.set(made.id, nothing_there=None).settings == {"temperature": 0.5}
+    assert store.set(made.id, temperature=None).settings == {}
+
+
+def test_a_new_conversation_keeps_no_parameter_that_is_none(store: Store) -> None:
+    assert store.new(model=None, temperature=1, top_p=None).settings == {"temperature": 1}
+
+
+def test_of_temperature_and_top_p_the_one_set_replaces_the_other(store: Store) -> None:
+    made = store.new(temperature=0.5)
+    assert store.set(made.id, top_p=0.1).settings == {"top_p": 0.1}
+    assert store.set(made.id, temperature=0).settings == {"temperature": 0}
+
+
+WRONG_PARAMETERS: list[dict[str, Any]] = [
+    {"temperature": 2.1},
+    {"temperature": -0.1},
+    {"temperature": "hot"},
+    {"temperature": True},
+    {"temperature": float("nan")},
+    {"temperature": 1, "top_p": 1},
+    {"max_tokens": 0},
+    {"max_tokens": 1.5},
+    {"model": ""},
+    {"model": 5},
+    {"stream": True},
+    {"seed": object()},
+    {"timeout": 5},
+    {"extra_headers": {"Authorization": "secret"}},
+]
+
+
+def test_a_sticky_parameter_that_breaks_a_rule_is_refused_and_nothing_changes(store: Store) -> None:
+    made = store.new(seed=1)
+    for wrong in WRONG_PARAMETERS:
+        with pytest.raises(InvalidParameter):
+            store.new(**wrong)
+        with pytest.raises(InvalidParameter):
+            store.set(made.id, title="changed", **wrong)
+    assert store.list() == [made]
+
+
+def test_the_bounds_of_the_rules_are_inside(store: Store) -> None:
+    within: list[dict[str, Any]] = [{"temperature": 0}, {"temperature": 2}, {"top_p": 0.5}, {"max_tokens": 1}]
+    for parameters in within:
+        assert store.new(**parameters).settings == parameters
+
+
+def test_a_title_and_metadata_can_be_taken_away(store: Store) -> None:
+    made = store.new("t", metadata={"a": 1})
+    changed = store.set(made.id, title=None, metadata=None)
+    assert (changed.title, changed.metadata) == (None, {})
+
+
+def test_metadata_is_replaced_as_a_whole(store: Store) -> None:
+    made = store.new(metadata={"a": 1, "b": 2})
+    assert store.set(made.id, metadata={"b": 3}).metadata == {"b": 3}
+
+
+def test_metadata_that_is_no_json_object_is_refused_and_nothing_changes(store: Store) -> None:
+    made = store.new("t", metadata={"a": 1})
+    wrongs: list[Any] = [{"a": object()}, {"a": float("nan")}, {1: "a"}, "text", ["a"], [["a", 1]], 5]
+    for metadata in wrongs:
+        with pytest.raises(InvalidInput):
+            store.new(metadata=metadata)
+        with pytest.raises(InvalidInput):
+            store.set(made.id, title="changed", metadata=metadata)
+    assert store.list() == [made]
+
+
+def test_a_title_that_is_no_text_is_refused_and_nothing_changes(store: Store) -> None:
+    made = store.new("t")
+    wrongs: list[Any] = [5, b"bytes", ["a"], {}]
+    for title in wrongs:
+        with pytest.raises(InvalidInput):
+            store.new(title)
+        with pytest.raises(InvalidInput):
+            store.set(made.id, title=title)
+    assert store.list() == [made]
+
+
+def test_a_title_metadata_and_settings_may_hold_any_text(store: Store) -> None:
+    for hard in HARD_TEXTS:
+        made = store.new(hard, metadata={hard: [hard, {hard: hard}]}, stop=hard, user=hard)
+        assert made.title == hard
+        assert store.get(made.id) == made
+        assert store.list(limit=1) == [made]
+        changed = store.set(made.id, title=hard + "!", metadata={"x": hard}, stop=[hard])
+        assert (changed.title, changed.metadata) == (hard + "!", {"x": hard})
+        assert changed.settings == {"stop": [hard], "user": hard}
+        assert store.get(made.id) == changed
+
+
+def test_a_message_to_begin_with_that_is_none_is_refused_and_nothing_is_stored(store: Store) -> None:
+    wrongs: list[Any] = [{"content": "no role"}, {"role": 5}, {"role": ""}, "text", 5, None, {"role": "user", "x": {1}}]
+    for wrong in wrongs:
+        with pytest.raises(InvalidMessage):
+            store.new(messages=[{"role": "user", "content": "good"}, wrong])
+    for empty in ("", "  \n"):
+        with pytest.raises(InvalidMessage, match="empty"):
+            store.new(system=empty)
+    assert store.list() == []
+
+
+def test_what_a_caller_does_to_its_own_objects_later_changes_nothing(store: Store) -> None:
+    metadata = {"a": [1]}
+    made = store.new(metadata=metadata, stop=["x"])
+    metadata["a"].append(2)
+    made.settings["stop"].append("y")
+    found = store.get(made.id)
+    assert (found.metadata, found.settings) == ({"a": [1]}, {"stop": ["x"]})

@@ -1,0 +1,252 @@
+"""The rules of the completion parameters, and what of them reaches the server and the database."""
+
+import sqlite3
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convstore import Store
+from convstore.errors import InvalidParameter
+from convstore.params import check_names, check_parameters, check_sticky, merge
+from convstore.testing import ChatServer
+
+JSON = dict[str, Any]
+
+
+# --- each rule, at its bounds ---
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.2, 1, 2, 2.0, None])
+def test_temperature_is_0_to_2(value: object) -> None:
+    assert check_parameters({"temperature": value}) == {"temperature": value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-0.0001, 2.0001, 3, -1, "1", True, False, [1], float("nan"), float("inf"), pytest.param(10**5000, id="huge")],
+)
+def test_any_other_temperature_is_refused_with_the_rule(value: object) -> None:
+    with pytest.raises(InvalidParameter, match="temperature") as refused:
+        check_parameters({"temperature": value})
+    assert len(str(refused.value)) < 200
+
+
+def test_the_refusal_states_the_rule() -> None:
+    with pytest.raises(InvalidParameter, match=r"^temperature must be a number from 0 to 2, not 2\.5$"):
+        check_parameters({"temperature": 2.5})
+    with pytest.raises(InvalidParameter, match=r"^max_tokens must be a whole number of at least 1, not 0$"):
+        check_parameters({"max_tokens": 0})
+    with pytest.raises(InvalidParameter, match=r"^give temperature or top_p, not both"):
+        check_parameters({"temperature": 1, "top_p": 1})
+
+
+@pytest.mark.parametrize("value", [1, 2, 10**9, None])
+def test_max_tokens_is_at_least_1(value: object) -> None:
+    assert check_parameters({"max_tokens": value}) == {"max_tokens": value}
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, 1.5, True, "10", [], pytest.param(-(10**4000), id="huge")])
+def test_any_other_max_tokens_is_refused(value: object) -> None:
+    with pytest.raises(InvalidParameter, match="max_tokens must be a whole number of at least 1") as refused:
+        check_parameters({"max_tokens": value})
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["a", "Z", "0", "_", "-", "li_ming-2", "x" * 64, None])
+def test_a_senders_name_is_1_to_64_letters_digits_underscores_or_hyphens(name: str | None) -> None:
+    check_names([{"role": "user", "content": "x"}, {"role": "user", "content": "x", "name": name}])
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "李", "a.b", "a\n", "a\0", "٣", 3, ["a"]])
+def test_any_other_senders_name_is_refused(name: object) -> None:
+    with pytest.raises(InvalidParameter, match="name must be 1 to 64 letters"):
+        check_names([{"role": "user", "content": "x", "name": name}])
+
+
+@pytest.mark.parametrize("model", ["", "  ", 3, ["m"]])
+def test_a_model_is_a_name(model: object) -> None:
+    with pytest.raises(InvalidParameter, match="model"):
+        check_parameters({"model": model})
+
+
+@pytest.mark.parametrize("key", ["messages", "stream"])
+def test_what_is_not_a_callers_to_give_is_refused_wherever_it_is_hidden(key: str) -> None:
+    tries: list[JSON] = [{key: None}, {key: []}, {"extra_body": {key: 1}}]
+    for given in tries:
+        with pytest.raises(InvalidParameter, match=key):
+            check_parameters(given)
+
+
+@pytest.mark.parametrize("value", [[], "x", 3])
+def test_an_extra_body_is_an_object(value: object) -> None:
+    with pytest.raises(InvalidParameter, match="extra_body"):
+        check_parameters({"extra_body": value})
+
+
+def test_a_parameter_that_is_no_json_is_refused_by_name() -> None:
+    with pytest.raises(InvalidParameter, match="parameter response_format: JSON has no form for type"):
+        check_parameters({"response_format": dict})
+
+
+def test_parameters_that_nobody_knows_pass_as_they_are() -> None:
+    given = {"top_k": 5, "min_p": 0.1, "stop": ["\n"], "logit_bias": {"50256": -100}, "seed": None, "x": {"y": [None]}}
+    assert check_parameters(given) == given
+
+
+# --- temperature and top_p ---
+
+PAIRS = [("temperature", "top_p"), ("top_p", "temperature")]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_an_explicit_one_replaces_the_other_sticky_one(one: str, other: str) -> None:
+    assert merge({other: 0.5, "n": 1}, {one: 0.1}) == {one: 0.1, "n": 1}
+    assert merge({one: 0.5}, {one: 0.1}) == {one: 0.1}
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_an_explicit_none_takes_away_and_replaces_nothing(one: str, other: str) -> None:
+    assert merge({other: 0.5}, {one: None}) == {other: 0.5}
+    assert merge({one: 0.5}, {one: None}) == {}
+    assert merge({one: 0.5}, {one: None, other: 0.1}) == {other: 0.1}
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_both_explicit_are_refused_unless_one_is_none(one: str, other: str) -> None:
+    assert check_parameters({one: 0.5, other: None}) == {one: 0.5, other: None}
+    with pytest.raises(InvalidParameter, match="not both"):
+        check_parameters({one: 0, other: 0})
+
+
+def test_whatever_is_merged_never_has_both() -> None:
+    values: list[Any] = [{}, *({key: value} for key in PAIRS[0] for value in (0, 1, None))]
+    for sticky, given in product(values, values):
+        merged = merge({key: value for key, value in sticky.items() if value is not None}, given)
+        assert check_parameters(merged) == merged
+        assert None not in merged.values()
+
+
+def test_merging_changes_neither_of_the_two() -> None:
+    sticky, given = {"temperature": 1}, {"top_p": 0.5, "n": None}
+    merge(sticky, given)
+    assert (sticky, given) == ({"temperature": 1}, {"top_p": 0.5, "n": None})
+
+
+@pytest.mark.parametrize("option", ["extra_headers", "extra_query", "timeout"])
+def test_an_option_of_one_call_is_never_sticky(option: str) -> None:
+    assert check_parameters({option: 1}) == {option: 1}
+    with pytest.raises(InvalidParameter, match=option):
+        check_sticky({option: 1})
+
+
+# --- what reaches the server, and the database ---
+
+
+@pytest.fixture
+def store(sqlite_url: str, chat_server: ChatServer) -> Store:
+    return Store(sqlite_url, base_url=chat_server.url, model="m")
+
+
+def say(store: Store, conversation_id: str, mode: str, **parameters: Any) -> None:
+    """Says "Hi" in one of the two modes."""
+    if mode == "whole":
+        store.say(conversation_id, "Hi", **parameters)
+    else:
+        with store.stream(conversation_id, "Hi", **parameters) as reply:
+            list(reply)
+
+
+def sent(server: ChatServer) -> JSON:
+    """The parameters that reached the server last."""
+    body = dict(server.requests[-1].body)
+    del body["messages"]
+    if body.pop("stream", False):
+        assert body.pop("stream_options") == {"include_usage": True}
+    return body
+
+
+modes = pytest.mark.parametrize("mode", ["whole", "streamed"])
+
+
+@modes
+def test_parameters_that_the_client_does_not_know_reach_the_body(
+    store: Store, chat_server: ChatServer, mode: str
+) -> None:
+    with store:
+        conversation = store.new()
+        say(store, conversation.id, mode, top_k=5, min_p=0.1, seed=7, extra_body={"min_p": 0.2, "x": {"y": [None]}})
+        # extra_body says the last word, as in the client itself.
+        assert sent(chat_server) == {"model": "m", "top_k": 5, "min_p": 0.2, "seed": 7, "x": {"y": [None]}}
+
+
+@modes
+def test_sticky_parameters_are_sent_until_one_is_replaced_or_taken_away(
+    store: Store, chat_server: ChatServer, mode: str
+) -> None:
+    with store:
+        id = store.new(model="sticky", temperature=0, max_tokens=9, top_k=5).id
+        base = {"model": "sticky", "max_tokens": 9, "top_k": 5}
+        for given, expected in (
+            ({}, {**base, "temperature": 0}),
+            ({"top_p": 0.5}, {**base, "top_p": 0.5}),
+            ({"temperature": 2}, {**base, "temperature": 2}),
+            ({"temperature": None, "max_tokens": None}, {"model": "sticky", "top_k": 5}),
+            ({"model": None}, {**base, "model": "m", "temperature": 0}),
+            ({}, {**base, "temperature": 0}),
+        ):
+            say(store, id, mode, **given)
+            assert sent(chat_server) == expected
+        assert store.set(id, top_p=0.25, max_tokens=None).settings == {"model": "sticky", "top_k": 5, "top_p": 0.25}
+        say(store, id, mode, temperature=1)
+        assert sent(chat_server) == {"model": "sticky", "top_k": 5, "temperature": 1}
+
+
+@modes
+def test_options_of_a_call_are_used_and_not_stored(
+    store: Store, chat_server: ChatServer, mode: str, tmp_path: Path
+) -> None:
+    secret = "sk-not-for-the-database"  # nothing real
+    with store:
+        id = store.new().id
+        options = {"extra_headers": {"X-Secret": secret}, "extra_query": {"tag": "v1"}, "timeout": 20.5}
+        say(store, id, mode, **options)
+        request = chat_server.requests[-1]
+        assert request.headers["x-secret"] == secret
+        assert request.path.endswith("?tag=v1")
+        assert set(request.body) <= {"model", "messages", "stream", "stream_options"}
+        (turn,) = store.turns(id)
+        assert set(turn.request) <= {"model", "stream", "stream_options"}
+        with pytest.raises(InvalidParameter, match="extra_headers"):
+            store.new(extra_headers={"X-Secret": secret})
+        with pytest.raises(InvalidParameter, match="timeout"):
+            store.set(id, timeout=3)
+    dump = sqlite3.connect(tmp_path / "chat.db")
+    assert secret not in "\n".join(dump.iterdump())
+    dump.close()
+    assert not any(secret.encode() in file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+
+
+@modes
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": 2.1},
+        {"temperature": 1, "top_p": 1},
+        {"max_tokens": 0},
+        {"name": "not a name"},
+        {"stream": True},
+        {"extra_body": {"messages": []}},
+    ],
+)
+def test_what_breaks_a_rule_is_refused_before_anything_is_stored_or_sent(
+    store: Store, chat_server: ChatServer, mode: str, given: JSON
+) -> None:
+    with store:
+        id = store.new().id
+        with pytest.raises(InvalidParameter):
+            say(store, id, mode, **given)
+        assert store.history(id) == []
+        assert store.turns(id) == []
+        assert chat_server.requests == []
