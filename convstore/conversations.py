@@ -44,6 +44,8 @@ class Transactions(Protocol):
 
     def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
 
+    def write_repeatable(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
     def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
 
 
@@ -58,6 +60,8 @@ class Borrowed:
 
     def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         return unit(self._connection, *args, **kwargs)
+
+    write_repeatable = write
 
     def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:  # noqa: ARG002
         return attempt()  # waiting inside an open transaction would make others wait for the caller
@@ -124,7 +128,7 @@ class Conversations:
             "metadata": check_metadata(metadata or {}),
             "first": first,
         }
-        return self._transactions.write(
+        return self._transactions.write_repeatable(
             ledger.create,
             owner=self._owner,
             id=check_id(id) if id is not None else random_id(),
@@ -180,7 +184,7 @@ class Conversations:
             ConversationNotFound: there is none with this id.
             ConversationExists: the name is taken.
         """
-        return self._transactions.write(
+        return self._transactions.write_repeatable(
             ledger.change,
             self._owner,
             conversation_id,
@@ -272,8 +276,10 @@ class Conversations:
         key = check_idempotency_key(idempotency_key)
         of_input = digest(b"", {"append": new}) if key is not None else None
 
+        write = self._transactions.write if key is None else self._transactions.write_repeatable
+
         def attempt() -> Records:
-            return self._transactions.write(
+            return write(
                 ledger_turns.append,
                 self._owner,
                 conversation_id,

@@ -116,6 +116,11 @@ class DatabaseError(ConvstoreError):
 class DatabaseUnavailable(DatabaseError):
     """The database cannot be opened, written or reached."""
 
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+        """Whether the same work may succeed if it is done again: the connection broke, or others were in the way."""
+
 
 class SchemaOutdated(DatabaseError):
     """The schema is older than this release needs; the message names the command that upgrades it."""

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from convstore import liveness, provider, turns
-from convstore.errors import ConversationBusy, DatabaseError, ReplyNotStored
+from convstore.errors import ConversationBusy, DatabaseError, DatabaseUnavailable, ReplyNotStored
 from convstore.heartbeat import Heartbeat, Watched
 from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
@@ -27,6 +27,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _FIRST_POLL, _LONGEST_POLL = 0.02, 0.4  # seconds between two looks of a waiting caller
+_PATIENCE = 1.0  # seconds for which work is done again that a broken connection undid
+_END_PATIENCE = 10.0  # and where the work is to store a reply: long enough for a server to start again
 
 
 _runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
@@ -100,10 +102,36 @@ class Runtime:
             return unit(connection, *args, **kwargs)
 
     def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a unit of database work in a transaction, committed when it returns."""
+        """Run a unit of database work in a transaction, committed when it returns.
+
+        Where the connection broke, or others were in the way (a deadlock), it is done again; but not where the commit
+        may have gone through: nothing is ever stored twice.
+        """
+        return self._written(lambda connection: unit(connection, *args, **kwargs), repeatable=False, patience=_PATIENCE)
+
+    def write_repeatable(
+        self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """As `write`, for a unit that does no harm when it is done twice."""
+        return self._written(lambda connection: unit(connection, *args, **kwargs), repeatable=True, patience=_PATIENCE)
+
+    def _written(self, unit: Callable[[Connection], R], *, repeatable: bool, patience: float) -> R:
         self._prepare()
-        with self.database.write() as connection:
-            return unit(connection, *args, **kwargs)
+        give_up = time.monotonic() + patience
+        pause = _FIRST_POLL
+        while True:
+            returned = False
+            try:
+                with self.database.write() as connection:
+                    result = unit(connection)
+                    returned = True
+            except DatabaseUnavailable as error:
+                if not error.transient or (returned and not repeatable) or time.monotonic() + pause > give_up:
+                    raise
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads callers, hides nothing)
+                pause *= 2
+            else:
+                return result
 
     def _prepare(self) -> None:
         if not self._ready:
@@ -146,7 +174,7 @@ class Runtime:
         """
         lease = turns.Lease(liveness.new_token(), self._lease, liveness.is_alive)
         try:
-            begun = self.write(turns.begin, owner, conversation_id, question, lease)
+            begun = self.write_repeatable(turns.begin, owner, conversation_id, question, lease)
         except BaseException:
             liveness.release(lease.token)
             raise
@@ -166,8 +194,14 @@ class Runtime:
         turn = live.begun.turn
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0
+        now = datetime.now(UTC)
         try:
-            return self.write(ledger_turns.end, turn, ending, datetime.now(UTC), has_deltas=has_deltas)
+            # `end` knows its own work when it comes a second time, and a reply is worth some patience.
+            return self._written(
+                lambda connection: ledger_turns.end(connection, turn, ending, now, has_deltas=has_deltas),
+                repeatable=True,
+                patience=_END_PATIENCE,
+            )
         except DatabaseError as error:
             if ending.completion is None:
                 raise

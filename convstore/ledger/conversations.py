@@ -23,7 +23,7 @@ from convstore.records import Conversation, Given, Unchanged
 # The model that the latest turn asked for: one look at the end of the turns' primary key for each conversation.
 _LATEST_REQUEST = (
     select(turns.c.request)
-    .where(turns.c.owner == table.c.owner, turns.c.conversation_id == table.c.id)
+    .where(turns.c.owner == table.c.owner, turns.c.conversation_id == table.c.id, turns.c.window.is_not(None))
     .order_by(turns.c.seq.desc())
     .limit(1)
     .scalar_subquery()

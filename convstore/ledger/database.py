@@ -76,7 +76,21 @@ class Database:
         except exc.IntegrityError:
             raise  # a constraint did its work; whoever wrote the statement knows what that means
         except (exc.DBAPIError, exc.TimeoutError) as error:
-            raise DatabaseUnavailable(f"database {self.label}: {_reason(error)}") from error
+            raise DatabaseUnavailable(
+                f"database {self.label}: {_reason(error)}", transient=self._is_transient(error)
+            ) from error
+
+    def _is_transient(self, error: exc.SQLAlchemyError) -> bool:
+        if self.is_sqlite:
+            return False  # its busy timeout has waited already
+        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            return True
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        # A connection that could not be made has no state, or one of class 57P (the server stops, or is starting).
+        # https://www.postgresql.org/docs/current/errcodes-appendix.html
+        return isinstance(error, exc.OperationalError) and (
+            state is None or state in ("40001", "40P01") or state.startswith(("57P", "08"))
+        )
 
     def close(self) -> None:
         """Close the pool's connections, unless the engine is the caller's own."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, null, select, update
+from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, null, select, tuple_, update
 
 from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
 from convstore.ledger import deltas, messages
@@ -39,9 +39,14 @@ class Claim:
 
 @cache
 def _claim_statement(dialect: str) -> Any:
+    free: tuple[ColumnElement[bool], ...] = (*_LIVING, table.c.lease_token.is_(None))
+    if dialect != "sqlite":
+        # Somebody's open transaction (a caller's own, perhaps) may hold the row: then it is busy, and we do not block.
+        mine = select(table.c.owner, table.c.id).where(*free).with_for_update(skip_locked=True)
+        free = (tuple_(table.c.owner, table.c.id).in_(mine),)
     return (
         update(table)
-        .where(*_LIVING, table.c.lease_token.is_(None))
+        .where(*free)
         .values(
             running_turn=table.c.next_turn,
             next_turn=table.c.next_turn + 1,
@@ -153,11 +158,20 @@ def claim(
     dialect = connection.dialect.name
     values: dict[str, Any] = {"key_owner": owner, "key_id": id, "token": token, "count": count}
     values |= {"expires_at": now + span} if dialect == "sqlite" else {"span": span}
-    while True:
+    for is_last in (False, True):
         row = connection.execute(_claim_statement(dialect), values).one_or_none()
         if row is not None:
             return Claim(row.running_turn, row.next_seq - count, row.head_seq, read_settings(row.settings, id))
-        free(connection, owner, id, now, alive)
+        if not is_last:
+            # Held under this very token: this call's own first try, whose commit had gone through when the
+            # connection broke. Nobody works on that turn.
+            free(connection, owner, id, now, lambda held: False if held == token else alive(held))
+    raise locked(id)
+
+
+def locked(id: str) -> ConversationBusy:
+    """Return the error for a conversation whose row another transaction holds."""
+    return ConversationBusy(f"conversation {id} is busy: another transaction is writing to it; try again")
 
 
 def free(connection: Connection, owner: str, id: str, now: datetime, alive: Alive) -> None:

@@ -41,7 +41,7 @@ _CLOSE = update(table).where(
 _STATE = select(
     conversations.c.next_seq, conversations.c.next_turn, conversations.c.head_seq, conversations.c.lease_token
 ).where(*_KEY, conversations.c.deleted_at.is_(None))
-_STATE_LOCKED = _STATE.with_for_update()
+_STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
 _MOVE_HEAD = (
     update(conversations)
     .where(*_KEY)
@@ -161,6 +161,9 @@ def end(
     next_seq = connection.scalar(_END_AND_MOVE_HEAD if moves else _END, values)
     held = next_seq is not None
     if not held:
+        ended = get(connection, turn.owner, turn.conversation_id, turn.seq)
+        if ended is not None and ended.status is ending.status and ended.error == ending.error:
+            return ended, True  # by this very call, whose commit had gone through when the connection broke
         next_seq = connection.scalar(_NUMBERS_ONLY, {**key, "count": len(replies), "now": now})
         if next_seq is None:
             raise ConversationNotFound(f"conversation {turn.conversation_id} is gone; its turn {turn.seq} has ended")
@@ -287,7 +290,9 @@ def append(
     state = connection.execute(statement, where).one_or_none()
     if state is None or state.lease_token is not None:
         leases.free(connection, owner, conversation_id, now, alive)
-        state = connection.execute(statement, where).one()
+        state = connection.execute(statement, where).one_or_none()
+    if state is None:
+        raise leases.locked(conversation_id)
     head = messages.get(connection, owner, conversation_id, state.head_seq) if state.head_seq else None
     if state.head_seq and head is None:
         raise DamagedRow(
