@@ -248,11 +248,14 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     if path is not None and _journal_mode(connection) != "wal":
-        # Switching fails at once, timeout or not, when several processes race. It may fail still: a file is read-only,
-        # or another program reads it now. All promises hold in the other modes, only more slowly.
-        with file_lock(path), suppress(sqlite3.OperationalError):
+        # Switching fails, timeout or not, when several processes race. It may fail still: the file is read-only, or
+        # another program reads it now, which is not waited for. All promises hold in the other modes too.
+        with file_lock(path):
             if _journal_mode(connection) != "wal":
-                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA busy_timeout = 0")
+                with suppress(sqlite3.OperationalError):
+                    connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000:.0f}")
 
 
 def _journal_mode(connection: sqlite3.Connection) -> str:

@@ -1,0 +1,172 @@
+"""What the tests of the schema share: databases with something in them, and everything that a database holds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, inspect, text
+
+from convstore import Store
+from convstore.ledger import schema
+from convstore.ledger.database import Database, open_database
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+Contents = dict[str, tuple[list[str], list[tuple[Any, ...]]]]
+"""Every table with its columns and its rows."""
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Database]:
+    database = open_database(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def contents(url: str) -> Contents:
+    with opened(url) as database, database.read() as connection:
+        return {table: _rows(connection, table) for table in inspect(connection).get_table_names()}
+
+
+def _rows(connection: Connection, table: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    found = connection.execute(text(f'SELECT * FROM "{table}"'))
+    return list(found.keys()), sorted((tuple(row) for row in found), key=repr)
+
+
+def fill(url: str, conversations: int = 20, messages: int = 5) -> None:
+    """Put conversations, messages and turns of two owners into the database."""
+    completion = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "test-model",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes.", "refusal": None}}
+        ],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+    }
+    with Store(url) as store:
+        for number in range(conversations):
+            owner = store.for_owner("ada" if number % 2 else "")
+            made = owner.new(f"Title {number}", system="Be brief.", name=f"name-{number}", temperature=0.5)
+            owner.append(made.id, *({"role": "user", "content": f"{number}/{i} 你好"} for i in range(messages)))
+            owner.append(made.id, completion)
+
+
+def application_tables(url: str) -> None:
+    """What an application keeps in the same database, under names that anyone would take."""
+    with opened(url) as database, database.write() as connection:
+        connection.execute(text("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)"))
+        connection.execute(text("INSERT INTO messages VALUES (1, 'of the application')"))
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('app42')"))
+
+
+def ours(found: Contents) -> set[str]:
+    return {name for name in found if name.startswith("convstore_")}
+
+
+def copy_of_migrations(folder: Path, **scripts: str) -> Path:
+    """A copy of the project's migrations with more of them: `_0002="…"` follows 0001."""
+    copy = folder / "migrations"
+    shutil.copytree(schema.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, body in scripts.items():
+        revision = name.removeprefix("_")
+        before = f"{int(revision) - 1:04}"
+        (copy / "versions" / f"{revision}_test.py").write_text(
+            "import sqlalchemy as sa\nfrom alembic import op\n"
+            f"revision = {revision!r}\ndown_revision = {before!r}\n\n{body}\n"
+        )
+    return copy
+
+
+def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down: bool = False) -> None:
+    """Run migrations as an upgrade does, `migrations` instead of the project's own."""
+    with opened(url) as database, schema.migrating(database.engine) as connection:
+        config = schema.alembic_config()
+        if migrations is not None:
+            config.set_main_option("script_location", str(migrations))
+        config.attributes["connection"] = connection
+        (command.downgrade if down else command.upgrade)(config, to)
+
+
+def check_drift(url: str) -> None:
+    """Raise what `alembic check` raises when models and database differ; by the project's own env.py."""
+    with opened(url) as database, schema.migrating(database.engine) as connection:
+        config = Config(stdout=io.StringIO())
+        config.set_main_option("script_location", str(schema.migrations_folder()))
+        config.attributes["connection"] = connection
+        command.check(config)
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program as a person would; every warning is an error."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# Processes that all begin at the same moment.
+
+_start: Any = None
+
+
+def _prepare(barrier: Any) -> None:
+    global _start  # noqa: PLW0603 (each process has its own)
+    _start = barrier
+
+
+def _first_use(url: str) -> int:
+    store = Store(url)
+    _start.wait(60)
+    made = store.new("First")
+    store.append(made.id, {"role": "user", "content": "Hello"})
+    assert store.history(made.id) == [{"role": "user", "content": "Hello"}]
+    store.close()
+    return os.getpid()
+
+
+def _upgrade(url: str) -> int:
+    _start.wait(60)
+    schema.upgrade(url)
+    return os.getpid()
+
+
+def at_once(work: Any, url: str, processes: int) -> set[int]:
+    """Run `work(url)` in so many processes at the same moment; return their ids, or raise what one of them raised."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.schema.support"])
+    barrier = context.Barrier(processes)
+    pool = context.Pool(processes, _prepare, (barrier,))
+    try:
+        return set(pool.map_async(work, [url] * processes, chunksize=1).get(120))
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+def first_uses(url: str, processes: int) -> set[int]:
+    return at_once(_first_use, url, processes)
+
+
+def upgrades(url: str, processes: int) -> set[int]:
+    return at_once(_upgrade, url, processes)

@@ -1,0 +1,165 @@
+"""The models are what the migrations make, and the migrations touch nothing that is not convstore's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import text
+
+from convstore.ledger import schema
+from convstore.ledger.models import VERSION_TABLE, Base
+from tests.postgres import new_database
+from tests.schema.support import application_tables, check_drift, contents, fill, migrate, opened, ours
+
+KEY_COLUMNS = {
+    ("convstore_conversations", "owner"),
+    ("convstore_conversations", "id"),
+    ("convstore_conversations", "name"),
+    ("convstore_messages", "owner"),
+    ("convstore_messages", "conversation_id"),
+    ("convstore_turns", "owner"),
+    ("convstore_turns", "conversation_id"),
+    ("convstore_turns", "idempotency_key"),
+}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """A database with nothing in it, on each backend in turn."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_empty_url")
+    return url
+
+
+@pytest.fixture
+def second_url(request: pytest.FixtureRequest, empty_url: str, tmp_path: Path) -> Iterator[str]:
+    """Another database with nothing in it, on the same backend."""
+    if empty_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/second.db"
+    else:
+        with new_database(request.getfixturevalue("postgres_server")) as url:
+            yield url
+
+
+def test_the_release_writes_the_schema_of_its_last_migration() -> None:
+    assert ScriptDirectory.from_config(schema.alembic_config()).get_heads() == [schema.HEAD]
+
+
+def test_every_revision_is_a_number_and_follows_the_one_before() -> None:
+    revisions = list(ScriptDirectory.from_config(schema.alembic_config()).walk_revisions())
+    assert [script.revision for script in reversed(revisions)] == [f"{n + 1:04}" for n in range(len(revisions))]
+
+
+def test_alembic_sees_no_difference_between_models_and_migrations(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    check_drift(empty_url)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE convstore_turns ADD COLUMN colour TEXT",
+        "DROP INDEX convstore_conversations_owner_name_key",
+        "CREATE INDEX stray ON convstore_messages (role)",
+    ],
+)
+def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str) -> None:
+    schema.upgrade(empty_url)
+    with opened(empty_url) as database, database.write() as connection:
+        connection.execute(text(change))
+    with pytest.raises(CommandError, match="New upgrade operations detected"):
+        check_drift(empty_url)
+
+
+def test_migrations_make_column_by_column_what_the_models_would(empty_url: str, second_url: str) -> None:
+    """Collations, constraints and their names too, which Alembic does not compare."""
+    schema.upgrade(empty_url)
+    with opened(second_url) as database, database.write() as connection:
+        Base.metadata.create_all(connection)
+    migrated, modelled = _structure(empty_url), _structure(second_url)
+    assert {table for table, *_ in modelled} == set(Base.metadata.tables)
+    assert [row for row in migrated if row[0] != VERSION_TABLE] == modelled
+
+
+def _structure(url: str) -> list[tuple[Any, ...]]:
+    with opened(url) as database, database.read() as connection:
+        if not database.is_sqlite:
+            rows = [tuple(row) for row in connection.execute(text(_POSTGRES_STRUCTURE))]
+        else:
+            rows = [
+                tuple(row)
+                for part in ("table_xinfo", "foreign_key_list")
+                for row in connection.execute(
+                    text(f"SELECT m.name, '{part}', p.* FROM sqlite_master m, pragma_{part}(m.name) p")
+                )
+            ]
+            rows += [
+                (row.tbl_name, row.name, " ".join(row.sql.split()) if row.sql else None)
+                for row in connection.execute(text("SELECT * FROM sqlite_master WHERE type = 'index'"))
+            ]
+            rows += [
+                (row.name, "constraint", line.strip().strip(","))
+                for row in connection.execute(text("SELECT * FROM sqlite_master WHERE type = 'table'"))
+                for line in row.sql.splitlines()
+                if "CONSTRAINT" in line
+            ]
+    return sorted(rows, key=repr)
+
+
+_POSTGRES_STRUCTURE = """
+    SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           coll.collname::text, pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_collation coll ON coll.oid = a.attcollation
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid), NULL, NULL, NULL
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT tablename::text, indexname::text, indexdef, NULL, NULL, NULL FROM pg_indexes WHERE schemaname = 'public'
+"""
+
+
+def test_keys_compare_bytewise_on_postgresql(postgres_url: str) -> None:
+    with opened(postgres_url) as database, database.read() as connection:
+        found = connection.execute(
+            text(
+                "SELECT a.attrelid::regclass::text, a.attname::text FROM pg_attribute a"
+                " JOIN pg_collation c ON c.oid = a.attcollation WHERE c.collname = 'C'"
+                " AND a.attrelid::regclass::text LIKE 'convstore%' AND a.attnum > 0"
+                " AND (SELECT relkind FROM pg_class WHERE oid = a.attrelid) = 'r'"
+            )
+        )
+        assert {tuple(row) for row in found} == KEY_COLUMNS
+
+
+def test_an_applications_own_tables_are_neither_touched_nor_reported(empty_url: str) -> None:
+    application_tables(empty_url)
+    before = contents(empty_url)
+    schema.upgrade(empty_url)
+    check_drift(empty_url)
+    fill(empty_url, conversations=2)
+    after = contents(empty_url)
+    assert ours(after) == {*Base.metadata.tables, VERSION_TABLE}
+    assert {name: after[name] for name in before} == before
+    migrate(empty_url, to="base", down=True)
+    emptied = contents(empty_url)
+    assert {name: emptied[name] for name in before} == before
+    assert ours(emptied) == {VERSION_TABLE}
+
+
+def test_a_schema_taken_down_can_be_put_up_again(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    structure = _structure(empty_url)
+    migrate(empty_url, to="base", down=True)
+    with opened(empty_url) as database:
+        assert schema.state(database).current is None
+    schema.upgrade(empty_url)
+    assert _structure(empty_url) == structure
+    fill(empty_url, conversations=2)

@@ -1,0 +1,236 @@
+"""Every door to an upgrade, who may open it, and what happens when many come at once."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+
+from convstore import Store
+from convstore.errors import SchemaOutdated, SchemaTooNew
+from convstore.ledger import schema
+from convstore.ledger.database import Database
+from convstore.ledger.models import VERSION_TABLE, Base
+from tests.schema.support import CHECKOUT, contents, fill, first_uses, opened, ours, run, upgrades
+
+OURS = {*Base.metadata.tables, VERSION_TABLE}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """A database with nothing in it, on each backend in turn."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_empty_url")
+    return url
+
+
+# --- the doors ---
+
+
+def test_plain_alembic_upgrades_the_database_of_the_environment(empty_url: str) -> None:
+    done = run("-m", "alembic", "upgrade", "head", cwd=CHECKOUT, CONVSTORE_DB=empty_url)
+    assert done.returncode == 0, done.stderr
+    checked = run("-m", "alembic", "check", cwd=CHECKOUT, CONVSTORE_DB=empty_url)
+    assert (checked.returncode, checked.stdout) == (0, "No new upgrade operations detected.\n"), checked.stderr
+    assert ours(contents(empty_url)) == OURS
+    fill(empty_url, conversations=2)
+
+
+def test_plain_alembic_upgrades_the_database_it_is_told_from_any_folder(empty_url: str, tmp_path: Path) -> None:
+    ini = str(CHECKOUT / "alembic.ini")
+    elsewhere = str(tmp_path / "not-this.db")
+    done = run(
+        "-m", "alembic", "-c", ini, "-x", f"db={empty_url}", "upgrade", "head", cwd=tmp_path, CONVSTORE_DB=elsewhere
+    )
+    assert done.returncode == 0, done.stderr
+    assert ours(contents(empty_url)) == OURS
+    assert not Path(elsewhere).exists()
+
+
+def test_the_sql_that_alembic_writes_makes_the_schema(empty_url: str) -> None:
+    written = run("-m", "alembic", "upgrade", "head", "--sql", cwd=CHECKOUT, CONVSTORE_DB=empty_url)
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.startswith("BEGIN;")
+    assert written.stdout.rstrip().endswith("COMMIT;")
+    if empty_url.startswith("sqlite"):
+        assert not Path(make_url(empty_url).database or "").exists()  # it was only written
+    with opened(empty_url) as database, database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        if database.is_sqlite:
+            driver.executescript(written.stdout)
+        else:
+            driver.autocommit = True
+            driver.execute(written.stdout)
+    with opened(empty_url) as database:
+        assert schema.state(database) == schema.SchemaState(schema.HEAD, "0001")
+    fill(empty_url, conversations=2)
+
+
+def test_the_command_upgrades_and_says_what_it_did(empty_url: str, tmp_path: Path) -> None:
+    done = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
+    assert done.returncode == 0, done.stderr
+    assert f"schema none -> {schema.HEAD}" in done.stdout
+    again = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
+    assert f"schema {schema.HEAD}, nothing to do" in again.stdout
+    assert ours(contents(empty_url)) == OURS
+
+
+def test_the_function_upgrades_and_does_nothing_the_second_time(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    fill(empty_url, conversations=2)
+    before = contents(empty_url)
+    schema.upgrade(empty_url)
+    assert contents(empty_url) == before
+
+
+# --- many at once ---
+
+
+def test_sixteen_processes_may_be_the_first_to_use_a_file(sqlite_url: str) -> None:
+    assert len(first_uses(sqlite_url, 16)) == 16
+    with Store(sqlite_url) as store:
+        assert [found.length for found in store.list(limit=None)] == [1] * 16
+
+
+def test_sixteen_threads_may_be_the_first_to_use_a_file_each_with_a_store(sqlite_url: str) -> None:
+    start = threading.Barrier(16)
+
+    def first_use(_: int) -> None:
+        with Store(sqlite_url) as store:
+            start.wait(60)
+            made = store.new("First")
+            store.append(made.id, "Hello")
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(first_use, range(16)))
+    with Store(sqlite_url) as store:
+        assert [found.length for found in store.list(limit=None)] == [1] * 16
+
+
+def test_threads_may_make_databases_in_different_folders_at_once(tmp_path: Path) -> None:
+    """Alembic keeps in its modules what it is doing: two upgrades at once would take each other's connection."""
+    start = threading.Barrier(8)
+
+    def first_use(number: int) -> int:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Store(folder / "chat.db") as store:
+            start.wait(60)
+            store.new(f"Number {number}")
+            return len(store.list())
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(first_use, range(8))) == [1] * 8
+
+
+def test_many_processes_may_upgrade_one_postgresql_database(postgres_empty_url: str) -> None:
+    assert len(upgrades(postgres_empty_url, 8)) == 8
+    assert contents(postgres_empty_url)[VERSION_TABLE][1] == [(schema.HEAD,)]
+
+
+def test_an_upgrade_waits_for_one_that_is_running(postgres_empty_url: str) -> None:
+    with opened(postgres_empty_url) as first, opened(postgres_empty_url) as watcher:
+        with ThreadPoolExecutor(1) as threads:
+            with schema.migrating(first.engine):
+                second = threads.submit(schema.upgrade, postgres_empty_url)
+                while not _waits_for_lock(watcher):
+                    assert not second.done()
+            second.result(60)
+        assert schema.state(first).up_to_date
+
+
+def _waits_for_lock(database: Database) -> bool:
+    with database.read() as connection:
+        return bool(
+            connection.scalar(
+                text(
+                    "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+                    " WHERE locktype = 'advisory' AND NOT granted AND d.datname = current_database()"
+                )
+            )
+        )
+
+
+# --- who upgrades, and who only looks ---
+
+
+def test_postgresql_never_upgrades_itself(postgres_empty_url: str) -> None:
+    with Store(postgres_empty_url) as store, pytest.raises(SchemaOutdated, match="run `convstore db upgrade`"):
+        store.new("Too early")
+    assert contents(postgres_empty_url) == {}
+    schema.upgrade(postgres_empty_url)
+    with Store(postgres_empty_url) as store:
+        store.new("Now")
+
+
+def test_a_store_refused_once_works_as_soon_as_the_database_is_upgraded(postgres_empty_url: str) -> None:
+    with Store(postgres_empty_url) as store:
+        with pytest.raises(SchemaOutdated):
+            store.list()
+        schema.upgrade(postgres_empty_url)
+        assert store.list() == []
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{}", "{}", "sqlite:///file:{}?uri=true"])
+def test_looking_makes_no_file(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    url = form.format(folder / "chat.db")
+    with opened(url) as database:
+        assert schema.state(database) == schema.SchemaState(None, None)
+    Store(url).close()
+    current = run("-m", "convstore", "db", "current", cwd=tmp_path, CONVSTORE_DB=url)
+    assert (current.returncode, current.stdout) == (0, "none\n")
+    checked = run("-m", "convstore", "db", "check", cwd=tmp_path, CONVSTORE_DB=url)
+    assert (checked.returncode, checked.stdout) == (7, "")
+    assert "convstore db upgrade" in checked.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_looking_changes_nothing_on_postgresql(postgres_empty_url: str, tmp_path: Path) -> None:
+    current = run("-m", "convstore", "db", "current", cwd=tmp_path, CONVSTORE_DB=postgres_empty_url)
+    assert (current.returncode, current.stdout) == (0, "none\n")
+    assert run("-m", "convstore", "db", "check", cwd=tmp_path, CONVSTORE_DB=postgres_empty_url).returncode == 7
+    assert contents(postgres_empty_url) == {}
+
+
+def test_the_check_at_first_use_does_not_import_alembic(database_url: str, tmp_path: Path) -> None:
+    schema.upgrade(database_url)
+    program = "import sys; from convstore import Store; Store().list(); print('alembic' in sys.modules)"
+    done = run("-c", program, cwd=tmp_path, CONVSTORE_DB=database_url)
+    assert done.stdout == "False\n", done.stderr
+
+
+# --- other releases ---
+
+
+def _pretend(url: str, current: str, minimum: str) -> None:
+    schema.upgrade(url)
+    with opened(url) as database, database.write() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :it"), {"it": current})
+        connection.execute(text("UPDATE convstore_compatibility SET minimum_version = :it"), {"it": minimum})
+
+
+def test_a_newer_schema_that_admits_this_release_is_used_as_it_is(database_url: str) -> None:
+    _pretend(database_url, "0999", minimum=schema.HEAD)
+    fill(database_url, conversations=2)
+    with opened(database_url) as database:
+        assert schema.upgrade_database(database) == schema.SchemaState("0999", schema.HEAD)
+    assert contents(database_url)[VERSION_TABLE][1] == [("0999",)]
+
+
+def test_a_newer_schema_that_does_not_is_refused_and_not_changed(database_url: str) -> None:
+    fill(database_url, conversations=2)
+    _pretend(database_url, "0999", minimum="0998")
+    before = contents(database_url)
+    with Store(database_url) as store:
+        for use in (lambda: store.new("No"), store.list):
+            with pytest.raises(SchemaTooNew, match="upgrade convstore") as raised:
+                use()
+    assert "0999" in str(raised.value)
+    with pytest.raises(SchemaTooNew):
+        schema.upgrade(database_url)
+    assert contents(database_url) == before
