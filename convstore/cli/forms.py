@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from convstore.completions import Completion
@@ -68,4 +69,32 @@ def turn_form(turn: Turn) -> dict[str, Any]:
         "model": turn.model,
         "usage": turn.usage,
         **({"error": turn.error} if turn.error is not None else {}),
+    }
+
+
+def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]:
+    """A turn with all that is on record about it."""
+    whole = turn.status.value == "completed"
+    return {
+        "turn": turn.seq,
+        "status": turn.status.value,
+        "input": [record.message for record in asked],
+        "output": turn.message if whole else None,
+        "partial": None if whole else turn.message,
+        "error": turn.error,
+        "attempts": list(turn.attempts),
+        "finish_reason": turn.finish_reason,
+        "model": turn.model,
+        "usage": turn.usage,
+        "request": turn.request,
+        "window": turn.window,
+        "response_id": turn.response_id,
+        "system_fingerprint": turn.system_fingerprint,
+        "idempotency_key": turn.idempotency_key,
+        "input_seqs": [record.seq for record in asked],
+        "output_seq": turn.output_seq,
+        "latency": turn.latency,
+        "time_to_first_token": turn.time_to_first_token,
+        "started_at": turn.started_at,
+        "ended_at": turn.ended_at,
     }

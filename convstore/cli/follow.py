@@ -1,0 +1,29 @@
+"""`convstore follow`."""
+
+from __future__ import annotations
+
+import click
+
+from convstore.cli import output, style
+from convstore.cli.target import find_conversation, open_store
+
+
+@click.command(epilog=style.example("convstore follow", "convstore follow games"))
+@click.argument("ref", required=False)
+@style.store_options
+def follow(ref: str | None, db: str | None, owner: str) -> None:
+    """Print a reply that another process is streaming.
+
+    It is printed from its beginning, and until it ends, about half a second behind. REF is the conversation's name,
+    its id, or the beginning of its id; without one, it is the conversation used last.
+    """
+    last = ""
+    with open_store(db, owner) as store:
+        conversation = find_conversation(store, ref)
+        for piece in store.follow(conversation.id):
+            output.answer(piece, newline=False)
+            last = piece
+    if not last:
+        output.note("convstore: no reply is being streamed")
+    elif not last.endswith("\n"):
+        output.answer("")
