@@ -26,13 +26,15 @@ class Watched:
     turn: RunningTurn
     take: Callable[[], dict[str, Any] | None] | None
     """Returns what a stream received since it was last asked; None for a turn that does not stream."""
+    beat_at: float
+    """When its next beat is due (of `time.monotonic`), and when the lease is to be renewed with it."""
     renew_at: float
     written: int = 0
     """How many deltas are on record."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when somebody asked for the turn to end."""
     busy: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the turn's deltas are being written, so that it cannot end in between."""
+    """Held while a beat is being written, so that the turn cannot end in between."""
 
 
 class Heartbeat:
@@ -57,14 +59,16 @@ class Heartbeat:
 
     def watch(self, turn: RunningTurn, take: Callable[[], dict[str, Any] | None] | None = None) -> Watched:
         """Beat for a turn from now on."""
-        watched = Watched(turn, take, time.monotonic() + self._renew_every)
+        now = time.monotonic()
+        renew_at = now + self._renew_every
+        watched = Watched(turn, take, renew_at if take is None else min(renew_at, now + FLUSH_SECONDS), renew_at)
         with self._changed:
             self._watched.append(watched)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="convstore-heartbeat", daemon=True)
                 self._thread.start()
             elif take is not None:
-                self._changed.notify_all()  # streams are looked after more often
+                self._changed.notify_all()  # its first beat comes sooner than what the thread waits for
         return watched
 
     def forget(self, watched: Watched) -> None:
@@ -89,17 +93,20 @@ class Heartbeat:
         idle_since = time.monotonic()
         while True:
             with self._changed:
-                streams = any(watched.take is not None for watched in self._watched)
-                self._changed.wait(FLUSH_SECONDS if streams else min(self._renew_every, 5.0))
+                now = time.monotonic()
+                if self._watched:
+                    idle_since = now
+                next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_every)
+                if next_at > now:
+                    self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return
-                if self._watched:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > self._renew_every:
-                    self._thread = None
+                now = time.monotonic()
+                if not self._watched and now >= idle_since + self._renew_every:
+                    self._thread = None  # a busy store should not start a thread for every turn; an idle one has none
                     return
-                watched_now = list(self._watched)
-            for watched in watched_now:
+                due = [watched for watched in self._watched if watched.beat_at <= now]
+            for watched in due:
                 with watched.busy:
                     self._beat_once(watched)
 
@@ -107,10 +114,10 @@ class Heartbeat:
         with self._changed:
             if watched not in self._watched:
                 return  # it ended while another was being written
+        now = time.monotonic()
+        renew = now >= watched.renew_at
+        watched.beat_at = now + (self._renew_every if watched.take is None else min(self._renew_every, FLUSH_SECONDS))
         delta = watched.take() if watched.take is not None else None
-        renew = time.monotonic() >= watched.renew_at
-        if delta is None and not renew and watched.take is None:
-            return
         try:
             held, stop = self._beat(watched.turn, watched.written + 1, delta, renew)
         except ConvstoreError:
@@ -118,6 +125,6 @@ class Heartbeat:
         if delta is not None:
             watched.written += 1
         if renew:
-            watched.renew_at = time.monotonic() + self._renew_every
+            watched.renew_at = now + self._renew_every
         if stop or not held:
             watched.stop.set()
