@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from convstore.errors import ConvstoreError
 from convstore.ledger.turns import RunningTurn
 
@@ -31,6 +33,8 @@ class Watched:
     renew_at: float
     written: int = 0
     """How many deltas are on record."""
+    unwritten: dict[str, Any] | None = None
+    """The delta that the last beat could not write."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when somebody asked for the turn to end."""
     busy: threading.Lock = field(default_factory=threading.Lock)
@@ -117,12 +121,14 @@ class Heartbeat:
         now = time.monotonic()
         renew = now >= watched.renew_at
         watched.beat_at = now + (self._renew_every if watched.take is None else min(self._renew_every, FLUSH_SECONDS))
-        delta = watched.take() if watched.take is not None else None
+        if watched.unwritten is None and watched.take is not None:
+            watched.unwritten = watched.take()
         try:
-            held, stop = self._beat(watched.turn, watched.written + 1, delta, renew)
-        except ConvstoreError:
-            return  # the next beat tries again, the lease outlives two that fail; the turn's end has the whole reply
-        if delta is not None:
+            held, stop = self._beat(watched.turn, watched.written + 1, watched.unwritten, renew)
+        except (ConvstoreError, SQLAlchemyError):
+            return  # the next beat tries again; the lease outlives two that fail
+        if watched.unwritten is not None:
+            watched.unwritten = None
             watched.written += 1
         if renew:
             watched.renew_at = now + self._renew_every

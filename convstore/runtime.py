@@ -216,7 +216,7 @@ class Runtime:
     def _beat(self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool) -> tuple[bool, bool]:
         if delta is None and not renew:
             return True, self.read(leases.is_stop_requested, turn.owner, turn.conversation_id, turn.seq)
-        return self.write(_beat, turn, number, delta, self._lease if renew else None)
+        return self.write_repeatable(_beat, turn, number, delta, self._lease if renew else None)
 
     def close(self) -> None:
         """Stop the heartbeat and close the database's connections."""

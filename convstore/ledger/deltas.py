@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from convstore.errors import DamagedRow
 from convstore.ledger.models import deltas as table
@@ -16,11 +18,17 @@ _OF_TURN = (
     table.c.conversation_id == bindparam("conversation_id"),
     table.c.turn_seq == bindparam("turn_seq"),
 )
-_INSERT = insert(table)
 _READ = (
     select(table.c.number, table.c.delta).where(*_OF_TURN, table.c.number > bindparam("after")).order_by(table.c.number)
 )
 _DELETE = delete(table).where(*_OF_TURN)
+
+
+@cache
+def _insert_statement(dialect: str) -> Any:
+    # It may come twice: after a commit whose outcome was lost with the connection.
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def add(
@@ -28,7 +36,7 @@ def add(
 ) -> None:
     """Put on record what came of a reply since delta `number` - 1."""
     connection.execute(
-        _INSERT,
+        _insert_statement(connection.dialect.name),
         {
             "owner": owner,
             "conversation_id": conversation_id,
