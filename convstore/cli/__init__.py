@@ -57,8 +57,8 @@ def main() -> None:
     output.prepare_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell programmers
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # else it is ignored on purpose, as under nohup
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored on purpose, as under nohup
             signal.signal(number, _stop)
     try:
         style.check_arguments(sys.argv[1:])
@@ -76,5 +76,5 @@ def main() -> None:
 
 
 def _stop(number: int, _: object) -> None:
-    """End as after Ctrl-C, when the terminal is closed or the program is told to end: what came is kept."""
+    """End in good order after Ctrl-C, and when the terminal is closed or the program told to end: what came is kept."""
     raise SystemExit(128 + number)

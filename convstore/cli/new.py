@@ -13,7 +13,7 @@ from convstore.cli.target import open_store
 @click.command(
     epilog=style.example(
         "convstore new",
-        'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini --temperature 0.2)',
+        'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini)',
         "convstore new -o seed 7 -o stop '[\"END\"]' --meta project=atlas",
     )
 )

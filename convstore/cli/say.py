@@ -97,7 +97,7 @@ def say(
             if stream:
                 turn = _stream(store, target, text, wait=wait, **how, **parameters)
             else:
-                turn = store.say(target, text, wait=wait, **how, **parameters)
+                turn = _whole(store, target, text, wait=wait, **how, **parameters)
         except (TurnFailed, LeaseLost, ReplyNotStored) as error:
             if not stream:
                 _save(error, as_json=as_json)
@@ -154,9 +154,9 @@ def _stream(store: Store, target: str, text: str, **how: Any) -> Turn:
         with reply:
             for piece in reply:
                 output.answer(piece, newline=False)
-    except (KeyboardInterrupt, SystemExit):
+    except SystemExit:
         _end_line(reply.text)
-        output.note("convstore: stopped" + ("; what came is kept" if reply.text else " before anything came"))
+        _note_stop(reply.text)
         raise
     except ConvstoreError:
         _end_line(reply.text)
@@ -165,6 +165,18 @@ def _stream(store: Store, target: str, text: str, **how: Any) -> Turn:
     if not reply.text and reply.turn.text:  # a refusal does not come as pieces of text
         output.answer(reply.turn.text)
     return reply.turn
+
+
+def _whole(store: Store, target: str, text: str, **how: Any) -> Turn:
+    try:
+        return store.say(target, text, **how)
+    except SystemExit:
+        _note_stop("")
+        raise
+
+
+def _note_stop(text: str) -> None:
+    output.note("convstore: stopped" + ("; what came is kept" if text else " before anything came"))
 
 
 def _end_line(text: str) -> None:

@@ -1,0 +1,156 @@
+"""Runs convstore's command line, in this process for speed or as the real program."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+
+from convstore.cli import main
+from convstore.ledger.database import parse_url
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def failed(self, code: int, *words: str) -> "Ran":
+        """Assert that it failed as commands should: one line on stderr that holds `words`, nothing on stdout."""
+        assert (self.code, self.out) == (code, ""), self
+        self.one_line(*words)
+        return self
+
+    def one_line(self, *words: str) -> None:
+        """Assert that stderr is one line of ours, and holds `words`."""
+        assert self.err.startswith("convstore: "), self
+        assert self.err.endswith("\n"), self
+        assert self.err.count("\n") == 1, self
+        assert "Traceback" not in self.err, self
+        for word in words:
+            assert word in self.err, self
+
+
+class Program:
+    """The command line with an environment of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self._patch = monkeypatch
+        self._input = tmp_path / "standard input"
+
+    def set(self, **environment: str | None) -> None:
+        """Set environment variables; None takes one away."""
+        for name, value in environment.items():
+            if value is None:
+                self._patch.delenv(name, raising=False)
+            else:
+                self._patch.setenv(name, value)
+
+    def __call__(self, *arguments: str, stdin: bytes | None = None) -> Ran:
+        """Run in this process: the real streams' types, the real exit code, none of the start-up."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True, newline="") for _ in range(2))
+        self._input.write_bytes(stdin or b"")
+        source = self._input if stdin is not None else Path(os.devnull)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        with source.open() as given, self._patch.context() as patch:
+            patch.setattr(sys, "argv", ["convstore", *arguments])
+            patch.setattr(sys, "stdin", given)
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            patch.setattr(sys, "warnoptions", ["error"])  # warnings stay errors, as in all tests
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        assert isinstance(code, int)
+        return Ran(code, _written(out), _written(err))
+
+    def real(self, *arguments: str | bytes, stdin: bytes | None = None) -> Ran:
+        """Run the real program."""
+        ended = subprocess.run(
+            command(*arguments),
+            cwd=ROOT,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return Ran(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
+
+
+def command(*arguments: str | bytes) -> list[str | bytes]:
+    """The command that starts the real program."""
+    return [sys.executable, "-m", "convstore", *arguments]
+
+
+def python(code: str, *arguments: str) -> str:
+    """What a new interpreter prints that runs `code`."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    return ended.stdout.decode()
+
+
+class Rows:
+    """What is in a database, read behind convstore's back."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(parse_url(url))
+
+    def __call__(self, statement: str) -> Sequence[tuple[Any, ...]]:
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+    def change(self, statement: str) -> None:
+        with self._engine.begin() as connection:
+            _run(connection, statement)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @property
+    def turns(self) -> list[tuple[str, Any]]:
+        """Each turn's status and error, in order of beginning."""
+        found = self("SELECT status, error FROM convstore_turns ORDER BY started_at, seq")
+        return [(status, json.loads(error) if error is not None else None) for status, error in found]
+
+    @property
+    def count(self) -> int:
+        """How many messages there are."""
+        [(count,)] = self("SELECT count(*) FROM convstore_messages")
+        return int(count)
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.execute(text(statement))

@@ -1,0 +1,86 @@
+"""The real program on a terminal of its own (a pty)."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from types import TracebackType
+from typing import Self
+
+from tests.cli.program import ROOT, command
+
+OUR_COLOURS = re.compile(r"\x1b\[[012]m")
+DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+PATIENCE = 30.0
+
+
+class Terminal:
+    """Runs the program with its streams at one terminal, or, where told so, stdout at a pipe."""
+
+    def __init__(self, *arguments: str, out: int | None = None, feed: str | None = None) -> None:
+        self._master, slave = pty.openpty()
+        self.screen = ""
+        self.process = subprocess.Popen(
+            command(*arguments),
+            cwd=ROOT,
+            stdin=slave if feed is not None else subprocess.DEVNULL,
+            stdout=slave if out is None else out,
+            stderr=slave,
+        )
+        os.close(slave)
+        if feed is not None:
+            os.write(self._master, feed.encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+    def until(self, text: str) -> str:
+        """Read until `text` is on the screen; return all of it."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.screen:
+            assert self._read(deadline), self.screen
+        return self.screen
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        """Read to the end; return the exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"nothing more came after {self.screen!r}"
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux says EIO when the last slave is closed
+            data = b""
+        # The line discipline writes CR LF for a newline.
+        self.screen += data.decode(errors="surrogateescape").replace("\r\n", "\n")
+        return bool(data)
+
+
+def shown(*arguments: str, feed: str | None = None) -> str:
+    """What the screen shows in the end."""
+    with Terminal(*arguments, feed=feed) as terminal:
+        assert terminal.end() in (0, 3, 4, 6), terminal.screen
+        return terminal.screen
+
+
+def is_tame(screen: str) -> bool:
+    """Whether nothing on the screen drove the terminal, but for our own colours."""
+    return DRIVES_A_TERMINAL.search(OUR_COLOURS.sub("", screen)) is None

@@ -1,0 +1,130 @@
+"""Starting up: what is loaded, and what is said to those who ask for help."""
+
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from convstore.cli import convstore
+from tests.cli.program import Program, python
+
+HEAVY = [
+    *("sqlalchemy", "openai", "alembic", "rich", "pydantic", "platformdirs", "httpx", "psycopg", "sqlite3", "asyncio"),
+    *("convstore.store", "convstore.ledger", "convstore.runtime", "convstore.records"),
+]
+LOADED = """
+import json, sys
+from convstore.cli import main
+sys.argv[0] = "convstore"
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    return set(json.loads(python(LOADED, *arguments).splitlines()[-1]))
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+EVERY = list(commands(convstore))
+NAMES = [" ".join(path) or "convstore" for path, _ in EVERY]
+
+
+def test_there_are_the_commands_that_there_should_be() -> None:
+    assert set(NAMES) == {
+        *("convstore", "new", "say", "show", "list", "set", "db", "db upgrade", "db current", "db check"),
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], *([*path, flag] for path, _ in EVERY for flag in ("-h",))], ids=" ".join
+)
+def test_help_and_version_load_nothing_heavier_than_click(arguments: list[str]) -> None:
+    modules = loaded(*arguments)
+    assert "click" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("command", [["list"], ["show"], ["list", "--json"], ["show", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_list_and_show_load_neither_openai_nor_alembic(
+    bare: Program, request: pytest.FixtureRequest, kind: str, command: list[str]
+) -> None:
+    bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
+    bare("new", "--system", "Be brief.")
+    modules = loaded(*command)
+    assert "convstore.store" in modules
+    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
+
+
+@pytest.mark.parametrize(("path", "command"), EVERY, ids=NAMES)
+def test_every_command_has_help_with_an_example_and_every_option_its_own(
+    bare: Program, path: tuple[str, ...], command: click.Command
+) -> None:
+    short, long = bare(*path, "-h"), bare(*path, "--help")
+    assert (short.code, short.err, short) == (0, "", long)
+    assert f"Usage: {' '.join(('convstore', *path))} " in short.out
+    assert "Examples:\n" in short.out
+    assert f"    {' '.join(('convstore', *path))}" in short.out.split("Examples:\n")[1] or "$(convstore" in short.out
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert parameter.opts[-1] in short.out
+    assert max(map(len, short.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("path", "command"), EVERY, ids=NAMES)
+def test_summaries_are_not_cut(bare: Program, path: tuple[str, ...], command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        assert "..." not in bare(*path, "-h").out.split("Commands:")[1].split("Examples:")[0]
+
+
+@pytest.mark.parametrize("path", [[], ["db"]], ids=str)
+def test_a_group_alone_prints_its_help_as_an_error(bare: Program, path: list[str]) -> None:
+    ran = bare(*path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == bare(*path, "-h").out
+
+
+def test_the_version_is_printed(bare: Program) -> None:
+    from convstore import __version__
+
+    assert bare("--version").out == f"convstore {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], ["nope", "convstore --help"]),
+        (["--nope"], ["--nope"]),
+        (["say", "--tempreature", "1"], ["--tempreature", "--temperature"]),
+        (["db", "nope"], ["nope", "convstore db --help"]),
+    ],
+)
+def test_what_is_misspelt_is_one_line(bare: Program, arguments: list[str], words: list[str]) -> None:
+    bare(*arguments).failed(2, *words)
+
+
+def test_a_fault_of_ours_is_one_line_and_names_the_way_to_see_more(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("convstore.store.Store.list", broken)
+    program("list").failed(1, "RuntimeError: two lines", "CONVSTORE_DEBUG=1")
+    program.set(CONVSTORE_DEBUG="1")
+    assert "Traceback" in program("list").err

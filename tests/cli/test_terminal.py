@@ -1,0 +1,246 @@
+"""On a terminal: nothing drives it, replies come piece by piece, Ctrl-C keeps what came."""
+
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import ROOT, Program, Rows, command
+from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, shown
+
+WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\x90h\x0bi\tj"
+COLOURS = ("\x1b[1m", "\x1b[2m")
+
+
+# --- nothing drives it ---
+
+
+@pytest.mark.parametrize("mode", [[], ["--no-stream"], ["--json"]])
+def test_a_models_text_does_not_drive_the_terminal(program: Program, chat_server: ChatServer, mode: list[str]) -> None:
+    chat_server.script(Reply(WILD, pieces=list(WILD)))
+    program("new")
+    screen = shown("say", "hi", *mode)
+    assert is_tame(screen.replace("\t", ""))
+    assert "owned" in screen
+    assert program("show", "--json").json["messages"][1]["message"]["content"] == WILD
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["show"], ["show", "--json"], ["list"], ["list", "--json"], ["set", "--title", WILD + "2"]),
+        *(["set", "-o", "user", WILD, "--json"], ["say", "next"], ["say", WILD, "--dry-run"], ["show", WILD]),
+        *(["say", "hi", "-c", "twin"], ["new", "--name", WILD], ["say", "hi", "--base-url", WILD], [WILD]),
+        *(["say", "hi", "--" + WILD], ["new", "--meta", WILD], ["show", "--db", f"/nowhere/{WILD}"]),
+    ],
+    ids=lambda command: " ".join(command).replace(WILD, "WILD").encode("ascii", "replace").decode(),
+)
+def test_nothing_that_is_stored_or_typed_drives_the_terminal(
+    program: Program, chat_server: ChatServer, command: list[str]
+) -> None:
+    call = {"id": WILD, "type": "function", "function": {"name": WILD, "arguments": WILD}}
+    chat_server.script(
+        Reply(message={"role": "assistant", "content": WILD, "name": WILD, "tool_calls": [call]}), Failure(500, WILD)
+    )
+    program("new", WILD, "--id", "twin1")
+    program("new", WILD, "--id", "twin2", "-m", WILD, "-o", WILD, WILD, "--meta", f"{WILD}={WILD}")
+    program("say", WILD)
+    program("say", WILD)
+    with Terminal(*command) as terminal:
+        terminal.end()
+        assert terminal.screen
+        assert is_tame(terminal.screen.replace("\t", ""))
+        assert "Traceback" not in terminal.screen
+
+
+def test_a_providers_error_does_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    chat_server.script(Failure(500, WILD), Reply("x", error_event={"message": WILD}, error_after=0))
+    for _ in range(2):
+        screen = shown("say", "hi")
+        assert "owned" in screen
+        assert is_tame(screen)
+
+
+def test_through_a_pipe_the_bytes_are_exact(program: Program, chat_server: ChatServer) -> None:
+    chat_server.script(Reply(WILD))
+    program("new")
+    assert program("say", "hi").out == WILD + "\n"
+    assert WILD in program("show").out
+    assert "\x1b[1m" not in program("show").out
+
+
+# --- what a person at a terminal is told ---
+
+
+def test_the_target_is_named_on_a_terminals_stderr_alone(program: Program) -> None:
+    identity = program("new", "Olympics").out.strip()
+    ran = program("say", "hi")
+    assert identity not in ran.out + ran.err
+    with Terminal("say", "hi", out=subprocess.DEVNULL) as terminal:
+        assert terminal.end() == 0
+        assert f"({identity} Olympics)" in terminal.screen
+    assert shown("say", "hi").count(identity) == 1
+    assert identity not in shown("say", "hi", "-c", identity)  # who named it knows it
+    screen = shown("say", "--new", "other")
+    assert f"({program('list', '--json').json[0]['id']})" in screen
+
+
+def test_no_color_means_no_colour(program: Program) -> None:
+    program("new", "Olympics", "--temperature", "1")
+    program("say", "hi")
+    coloured = shown("show")
+    assert all(colour in coloured for colour in COLOURS)
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        program.set(NO_COLOR=None, TERM="xterm")
+        program.set(**{name: value})
+        plain = shown("show")
+        assert "\x1b" not in plain
+        assert plain == OUR_COLOURS.sub("", coloured)
+
+
+def test_a_message_can_be_typed(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    screen = shown("say", feed="two\nlines\n\x04")
+    assert "Ctrl-D" in screen
+    assert chat_server.requests[-1].body["messages"][-1]["content"] == "two\nlines"
+
+
+# --- piece by piece ---
+
+
+def test_a_reply_is_printed_as_it_comes(program: Program, chat_server: ChatServer) -> None:
+    go, started = threading.Event(), threading.Event()
+    chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1, started=started))
+    program("new")
+    with subprocess.Popen(command("say", "hi"), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"first"  # the server has not sent more
+        assert not go.is_set()
+        go.set()
+        assert process.stdout.read() == b" second\n"
+        assert process.wait(30) == 0
+
+
+# --- stopped ---
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_a_stopped_stream_keeps_what_came(
+    program: Program, chat_server: ChatServer, rows: Rows, number: signal.Signals, code: int
+) -> None:
+    held = Reply("first second", pieces=["first", " second"], hold=threading.Event(), hold_after=1)
+    chat_server.script(held)
+    program("new")
+    with Terminal("say", "hi") as terminal:
+        terminal.until("first")
+        terminal.interrupt(number)
+        assert terminal.end() == code
+        assert "first\nconvstore: stopped; what came is kept\n" in OUR_COLOURS.sub("", terminal.screen)
+    assert chat_server.wait_disconnect()  # the provider need not go on
+    assert [status for status, _ in rows.turns] == ["interrupted"]
+    assert "2 assistant (interrupted)\nfirst\n" in program("show").out
+    assert "1 user\nhi\n" in program("show", "--last", "2").out
+    assert program("say", "next").code == 0
+    assert [message["content"] for message in chat_server.requests[-1].body["messages"]] == ["hi", "first", "next"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--no-stream"], ["--json"]])
+def test_ctrl_c_before_anything_came_leaves_nothing_on_the_path(
+    program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]
+) -> None:
+    started = threading.Event()
+    chat_server.script(Reply("never", hold=threading.Event(), started=started))
+    program("new")
+    with Terminal("say", "hi", *mode) as terminal:
+        assert started.wait(30)
+        terminal.interrupt()
+        assert terminal.end() == 130
+        assert "convstore: stopped before anything came\n" in terminal.screen
+        assert "Traceback" not in terminal.screen
+    assert [status for status, _ in rows.turns] == ["interrupted"]
+    assert "not answered: stopped by the user" in program("show").out
+    assert program("say", "next").code == 0
+    assert [message["content"] for message in chat_server.requests[-1].body["messages"]] == ["next"]
+
+
+def test_ctrl_c_while_another_turn_is_waited_for_sends_nothing(
+    program: Program, chat_server: ChatServer, rows: Rows
+) -> None:
+    go, started = threading.Event(), threading.Event()
+    chat_server.script(Reply("first", hold=go, started=started))
+    program("new")
+    other = threading.Thread(target=program.real, args=("say", "one"))
+    other.start()
+    try:
+        assert started.wait(30)
+        with Terminal("say", "two") as terminal:
+            terminal.until(")")  # the target is named: from here on it waits
+            terminal.interrupt()
+            assert terminal.end() == 130
+            assert "Traceback" not in terminal.screen
+            assert "unexpected" not in terminal.screen
+    finally:
+        go.set()
+        other.join()
+    assert [status for status, _ in rows.turns] == ["completed"]
+    assert len(chat_server.requests) == 1
+
+
+# --- closed and full outputs ---
+
+
+def through(shell: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in which `convstore` is the real program."""
+    return subprocess.run(
+        ["bash", "-c", f'convstore() {{ "$PYTHON" -m convstore "$@"; }}; {shell}'],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": str(command()[0])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("what", ["list --limit 0", "show", "list --limit 0 --json"])
+def test_a_reader_that_leaves_early_is_no_error(program: Program, what: str) -> None:
+    program("new", "x" * 200_000)
+    program("new", "y" * 200_000, "-m", "z" * 200_000)
+    ran = through(f"convstore {what} | head -c 1")
+    assert (len(ran.stdout), ran.stderr) == (1, "")
+
+
+def test_a_reader_that_leaves_a_stream_early_stops_it(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+    pieces = ["first line\n", *(f"{number}\n" for number in range(3000))]
+    chat_server.script(Reply(pieces=pieces, delay=0.001))
+    program("new")
+    ran = through("convstore say hi | head -1")
+    assert (ran.stdout, ran.stderr) == ("first line\n", "")
+    [(status, _)] = rows.turns
+    assert status == "interrupted"
+    assert program("show", "--json").json["messages"][1]["message"]["content"].startswith("first line\n")
+
+
+@pytest.mark.parametrize("mode", ["", "--no-stream", "--json"])
+def test_a_full_disk_at_stdout_is_one_line_and_loses_nothing(program: Program, mode: str) -> None:
+    program("new")
+    ran = through(f"convstore say hi {mode} > /dev/full; echo $? >&2")
+    assert ran.stderr == "convstore: No space left on device\n1\n"
+    content = program("show", "--json").json["messages"][1]["message"]["content"]
+    assert "You said: hi".startswith(content)
+
+
+def test_closed_streams_are_no_error(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    ran = through("convstore say hi <&- >&- 2>&-; echo $?")
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
+    assert program("list", "--json").json[0]["messages"] == 2
+    ran = through("convstore say <&-; echo $?")
+    assert (ran.stdout, ran.stderr) == ("2\n", "convstore: the message is empty\n")

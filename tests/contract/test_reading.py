@@ -1,0 +1,177 @@
+"""Reading a conversation: its history, its messages with their places, its turns."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import fields
+
+import pytest
+
+from convstore import InvalidInput, Store, Turn, TurnFailed, TurnStatus
+from convstore.testing import ChatServer, Failure, Reply
+from tests.contract.test_append import MESSAGES, USAGE
+
+SAME = [field.name for field in fields(Turn) if field.name != "latency"]
+"""The fields that a turn has alike when it ends and when it is read: the clock's one is kept to the millisecond."""
+
+
+def test_the_request_form_is_what_an_api_takes(store: Store) -> None:
+    id = store.new(messages=MESSAGES).id
+    request = store.history(id)
+    assert len(request) == len(MESSAGES)
+    assert request[:4] == MESSAGES[:4]
+    assert request[4] == {"role": "assistant", "tool_calls": MESSAGES[4]["tool_calls"]}
+    assert request[5] == MESSAGES[5]
+    assert request[6]["refusal"] == "I cannot."
+    assert None not in request[6].values()
+    assert request[7] == {"role": "assistant", "audio": {"id": "a1"}}
+    assert request[8] == {"role": "assistant", "content": "x", "vendor": {"b": 1, "a": [1.5]}}
+    assert store.history(id, exact=True) == MESSAGES
+
+
+def test_an_assistants_message_with_nothing_left_has_an_empty_content(store: Store) -> None:
+    id = store.new(messages=[{"role": "assistant", "content": None, "reasoning": "hm"}]).id
+    assert store.history(id) == [{"role": "assistant", "content": ""}]
+
+
+def test_a_lone_surrogate_is_kept_and_sent_as_a_replacement(store: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": "a\ud800b"}]).id
+    assert store.history(id, exact=True) == [{"role": "user", "content": "a\ud800b"}]
+    assert store.history(id) == [{"role": "user", "content": "a\ufffdb"}]
+
+
+def test_a_limit_is_of_the_last_messages(store: Store) -> None:
+    id = store.new().id
+    store.append(id, *[{"role": "user", "content": str(number)} for number in range(1, 6)])
+    for limit, expected in ((0, []), (1, ["5"]), (2, ["4", "5"]), (5, list("12345")), (99, list("12345"))):
+        assert [message["content"] for message in store.history(id, limit=limit)] == expected
+        assert [record.message["content"] for record in store.messages(id, limit=limit)] == expected
+    assert [record.message["content"] for record in store.messages(id, limit=None)] == list("12345")
+    for wrong in (-1, 1.5, True, "3"):
+        with pytest.raises(InvalidInput, match="a limit is"):
+            store.history(id, limit=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="a limit is"):
+            store.messages(id, limit=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="a limit is"):
+            store.turns(id, limit=wrong)  # type: ignore[arg-type]
+
+
+def test_messages_come_a_hundred_at_a_time_unless_told(store: Store) -> None:
+    id = store.new().id
+    store.append(id, *[{"role": "user", "content": str(number)} for number in range(150)])
+    assert [record.position for record in store.messages(id)] == list(range(51, 151))
+    assert len(store.history(id)) == 150
+
+
+def test_pages_from_the_end_to_the_beginning_make_up_the_whole(store: Store, chat_server: ChatServer) -> None:
+    """Also where failed turns have left numbers that are on no path."""
+    id = store.new(system="s").id
+    for number in range(4):
+        chat_server.script(Failure(500), Failure(500), Reply(f"answer {number}"))
+        for _ in range(2):
+            with pytest.raises(TurnFailed):
+                store.say(id, f"question {number}")
+        store.say(id, f"question {number}")
+    whole = store.messages(id, limit=None)
+    assert [record.position for record in whole] == list(range(1, 10))
+    seqs = [record.seq for record in whole]
+    assert seqs == sorted(set(seqs))
+    assert seqs[-1] > 9
+    assert [record.parent_seq for record in whole] == [0, *seqs[:-1]]
+    assert {record.context_seq for record in whole[1:]} == {1}
+    for size in (1, 2, 3, 4, 8, 9, 100):
+        pages = store.messages(id, limit=size)
+        while older := store.messages(id, before=pages[0].seq, limit=size):
+            pages = older + pages
+        assert pages == whole
+
+
+def test_before_a_message_that_is_not_there_is_refused(store: Store) -> None:
+    id = store.new(system="s").id
+    for wrong in (0, 2, -1, 10**12):
+        with pytest.raises(InvalidInput, match=f"{id} has no message with seq {wrong}"):
+            store.messages(id, before=wrong)
+    assert store.messages(id, before=1) == []
+
+
+def test_far_apart_messages_of_one_path_are_all_found(store: Store, chat_server: ChatServer) -> None:
+    """A hundred failures in a row put more numbers between two messages than a page looks at."""
+    id = store.new(system="s").id
+    store.say(id, "first")
+    chat_server.otherwise = lambda _: Failure(500)
+    for _ in range(40):
+        with pytest.raises(TurnFailed):
+            store.say(id, [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    chat_server.otherwise = lambda _: Reply("at last")
+    store.say(id, "second")
+    whole = ["s", "first", "You said: first", "second", "at last"]
+    assert [message["content"] for message in store.history(id)] == whole
+    for limit in range(6):
+        found = [message["content"] for message in store.history(id, limit=limit)]
+        assert found == (whole[-limit:] if limit else [])
+    assert store.messages(id, limit=5)[-1].position == 5
+
+
+def test_a_reading_of_a_turn_is_the_turn_that_was_returned(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(temperature=0.5).id
+    chat_server.script(Reply("hello", usage=USAGE, id="resp-1", model="served-model"))
+    said = store.say(id, "hi", seed=7)
+    (read,) = store.turns(id)
+    for name in SAME:
+        assert getattr(read, name) == getattr(said, name), name
+    assert read.latency == pytest.approx(said.latency, abs=0.001)
+    assert (said.status, said.finish_reason, said.text) == (TurnStatus.COMPLETED, "stop", "hello")
+    assert (said.base_seq, said.first_input_seq, said.last_input_seq, said.output_seq) == (0, 1, 1, 2)
+    assert (said.response_id, said.model, said.system_fingerprint) == ("resp-1", "served-model", "fp_test")
+    assert said.request == {"model": "test-model", "temperature": 0.5, "seed": 7}
+    assert said.usage == USAGE
+    assert said.usage is not None
+    assert (said.usage.prompt_tokens, said.usage.completion_tokens, said.usage.total_tokens) == (20, 7, 27)
+    assert (said.usage.cached_tokens, said.usage.reasoning_tokens) == (12, 5)
+    assert said.latency is not None
+    assert 0 <= said.latency < 30
+    assert said.time_to_first_token is None
+    assert said.ended_at is not None
+    assert said.started_at <= said.ended_at
+    assert [record.turn for record in store.messages(id)] == [1, 1]
+    assert store.input_of(said) == store.messages(id, limit=2)[:1]
+
+
+def test_a_streamed_turn_keeps_the_same_facts_and_the_time_to_its_first_piece(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new().id
+    chat_server.script(Reply("hello", usage=USAGE, id="resp-1", model="served-model", delay=0.01))
+    with store.stream(id, "hi") as reply:
+        assert "".join(reply) == "hello"
+    (read,) = store.turns(id)
+    assert (read.status, read.finish_reason, read.text) == (TurnStatus.COMPLETED, "stop", "hello")
+    assert (read.response_id, read.model, read.system_fingerprint) == ("resp-1", "served-model", "fp_test")
+    assert read.usage == USAGE
+    assert read.time_to_first_token is not None
+    assert read.latency is not None
+    assert 0 <= read.time_to_first_token < read.latency
+
+
+def test_a_reply_without_usage_or_fingerprint_has_none(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    chat_server.script(Reply("hello", usage=None, system_fingerprint=None))
+    store.say(id, "hi")
+    (read,) = store.turns(id)
+    assert (read.usage, read.system_fingerprint) == (None, None)
+
+
+def test_turns_come_in_order_and_in_pages(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    chat_server.script(Reply("1"), Failure(500), Reply("3"), Reply("4"), Failure(503))
+    for number in range(5):
+        with suppress(TurnFailed):
+            store.say(id, str(number))
+    whole = store.turns(id)
+    assert [turn.seq for turn in whole] == [1, 2, 3, 4, 5]
+    assert [turn.status.value for turn in whole] == ["completed", "failed", "completed", "completed", "failed"]
+    assert store.turns(id, limit=2) == whole[-2:]
+    assert store.turns(id, before=4, limit=2) == whole[1:3]
+    assert store.turns(id, before=1) == []
+    assert store.turns(id, limit=0) == []
+    assert store.turns(id, limit=None) == whole

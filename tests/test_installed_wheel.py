@@ -1,0 +1,157 @@
+"""The package as its users get it: built, installed without the checkout, and put to work from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convstore.testing import ChatServer, Reply
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+MIGRATIONS = {
+    f"convstore/{path.relative_to(CHECKOUT)}"
+    for path in (CHECKOUT / "migrations").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+}
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel made from it (not from the checkout)."""
+    folder = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(CHECKOUT), cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel alone is installed; its dependencies are those of the tests."""
+    site = tmp_path_factory.mktemp("site")
+    (wheel,) = built.glob("*.whl")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-index")
+    _run(*pip, "--target", str(site), str(wheel), cwd=site)
+    return site
+
+
+@pytest.fixture
+def run_installed(installed: Path, tmp_path: Path) -> Run:
+    """Runs a Python program on the installed package, in a folder with nothing in it."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(installed), **environment}
+        return _run(sys.executable, "-W", "error", *arguments, cwd=empty, env=env)
+
+    where = run("-c", "import convstore; print(convstore.__file__)").stdout.strip()
+    assert Path(where).is_relative_to(installed), f"not the wheel but {where} would be tested"
+    return run
+
+
+def test_the_wheel_has_the_package_and_its_migrations_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert names >= MIGRATIONS
+    assert names >= {"convstore/py.typed", "convstore/testing/server.py", "convstore/cli/__init__.py"}
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"convstore"}
+    stray = ("tests/", "shared", "__pycache__", ".pyc", ".db", "bench", "demo", "alembic.ini")
+    assert [name for name in names if any(part in name for part in stray)] == []
+    sources = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "convstore").rglob("*.py")}
+    assert sources <= names
+
+
+def test_the_sdist_has_what_a_packager_needs(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "alembic.ini", "migrations/env.py", "tests/conftest.py"} <= names
+    assert [name for name in names if "__pycache__" in name or name.startswith(("shared", ".venv"))] == []
+
+
+def test_the_wheel_requires_psycopg_only_as_an_extra(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        required = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")]
+    assert [line for line in required if "psycopg" in line] == [
+        line for line in required if line.endswith("extra == 'postgres'")
+    ]
+    assert len([line for line in required if "extra" not in line]) >= 4
+
+
+DIALOGUE = """
+from convstore import Store
+
+with Store() as store:
+    conversation = store.new("Olympics", system="Be brief.")
+    assert store.say(conversation.id, "Where were the 2008 games held?").text == "In Beijing."
+    with store.stream(conversation.id, "And in 2012?") as reply:
+        assert "".join(reply) == "In London."
+    for message in store.history(conversation.id):
+        print(message["role"], message["content"])
+"""
+
+
+def test_an_installed_package_makes_a_database_and_holds_a_dialogue(
+    run_installed: Run, database_url: str, chat_server: ChatServer
+) -> None:
+    chat_server.script(Reply("In Beijing."), Reply("In London."))
+    environment = _environment(database_url, chat_server)
+    said = run_installed("-c", DIALOGUE, **environment).stdout
+    assert said.splitlines() == [
+        "system Be brief.",
+        "user Where were the 2008 games held?",
+        "assistant In Beijing.",
+        "user And in 2012?",
+        "assistant In London.",
+    ]
+    assert json.loads(run_installed("-m", "convstore", "db", "check", "--json", **environment).stdout)["up_to_date"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_an_installed_command_upgrades_a_database_and_remembers(
+    run_installed: Run, installed: Path, backend: str, chat_server: ChatServer, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_empty_url")
+    chat_server.script(Reply("I will."), Reply("It is 4821."))
+    environment = _environment(url, chat_server)
+    convstore = str(installed / "bin" / "convstore")
+    assert "schema none -> " in run_installed(convstore, "db", "upgrade", **environment).stdout
+    id = run_installed(convstore, "new", "Secret", "--system", "Answer briefly.", **environment).stdout.strip()
+    run_installed(convstore, "say", "-c", id, "The secret code is 4821. Please remember it.", **environment)
+    said = run_installed(convstore, "say", "-c", id, "What is the secret code?", **environment)
+    assert said.stdout == "It is 4821.\n"
+    assert [message["role"] for message in chat_server.requests[-1].body["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    shown = json.loads(run_installed(convstore, "show", id, "--json", **environment).stdout)
+    assert [record["position"] for record in shown["messages"]] == [1, 2, 3, 4, 5]
+
+
+def _environment(url: str, chat_server: ChatServer) -> dict[str, str]:
+    return {
+        "CONVSTORE_DB": url,
+        "CONVSTORE_MODEL": "test-model",
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": chat_server.url,
+    }
