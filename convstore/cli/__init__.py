@@ -12,11 +12,15 @@ from convstore import __version__
 from convstore.cli import output, style
 from convstore.cli.database import database
 from convstore.cli.failures import report
+from convstore.cli.follow import follow
 from convstore.cli.list import list_conversations
 from convstore.cli.new import new
+from convstore.cli.retry import retry
 from convstore.cli.say import say
 from convstore.cli.set import set_conversation
 from convstore.cli.show import show
+from convstore.cli.stop import stop
+from convstore.cli.turns import turns
 
 
 @click.group(
@@ -48,6 +52,10 @@ convstore.add_command(say)
 convstore.add_command(show)
 convstore.add_command(list_conversations)
 convstore.add_command(set_conversation)
+convstore.add_command(retry)
+convstore.add_command(turns)
+convstore.add_command(follow)
+convstore.add_command(stop)
 convstore.add_command(database)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from functools import partial
 from os import fstat
 from select import select
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convstore.cli import output, style
+from convstore.cli.replying import call_options, print_reply
 from convstore.cli.target import find_conversation, open_store
-from convstore.errors import ConvstoreError, LeaseLost, ReplyNotStored, TurnFailed
 
 if TYPE_CHECKING:
-    from convstore.records import Turn
     from convstore.store import Store
 
 _PATIENCE = 3.0  # seconds of silence before a waiting person is told for what
 _LONGEST_TITLE = 60  # characters of a message that begin to make a title
-_UNUSUAL_ENDS = {
-    "length": "the reply was cut off at its length limit (max_tokens, or the model's own)",
-    "content_filter": "the provider's content filter cut the reply",
-    "tool_calls": "the reply asks for tools to be called",
-    "function_call": "the reply asks for a function to be called",
-}
 
 
 @click.command(
@@ -42,17 +36,14 @@ _UNUSUAL_ENDS = {
 @click.option("--sender", metavar="NAME", help="The sender's name, for the model to see.")
 @click.option("--system", metavar="TEXT|@FILE", help="A system message to put before this one.")
 @style.parameter_options
-@click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
 @click.option("--no-history", is_flag=True, help="Send this message alone.")
 @click.option("--dry-run", is_flag=True, help="Print the request that would be sent, as JSON; store and send nothing.")
 @click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    metavar="SECONDS",
-    help="How long to wait while another turn runs.  [default: 30]",
+    "--key",
+    metavar="KEY",
+    help="An idempotency key: said again with it, the model is not asked again; its stored reply is printed.",
 )
-@click.option("--base-url", metavar="URL", help="The model's server.  [default: OPENAI_BASE_URL, else OpenAI]")
+@call_options
 @style.json_option
 @style.store_options
 def say(
@@ -61,10 +52,12 @@ def say(
     begin_new: bool,
     sender: str | None,
     system: str | None,
-    no_stream: bool,
     no_history: bool,
     dry_run: bool,
+    key: str | None,
+    no_stream: bool,
     wait: float,
+    no_wait: bool,
     base_url: str | None,
     as_json: bool,
     db: str | None,
@@ -80,6 +73,8 @@ def say(
     """
     if begin_new and ref is not None:
         raise click.UsageError("give -c or --new, not both.")
+    if begin_new and key is not None:
+        raise click.UsageError("give --key or --new, not both: a key is good for one conversation.")
     text = _message(message)
     how: dict[str, Any] = {"system": style.text_or_file(system), "name": sender, "history": not no_history}
     parameters = style.kept_parameters(**given) if begin_new else style.parameters(**given)
@@ -93,21 +88,13 @@ def say(
             target, how, parameters = _begin(store, text, how, parameters)
         else:
             target = find_conversation(store, ref).id
-        try:
-            if stream:
-                turn = _stream(store, target, text, wait=wait, **how, **parameters)
-            else:
-                turn = _whole(store, target, text, wait=wait, **how, **parameters)
-        except (TurnFailed, LeaseLost, ReplyNotStored) as error:
-            if not stream:
-                _save(error, as_json=as_json)
-            raise
-    if as_json:
-        _write_turn(turn)
-        return
-    if not stream and turn.text:
-        output.answer(turn.text)
-    _remark(turn)
+        how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key}
+        print_reply(
+            stream=partial(store.stream, target, text, **how, **parameters),
+            whole=partial(store.say, target, text, **how, **parameters),
+            as_it_comes=stream,
+            as_json=as_json,
+        )
 
 
 def _message(argument: str | None) -> str:
@@ -146,72 +133,3 @@ def _begin(
     conversation = store.new(title, system=how["system"], **parameters)
     output.note_on_terminal(f"({conversation.id})")
     return conversation.id, {**how, "system": None}, {}
-
-
-def _stream(store: Store, target: str, text: str, **how: Any) -> Turn:
-    reply = store.stream(target, text, **how)
-    try:
-        with reply:
-            for piece in reply:
-                output.answer(piece, newline=False)
-    except SystemExit:
-        _end_line(reply.text)
-        _note_stop(reply.text)
-        raise
-    except ConvstoreError:
-        _end_line(reply.text)
-        raise
-    _end_line(reply.text)
-    if not reply.text and reply.turn.text:  # a refusal does not come as pieces of text
-        output.answer(reply.turn.text)
-    return reply.turn
-
-
-def _whole(store: Store, target: str, text: str, **how: Any) -> Turn:
-    try:
-        return store.say(target, text, **how)
-    except SystemExit:
-        _note_stop("")
-        raise
-
-
-def _note_stop(text: str) -> None:
-    output.note("convstore: stopped" + ("; what came is kept" if text else " before anything came"))
-
-
-def _end_line(text: str) -> None:
-    if text and not text.endswith("\n"):
-        output.answer("")
-
-
-def _save(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
-    """Print what an error carries: the turn, for scripts; and a whole reply that is on no path, or stored nowhere."""
-    from convstore.cli import forms
-    from convstore.messages import text_of
-
-    if as_json:
-        form = (
-            forms.completion_form(error.completion)
-            if isinstance(error, ReplyNotStored)
-            else forms.turn_form(error.turn)
-        )
-        output.write_json(form)
-    elif isinstance(error, ReplyNotStored):
-        output.answer(text_of(error.completion.messages[0]))
-    elif isinstance(error, LeaseLost):
-        output.answer(error.turn.text)
-
-
-def _remark(turn: Turn) -> None:
-    """Say on stderr what the text alone does not: an empty reply, or an unusual end."""
-    remark = _UNUSUAL_ENDS.get(turn.finish_reason or "")
-    if remark is None and not turn.text:
-        remark = "the reply has no text"
-    if remark is not None:
-        output.note(f"convstore: {remark} (turn {turn.seq}; `convstore show` has all of it)")
-
-
-def _write_turn(turn: Turn) -> None:
-    from convstore.cli.forms import turn_form
-
-    output.write_json(turn_form(turn))

@@ -21,6 +21,7 @@ _NO_PARAMETERS = {
     "stream": "there is --no-stream",
     "system": "there is --system",
     "title": "it is a conversation's, not a request's",
+    "idempotency_key": "there is --key",
     "wait": "there is --wait",
 }
 

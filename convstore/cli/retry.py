@@ -1,0 +1,47 @@
+"""`convstore retry`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from convstore.cli import style
+from convstore.cli.replying import call_options, print_reply
+from convstore.cli.target import find_conversation, open_store
+
+
+@click.command(epilog=style.example("convstore retry", "convstore retry games -m gpt-4o --temperature 1"))
+@click.argument("ref", required=False)
+@style.parameter_options
+@call_options
+@style.json_option
+@style.store_options
+def retry(
+    ref: str | None,
+    no_stream: bool,
+    wait: float,
+    no_wait: bool,
+    base_url: str | None,
+    as_json: bool,
+    db: str | None,
+    owner: str,
+    **given: Any,
+) -> None:
+    """Ask again what was asked last.
+
+    After a failure, an interruption, or for another answer: the new reply takes the place of the old one, which stays
+    on record. The parameters are those of the last time, but for those given. REF is the conversation's name, its id,
+    or the beginning of its id; without one, it is the conversation used last.
+    """
+    parameters = style.parameters(**given)
+    with open_store(db, owner, base_url) as store:
+        target = find_conversation(store, ref).id
+        how: dict[str, Any] = {"wait": 0.0 if no_wait else wait, **parameters}
+        print_reply(
+            stream=partial(store.retry_stream, target, **how),
+            whole=partial(store.retry, target, **how),
+            as_it_comes=not (no_stream or as_json),
+            as_json=as_json,
+        )
