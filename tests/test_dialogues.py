@@ -55,9 +55,8 @@ def test_five_hundred_chinese_dialogues_come_back_equal(shared_data: Path, datab
     assert (len(dialogues), sum(len(dialogue["messages"]) for dialogue in dialogues)) == (500, 8_458)
     with Store(database_url) as store:
         for dialogue in dialogues:
-            store.new(id=dialogue["id"])
             first, *rest = dialogue["messages"]
-            store.append(dialogue["id"], first)
+            store.new(id=dialogue["id"], messages=[first])
             store.append(dialogue["id"], *rest)
         for dialogue in dialogues:
             records = store.messages(dialogue["id"], limit=None)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionMessage, ParsedChatCompletionMessage
 from pydantic import BaseModel, field_serializer
@@ -44,7 +44,7 @@ from tests.pure.strategies import (
     vendor_fields,
 )
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Message = dict[str, Any]
 
 

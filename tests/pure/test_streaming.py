@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
@@ -14,7 +14,7 @@ from convstore.messages import rejoin, text_of
 from convstore.streaming import Accumulator
 from tests.pure.strategies import cuts, text
 
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JSON = dict[str, Any]
 
 

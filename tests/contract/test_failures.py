@@ -1,0 +1,255 @@
+"""When the model or its provider fails: what is kept, what is said, and what is never replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from convstore import ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
+from convstore.testing import ChatServer, Drop, Failure, Raw, Reply, Response
+from tests.contract.test_say import assistant, bodies, user
+
+NEVER_A_REPLY: dict[str, tuple[Response, dict[str, Any]]] = {
+    "400": (Failure(400, "Bad thing."), {"type": "BadRequestError", "status": 400, "message": "Bad thing."}),
+    "401": (Failure(401), {"type": "AuthenticationError", "status": 401, "code": "invalid_api_key"}),
+    "404": (Failure(404), {"type": "NotFoundError", "status": 404, "code": "model_not_found"}),
+    "429": (Failure(429, retry_after=0), {"type": "RateLimitError", "status": 429, "code": "rate_limit_exceeded"}),
+    "500": (Failure(500), {"type": "InternalServerError", "status": 500}),
+    "503": (Failure(503, retry_after=0), {"type": "InternalServerError", "status": 503}),
+    "drop": (Drop(), {"type": "APIConnectionError"}),
+    "html under 200": (Raw("<html>", content_type="text/html"), {}),
+    "not json": (Raw("{not json"), {}),
+    "nothing": (Raw(""), {}),
+    "null": (Raw("null"), {}),
+    "a list": (Raw("[]"), {}),
+    "another object": (Raw('{"object": "list", "data": []}'), {}),
+    "an error under 200": (Raw('{"error": {"message": "Out of stock."}}'), {"message": "Out of stock."}),
+    "html under 502": (Raw("<html>Bad gateway</html>", 502, "text/html"), {"status": 502}),
+    "no choices": (Reply(choices=[]), {}),
+    "a choice without a message": (Raw('{"choices": [{"index": 0, "finish_reason": "stop"}]}'), {}),
+    "the key in the error": (Failure(401, "Wrong key: secret-key."), {"message": "Wrong key: [key]."}),
+    "a broken body": (Reply("Hello", cut_after=20), {}),
+    "an error of many lines": (Failure(400, "a\n\tb\0c"), {}),
+    "an error of surrogates": (Raw('{"error": {"message": "\\ud800"}}', 400), {"status": 400}),
+}
+NEVER_A_STREAM: dict[str, tuple[Response, dict[str, Any]]] = {
+    **NEVER_A_REPLY,
+    "an error under 200": (Raw('{"error": {"message": "Out of stock."}}'), {}),  # its lines are no events
+    "an error event at once": (Reply("Hello", error_event={"message": "Overloaded."}), {"message": "Overloaded."}),
+    "cut before anything": (Reply("Hello", cut_after=0), {}),
+    "closed before anything": (Reply("Hello", cut_after=0, clean_cut=True), {}),
+    "done at once": (Raw("data: [DONE]\n\n", content_type="text/event-stream"), {}),
+    "garbage at once": (Reply("Hello", garbage="{not json"), {}),
+    "no finish and no text": (Reply("", finish_reason=None), {}),
+}
+
+
+def say(store: Store, id: str, message: Any) -> Turn:
+    return store.say(id, message)
+
+
+def stream(store: Store, id: str, message: Any) -> Turn:
+    with store.stream(id, message) as reply:
+        for _ in reply:
+            pass
+    return reply.turn
+
+
+SAY_OR_STREAM = pytest.mark.parametrize("ask", [say, stream])
+
+
+def check_failure(store: Store, server: ChatServer, id: str, turn: Turn, facts: dict[str, Any]) -> None:
+    """A turn without a reply: on record with its error, its question kept, and nothing of it on the path."""
+    assert turn.status is TurnStatus.FAILED
+    assert (turn.message, turn.output_seq, turn.finish_reason, turn.text) == (None, None, None, "")
+    assert turn.error is not None
+    assert turn.error["type"]
+    assert turn.error["message"]
+    for key, value in facts.items():
+        assert turn.error[key] == value
+    assert "secret-key" not in json.dumps(turn.error)
+    assert turn.ended_at is not None
+    read = store.turns(id, limit=1)[0]
+    assert (read.status, read.error, read.base_seq) == (turn.status, turn.error, turn.base_seq)
+    assert [record.message["content"] for record in store.input_of(turn)] == ["question"]
+    assert read in store.unanswered(id)
+
+
+@SAY_OR_STREAM
+def test_a_failure_of_any_kind_is_recorded_and_its_message_never_replayed(
+    store: Store, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
+) -> None:
+    id = store.new(system="s").id
+    path = [{"role": "system", "content": "s"}]
+    kinds = NEVER_A_STREAM if ask is stream else NEVER_A_REPLY
+    for kind, (response, facts) in kinds.items():
+        before = len(chat_server.requests)
+        chat_server.script(response)
+        with pytest.raises(TurnFailed) as caught:
+            ask(store, id, "question")
+        assert len(chat_server.requests) == before + 1, kind
+        assert type(caught.value) is TurnFailed, kind
+        line = str(caught.value)
+        assert id in line, kind
+        assert "\n" not in line, kind
+        assert "secret-key" not in line, kind
+        check_failure(store, chat_server, id, caught.value.turn, facts)
+        assert store.history(id) == path, kind
+    assert len(store.unanswered(id)) == min(len(kinds), 20)
+    assert ask(store, id, "question").text == "You said: question"
+    assert bodies(chat_server)[-1]["messages"] == [*path, user("question")]
+    assert store.unanswered(id) == []
+    assert len(store.turns(id)) == len(kinds) + 1
+    assert [record.position for record in store.messages(id)] == [1, 2, 3]
+
+
+@SAY_OR_STREAM
+def test_three_failures_and_a_success_replay_as_one_message(
+    store: Store, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
+) -> None:
+    id = store.new(system="s").id
+    ask(store, id, "before")
+    chat_server.script(Failure(500), Drop(), Failure(429))
+    for _ in range(3):
+        with pytest.raises(TurnFailed):
+            ask(store, id, "question")
+    ask(store, id, "question")
+    ask(store, id, "after")
+    assert [message["content"] for message in bodies(chat_server)[-1]["messages"]] == [
+        "s",
+        "before",
+        "You said: before",
+        "question",
+        "You said: question",
+        "after",
+    ]
+    assert [turn.status.value for turn in store.turns(id)] == [
+        "completed",
+        "failed",
+        "failed",
+        "failed",
+        "completed",
+        "completed",
+    ]
+    assert [record.position for record in store.messages(id)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+PARTIAL: dict[str, Reply] = {
+    "broken connection": Reply(pieces=["Hel", "lo"], cut_after=700),
+    "closed connection": Reply(pieces=["Hel", "lo"], cut_after=700, clean_cut=True),
+    "an error event": Reply("Hello", error_event={"message": "Overloaded.", "code": 529}, error_after=1),
+    "garbage": Reply(pieces=["Hel", "lo"], garbage="{not json", garbage_after=1),
+    "no finish_reason": Reply("Hello", finish_reason=None),
+    "no finish_reason and no end": Reply("Hello", finish_reason=None, done=False),
+}
+
+
+@pytest.mark.parametrize("kind", PARTIAL)
+def test_a_reply_that_breaks_off_is_kept_with_its_turn_and_never_replayed(
+    store: Store, chat_server: ChatServer, kind: str
+) -> None:
+    id = store.new(system="s").id
+    chat_server.script(PARTIAL[kind])
+    pieces: list[str] = []
+    reply = store.stream(id, "question")
+    with pytest.raises(ReplyInterrupted, match=id) as caught, reply:
+        pieces.extend(reply)
+    text = "".join(pieces)
+    assert text
+    assert "Hello".startswith(text)
+    assert caught.value.partial == {"role": "assistant", "content": text}
+    turn = caught.value.turn
+    assert (turn.status, turn.text, turn.finish_reason) == (TurnStatus.INTERRUPTED, text, None)
+    assert turn.error is not None
+    assert reply.turn == turn
+    assert list(reply) == []
+    (read,) = store.turns(id)
+    assert (read.status, read.text, read.error) == (turn.status, text, turn.error)
+    assert store.unanswered(id) == [read]
+    assert store.history(id) == [{"role": "system", "content": "s"}]
+    store.say(id, "again")
+    assert bodies(chat_server)[-1]["messages"] == [{"role": "system", "content": "s"}, user("again")]
+
+
+def test_a_whole_reply_without_its_finish_reason_is_never_recorded_as_complete(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new().id
+    chat_server.script(Reply("Hello", finish_reason=None), Reply(message=assistant(None), finish_reason=None))
+    with pytest.raises(ReplyInterrupted) as caught:
+        store.say(id, "question")
+    assert caught.value.partial is not None
+    assert caught.value.partial["content"] == "Hello"
+    with pytest.raises(TurnFailed):
+        store.say(id, "question")
+    assert [turn.status.value for turn in store.turns(id)] == ["interrupted", "failed"]
+    assert store.history(id) == []
+
+
+CUT = Reply("Grüße 😀!", pieces=["Grü", "ße ", "😀", "!"], id="r")
+
+
+@pytest.mark.parametrize("clean", [False, True], ids=["broken", "closed"])
+def test_a_stream_cut_at_any_byte_is_complete_or_kept_apart(store: Store, chat_server: ChatServer, clean: bool) -> None:
+    """Wherever it is cut: the turn is complete only with its finish_reason, and nothing partial is replayed."""
+    seen: set[str] = set()
+    id = store.new().id
+    path: list[Any] = []
+    for cut in range(0, 1700, 41):
+        chat_server.script(replace(CUT, cut_after=cut, clean_cut=clean))
+        pieces: list[str] = []
+        reply = store.stream(id, "question")
+        with suppress(TurnFailed), reply:
+            pieces.extend(reply)
+        turn = reply.turn
+        seen.add(turn.status.value)
+        assert turn.text == "".join(pieces), cut
+        if turn.status is TurnStatus.COMPLETED:
+            path += [user("question"), assistant(CUT.text)]
+        assert (CUT.text or "").startswith("".join(pieces)), cut
+        assert (turn.status is TurnStatus.COMPLETED) == (turn.finish_reason == "stop"), cut
+        assert store.turns(id, limit=1)[0].status is turn.status, cut
+        assert store.history(id) == path, cut
+        assert bodies(chat_server)[-1]["messages"][-1] == user("question"), cut
+    assert seen == {"failed", "interrupted", "completed"}
+
+
+def test_what_breaks_after_the_finish_reason_does_not_spoil_the_reply(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    chunk = {"index": 0, "delta": {"role": "assistant", "content": "All."}, "finish_reason": "stop"}
+    data = f"data: {json.dumps({'choices': [chunk]})}\n\ndata: {{broken"
+    chat_server.script(Raw(data, content_type="text/event-stream"))
+    turn = stream(store, id, "question")
+    assert (turn.status, turn.text, turn.finish_reason) == (TurnStatus.COMPLETED, "All.", "stop")
+    assert store.history(id) == [user("question"), assistant("All.")]
+
+
+def test_several_messages_of_a_failed_turn_are_all_kept_and_none_replayed(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new().id
+    asked = [{"role": "system", "content": "x"}, user("one"), user("two")]
+    chat_server.script(Failure(500))
+    with pytest.raises(TurnFailed) as caught:
+        store.say(id, asked)
+    assert [record.message for record in store.input_of(caught.value.turn)] == asked
+    assert store.history(id) == []
+    assert store.get(id).length == 0
+    store.say(id, "three")
+    assert bodies(chat_server)[-1]["messages"] == [user("three")]
+    assert [(r.position, r.seq, r.context_seq) for r in store.messages(id)] == [(1, 4, 0), (2, 5, 0)]
+
+
+def test_a_timeout_of_the_call_fails_the_turn(store: Store, chat_server: ChatServer, hold: Callable[..., Any]) -> None:
+    id = store.new().id
+    hold("too late")
+    with pytest.raises(TurnFailed) as caught:
+        store.say(id, "hi", timeout=0.05)
+    assert caught.value.turn.error is not None
+    assert caught.value.turn.error["type"] == "APITimeoutError"
+    assert store.say(id, "hi").text == "You said: hi"
