@@ -1,0 +1,29 @@
+"""Stores for the tests of faults, made quickly: a new client reads the system's certificates, which costs more."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import openai
+
+from convstore import Store
+
+
+@cache
+def _http_client() -> openai.DefaultHttpxClient:
+    return openai.DefaultHttpxClient(trust_env=False)
+
+
+def prepare() -> None:
+    """Do what takes long."""
+    _http_client()
+    openai.OpenAI(api_key="test", base_url="http://127.0.0.1:1/v1").chat.completions.create  # noqa: B018 (imports)
+
+
+def open_store(url: str, base_url: str, *, mark: str = "", **options: Any) -> Store:
+    """A store on a database that speaks to the scripted server; its requests carry `mark` as a header."""
+    client = openai.OpenAI(
+        api_key="test", base_url=base_url, http_client=_http_client(), default_headers={"X-Mark": mark}
+    )
+    return Store(url, client=client, model="test-model", **options)

@@ -1,0 +1,228 @@
+"""Child processes for the tests of faults: forked from one that has imported everything, so each takes milliseconds.
+
+A child runs a function of a test module, and speaks with the test over a channel, so that moments are forced and not
+slept for. It is told where the lock files of its host are: with another folder, it is on another host.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 30.0  # seconds, for what should take none: then the test fails
+
+
+class Channel:
+    """Messages between a test and its child: JSON, one a line."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        end.settimeout(PATIENCE)
+        self._lines = end.makefile("r", encoding="utf-8", newline="\n")
+        self._sending = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        with self._sending:
+            self._end.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> Any:
+        """The next message; EOFError once the other side has ended."""
+        line = self._lines.readline()
+        if not line.endswith("\n"):
+            raise EOFError
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._lines.close()
+        self._end.close()
+
+
+class Child:
+    """A running child, as its test sees it."""
+
+    def __init__(self, zygote: Zygote, pid: int, channel: Channel) -> None:
+        self.pid = pid
+        self._zygote = zygote
+        self._channel = channel
+        self._status: int | None = None
+
+    def send(self, message: Any) -> None:
+        self._channel.send(message)
+
+    def receive(self, expected: str | None = None) -> Any:
+        """The value of the child's next message, which must be of the kind `expected`; the child's failure is ours."""
+        kind, value = self._channel.receive()
+        assert kind != "failed", value
+        assert expected in (None, kind), f"{kind!r} instead of {expected!r}: {value!r}"
+        return value if expected is not None else (kind, value)
+
+    def rest(self) -> list[tuple[str, Any]]:
+        """All further messages, until the child ends."""
+        found = []
+        with suppress(EOFError):
+            while True:
+                found.append(self.receive())
+        return found
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it outright, and return when it is gone."""
+        self.signal(signal.SIGKILL)
+        assert self.wait() == -signal.SIGKILL
+
+    def wait(self) -> int:
+        """Wait for its end, and return its exit status (of a signal: negative)."""
+        if self._status is None:
+            self._status = self._zygote._wait(self.pid)
+            self._channel.close()
+        return self._status
+
+    def discard(self) -> None:
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                self.signal(signal.SIGKILL)
+            self.wait()
+
+
+class Zygote:
+    """Starts children."""
+
+    def __init__(self, control: socket.socket, tmpdir: Path) -> None:
+        self._control = control
+        self._lines = control.makefile("r", encoding="utf-8", newline="\n")
+        self._using = threading.Lock()
+        self._children: list[Child] = []
+        self.tmpdir = tmpdir
+        """Where the lock files of this host are."""
+
+    def start(self, target: Callable[..., None], *, host: Path | None = None, **arguments: Any) -> Child:
+        """Run `target(channel, **arguments)` in a new process.
+
+        Args:
+            host: the folder of the lock files of the host on which the child is; this one, unless given.
+        """
+        ours, theirs = socket.socketpair()
+        request = {
+            "target": [target.__module__, target.__qualname__],
+            "arguments": arguments,
+            "tmpdir": str(host or self.tmpdir),
+        }
+        with theirs:
+            data = json.dumps(request).encode() + b"\n"
+            with self._using:
+                socket.send_fds(self._control, [data], [theirs.fileno()])
+                pid = json.loads(self._lines.readline())
+        child = Child(self, pid, Channel(ours))
+        self._children.append(child)
+        return child
+
+    def discard(self) -> None:
+        """End every child that still runs."""
+        for child in self._children:
+            child.discard()
+        self._children.clear()
+
+    def _wait(self, pid: int) -> int:
+        with self._using:
+            self._control.sendall(json.dumps({"wait": pid}).encode() + b"\n")
+            return int(json.loads(self._lines.readline()))
+
+
+@contextmanager
+def running_zygote(tmpdir: Path) -> Iterator[Zygote]:
+    """Starts the process from which children are forked; it ends, and ends them all, when this one does."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        zygote = Zygote(ours, tmpdir)
+        try:
+            assert json.loads(zygote._lines.readline()) == "ready"
+            yield zygote
+            zygote.discard()
+        finally:
+            with suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)
+            process.wait(timeout=PATIENCE)
+            zygote._lines.close()
+
+
+def _serve(control: socket.socket) -> None:
+    # What children need, once.
+    import alembic.command
+    import psycopg
+
+    import convstore.ledger.schema
+    import convstore.testing
+    from tests.faults import clients
+
+    assert alembic.command
+    assert psycopg
+    assert convstore.ledger.schema
+    assert convstore.testing
+    clients.prepare()
+    children: set[int] = set()
+    control.sendall(b'"ready"\n')
+    while True:
+        data, ends, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        if not data:
+            break
+        request = json.loads(data)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            children.discard(request["wait"])
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            importlib.import_module(request["target"][0])
+            answer = os.fork()
+            if answer == 0:
+                control.close()
+                _run(ends[0], **request)
+            children.add(answer)
+            os.close(ends[0])
+        control.sendall(json.dumps(answer).encode() + b"\n")
+    for pid in children:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str) -> None:
+    """The whole life of a child."""
+    status = 1
+    try:
+        tempfile.tempdir = tmpdir
+        channel = Channel(socket.socket(fileno=end))
+        function = getattr(sys.modules[target[0]], target[1])
+        try:
+            function(channel, **arguments)
+            status = 0
+        except BaseException:
+            channel.send(["failed", traceback.format_exc()])
+    finally:
+        atexit._run_exitfuncs()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
