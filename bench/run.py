@@ -22,7 +22,7 @@ from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
 from tests.postgres import running_server
 
-FULL = Scale(turns=400, repeats=150, starts=11)
+FULL = Scale(turns=250, repeats=100, starts=9)
 QUICK = Scale(turns=10, repeats=5, starts=1, long=2_000)
 
 
