@@ -31,7 +31,7 @@ from convstore.conversations import (
     Turns,
 )
 from convstore.errors import ConversationBusy
-from convstore.keys import check_owner
+from convstore.keys import check_owner, known_id
 from convstore.ledger.turns import Ending
 from convstore.records import UNCHANGED, Conversation, Given, Turn
 from convstore.replies import Reply, ReplyStream
@@ -322,6 +322,7 @@ class AsyncStore(AsyncConversations):
 
     @_as(Store.follow)
     async def follow(self, conversation_id: str) -> AsyncIterator[str]:
+        conversation_id = known_id(conversation_id)
         at: reading.Following | None = None
         while True:
             read = partial(self._runtime.read, reading.follow, self._owner, conversation_id, at)
@@ -374,6 +375,7 @@ class AsyncStore(AsyncConversations):
         return await self._threads.run(partial(self._runtime.end, live, ending))
 
     async def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
+        conversation_id = known_id(conversation_id)
         client = await self._threads.run(self._runtime.client)
         live = await self._begin(conversation_id, question, wait)
         if isinstance(live, Turn):

@@ -12,6 +12,7 @@ from convstore import liveness, reading
 from convstore.completions import to_append
 from convstore.errors import AmbiguousReference, ConversationNotFound
 from convstore.keys import (
+    check_before,
     check_id,
     check_idempotency_key,
     check_limit,
@@ -19,6 +20,7 @@ from convstore.keys import (
     check_name,
     check_owner,
     is_key,
+    known_id,
     random_id,
 )
 from convstore.ledger import conversations as ledger
@@ -187,7 +189,7 @@ class Conversations:
         return self._transactions.write_repeatable(
             ledger.change,
             self._owner,
-            conversation_id,
+            known_id(conversation_id),
             name=check_name(name) if isinstance(name, str) else name,
             title=title,
             metadata=check_metadata(metadata) if isinstance(metadata, Mapping) else metadata,
@@ -206,7 +208,7 @@ class Conversations:
         Raises:
             ConversationNotFound: there is none with this id.
         """
-        found = self._transactions.read(reading.path, self._owner, conversation_id, check_limit(limit))
+        found = self._transactions.read(reading.path, self._owner, known_id(conversation_id), check_limit(limit))
         return [record.message if exact else to_request(record.message) for record in found]
 
     def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
@@ -221,7 +223,9 @@ class Conversations:
             ConversationNotFound: there is none with this id.
             InvalidInput: it has no message `before`.
         """
-        return self._transactions.read(reading.path, self._owner, conversation_id, check_limit(limit), before)
+        return self._transactions.read(
+            reading.path, self._owner, known_id(conversation_id), check_limit(limit), check_before(before)
+        )
 
     def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
         """Return the turns of the conversation, oldest first, failed ones too; a page at a time, from the end.
@@ -234,7 +238,9 @@ class Conversations:
         Raises:
             ConversationNotFound: there is none with this id.
         """
-        return self._transactions.read(reading.latest_turns, self._owner, conversation_id, check_limit(limit), before)
+        return self._transactions.read(
+            reading.latest_turns, self._owner, known_id(conversation_id), check_limit(limit), check_before(before)
+        )
 
     def unanswered(self, conversation_id: str) -> Turns:
         """Return the turns that asked since the last answer and have none, oldest first (of many, the last 20).
@@ -242,7 +248,7 @@ class Conversations:
         Raises:
             ConversationNotFound: there is none with this id.
         """
-        return self._transactions.read(reading.unanswered, self._owner, conversation_id)
+        return self._transactions.read(reading.unanswered, self._owner, known_id(conversation_id))
 
     def input_of(self, turn: Turn) -> Records:
         """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
@@ -272,6 +278,7 @@ class Conversations:
             ConversationBusy: a turn is still running.
             IdempotencyMismatch: the key was used for something else.
         """
+        conversation_id = known_id(conversation_id)
         new, completion = to_append((message, *more))
         key = check_idempotency_key(idempotency_key)
         of_input = digest(b"", {"append": new}) if key is not None else None

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from convstore.errors import InvalidInput, InvalidParameter
+from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
 from convstore.messages import is_storable, to_plain
 
 # Without vowels there are no words; without 0, 1 and l no confusion. 12 of 28 characters are 57 bits.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxyz"
 _ID_LENGTH = 12
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_LARGEST = 2**63 - 1  # that a database's integers hold
 _LONGEST = 255  # bytes; three of these still fit the largest row of a PostgreSQL index (2,704)
 
 
@@ -35,6 +36,17 @@ def check_id(given: str) -> str:
     """
     if not isinstance(given, str) or not is_key(given):
         raise InvalidInput(f"an id is 1 to {_LONGEST} bytes of printable text, not {given!r:.80}")
+    return given
+
+
+def known_id(given: str) -> str:
+    """Return the id of a conversation that should exist.
+
+    Raises:
+        ConversationNotFound: it can be none's.
+    """
+    if not isinstance(given, str) or not is_key(given):
+        raise ConversationNotFound(f"no conversation {given!r:.80}; see `convstore list`")
     return given
 
 
@@ -93,4 +105,15 @@ def check_limit(given: int | None) -> int | None:
     """
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
         raise InvalidInput(f"a limit is a whole number of at least 0, not {given!r}")
+    return min(given, _LARGEST) if given is not None else None
+
+
+def check_before(given: int | None) -> int | None:
+    """Return the number that a page ends before; None is none.
+
+    Raises:
+        InvalidInput: it is no such number.
+    """
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LARGEST):
+        raise InvalidInput(f"`before` is the seq of the first record of another page, not {given!r}")
     return given

@@ -26,6 +26,7 @@ _guard = threading.Lock()
 _descriptor: int | None = None
 _name: str | None = None
 _held: set[str] = set()
+_has_abandoned = False
 
 
 def new_token() -> str:
@@ -40,11 +41,22 @@ def release(token: str) -> None:
     _held.discard(token)
 
 
+def abandon(token: str) -> None:
+    """Nobody works on the turn of this token any more, and the database may not know it: `is_alive` says so instead."""
+    global _has_abandoned  # noqa: PLW0603
+    _held.discard(token)
+    with _guard:
+        if _descriptor is not None:
+            with suppress(OSError):
+                os.write(_descriptor, f"{token}\n".encode())
+                _has_abandoned = True
+
+
 def is_alive(token: str) -> bool | None:
-    """Whether the process that made a lease token lives; None where that cannot be told from here."""
+    """Whether the process that made a lease token works on its turn; None where that cannot be told from here."""
     name = token.partition(".")[0]
     if name == _name:
-        return True
+        return token in _held
     folder = _folder()
     if folder is None or not name.isalnum():
         return None
@@ -55,13 +67,19 @@ def is_alive(token: str) -> bool | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return not _is_abandoned(token, descriptor)
     except OSError:
         return None
     else:
         return False
     finally:
         os.close(descriptor)
+
+
+def _is_abandoned(token: str, descriptor: int) -> bool:
+    with suppress(OSError):
+        return token.encode() in os.pread(descriptor, os.fstat(descriptor).st_size, 0).splitlines()
+    return False
 
 
 def _process_name() -> str:
@@ -90,9 +108,9 @@ def _remove_old(folder: Path) -> None:
 
 @atexit.register
 def _leave() -> None:
-    # With a turn still running, the file stays: it tells the next caller at once that nobody is behind the turn.
+    # With a turn still on record as running, the file stays: it tells the next caller at once that nobody is behind it.
     folder = _folder() if _name is not None else None
-    if folder is not None and _name is not None and not _held:
+    if folder is not None and _name is not None and not _held and not _has_abandoned:
         with suppress(OSError):
             (folder / _name).unlink()
 
@@ -112,11 +130,12 @@ def _folder() -> Path | None:
 
 def _after_fork() -> None:
     """A forked child is another process: its parent's lock must not outlive the parent through it."""
-    global _descriptor, _name, _guard  # noqa: PLW0603
+    global _descriptor, _name, _guard, _has_abandoned  # noqa: PLW0603
     _guard = threading.Lock()
     if _descriptor is not None:
         os.close(_descriptor)
     _descriptor = _name = None
+    _has_abandoned = False
     _held.clear()
 
 

@@ -11,6 +11,7 @@ from convstore import provider, turns
 from convstore.calls import call
 from convstore.completions import NotACompletion
 from convstore.errors import ConvstoreError
+from convstore.keys import known_id
 from convstore.ledger.turns import Ending
 from convstore.records import Turn
 from convstore.runtime import Live, Runtime
@@ -24,7 +25,7 @@ class Reply:
     ) -> None:
         self._runtime = runtime
         self._owner = owner
-        self._conversation_id = conversation_id
+        self._conversation_id = known_id(conversation_id)
         self._question = question
         self._wait = wait
         self._live: Live | None = None

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -96,10 +97,8 @@ class Runtime:
     # --- transactions ---
 
     def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a unit of database work in a transaction that only reads."""
-        self._prepare()
-        with self.database.read() as connection:
-            return unit(connection, *args, **kwargs)
+        """Run a unit of database work in a transaction that only reads; again, where the connection broke."""
+        return self._done(self.database.read, lambda connection: unit(connection, *args, **kwargs), repeatable=True)
 
     def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a unit of database work in a transaction, committed when it returns.
@@ -107,22 +106,29 @@ class Runtime:
         Where the connection broke, or others were in the way (a deadlock), it is done again; but not where the commit
         may have gone through: nothing is ever stored twice.
         """
-        return self._written(lambda connection: unit(connection, *args, **kwargs), repeatable=False, patience=_PATIENCE)
+        return self._done(self.database.write, lambda connection: unit(connection, *args, **kwargs), repeatable=False)
 
     def write_repeatable(
         self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """As `write`, for a unit that does no harm when it is done twice."""
-        return self._written(lambda connection: unit(connection, *args, **kwargs), repeatable=True, patience=_PATIENCE)
+        return self._done(self.database.write, lambda connection: unit(connection, *args, **kwargs), repeatable=True)
 
-    def _written(self, unit: Callable[[Connection], R], *, repeatable: bool, patience: float) -> R:
+    def _done(
+        self,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        unit: Callable[[Connection], R],
+        *,
+        repeatable: bool,
+        patience: float = _PATIENCE,
+    ) -> R:
         self._prepare()
         give_up = time.monotonic() + patience
         pause = _FIRST_POLL
         while True:
             returned = False
             try:
-                with self.database.write() as connection:
+                with transaction() as connection:
                     result = unit(connection)
                     returned = True
             except DatabaseUnavailable as error:
@@ -197,7 +203,8 @@ class Runtime:
         now = datetime.now(UTC)
         try:
             # `end` knows its own work when it comes a second time, and a reply is worth some patience.
-            return self._written(
+            return self._done(
+                self.database.write,
                 lambda connection: ledger_turns.end(connection, turn, ending, now, has_deltas=has_deltas),
                 repeatable=True,
                 patience=_END_PATIENCE,
@@ -222,6 +229,7 @@ class Runtime:
         """Stop the heartbeat and close the database's connections."""
         self._heartbeat.close()
         self.database.close()
+        self._ready = False  # a database in memory is gone with its connection
 
 
 def pauses(deadline: float) -> Iterator[float]:

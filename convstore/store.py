@@ -16,7 +16,7 @@ from convstore.calls import call
 from convstore.completions import read_completion
 from convstore.conversations import BorrowedConversations, Conversations
 from convstore.errors import InvalidInput
-from convstore.keys import check_owner
+from convstore.keys import check_owner, known_id
 from convstore.ledger import leases
 from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
@@ -228,7 +228,7 @@ class Store(Conversations):
         question = self._question(message, parameters, system=system, name=name, history=history, stream=stream)
         if conversation_id is None:
             return preview_new({}, question)
-        return self._runtime.read(preview, self._owner, conversation_id, question)
+        return self._runtime.read(preview, self._owner, known_id(conversation_id), question)
 
     def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
         """End the running turn of a conversation, whichever process runs it; what came of its reply is kept.
@@ -243,6 +243,7 @@ class Store(Conversations):
         Raises:
             ConversationNotFound: there is none with this id.
         """
+        conversation_id = known_id(conversation_id)
         holder = self._runtime.write(_request_stop, self._owner, conversation_id)
         if holder is None:
             return False
@@ -261,6 +262,7 @@ class Store(Conversations):
         Raises:
             ConversationNotFound: there is none with this id.
         """
+        conversation_id = known_id(conversation_id)
         at: reading.Following | None = None
         while True:
             at, text = self._runtime.read(reading.follow, self._owner, conversation_id, at)
@@ -271,7 +273,7 @@ class Store(Conversations):
             time.sleep(FOLLOW_SECONDS)
 
     def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
-        runtime = self._runtime
+        conversation_id, runtime = known_id(conversation_id), self._runtime
         client = runtime.client()
         live = runtime.when_free(
             self._owner, conversation_id, wait, partial(runtime.begin, self._owner, conversation_id, question)

@@ -232,11 +232,15 @@ def _parameters(settings: Mapping[str, Any], question: Question) -> dict[str, An
 def _look_back(
     connection: Connection, owner: str, conversation_id: str, head: int, question: Question
 ) -> tuple[Window, MessageRecord | None]:
-    path = messages.path(connection, owner, conversation_id, head, limit=None if question.history else 1)
-    window = whole(path if question.history else [], question.messages)
+    if question.history:
+        path = messages.path(connection, owner, conversation_id, head)
+        last = path[-1] if path else None
+    else:
+        path, last = [], messages.at(connection, owner, conversation_id, head)
+    window = whole(path, question.messages)
     if not window.messages:
         raise InvalidMessage("there is nothing to send")
-    return window, path[-1] if path else None
+    return window, last
 
 
 def _request(parameters: Mapping[str, Any], window: Window) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def open_database(url: str) -> Database:
     try:
         if parsed.get_backend_name() == "sqlite":
             return Database(_sqlite_engine(parsed), owned=True)
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args=_postgres_arguments(parsed))
+        engine = create_engine(parsed, connect_args=_postgres_arguments(parsed))
         return Database(engine, owned=True)
     except exc.NoSuchModuleError:
         raise InvalidInput(f"no such kind of database: {parsed.drivername}") from None

@@ -17,7 +17,7 @@ from convstore.records import MessageRecord, Turn
 
 # How far beyond the rows it wants a scan goes before a recursive query takes over: failed turns and siblings near the
 # head are stepped over for the price of a few rows.
-_SLACK = 64
+_SLACK = 16
 
 _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.seq,
@@ -125,6 +125,18 @@ def get(connection: Connection, owner: str, conversation_id: str, seq: int) -> M
     return _record(row, conversation_id) if row is not None else None
 
 
+def at(connection: Connection, owner: str, conversation_id: str, head: int) -> MessageRecord | None:
+    """Return the message at the head of a path; None where the path is empty (0).
+
+    Raises:
+        DamagedRow: it is missing.
+    """
+    record = get(connection, owner, conversation_id, head) if head else None
+    if head and record is None:
+        raise _missing(conversation_id, head)
+    return record
+
+
 def input_of(connection: Connection, owner: str, turn: Turn) -> list[MessageRecord]:
     """Return the messages that a turn asked with, in order."""
     if turn.first_input_seq is None or turn.last_input_seq is None:
@@ -175,11 +187,14 @@ def path(
         found.extend(rest)
         wanted = rest[-1].parent_seq if rest else wanted
         if wanted != 0 and (limit is None or len(found) < limit):
-            raise DamagedRow(
-                f"conversation {conversation_id}: message seq {wanted} is missing from its path; "
-                f"restore this row from a backup"
-            )
+            raise _missing(conversation_id, wanted)
     return [_record(row, conversation_id) for row in reversed(found)]
+
+
+def _missing(conversation_id: str, seq: int) -> DamagedRow:
+    return DamagedRow(
+        f"conversation {conversation_id}: message seq {seq} is missing from its path; restore this row from a backup"
+    )
 
 
 def _record(row: Row[Any], conversation_id: str) -> MessageRecord:

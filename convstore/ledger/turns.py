@@ -184,7 +184,7 @@ def end(
         del columns["status"], columns["error"]  # whoever took the conversation has written them
     if has_deltas:
         deltas.remove(connection, turn.owner, turn.conversation_id, turn.seq)
-    connection.execute(_CLOSE.values(columns), {**key, "key_seq": turn.seq})
+    connection.execute(_CLOSE, {**key, "key_seq": turn.seq, **columns})
     return _ended(turn, ending, first_reply if replies else None, now), held
 
 
@@ -293,12 +293,7 @@ def append(
         state = connection.execute(statement, where).one_or_none()
     if state is None:
         raise leases.locked(conversation_id)
-    head = messages.get(connection, owner, conversation_id, state.head_seq) if state.head_seq else None
-    if state.head_seq and head is None:
-        raise DamagedRow(
-            f"conversation {conversation_id}: its last message, seq {state.head_seq}, is missing; "
-            f"restore this row from a backup"
-        )
+    head = messages.at(connection, owner, conversation_id, state.head_seq)
     turn = state.next_turn if completion is not None or key is not None else None
     added = messages.add(
         connection, owner, conversation_id, new, first_seq=state.next_seq, after=head, turn=turn, now=now
