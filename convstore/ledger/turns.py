@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
+from sqlalchemy.exc import IntegrityError
 
 from convstore.completions import Completion, Usage
-from convstore.errors import ConversationNotFound, DamagedRow, IdempotencyMismatch
+from convstore.errors import ConversationNotFound, DamagedRow, DatabaseUnavailable, IdempotencyMismatch
 from convstore.ledger import deltas, leases, messages
 from convstore.ledger.database import EVERYTHING
 from convstore.ledger.models import conversations
@@ -119,8 +120,8 @@ class Ending:
 
 def insert_running(connection: Connection, turn: RunningTurn) -> None:
     """Put a turn on record as running."""
-    connection.execute(
-        _INSERT,
+    _insert(
+        connection,
         {
             "owner": turn.owner,
             "conversation_id": turn.conversation_id,
@@ -136,6 +137,17 @@ def insert_running(connection: Connection, turn: RunningTurn) -> None:
             "started_at": turn.started_at,
         },
     )
+
+
+def _insert(connection: Connection, values: dict[str, Any]) -> None:
+    try:
+        connection.execute(_INSERT, values)
+    except IntegrityError as error:
+        # Another caller spent the key after it was looked up here: when all is done again, its turn is found.
+        raise DatabaseUnavailable(
+            f"conversation {values['conversation_id']}: another caller just used the same idempotency key; try again",
+            transient=True,
+        ) from error
 
 
 def end(
@@ -301,8 +313,8 @@ def append(
     last = added[-1]
     if turn is not None:
         is_input = completion is None
-        connection.execute(
-            _INSERT,
+        _insert(
+            connection,
             {
                 "owner": owner,
                 "conversation_id": conversation_id,
