@@ -16,7 +16,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from convstore import liveness, provider, turns
-from convstore.errors import ConversationBusy, DatabaseError, DatabaseUnavailable, ReplyNotStored
+from convstore.errors import (
+    Conflict,
+    ConversationBusy,
+    ConversationNotFound,
+    DatabaseUnavailable,
+    InvalidInput,
+    ReplyNotStored,
+)
 from convstore.heartbeat import Heartbeat, Watched
 from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
@@ -181,8 +188,11 @@ class Runtime:
         lease = turns.Lease(liveness.new_token(), self._lease, liveness.is_alive)
         try:
             begun = self.write_repeatable(turns.begin, owner, conversation_id, question, lease)
-        except BaseException:
+        except (Conflict, ConversationNotFound, InvalidInput):
             liveness.release(lease.token)
+            raise
+        except BaseException:
+            liveness.abandon(lease.token)  # it may be on record: the commit's outcome may have been lost
             raise
         if isinstance(begun, Turn):
             liveness.release(lease.token)
@@ -195,7 +205,7 @@ class Runtime:
         """Record how a turn ended; return it, and whether it still held its conversation, for `turns.settle`.
 
         Raises:
-            ReplyNotStored: the database failed; the error carries what the model answered.
+            ReplyNotStored: the database failed, or no longer has the turn; the error carries what the model answered.
         """
         turn = live.begun.turn
         self._heartbeat.forget(live.watched)
@@ -203,22 +213,23 @@ class Runtime:
         now = datetime.now(UTC)
         try:
             # `end` knows its own work when it comes a second time, and a reply is worth some patience.
-            return self._done(
+            ended = self._done(
                 self.database.write,
                 lambda connection: ledger_turns.end(connection, turn, ending, now, has_deltas=has_deltas),
                 repeatable=True,
                 patience=_END_PATIENCE,
             )
-        except DatabaseError as error:
-            if ending.completion is None:
+        except BaseException as error:
+            liveness.abandon(turn.token)
+            if ending.completion is None or not isinstance(error, Exception):
                 raise
             raise ReplyNotStored(
                 f"conversation {turn.conversation_id}, turn {turn.seq}: the model answered and the reply could not be "
                 f"stored ({error})",
                 ending.completion,
             ) from error
-        finally:
-            liveness.release(turn.token)
+        liveness.release(turn.token)
+        return ended
 
     def _beat(self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool) -> tuple[bool, bool]:
         if delta is None and not renew:

@@ -174,11 +174,12 @@ def end(
     held = next_seq is not None
     if not held:
         ended = get(connection, turn.owner, turn.conversation_id, turn.seq)
-        if ended is not None and ended.status is ending.status and ended.error == ending.error:
+        if ended is None or ended.started_at != turn.started_at:
+            # Purged, perhaps made anew under the same id, or replaced by an older state of it.
+            raise ConversationNotFound(f"conversation {turn.conversation_id} no longer has this turn {turn.seq}")
+        if ended.status is ending.status and ended.error == ending.error:
             return ended, True  # by this very call, whose commit had gone through when the connection broke
         next_seq = connection.scalar(_NUMBERS_ONLY, {**key, "count": len(replies), "now": now})
-        if next_seq is None:
-            raise ConversationNotFound(f"conversation {turn.conversation_id} is gone; its turn {turn.seq} has ended")
     first_reply = int(next_seq) - len(replies)
     messages.add(
         connection,
