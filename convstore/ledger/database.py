@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
+from sqlalchemy import Connection, Engine, Pool, PoolProxiedConnection, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
@@ -226,21 +227,42 @@ def _sqlite_engine(url: URL) -> Engine:
     else:
         engine = create_engine(url, connect_args=arguments)
     private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
+    was_there = False
 
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
-        if path is not None and private:
+        if path is not None and was_there:
+            _identity(path)
+        elif path is not None and private:
             _create_private(path)
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
+    def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+        nonlocal was_there
         try:
             _prepare_sqlite(connection, path)
+            if path is not None:
+                entry.info["file"] = _identity(path)
+                was_there = True
         except BaseException:
             connection.close()
             raise
 
+    @event.listens_for(engine, "checkout")
+    def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        # In WAL mode SQLite goes on writing to a file that was removed or replaced, where nobody will find it.
+        if path is not None and entry.info["file"] != _identity(path):
+            raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
+
     return engine
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(f"database {path}: its file is gone ({error.strerror or error})") from error
+    return found.st_dev, found.st_ino
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
