@@ -229,6 +229,13 @@ def _sqlite_engine(url: URL) -> Engine:
     private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
     was_there = False
 
+    @event.listens_for(engine, "invalidate")
+    def roll_back(connection: sqlite3.Connection, *_: object) -> None:
+        # After Ctrl-C in mid-statement. Closed with an open cursor, the connection would keep its lock until that is
+        # collected: https://sqlite.org/c3ref/close.html
+        with suppress(sqlite3.Error):
+            connection.rollback()
+
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
         if path is not None and was_there:
