@@ -211,14 +211,24 @@ class Runtime:
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0
         now = datetime.now(UTC)
-        try:
+
+        def record() -> tuple[Turn, bool]:
             # `end` knows its own work when it comes a second time, and a reply is worth some patience.
-            ended = self._done(
+            return self._done(
                 self.database.write,
                 lambda connection: ledger_turns.end(connection, turn, ending, now, has_deltas=has_deltas),
                 repeatable=True,
                 patience=_END_PATIENCE,
             )
+
+        interruption: BaseException | None = None
+        try:
+            try:
+                ended = record()
+            except Exception:
+                raise
+            except BaseException as error:  # Ctrl-C, in the middle of it: what came is stored all the same
+                ended, interruption = record(), error
         except BaseException as error:
             liveness.abandon(turn.token)
             if ending.completion is None or not isinstance(error, Exception):
@@ -229,6 +239,8 @@ class Runtime:
                 ending.completion,
             ) from error
         liveness.release(turn.token)
+        if interruption is not None:
+            raise interruption
         return ended
 
     def _beat(self, turn: RunningTurn, number: int, delta: dict[str, Any] | None, renew: bool) -> tuple[bool, bool]:
