@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,8 @@ class Watched:
     """The delta that the last beat could not write."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when somebody asked for the turn to end."""
+    abandoned: Callable[[], object] | None = None
+    """Ends the turn: set when the reader of its reply is gone, and will never end it."""
     busy: threading.Lock = field(default_factory=threading.Lock)
     """Held while a beat is being written, so that the turn cannot end in between."""
 
@@ -84,13 +87,16 @@ class Heartbeat:
             pass
 
     def close(self) -> None:
-        """Forget every turn and wait for the thread's end."""
+        """End the turns that were abandoned, forget all others, and wait for the thread's end."""
         with self._changed:
+            abandoned = [watched for watched in self._watched if watched.abandoned is not None]
             self._watched.clear()
             thread, self._thread = self._thread, None
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        for watched in abandoned:
+            _end(watched)
 
     def _run(self) -> None:
         this = threading.current_thread()
@@ -111,6 +117,9 @@ class Heartbeat:
                     return
                 due = [watched for watched in self._watched if watched.beat_at <= now]
             for watched in due:
+                if watched.abandoned is not None:
+                    _end(watched)
+                    continue
                 with watched.busy:
                     self._beat_once(watched)
 
@@ -134,3 +143,9 @@ class Heartbeat:
             watched.renew_at = now + self._renew_every
         if stop or not held:
             watched.stop.set()
+
+
+def _end(watched: Watched) -> None:
+    if watched.abandoned is not None:
+        with suppress(ConvstoreError, SQLAlchemyError):  # the database is down: the next caller finds the turn
+            watched.abandoned()

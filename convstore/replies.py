@@ -35,6 +35,11 @@ class Reply:
         self._pieces: list[str] = []
         self._pending = ""
 
+    def __del__(self) -> None:
+        # Nobody has it any more, and nobody closed it. Not here: this may run in the middle of anything.
+        if self._live is not None and not self._over:
+            self._live.watched.abandoned = partial(self._runtime.end, self._live, self._live.answer.stopped())
+
     @property
     def turn(self) -> Turn:
         """The turn, once it is over.
