@@ -19,6 +19,7 @@ from convstore.keys import (
     check_metadata,
     check_name,
     check_owner,
+    check_title,
     is_key,
     known_id,
     random_id,
@@ -125,7 +126,7 @@ class Conversations:
         first.extend(to_message(message) for message in messages)
         content: dict[str, Any] = {
             "name": check_name(name),
-            "title": title,
+            "title": check_title(title),
             "settings": {key: value for key, value in check_sticky(parameters).items() if value is not None},
             "metadata": check_metadata(metadata or {}),
             "first": first,
@@ -190,9 +191,9 @@ class Conversations:
             ledger.change,
             self._owner,
             known_id(conversation_id),
-            name=check_name(name) if isinstance(name, str) else name,
-            title=title,
-            metadata=check_metadata(metadata) if isinstance(metadata, Mapping) else metadata,
+            name=name if name is UNCHANGED else check_name(name),
+            title=title if title is UNCHANGED else check_title(title),
+            metadata=metadata if metadata is None or metadata is UNCHANGED else check_metadata(metadata),
             parameters=check_sticky(parameters),
             now=datetime.now(UTC),
         )

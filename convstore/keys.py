@@ -74,6 +74,17 @@ def check_name(given: str | None) -> str | None:
     return given
 
 
+def check_title(given: str | None) -> str | None:
+    """Return a title; None is none.
+
+    Raises:
+        InvalidInput: it is not text.
+    """
+    if given is not None and not isinstance(given, str):
+        raise InvalidInput(f"a title is text, not {type(given).__name__}")
+    return given
+
+
 def check_idempotency_key(given: str | None) -> str | None:
     """Return an idempotency key; None is none.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, insert, literal, select
 
 from convstore.errors import DamagedRow
 from convstore.ledger.database import EVERYTHING
@@ -46,12 +46,12 @@ _INSERT = insert(table)
 
 def _climb() -> Any:
     """From a message up to the root, by its parents, `most` of them: for when they lie far apart."""
-    start = select(table.c.seq, table.c.parent_seq, literal(1).label("step")).where(
+    start = select(table.c.seq, table.c.parent_seq, literal(1, BigInteger).label("step")).where(
         *_KEY, table.c.seq == bindparam("head")
     )
     path = start.cte("path", recursive=True)
     up = select(table.c.seq, table.c.parent_seq, path.c.step + 1).where(
-        *_KEY, table.c.seq == path.c.parent_seq, path.c.step < bindparam("most")
+        *_KEY, table.c.seq == path.c.parent_seq, path.c.step < bindparam("most", type_=BigInteger)
     )
     path = path.union_all(up)
     return (

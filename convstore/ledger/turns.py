@@ -381,17 +381,17 @@ def _turn(row: Row[Any]) -> Turn:
             first_input_seq=row.first_input_seq,
             last_input_seq=row.last_input_seq,
             output_seq=row.output_seq,
-            request=json.loads(row.request),
-            window=json.loads(row.window) if row.window is not None else None,
+            request=_object(row.request),
+            window=_object(row.window) if row.window is not None else None,
             message=message,
             finish_reason=from_column(row.finish_reason),
             model=from_column(row.model),
             response_id=from_column(row.response_id),
             system_fingerprint=from_column(row.system_fingerprint),
-            usage=Usage(json.loads(row.usage)) if row.usage is not None else None,
+            usage=Usage(_object(row.usage)) if row.usage is not None else None,
             latency=_seconds(row.latency_ms),
             time_to_first_token=_seconds(row.first_token_ms),
-            error=json.loads(row.error) if row.error is not None else None,
+            error=_object(row.error) if row.error is not None else None,
             attempts=tuple(json.loads(row.attempts)) if row.attempts is not None else (),
             idempotency_key=from_column(row.idempotency_key),
             started_at=row.started_at,
@@ -402,6 +402,13 @@ def _turn(row: Row[Any]) -> Turn:
             f"conversation {row.conversation_id}: turn {row.seq} cannot be decoded ({error}); "
             f"restore this row from a backup"
         ) from error
+
+
+def _object(column: str) -> dict[str, Any]:
+    value = json.loads(column)
+    if not isinstance(value, dict):
+        raise TypeError("not a JSON object")
+    return value
 
 
 def _seconds(milliseconds: int | None) -> float | None:
