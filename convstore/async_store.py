@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from convstore import provider, reading
 from convstore.calls import acall
-from convstore.completions import NotACompletion, read_completion
+from convstore.completions import read_completion
 from convstore.conversations import (
     BorrowedConversations,
     ConversationList,
@@ -31,7 +31,7 @@ from convstore.conversations import (
     Turns,
 )
 from convstore.errors import ConversationBusy
-from convstore.keys import check_owner, known_id
+from convstore.keys import check_owner, check_wait, known_id
 from convstore.ledger.turns import Ending
 from convstore.records import UNCHANGED, Conversation, Given, Turn
 from convstore.replies import Reply, ReplyStream
@@ -346,7 +346,7 @@ class AsyncStore(AsyncConversations):
         return await self._threads.run(partial(method, self._sync, *args, **kwargs))
 
     async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + check_wait(wait)
         while True:
             try:
                 return await attempt()
@@ -456,13 +456,17 @@ class AsyncReplyStream(Reply):
             return
         try:
             self._chunks = await acall(client, self._live, self._runtime.retries)
-            if isinstance(self._chunks, (str, bytes)):
-                raise NotACompletion("the provider's answer is not a stream")
+            provider.check_stream(self._chunks)
+            whole = provider.is_whole(self._chunks)
+            ending = self._whole(await self._chunks.response.aread()) if whole else None
         except Exception as error:
             await self._finish(self._failure(error))
         except BaseException:
             await self.close()
             raise
+        else:
+            if ending is not None:
+                await self._finish(ending)
 
     async def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
         assert self._live is not None  # noqa: S101

@@ -119,6 +119,17 @@ def check_limit(given: int | None) -> int | None:
     return min(given, _LARGEST) if given is not None else None
 
 
+def check_wait(given: float) -> float:
+    """Return how many seconds to wait.
+
+    Raises:
+        InvalidInput: it is negative, or no number.
+    """
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
+        raise InvalidInput(f"wait is a number of seconds, at least 0, not {given!r}")
+    return given
+
+
 def check_before(given: int | None) -> int | None:
     """Return the number that a page ends before; None is none.
 

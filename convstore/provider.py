@@ -7,6 +7,7 @@ imported by the first call and not before: it costs half a second.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import random
 import time
@@ -40,12 +41,15 @@ def make_client(base_url: str | None = None) -> OpenAI:
         NotConfigured: neither a key nor a server is named.
     """
     base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    key = os.environ.get("OPENAI_API_KEY") or None
+    key = os.environ.get("OPENAI_API_KEY", "").strip() or None
     if key is None and base_url is None:
         raise NotConfigured(
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
             "Chat Completions, or name that server with --base-url (in Python: Store(client=…))"
         )
+    if key is not None and not (key.isascii() and key.isprintable()):
+        # The HTTP library would refuse it too, with a message that shows it.
+        raise NotConfigured("OPENAI_API_KEY has a character that no HTTP header can carry")
     import openai
 
     try:
@@ -60,6 +64,39 @@ def make_async_client(base_url: str | None = None) -> AsyncOpenAI:
 
     sync = make_client(base_url)
     return openai.AsyncOpenAI(api_key=sync.api_key, base_url=sync.base_url, max_retries=0)
+
+
+def is_whole(stream: Any) -> bool:
+    """Whether a server that was asked for a stream answered with JSON: a whole completion, or an error."""
+    return "json" in _content_type(stream)
+
+
+def read_whole(body: bytes) -> Any:
+    """Return the JSON that a server answered instead of a stream.
+
+    Raises:
+        NotACompletion: it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise NotACompletion("the provider's answer is not JSON") from None
+
+
+def check_stream(stream: Any) -> None:
+    """Check that an answer can be a stream of events.
+
+    Raises:
+        NotACompletion: it is a page for people, or a text.
+    """
+    kind = _content_type(stream)
+    if isinstance(stream, (str, bytes)) or "html" in kind:
+        raise NotACompletion(f"the provider's answer is not a stream of events ({kind or 'text'})")
+
+
+def _content_type(stream: Any) -> str:
+    headers = getattr(getattr(stream, "response", None), "headers", None)
+    return str(headers.get("content-type", "")).lower() if headers is not None else ""
 
 
 def without_retries(client: Any) -> Any:

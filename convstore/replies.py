@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from convstore import provider, turns
 from convstore.calls import call
-from convstore.completions import NotACompletion
+from convstore.completions import read_completion
 from convstore.errors import ConvstoreError
 from convstore.keys import known_id
 from convstore.ledger.turns import Ending
+from convstore.messages import text_of
 from convstore.records import Turn
 from convstore.runtime import Live, Runtime
 
@@ -75,6 +76,13 @@ class Reply:
         piece, self._pending = self._pending, ""
         self._pieces.append(piece)
         return piece
+
+    def _whole(self, body: bytes) -> Ending:
+        """The ending of a reply that came whole, though a stream was asked for: its text comes in one piece."""
+        assert self._live is not None  # noqa: S101
+        completion = read_completion(provider.read_whole(body))
+        self._pending = text_of(completion.messages[0])
+        return self._live.answer.whole(completion)
 
     @property
     def _is_stopped(self) -> bool:
@@ -159,13 +167,16 @@ class ReplyStream(Reply):
             return
         try:
             self._chunks = call(client, self._live, runtime.retries)
-            if isinstance(self._chunks, (str, bytes)):
-                raise NotACompletion("the provider's answer is not a stream")
+            provider.check_stream(self._chunks)
+            ending = self._whole(self._chunks.response.read()) if provider.is_whole(self._chunks) else None
         except Exception as error:
             self._finish(self._failure(error))
         except BaseException:
             self.close()
             raise
+        else:
+            if ending is not None:
+                self._finish(ending)
 
     def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
         assert self._live is not None  # noqa: S101

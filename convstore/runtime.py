@@ -25,6 +25,7 @@ from convstore.errors import (
     ReplyNotStored,
 )
 from convstore.heartbeat import Heartbeat, Watched
+from convstore.keys import check_wait
 from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
 from convstore.ledger.database import Database
@@ -161,7 +162,7 @@ class Runtime:
         Raises:
             ConversationBusy: it was still held after `wait` seconds.
         """
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + check_wait(wait)
         while True:
             try:
                 return attempt()
