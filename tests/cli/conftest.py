@@ -1,10 +1,13 @@
 """The command line, ready to be run against a new database and a scripted server."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from convstore.ledger.database import parse_url
+from convstore.ledger.schema import upgrade
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Rows
 
@@ -12,12 +15,24 @@ from tests.cli.program import Program, Rows
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
     """The command line with an environment that names neither a database, a model nor a server."""
+    for name in ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)  # the real program is to have Python's usual streams
+    monkeypatch.setenv("TERM", "xterm")
     return Program(monkeypatch, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with convstore's schema, made once: a copy is far cheaper than an upgrade."""
+    path = tmp_path_factory.mktemp("template") / "chat.db"
+    upgrade(str(path))
+    return path
+
+
 @pytest.fixture
-def program(bare: Program, sqlite_url: str, chat_server: ChatServer) -> Program:
-    """The command line with a SQLite file that does not exist yet, and a server that echoes."""
+def program(bare: Program, sqlite_url: str, sqlite_template: Path, chat_server: ChatServer) -> Program:
+    """The command line with an empty SQLite database, and a server that echoes."""
+    shutil.copy(sqlite_template, parse_url(sqlite_url).database or "")
     bare.set(CONVSTORE_DB=sqlite_url, OPENAI_BASE_URL=chat_server.url, CONVSTORE_MODEL="test-model")
     return bare
 

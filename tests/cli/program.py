@@ -48,6 +48,13 @@ class Ran:
             assert word in self.err, self
 
 
+class _Screen(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Program:
     """The command line with an environment of its own."""
 
@@ -63,9 +70,10 @@ class Program:
             else:
                 self._patch.setenv(name, value)
 
-    def __call__(self, *arguments: str, stdin: bytes | None = None) -> Ran:
+    def __call__(self, *arguments: str, stdin: bytes | None = None, terminal: bool = False) -> Ran:
         """Run in this process: the real streams' types, the real exit code, none of the start-up."""
-        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True, newline="") for _ in range(2))
+        kind = _Screen if terminal else io.TextIOWrapper
+        out, err = (kind(io.BytesIO(), "utf-8", write_through=True, newline="") for _ in range(2))
         self._input.write_bytes(stdin or b"")
         source = self._input if stdin is not None else Path(os.devnull)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -1,6 +1,7 @@
 """On a terminal: nothing drives it, replies come piece by piece, Ctrl-C keeps what came."""
 
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -49,20 +50,20 @@ def test_nothing_that_is_stored_or_typed_drives_the_terminal(
     program("new", WILD, "--id", "twin2", "-m", WILD, "-o", WILD, WILD, "--meta", f"{WILD}={WILD}")
     program("say", WILD)
     program("say", WILD)
-    with Terminal(*command) as terminal:
-        terminal.end()
-        assert terminal.screen
-        assert is_tame(terminal.screen.replace("\t", ""))
-        assert "Traceback" not in terminal.screen
+    ran = program(*command, terminal=True)
+    assert ran.out + ran.err
+    assert is_tame((ran.out + ran.err).replace("\t", ""))
+    if command in (["show"], ["list", "--json"]):  # a stream that says so, and a real one
+        assert shown(*command).endswith(ran.out)
 
 
 def test_a_providers_error_does_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
     program("new")
     chat_server.script(Failure(500, WILD), Reply("x", error_event={"message": WILD}, error_after=0))
     for _ in range(2):
-        screen = shown("say", "hi")
-        assert "owned" in screen
-        assert is_tame(screen)
+        ran = program("say", "hi", terminal=True)
+        assert "owned" in ran.err
+        assert is_tame(ran.out + ran.err)
 
 
 def test_through_a_pipe_the_bytes_are_exact(program: Program, chat_server: ChatServer) -> None:
@@ -83,21 +84,21 @@ def test_the_target_is_named_on_a_terminals_stderr_alone(program: Program) -> No
     with Terminal("say", "hi", out=subprocess.DEVNULL) as terminal:
         assert terminal.end() == 0
         assert f"({identity} Olympics)" in terminal.screen
-    assert shown("say", "hi").count(identity) == 1
-    assert identity not in shown("say", "hi", "-c", identity)  # who named it knows it
-    screen = shown("say", "--new", "other")
-    assert f"({program('list', '--json').json[0]['id']})" in screen
+    assert program("show", terminal=True).err.count(identity) == 1
+    assert program("say", "hi", "-c", identity, terminal=True).err == ""  # who named it knows it
+    ran = program("say", "--new", "other", terminal=True)
+    assert f"({program('list', '--json').json[0]['id']})" in ran.err
 
 
 def test_no_color_means_no_colour(program: Program) -> None:
     program("new", "Olympics", "--temperature", "1")
     program("say", "hi")
-    coloured = shown("show")
+    coloured = program("show", terminal=True).out
     assert all(colour in coloured for colour in COLOURS)
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         program.set(NO_COLOR=None, TERM="xterm")
         program.set(**{name: value})
-        plain = shown("show")
+        plain = program("show", terminal=True).out
         assert "\x1b" not in plain
         assert plain == OUR_COLOURS.sub("", coloured)
 
@@ -113,14 +114,16 @@ def test_a_message_can_be_typed(program: Program, chat_server: ChatServer) -> No
 
 
 def test_a_reply_is_printed_as_it_comes(program: Program, chat_server: ChatServer) -> None:
-    go, started = threading.Event(), threading.Event()
-    chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1, started=started))
+    go = threading.Event()
+    chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1))
     program("new")
     with subprocess.Popen(command("say", "hi"), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert os.read(process.stdout.fileno(), 100) == b"first"  # the server has not sent more
-        assert not go.is_set()
-        go.set()
+        try:
+            assert select.select([process.stdout], [], [], 30)[0]
+            assert os.read(process.stdout.fileno(), 100) == b"first"  # the server has not sent more
+        finally:
+            go.set()
         assert process.stdout.read() == b" second\n"
         assert process.wait(30) == 0
 
@@ -215,6 +218,13 @@ def test_a_reader_that_leaves_early_is_no_error(program: Program, what: str) -> 
     program("new", "y" * 200_000, "-m", "z" * 200_000)
     ran = through(f"convstore {what} | head -c 1")
     assert (len(ran.stdout), ran.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("what", ["list", "show", "--help", "new", "say hi --no-stream"])
+def test_a_reader_that_has_left_before_is_no_error(program: Program, what: str) -> None:
+    program("new", "short")
+    ran = through(f"convstore {what} | :")
+    assert (ran.stdout, ran.stderr) == ("", "")
 
 
 def test_a_reader_that_leaves_a_stream_early_stops_it(program: Program, chat_server: ChatServer, rows: Rows) -> None:

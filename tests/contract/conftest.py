@@ -23,8 +23,8 @@ from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all, engine_of
 
 KINDS = ("sqlite-file", "sqlite-memory", "postgresql", "sqlite-engine", "postgresql-engine")
-SHARED_KINDS = tuple(kind for kind in KINDS if kind != "sqlite-memory")
-"""The databases that more than one connection can see."""
+STORES_OWN = ("sqlite-file", "sqlite-memory", "postgresql")
+"""Without the caller's own engines: enough where only what is stored matters, not how transactions begin."""
 
 
 class Backend:
@@ -160,8 +160,18 @@ class Held:
 
 
 @pytest.fixture
-def hold(chat_server: ChatServer) -> Iterator[Callable[..., Held]]:
-    """Scripts a reply that is held: before its headers, or after `hold_after` pieces."""
+def elsewhere() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+    """Runs a call in another thread, and returns its future."""
+    with ThreadPoolExecutor(4) as threads:
+        yield threads.submit
+
+
+@pytest.fixture
+def hold(chat_server: ChatServer, elsewhere: object) -> Iterator[Callable[..., Held]]:
+    """Scripts a reply that is held: before its headers, or after `hold_after` pieces.
+
+    What a failed test still holds is let go before the threads `elsewhere` are waited for.
+    """
     made: list[Held] = []
 
     def script(content: str = "At last.", **options: Any) -> Held:
@@ -172,13 +182,6 @@ def hold(chat_server: ChatServer) -> Iterator[Callable[..., Held]]:
     yield script
     for held in made:
         held.let_go()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
-    """Runs a call in another thread, and returns its future."""
-    with ThreadPoolExecutor(4) as threads:
-        yield threads.submit
 
 
 HARD_TEXTS = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Engine, RowMapping, select
 
-from convstore import Store
+from convstore import Store, Usage
 from convstore.ledger.models import conversations, messages, turns
 from convstore.messages import StoredMessage, decode, digest
 
 Rows = dict[int, RowMapping]
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
 
 def engine_of(store: Store) -> Engine:
@@ -124,6 +126,9 @@ def _check_turn(conversation: RowMapping, stored: Rows, turn: RowMapping, *, run
         last = inputs[-1] if inputs else turn["base_seq"]
         assert stored[output]["parent_seq"] == last, f"{where}: its output does not follow its input"
         assert stored[output]["turn_seq"] == turn["seq"], f"{where}: its output names another turn"
+    usage = Usage(json.loads(turn["usage"] or "{}"))
+    for name in COUNTS:
+        assert turn[name] == getattr(usage, name), f"{where}: {name}"
     if status == "running":
         assert running, f"{where} is still running"
         assert turn["ended_at"] is None, where

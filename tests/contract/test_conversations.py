@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from convstore import (
     UNCHANGED,
@@ -20,7 +21,7 @@ from convstore import (
     InvalidParameter,
     Store,
 )
-from tests.contract.conftest import HARD_TEXTS
+from tests.contract.conftest import HARD_TEXTS, Backend
 
 
 def test_a_new_conversation_has_what_it_was_given(store: Store) -> None:
@@ -263,6 +264,20 @@ def test_pages_of_a_list_make_up_the_whole(store: Store) -> None:
             pages += page
             last = page[-1]
         assert pages == whole
+
+
+def test_conversations_of_one_moment_are_paged_without_loss(store: Store, backend: Backend) -> None:
+    made = {store.new().id for _ in range(7)}
+    with backend.connect() as connection, connection.begin():
+        connection.execute(text("UPDATE convstore_conversations SET updated_at = '2026-01-02 03:04:05.678901'"))
+    pages = []
+    last = None
+    while page := store.list(limit=2, before=last):
+        pages += page
+        last = page[-1]
+    assert pages == store.list(limit=None)
+    assert {found.id for found in pages} == made
+    assert len(pages) == 7
 
 
 def test_a_limit_of_a_list_is_kept(store: Store) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from convstore import DamagedRow, Store
 from convstore.testing import ChatServer
-from tests.contract.conftest import Backend
+from tests.contract.conftest import STORES_OWN, Backend
+
+pytestmark = pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
 
 MESSAGE = "UPDATE convstore_messages SET {} WHERE conversation_id = :id AND seq = :seq"
 MISSING = "DELETE FROM convstore_messages WHERE conversation_id = :id AND seq = :seq"

@@ -12,7 +12,10 @@ import pytest
 
 from convstore import ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Drop, Failure, Raw, Reply, Response
+from tests.contract.conftest import STORES_OWN
 from tests.contract.test_say import assistant, bodies, user
+
+pytestmark = pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
 
 NEVER_A_REPLY: dict[str, tuple[Response, dict[str, Any]]] = {
     "400": (Failure(400, "Bad thing."), {"type": "BadRequestError", "status": 400, "message": "Bad thing."}),

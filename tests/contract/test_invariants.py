@@ -47,6 +47,8 @@ DAMAGE = [
     TURNS.format("ended_at = NULL", 2),
     TURNS.format("error = NULL", 1),
     TURNS.format("base_seq = 9", 1),
+    TURNS.format("prompt_tokens = 99", 2),
+    TURNS.format("cached_tokens = 0", 2),
 ]
 
 
