@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -20,23 +19,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from sqlalchemy import Engine
 
 from convstore import provider, reading
+from convstore.async_conversations import AsyncBorrowedConversations, AsyncConversations, documented_as
 from convstore.calls import acall
 from convstore.completions import read_completion
-from convstore.conversations import (
-    BorrowedConversations,
-    ConversationList,
-    Conversations,
-    Messages,
-    Records,
-    Turns,
-)
 from convstore.errors import ConversationBusy
 from convstore.keys import check_owner, check_wait, known_id
 from convstore.ledger.turns import Ending
-from convstore.records import UNCHANGED, Conversation, Given, Turn
+from convstore.records import Turn
 from convstore.replies import Reply, ReplyStream
 from convstore.runtime import Live, Runtime, pauses
 from convstore.store import FOLLOW_SECONDS, LEASE_SECONDS, RETRIES, Store, open_given
+from convstore.threads import Threads
 from convstore.turns import Question, settle
 
 if TYPE_CHECKING:
@@ -44,136 +37,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
-
-_THREADS = 16
-"""Of database work at once: each holds a connection, and SQLite writes one at a time anyway."""
-
-
-def _as(documented: Any) -> Callable[[F], F]:
-    """Document a method as its sync twin is."""
-
-    def document(method: F) -> F:
-        method.__doc__ = documented.__doc__
-        return method
-
-    return document
-
-
-class AsyncConversations:
-    """An owner's conversations, as `AsyncStore` and `AsyncStore.using(connection)` show them."""
-
-    _owner: str
-
-    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        """Run a method of the sync twin."""
-        raise NotImplementedError
-
-    @property
-    def owner(self) -> str:
-        """Whose conversations these are."""
-        return self._owner
-
-    @_as(Conversations.for_owner)
-    def for_owner(self, owner: str) -> Self:
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
-        return view
-
-    @_as(Conversations.new)
-    async def new(
-        self,
-        title: str | None = None,
-        *,
-        system: str | None = None,
-        messages: Sequence[object] = (),
-        id: str | None = None,
-        name: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **parameters: Any,
-    ) -> Conversation:
-        return await self._run(
-            Conversations.new,
-            title,
-            system=system,
-            messages=messages,
-            id=id,
-            name=name,
-            metadata=metadata,
-            **parameters,
-        )
-
-    @_as(Conversations.get)
-    async def get(self, reference: str) -> Conversation:
-        return await self._run(Conversations.get, reference)
-
-    @_as(Conversations.list)
-    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
-        return await self._run(Conversations.list, limit=limit, before=before)
-
-    @_as(Conversations.set)
-    async def set(
-        self,
-        conversation_id: str,
-        *,
-        name: Given[str] = UNCHANGED,
-        title: Given[str] = UNCHANGED,
-        metadata: Given[Mapping[str, Any]] = UNCHANGED,
-        **parameters: Any,
-    ) -> Conversation:
-        return await self._run(
-            Conversations.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
-        )
-
-    @_as(Conversations.history)
-    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
-        return await self._run(Conversations.history, conversation_id, limit=limit, exact=exact)
-
-    @_as(Conversations.messages)
-    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
-        return await self._run(Conversations.messages, conversation_id, before=before, limit=limit)
-
-    @_as(Conversations.turns)
-    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
-        return await self._run(Conversations.turns, conversation_id, before=before, limit=limit)
-
-    @_as(Conversations.unanswered)
-    async def unanswered(self, conversation_id: str) -> Turns:
-        return await self._run(Conversations.unanswered, conversation_id)
-
-    @_as(Conversations.input_of)
-    async def input_of(self, turn: Turn) -> Records:
-        return await self._run(Conversations.input_of, turn)
-
-    @_as(Conversations.append)
-    async def append(
-        self,
-        conversation_id: str,
-        message: object,
-        *more: object,
-        idempotency_key: str | None = None,
-        wait: float = 30.0,
-    ) -> Records:
-        attempt = partial(
-            self._run, Conversations.append, conversation_id, message, *more, idempotency_key=idempotency_key, wait=0
-        )
-        return await self._when_free(conversation_id, wait, attempt)
-
-    async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
-        return await attempt()
-
-
-class AsyncBorrowedConversations(AsyncConversations):
-    """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
-
-    def __init__(self, connection: AsyncConnection, owner: str) -> None:
-        self._connection = connection
-        self._owner = owner
-
-    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        return await self._connection.run_sync(
-            lambda connection: method(BorrowedConversations(connection, self._owner), *args, **kwargs)
-        )
 
 
 class AsyncStore(AsyncConversations):
@@ -210,7 +73,7 @@ class AsyncStore(AsyncConversations):
             lease=timedelta(seconds=lease),
             retries=retries,
         )
-        self._threads = _Threads()
+        self._threads = Threads()
 
     @property
     def client(self) -> AsyncOpenAI:
@@ -222,11 +85,11 @@ class AsyncStore(AsyncConversations):
         client: AsyncOpenAI = self._runtime.client()
         return client
 
-    @_as(Store.using)
+    @documented_as(Store.using)
     def using(self, connection: AsyncConnection) -> AsyncBorrowedConversations:
         return AsyncBorrowedConversations(connection, self._owner)
 
-    @_as(Store.close)
+    @documented_as(Store.close)
     async def close(self) -> None:
         client = self._runtime.forget_client()
         if client is not None:
@@ -240,7 +103,7 @@ class AsyncStore(AsyncConversations):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    @_as(Store.say)
+    @documented_as(Store.say)
     async def say(
         self,
         conversation_id: str,
@@ -258,11 +121,11 @@ class AsyncStore(AsyncConversations):
         )
         return await self._answered(conversation_id, question, wait)
 
-    @_as(Store.retry)
+    @documented_as(Store.retry)
     async def retry(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> Turn:
         return await self._answered(conversation_id, self._sync._question(None, parameters, again=True), wait)
 
-    @_as(Store.stream)
+    @documented_as(Store.stream)
     def stream(
         self,
         conversation_id: str,
@@ -286,12 +149,12 @@ class AsyncStore(AsyncConversations):
         )
         return AsyncReplyStream(self, conversation_id, question, wait)
 
-    @_as(Store.retry_stream)
+    @documented_as(Store.retry_stream)
     def retry_stream(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> AsyncReplyStream:
         question = self._sync._question(None, parameters, again=True, stream=True)
         return AsyncReplyStream(self, conversation_id, question, wait)
 
-    @_as(Store.preview)
+    @documented_as(Store.preview)
     async def preview(
         self,
         conversation_id: str | None,
@@ -316,11 +179,11 @@ class AsyncStore(AsyncConversations):
             )
         )
 
-    @_as(Store.stop)
+    @documented_as(Store.stop)
     async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
         return await self._threads.run(partial(self._sync.stop, conversation_id, wait=wait))
 
-    @_as(Store.follow)
+    @documented_as(Store.follow)
     async def follow(self, conversation_id: str) -> AsyncIterator[str]:
         conversation_id = known_id(conversation_id)
         at: reading.Following | None = None
@@ -409,7 +272,7 @@ class AsyncReplyStream(Reply):
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
-    @_as(ReplyStream.__next__)
+    @documented_as(ReplyStream.__next__)
     async def __anext__(self) -> str:
         await self._start()
         if self._pending:
@@ -436,7 +299,7 @@ class AsyncReplyStream(Reply):
             await self._finish(self._live.answer.exhausted())
         raise StopAsyncIteration
 
-    @_as(ReplyStream.close)
+    @documented_as(ReplyStream.close)
     async def close(self) -> None:
         if self._live is not None and not self._over:
             await self._finish(self._live.answer.stopped(), stopped=True)
@@ -478,47 +341,3 @@ class AsyncReplyStream(Reply):
             if hang_up is not None:
                 await hang_up()
         settle(self._turn, held, stopped=stopped)
-
-
-class _Threads:
-    """A small pool of threads for database work."""
-
-    def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
-
-    async def run(self, work: Callable[[], R], *, undo: Callable[[R], object] | None = None) -> R:
-        """Run `work` in a thread and return what it returns.
-
-        If the task is cancelled meanwhile, the work is finished all the same, then undone if it can be; only then is
-        the task told.
-        """
-        if self._pool is None or self._pid != os.getpid():
-            self._pool, self._pid = ThreadPoolExecutor(_THREADS, "convstore"), os.getpid()
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if future.cancelled():
-                raise
-            await _finished(future)
-            if undo is not None and future.exception() is None:
-                await _finished(loop.run_in_executor(self._pool, undo, future.result()))
-            raise
-
-    def close(self) -> None:
-        if self._pool is not None and self._pid == os.getpid():
-            self._pool.shutdown(wait=True)
-        self._pool = None
-
-
-async def _finished(future: asyncio.Future[Any]) -> None:
-    """Wait for a thread's work, however often the task is cancelled."""
-    while not future.done():
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()  # seen: the cancellation is what the caller is told

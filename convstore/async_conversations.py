@@ -1,0 +1,151 @@
+"""Everything about conversations that needs no model, for asyncio: the sync methods, run elsewhere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from convstore.conversations import (
+    BorrowedConversations,
+    ConversationList,
+    Conversations,
+    Messages,
+    Records,
+    Turns,
+)
+from convstore.keys import check_owner
+from convstore.records import UNCHANGED, Conversation, Given, Turn
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def documented_as(twin: Any) -> Callable[[F], F]:
+    """Document a method as its sync twin is."""
+
+    def document(method: F) -> F:
+        method.__doc__ = twin.__doc__
+        return method
+
+    return document
+
+
+class AsyncConversations(ABC):
+    """An owner's conversations, as `AsyncStore` and `AsyncStore.using(connection)` show them."""
+
+    _owner: str
+
+    @abstractmethod
+    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """Run a method of the sync twin."""
+
+    @property
+    def owner(self) -> str:
+        """Whose conversations these are."""
+        return self._owner
+
+    @documented_as(Conversations.for_owner)
+    def for_owner(self, owner: str) -> Self:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
+        return view
+
+    @documented_as(Conversations.new)
+    async def new(
+        self,
+        title: str | None = None,
+        *,
+        system: str | None = None,
+        messages: Sequence[object] = (),
+        id: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Conversation:
+        return await self._run(
+            Conversations.new,
+            title,
+            system=system,
+            messages=messages,
+            id=id,
+            name=name,
+            metadata=metadata,
+            **parameters,
+        )
+
+    @documented_as(Conversations.get)
+    async def get(self, reference: str) -> Conversation:
+        return await self._run(Conversations.get, reference)
+
+    @documented_as(Conversations.list)
+    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+        return await self._run(Conversations.list, limit=limit, before=before)
+
+    @documented_as(Conversations.set)
+    async def set(
+        self,
+        conversation_id: str,
+        *,
+        name: Given[str] = UNCHANGED,
+        title: Given[str] = UNCHANGED,
+        metadata: Given[Mapping[str, Any]] = UNCHANGED,
+        **parameters: Any,
+    ) -> Conversation:
+        return await self._run(
+            Conversations.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
+        )
+
+    @documented_as(Conversations.history)
+    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
+        return await self._run(Conversations.history, conversation_id, limit=limit, exact=exact)
+
+    @documented_as(Conversations.messages)
+    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
+        return await self._run(Conversations.messages, conversation_id, before=before, limit=limit)
+
+    @documented_as(Conversations.turns)
+    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
+        return await self._run(Conversations.turns, conversation_id, before=before, limit=limit)
+
+    @documented_as(Conversations.unanswered)
+    async def unanswered(self, conversation_id: str) -> Turns:
+        return await self._run(Conversations.unanswered, conversation_id)
+
+    @documented_as(Conversations.input_of)
+    async def input_of(self, turn: Turn) -> Records:
+        return await self._run(Conversations.input_of, turn)
+
+    @documented_as(Conversations.append)
+    async def append(
+        self,
+        conversation_id: str,
+        message: object,
+        *more: object,
+        idempotency_key: str | None = None,
+        wait: float = 30.0,
+    ) -> Records:
+        attempt = partial(
+            self._run, Conversations.append, conversation_id, message, *more, idempotency_key=idempotency_key, wait=0
+        )
+        return await self._when_free(conversation_id, wait, attempt)
+
+    async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
+        return await attempt()
+
+
+class AsyncBorrowedConversations(AsyncConversations):
+    """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
+
+    def __init__(self, connection: AsyncConnection, owner: str) -> None:
+        self._connection = connection
+        self._owner = owner
+
+    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return await self._connection.run_sync(
+            lambda connection: method(BorrowedConversations(connection, self._owner), *args, **kwargs)
+        )
