@@ -1,5 +1,6 @@
 # The one door. A fresh clone needs Python 3.11 or newer, make and a network; everything else goes into .venv.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip -q --disable-pip-version-check
@@ -15,7 +16,7 @@ demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the re
 	@$(RUN) -m demo.run
 
 test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.dev-stamp ## ruff and mypy
 	$(RUN) -m ruff check

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from convstore import liveness, provider, turns
 from convstore.errors import (
@@ -139,6 +140,9 @@ class Runtime:
                 with transaction() as connection:
                     result = unit(connection)
                     returned = True
+            except IntegrityError as error:
+                # What a constraint means, its own unit knows and says; this one nobody expected.
+                raise DatabaseError(f"database {self.database.label}: a constraint refused it: {error.orig}") from error
             except DatabaseUnavailable as error:
                 if not error.transient or (returned and not repeatable) or time.monotonic() + pause > give_up:
                     raise
