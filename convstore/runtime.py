@@ -20,6 +20,7 @@ from convstore import liveness, provider, turns
 from convstore.errors import (
     Conflict,
     ConversationBusy,
+    DatabaseError,
     ConversationNotFound,
     DatabaseUnavailable,
     InvalidInput,
