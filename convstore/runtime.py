@@ -20,8 +20,8 @@ from convstore import liveness, provider, turns
 from convstore.errors import (
     Conflict,
     ConversationBusy,
-    DatabaseError,
     ConversationNotFound,
+    DatabaseError,
     DatabaseUnavailable,
     InvalidInput,
     ReplyNotStored,
