@@ -172,6 +172,7 @@ def end(
         values["position"] = (turn.last_input.position if turn.last_input is not None else 0) + 1
     next_seq = connection.scalar(_END_AND_MOVE_HEAD if moves else _END, values)
     held = next_seq is not None
+    keeps_output = False
     if not held:
         ended = get(connection, turn.owner, turn.conversation_id, turn.seq)
         if ended is None or ended.started_at != turn.started_at:
@@ -179,6 +180,9 @@ def end(
             raise ConversationNotFound(f"conversation {turn.conversation_id} no longer has this turn {turn.seq}")
         if ended.status is ending.status and ended.error == ending.error:
             return ended, True  # by this very call, whose commit had gone through when the connection broke
+        # What a stop from elsewhere kept may be on the path: it stays what this turn brought.
+        was_stopped = ended.error is not None and ended.error.get("type") == "Stopped"
+        keeps_output = ended.output_seq is not None and (was_stopped or not replies)
         next_seq = connection.scalar(_NUMBERS_ONLY, {**key, "count": len(replies), "now": now})
     first_reply = int(next_seq) - len(replies)
     messages.add(
@@ -195,6 +199,8 @@ def end(
     columns = _outcome(ending, first_reply if replies else None, now)
     if not held:
         del columns["status"], columns["error"]  # whoever took the conversation has written them
+    if keeps_output:
+        del columns["output_seq"], columns["finish_reason"]
     if has_deltas:
         deltas.remove(connection, turn.owner, turn.conversation_id, turn.seq)
     connection.execute(_CLOSE, {**key, "key_seq": turn.seq, **columns})
