@@ -15,7 +15,7 @@ from convstore.conversations import (
     Records,
     Turns,
 )
-from convstore.keys import check_owner
+from convstore.keys import OnBusy, check_owner, patience
 from convstore.records import UNCHANGED, Conversation, Given, Turn
 
 if TYPE_CHECKING:
@@ -127,12 +127,13 @@ class AsyncConversations(ABC):
         message: object,
         *more: object,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
     ) -> Records:
         attempt = partial(
             self._run, Conversations.append, conversation_id, message, *more, idempotency_key=idempotency_key, wait=0
         )
-        return await self._when_free(conversation_id, wait, attempt)
+        return await self._when_free(conversation_id, patience(on_busy, wait), attempt)
 
     async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
         return await attempt()

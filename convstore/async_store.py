@@ -23,7 +23,7 @@ from convstore.async_conversations import AsyncBorrowedConversations, AsyncConve
 from convstore.calls import acall
 from convstore.completions import read_completion
 from convstore.errors import ConversationBusy
-from convstore.keys import check_owner, check_wait, known_id
+from convstore.keys import OnBusy, check_owner, known_id, patience
 from convstore.ledger.turns import Ending
 from convstore.records import Turn
 from convstore.replies import Reply, ReplyStream
@@ -113,17 +113,22 @@ class AsyncStore(AsyncConversations):
         name: str | None = None,
         history: bool = True,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
     ) -> Turn:
         question = self._sync._question(
             message, parameters, system=system, name=name, history=history, idempotency_key=idempotency_key
         )
-        return await self._answered(conversation_id, question, wait)
+        return await self._answered(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.retry)
-    async def retry(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> Turn:
-        return await self._answered(conversation_id, self._sync._question(None, parameters, again=True), wait)
+    async def retry(
+        self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any
+    ) -> Turn:
+        return await self._answered(
+            conversation_id, self._sync._question(None, parameters, again=True), patience(on_busy, wait)
+        )
 
     @documented_as(Store.stream)
     def stream(
@@ -135,6 +140,7 @@ class AsyncStore(AsyncConversations):
         name: str | None = None,
         history: bool = True,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
     ) -> AsyncReplyStream:
@@ -147,12 +153,14 @@ class AsyncStore(AsyncConversations):
             idempotency_key=idempotency_key,
             stream=True,
         )
-        return AsyncReplyStream(self, conversation_id, question, wait)
+        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.retry_stream)
-    def retry_stream(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> AsyncReplyStream:
+    def retry_stream(
+        self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any
+    ) -> AsyncReplyStream:
         question = self._sync._question(None, parameters, again=True, stream=True)
-        return AsyncReplyStream(self, conversation_id, question, wait)
+        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.preview)
     async def preview(
@@ -209,7 +217,7 @@ class AsyncStore(AsyncConversations):
         return await self._threads.run(partial(method, self._sync, *args, **kwargs))
 
     async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:
-        deadline = time.monotonic() + check_wait(wait)
+        deadline = time.monotonic() + wait
         while True:
             try:
                 return await attempt()

@@ -12,6 +12,7 @@ from convstore import liveness, reading
 from convstore.completions import to_append
 from convstore.errors import AmbiguousReference, ConversationNotFound
 from convstore.keys import (
+    OnBusy,
     check_before,
     check_id,
     check_idempotency_key,
@@ -22,6 +23,7 @@ from convstore.keys import (
     check_title,
     is_key,
     known_id,
+    patience,
     random_id,
 )
 from convstore.ledger import conversations as ledger
@@ -261,6 +263,7 @@ class Conversations:
         message: object,
         *more: object,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
     ) -> Records:
         """Add messages at the end, without asking a model, and return them where they now stand.
@@ -271,7 +274,8 @@ class Conversations:
                 taken and whose facts (usage, model, finish reason …) are kept as a turn.
             more: further messages.
             idempotency_key: names this very addition: done again with the same key, it returns what the first stored.
-            wait: seconds to wait while a turn is running.
+            on_busy: while a turn is running, `"wait"`, or `"reject"` at once.
+            wait: seconds to wait at most.
 
         Raises:
             InvalidMessage: one of them is no message. Nothing is stored.
@@ -299,7 +303,7 @@ class Conversations:
                 digest=of_input,
             )
 
-        return self._transactions.when_free(self._owner, conversation_id, wait, attempt)
+        return self._transactions.when_free(self._owner, conversation_id, patience(on_busy, wait), attempt)
 
 
 class BorrowedConversations(Conversations):

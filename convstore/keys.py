@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
 from convstore.messages import is_storable, to_plain
@@ -117,6 +117,21 @@ def check_limit(given: int | None) -> int | None:
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
         raise InvalidInput(f"a limit is a whole number of at least 0, not {given!r}")
     return min(given, _LARGEST) if given is not None else None
+
+
+OnBusy: TypeAlias = Literal["wait", "reject"]
+"""What to do while another turn holds the conversation."""
+
+
+def patience(on_busy: OnBusy, wait: float) -> float:
+    """Return how many seconds to wait for a conversation that is busy.
+
+    Raises:
+        InvalidInput: `on_busy` is neither "wait" nor "reject", or `wait` is no number of seconds.
+    """
+    if on_busy not in ("wait", "reject"):
+        raise InvalidInput(f'on_busy is "wait" or "reject", not {on_busy!r:.80}')
+    return check_wait(wait) if on_busy == "wait" else 0.0
 
 
 def check_wait(given: float) -> float:

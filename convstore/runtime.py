@@ -27,7 +27,6 @@ from convstore.errors import (
     ReplyNotStored,
 )
 from convstore.heartbeat import Heartbeat, Watched
-from convstore.keys import check_wait
 from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
 from convstore.ledger.database import Database
@@ -167,7 +166,7 @@ class Runtime:
         Raises:
             ConversationBusy: it was still held after `wait` seconds.
         """
-        deadline = time.monotonic() + check_wait(wait)
+        deadline = time.monotonic() + wait
         while True:
             try:
                 return attempt()

@@ -16,7 +16,7 @@ from convstore.calls import call
 from convstore.completions import read_completion
 from convstore.conversations import BorrowedConversations, Conversations
 from convstore.errors import InvalidInput
-from convstore.keys import check_owner, known_id
+from convstore.keys import OnBusy, check_owner, known_id, patience
 from convstore.ledger import leases
 from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
@@ -129,6 +129,7 @@ class Store(Conversations):
         name: str | None = None,
         history: bool = True,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
     ) -> Turn:
@@ -144,7 +145,8 @@ class Store(Conversations):
             history: False sends this message alone.
             idempotency_key: names this very request. However often and from wherever it is made again, the model is
                 not asked again while the first try runs, or once it has succeeded: its reply is returned.
-            wait: seconds to wait while another turn of the conversation runs; 0 refuses at once.
+            on_busy: while another turn of the conversation runs, `"wait"`, or `"reject"` at once.
+            wait: seconds to wait at most.
             parameters: completion parameters for this call; they go before the sticky ones, and None takes one away.
 
         Raises:
@@ -160,9 +162,9 @@ class Store(Conversations):
         question = self._question(
             message, parameters, system=system, name=name, history=history, idempotency_key=idempotency_key
         )
-        return self._answered(conversation_id, question, wait)
+        return self._answered(conversation_id, question, patience(on_busy, wait))
 
-    def retry(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> Turn:
+    def retry(self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any) -> Turn:
         """Ask once more what the latest turn asked: after a failure, an interruption, or for another answer.
 
         The new reply becomes a sibling of the old one, which stays on record; if the conversation has gone on since,
@@ -170,13 +172,14 @@ class Store(Conversations):
 
         Args:
             conversation_id: its id.
-            wait: seconds to wait while another turn of the conversation runs.
+            on_busy: while another turn of the conversation runs, `"wait"`, or `"reject"` at once.
+            wait: seconds to wait at most.
             parameters: completion parameters to use instead of those of the latest turn.
 
         Raises:
             As `say`; InvalidInput also where there is no turn to try again.
         """
-        return self._answered(conversation_id, self._question(None, parameters, again=True), wait)
+        return self._answered(conversation_id, self._question(None, parameters, again=True), patience(on_busy, wait))
 
     def stream(
         self,
@@ -187,6 +190,7 @@ class Store(Conversations):
         name: str | None = None,
         history: bool = True,
         idempotency_key: str | None = None,
+        on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
     ) -> ReplyStream:
@@ -203,12 +207,14 @@ class Store(Conversations):
             idempotency_key=idempotency_key,
             stream=True,
         )
-        return ReplyStream(self._runtime, self._owner, conversation_id, question, wait)
+        return ReplyStream(self._runtime, self._owner, conversation_id, question, patience(on_busy, wait))
 
-    def retry_stream(self, conversation_id: str, *, wait: float = 30.0, **parameters: Any) -> ReplyStream:
+    def retry_stream(
+        self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any
+    ) -> ReplyStream:
         """As `retry`, and return the reply as it comes."""
         question = self._question(None, parameters, again=True, stream=True)
-        return ReplyStream(self._runtime, self._owner, conversation_id, question, wait)
+        return ReplyStream(self._runtime, self._owner, conversation_id, question, patience(on_busy, wait))
 
     def preview(
         self,

@@ -22,6 +22,7 @@ _NO_PARAMETERS = {
     "system": "there is --system",
     "title": "it is a conversation's, not a request's",
     "idempotency_key": "there is --key",
+    "on_busy": "there is --no-wait",
     "wait": "there is --wait",
 }
 
