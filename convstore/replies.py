@@ -24,14 +24,14 @@ class Reply:
     def __init__(
         self, runtime: Runtime, owner: str, conversation_id: str, question: turns.Question, wait: float
     ) -> None:
+        self._live: Live | None = None  # first: an id that cannot be one ends this, and `__del__` comes all the same
+        self._over = False
+        self._turn: Turn | None = None
         self._runtime = runtime
         self._owner = owner
         self._conversation_id = known_id(conversation_id)
         self._question = question
         self._wait = wait
-        self._live: Live | None = None
-        self._turn: Turn | None = None
-        self._over = False
         self._chunks: Any = None
         self._pieces: list[str] = []
         self._pending = ""
