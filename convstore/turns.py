@@ -181,6 +181,8 @@ def _again(
     if latest is None:
         raise InvalidInput(f"conversation {conversation_id} has no turn to try again")
     asked = messages.input_of(connection, owner, latest)
+    if not asked:
+        raise messages.missing(conversation_id, latest.first_input_seq or 0)
     unsaid = {key: value for key, value in latest.request.items() if key not in ("stream", "stream_options")}
     repeated = replace(
         question,

@@ -133,25 +133,39 @@ def at(connection: Connection, owner: str, conversation_id: str, head: int) -> M
     """
     record = get(connection, owner, conversation_id, head) if head else None
     if head and record is None:
-        raise _missing(conversation_id, head)
+        raise missing(conversation_id, head)
     return record
 
 
 def input_of(connection: Connection, owner: str, turn: Turn) -> list[MessageRecord]:
-    """Return the messages that a turn asked with, in order."""
+    """Return the messages that a turn asked with, in order; none where this owner has no such turn.
+
+    Raises:
+        DamagedRow: one of them is missing, or cannot be decoded.
+    """
     if turn.first_input_seq is None or turn.last_input_seq is None:
         return []
     key = {"owner": owner, "conversation_id": turn.conversation_id}
     rows = connection.execute(_BETWEEN, {**key, "first": turn.first_input_seq, "last": turn.last_input_seq})
-    return [_record(row, turn.conversation_id) for row in rows]
+    found = [_record(row, turn.conversation_id) for row in rows]
+    lost = set(range(turn.first_input_seq, turn.last_input_seq + 1)) - {record.seq for record in found}
+    if found and lost:
+        raise missing(turn.conversation_id, min(lost))
+    return found
 
 
 def of_turn(connection: Connection, owner: str, turn: Turn) -> list[MessageRecord]:
-    """Return the messages that a turn without a model put on record."""
+    """Return the messages that a turn without a model put on record.
+
+    Raises:
+        DamagedRow: one of them is missing, or cannot be decoded.
+    """
     if turn.output_seq is None:
         return input_of(connection, owner, turn)
     record = get(connection, owner, turn.conversation_id, turn.output_seq)
-    return [record] if record is not None else []
+    if record is None:
+        raise missing(turn.conversation_id, turn.output_seq)
+    return [record]
 
 
 def path(
@@ -187,25 +201,33 @@ def path(
         found.extend(rest)
         wanted = rest[-1].parent_seq if rest else wanted
         if wanted != 0 and (limit is None or len(found) < limit):
-            raise _missing(conversation_id, wanted)
+            raise missing(conversation_id, wanted)
     return [_record(row, conversation_id) for row in reversed(found)]
 
 
-def _missing(conversation_id: str, seq: int) -> DamagedRow:
-    return DamagedRow(
-        f"conversation {conversation_id}: message seq {seq} is missing from its path; restore this row from a backup"
-    )
+def missing(conversation_id: str, seq: int) -> DamagedRow:
+    """Return the error for a message that others name, and that is not there."""
+    return DamagedRow(f"conversation {conversation_id}: message seq {seq} is missing; restore this row from a backup")
 
 
-def _record(row: Row[Any], conversation_id: str) -> MessageRecord:
+def read(stored: StoredMessage, conversation_id: str, seq: int) -> Message:
+    """Return the exact message of a row.
+
+    Raises:
+        DamagedRow: it cannot be decoded.
+    """
     try:
-        message = decode(StoredMessage(row.role, row.name, row.content, row.extra))
+        return decode(stored)
     except (ValueError, RecursionError) as error:
         raise DamagedRow(
-            f"conversation {conversation_id}: message seq {row.seq} cannot be decoded "
+            f"conversation {conversation_id}: message seq {seq} cannot be decoded "
             f"({error if not isinstance(error, json.JSONDecodeError) else 'its extra fields are not JSON'}); "
             f"restore this row from a backup"
         ) from error
+
+
+def _record(row: Row[Any], conversation_id: str) -> MessageRecord:
+    message = read(StoredMessage(row.role, row.name, row.content, row.extra), conversation_id, row.seq)
     return MessageRecord(
         position=row.position,
         seq=row.seq,

@@ -18,7 +18,7 @@ from convstore.ledger.database import EVERYTHING
 from convstore.ledger.models import conversations
 from convstore.ledger.models import messages as message_table
 from convstore.ledger.models import turns as table
-from convstore.messages import Message, StoredMessage, decode, from_column, to_column, to_json
+from convstore.messages import Message, StoredMessage, from_column, to_column, to_json
 from convstore.records import MessageRecord, Turn, TurnStatus
 
 _KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
@@ -375,10 +375,8 @@ def latest(connection: Connection, owner: str, id: str, limit: int | None, befor
 
 
 def _turn(row: Row[Any]) -> Turn:
+    message = _output(row)
     try:
-        message = None
-        if row.output_role is not None:
-            message = decode(StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra))
         return Turn(
             conversation_id=row.conversation_id,
             seq=row.seq,
@@ -403,11 +401,20 @@ def _turn(row: Row[Any]) -> Turn:
             started_at=row.started_at,
             ended_at=row.ended_at,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedRow(
             f"conversation {row.conversation_id}: turn {row.seq} cannot be decoded ({error}); "
             f"restore this row from a backup"
         ) from error
+
+
+def _output(row: Row[Any]) -> Message | None:
+    if row.output_seq is None:
+        return None
+    if row.output_role is None:
+        raise messages.missing(row.conversation_id, row.output_seq)
+    stored = StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra)
+    return messages.read(stored, row.conversation_id, row.output_seq)
 
 
 def _object(column: str) -> dict[str, Any]:

@@ -70,9 +70,8 @@ def test_a_damaged_message_is_named_by_whatever_reads_it(
         assert "\n" not in str(caught.value)
         assert "backup" in str(caught.value)
     assert len(chat_server.requests) == asked
-    if damage != MISSING:
-        with pytest.raises(DamagedRow, match=f"{id}.*turn 1 "):
-            store.turns(id)
+    with pytest.raises(DamagedRow, match=f"{id}.* seq 3 "):
+        store.turns(id)
     assert len(store.turns(id, limit=1)) == 1
     assert [message["content"] for message in store.history(id, limit=2)] == ["two", "You said: two"]
     assert store.get(id).length == 5
@@ -89,6 +88,26 @@ def test_a_missing_last_message_is_no_empty_history(store: Store, backend: Backe
     ):
         with pytest.raises(DamagedRow, match=f"{id}.* seq 5"):
             read()
+
+
+def test_a_question_that_is_missing_is_not_asked_again(
+    store: Store, backend: Backend, chat_server: ChatServer, id: str
+) -> None:
+    (turn,) = store.turns(id, limit=1)
+    backend.damage(MISSING, id=id, seq=4)
+    with pytest.raises(DamagedRow, match=f"{id}.* seq 4 "):
+        store.retry(id)
+    assert store.input_of(turn) == []
+    assert len(chat_server.requests) == 2
+
+
+def test_half_a_question_is_none(store: Store, backend: Backend, chat_server: ChatServer, id: str) -> None:
+    turn = store.say(id, [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
+    backend.damage(MISSING, id=id, seq=6)
+    for read in (partial(store.input_of, turn), partial(store.retry, id)):
+        with pytest.raises(DamagedRow, match=f"{id}.* seq 6 "):
+            read()
+    assert len(chat_server.requests) == 3
 
 
 def test_a_missing_root_is_no_shorter_history(store: Store, backend: Backend, id: str) -> None:
