@@ -79,17 +79,22 @@ def ours(found: Contents) -> set[str]:
     return {name for name in found if name.startswith("convstore_")}
 
 
-def copy_of_migrations(folder: Path, **scripts: str) -> Path:
-    """A copy of the project's migrations with more of them: `_0002="…"` follows 0001."""
+def revision_after(revision: str) -> str:
+    return f"{int(revision) + 1:04}"
+
+
+def copy_of_migrations(folder: Path, *scripts: str) -> Path:
+    """A copy of the project's migrations, and after them those whose bodies are given."""
     copy = folder / "migrations"
     shutil.copytree(schema.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, body in scripts.items():
-        revision = name.removeprefix("_")
-        before = f"{int(revision) - 1:04}"
+    before = schema.HEAD
+    for body in scripts:
+        revision = revision_after(before)
         (copy / "versions" / f"{revision}_test.py").write_text(
             "import sqlalchemy as sa\nfrom alembic import op\n"
             f"revision = {revision!r}\ndown_revision = {before!r}\n\n{body}\n"
         )
+        before = revision
     return copy
 
 

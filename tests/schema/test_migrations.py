@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from convstore import Store
 from convstore.errors import DatabaseUnavailable
 from convstore.ledger import schema
-from tests.schema.support import contents, copy_of_migrations, fill, migrate, opened
+from tests.schema.support import contents, copy_of_migrations, fill, migrate, opened, revision_after
 
 REBUILD = """
 def upgrade():
@@ -29,7 +29,7 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
     with opened(sqlite_url) as database, database.read() as connection:
         indexes = set(connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql NOTNULL")))
 
-    migrate(sqlite_url, copy_of_migrations(tmp_path, _0002=REBUILD))
+    migrate(sqlite_url, copy_of_migrations(tmp_path, REBUILD))
 
     after = contents(sqlite_url)
     for table in ("convstore_conversations", "convstore_messages"):
@@ -37,7 +37,7 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
         assert columns == [*before[table][0], "colour"]
         assert [row[:-1] for row in rows] == before[table][1]
     assert after["convstore_turns"] == before["convstore_turns"]
-    assert after["convstore_version"][1] == [("0002",)]
+    assert after["convstore_version"][1] == [(revision_after(schema.HEAD),)]
     with opened(sqlite_url) as database:
         with database.read() as connection:
             assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
@@ -51,7 +51,7 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
         ):
             with pytest.raises(IntegrityError, match="FOREIGN KEY"), database.write() as connection:
                 connection.execute(text(statement))
-    with Store(sqlite_url) as store:  # this release knows 0001, which 0002 says that it still admits
+    with Store(sqlite_url) as store:  # the schema is newer than this release knows, and says that it still admits it
         assert len(store.list(limit=None)) == 50
         store.append(store.get("name-0").id, "More")
 
@@ -81,7 +81,7 @@ def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(database_
     fill(database_url)
     before = contents(database_url)
     with pytest.raises(RuntimeError, match="half-way"):
-        migrate(database_url, copy_of_migrations(tmp_path, _0002=HALF))
+        migrate(database_url, copy_of_migrations(tmp_path, HALF))
     assert contents(database_url) == before
     with Store(database_url) as store:
         store.new("Afterwards")
@@ -91,7 +91,7 @@ def test_of_two_migrations_the_first_goes_too_when_the_second_fails(database_url
     fill(database_url, conversations=2)
     before = contents(database_url)
     first = "def upgrade():\n    op.create_table('convstore_first', sa.Column('id', sa.Integer))"
-    migrations = copy_of_migrations(tmp_path, _0002=first, _0003="def upgrade():\n    raise RuntimeError('second')")
+    migrations = copy_of_migrations(tmp_path, first, "def upgrade():\n    raise RuntimeError('second')")
     with pytest.raises(RuntimeError, match="second"):
         migrate(database_url, migrations)
     assert contents(database_url) == before
@@ -103,5 +103,5 @@ def test_a_migration_that_would_orphan_rows_is_refused(database_url: str, tmp_pa
     orphan = "def upgrade():\n    op.execute(\"DELETE FROM convstore_conversations WHERE name = 'name-3'\")"
     refused = DatabaseUnavailable if database_url.startswith("sqlite") else IntegrityError
     with pytest.raises(refused, match=r"without a parent|foreign key"):
-        migrate(database_url, copy_of_migrations(tmp_path, _0002=orphan))
+        migrate(database_url, copy_of_migrations(tmp_path, orphan))
     assert contents(database_url) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
@@ -14,8 +15,9 @@ from convstore.errors import SchemaOutdated, SchemaTooNew
 from convstore.ledger import schema
 from convstore.ledger.database import Database
 from convstore.ledger.models import VERSION_TABLE, Base
-from tests.schema.support import CHECKOUT, contents, fill, first_uses, opened, ours, run, upgrades
+from tests.schema.support import CHECKOUT, contents, fill, first_uses, migrate, opened, ours, run, upgrades
 
+OLDER = [f"{number:04}" for number in range(1, int(schema.HEAD))]
 OURS = {*Base.metadata.tables, VERSION_TABLE}
 
 
@@ -205,6 +207,34 @@ def test_the_check_at_first_use_does_not_import_alembic(database_url: str, tmp_p
 
 
 # --- other releases ---
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_a_database_of_an_older_release_keeps_all_that_it_holds(database_url: str, revision: str) -> None:
+    fill(database_url)
+    migrate(database_url, to=revision, down=True)
+    before = contents(database_url)
+    assert before[VERSION_TABLE][1] == [(revision,)]
+    with Store(database_url) as store:
+        if not database_url.startswith("sqlite"):  # which upgrades itself
+            with pytest.raises(SchemaOutdated, match=f"schema {revision}.*convstore db upgrade"):
+                store.list()
+            assert contents(database_url) == before
+            schema.upgrade(database_url)
+        assert len(store.list(limit=None)) == 10
+        after = contents(database_url)
+        assert after.pop(VERSION_TABLE)[1] == [(schema.HEAD,)]
+        for table, (columns, rows) in before.items():
+            if table != VERSION_TABLE:
+                assert _only(after[table], columns) == rows, table
+        made = store.get("name-0").id
+        assert store.append(made, "More")[0].position == 8
+        assert [turn.attempts for turn in store.turns(made)] == [()]
+
+
+def _only(table: tuple[list[str], list[tuple[Any, ...]]], columns: list[str]) -> list[tuple[Any, ...]]:
+    places = [table[0].index(column) for column in columns]
+    return sorted((tuple(row[place] for place in places) for row in table[1]), key=repr)
 
 
 def _pretend(url: str, current: str, minimum: str) -> None:
