@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from convstore.ledger.schema import HEAD
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Rows
 
@@ -23,12 +24,12 @@ def test_a_postgresql_database_is_never_upgraded_by_itself(
 
     upgraded = bare("db", "upgrade")
     assert (upgraded.code, upgraded.err) == (0, "")
-    assert "none -> 0001" in upgraded.out
+    assert f"none -> {HEAD}" in upgraded.out
     assert "nothing to do" in bare("db", "upgrade").out
-    assert bare("db", "current").out == "0001\n"
+    assert bare("db", "current").out == f"{HEAD}\n"
     assert "ready" in bare("db", "check").out
     again = bare("db", "upgrade", "--json").json
-    assert (again["before"], again["current"], again["up_to_date"]) == ("0001", "0001", True)
+    assert (again["before"], again["current"], again["up_to_date"]) == (HEAD, HEAD, True)
     assert [bare(*command).code for command in EVERY] == [0] * len(EVERY)
 
 
@@ -38,7 +39,7 @@ def test_an_older_postgresql_schema_names_the_command(bare: Program, postgres_ur
     rows.close()
     bare.set(CONVSTORE_DB=postgres_url)
     for command in EVERY[3:]:
-        bare(*command).failed(7, "schema 0000", "0001", "convstore db upgrade")
+        bare(*command).failed(7, "schema 0000", HEAD, "convstore db upgrade")
 
 
 def test_looking_at_a_sqlite_file_does_not_make_it(bare: Program, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_looking_at_a_sqlite_file_does_not_make_it(bare: Program, tmp_path: Path
     assert bare("db", "current").out == "none\n"
     bare("db", "check").failed(7, "none.db", "convstore db upgrade")
     assert not (tmp_path / "none.db").exists()
-    assert "none -> 0001" in bare("db", "upgrade").out
+    assert f"none -> {HEAD}" in bare("db", "upgrade").out
     assert bare("db", "check").code == 0
 
 

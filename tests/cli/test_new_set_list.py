@@ -120,8 +120,20 @@ def test_a_system_file_that_is_not_utf8_is_refused(program: Program, tmp_path: P
 @pytest.mark.parametrize("option", ["--name", "--id"])
 def test_a_name_or_an_id_that_is_taken_is_a_conflict(on_each: Program, option: str) -> None:
     first = on_each("new", option, "games").out.strip()
-    on_each("new", option, "games").failed(5, "'games'")
+    on_each("new", "other", option, "games").failed(5, "'games'")
+    on_each("new", option, "games", "-o", "seed", "1").failed(5, "'games'")
     assert [found["id"] for found in on_each("list", "--json").json] == [first]
+    assert on_each("show", first, "--json").json["title"] is None
+
+
+def test_an_id_given_again_with_the_same_content_is_the_same_conversation(on_each: Program) -> None:
+    made = on_each("new", "Olympics", "--id", "games", "--system", "Be brief.", "-m", "gpt-x", "--meta", "a=1")
+    on_each("say", "hi", "-c", "games")
+    on_each("set", "games", "--title", "changed since")
+    again = on_each("new", "Olympics", "--id", "games", "--system", "Be brief.", "-m", "gpt-x", "--meta", "a=1")
+    assert (again.code, again.out, again.err) == (0, made.out, "")
+    [found] = on_each("list", "--json").json
+    assert (found["title"], found["messages"]) == ("changed since", 3)
 
 
 def test_set_changes_what_it_is_given_and_nothing_else(on_each: Program) -> None:

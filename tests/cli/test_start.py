@@ -45,7 +45,8 @@ NAMES = [" ".join(path) or "convstore" for path, _ in EVERY]
 
 def test_there_are_the_commands_that_there_should_be() -> None:
     assert set(NAMES) == {
-        *("convstore", "new", "say", "show", "list", "set", "db", "db upgrade", "db current", "db check"),
+        *("convstore", "new", "say", "show", "list", "set", "retry", "turns", "follow", "stop"),
+        *("db", "db upgrade", "db current", "db check"),
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from convstore import ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Drop, Failure, Raw, Reply, Response
-from tests.contract.conftest import STORES_OWN
+from tests.contract.conftest import STORES_OWN, Backend
 from tests.contract.test_say import assistant, bodies, user
 
 pytestmark = pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
@@ -63,6 +63,10 @@ def stream(store: Store, id: str, message: Any) -> Turn:
     return reply.turn
 
 
+NOT_GENERATED = (429, 503)
+"""What a provider answers before it has generated anything: the call is made again."""
+RETRIES = 2
+"""How often, unless a store is told otherwise."""
 SAY_OR_STREAM = pytest.mark.parametrize("ask", [say, stream])
 
 
@@ -78,7 +82,8 @@ def check_failure(store: Store, server: ChatServer, id: str, turn: Turn, facts: 
     assert "secret-key" not in json.dumps(turn.error)
     assert turn.ended_at is not None
     read = store.turns(id, limit=1)[0]
-    assert (read.status, read.error, read.base_seq) == (turn.status, turn.error, turn.base_seq)
+    for name in ("status", "error", "attempts", "base_seq"):
+        assert getattr(read, name) == getattr(turn, name), name
     assert [record.message["content"] for record in store.input_of(turn)] == ["question"]
     assert read in store.unanswered(id)
 
@@ -92,10 +97,12 @@ def test_a_failure_of_any_kind_is_recorded_and_its_message_never_replayed(
     kinds = NEVER_A_STREAM if ask is stream else NEVER_A_REPLY
     for kind, (response, facts) in kinds.items():
         before = len(chat_server.requests)
-        chat_server.script(response)
+        calls = 1 + RETRIES if facts.get("status") in NOT_GENERATED else 1
+        chat_server.script(*[response] * calls)
         with pytest.raises(TurnFailed) as caught:
             ask(store, id, "question")
-        assert len(chat_server.requests) == before + 1, kind
+        assert len(chat_server.requests) == before + calls, kind
+        assert len(caught.value.turn.attempts) == calls - 1, kind
         assert type(caught.value) is TurnFailed, kind
         line = str(caught.value)
         assert id in line, kind
@@ -117,7 +124,7 @@ def test_three_failures_and_a_success_replay_as_one_message(
 ) -> None:
     id = store.new(system="s").id
     ask(store, id, "before")
-    chat_server.script(Failure(500), Drop(), Failure(429))
+    chat_server.script(Failure(500), Drop(), Failure(401))
     for _ in range(3):
         with pytest.raises(TurnFailed):
             ask(store, id, "question")
@@ -140,6 +147,31 @@ def test_three_failures_and_a_success_replay_as_one_message(
         "completed",
     ]
     assert [record.position for record in store.messages(id)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@SAY_OR_STREAM
+def test_what_was_refused_before_anything_was_generated_is_asked_again_and_on_record(
+    backend: Backend, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
+) -> None:
+    store = backend.open(retries=1)
+    id = store.new().id
+    for refusal in (Failure(429, retry_after=0), Failure(503, retry_after=0)):
+        chat_server.script(refusal, Reply("at last"))
+        turn = ask(store, id, "question")
+        assert (turn.status, turn.text, turn.error) == (TurnStatus.COMPLETED, "at last", None)
+        (attempt,) = turn.attempts
+        assert (attempt["error"]["status"], attempt["waited"]) == (refusal.status, 0)
+        assert store.turns(id, limit=1)[0].attempts == turn.attempts
+        first, second = bodies(chat_server)[-2:]
+        assert first == second
+    assert len(chat_server.requests) == 4
+    assert [message["content"] for message in store.history(id)] == ["question", "at last"] * 2
+    impatient = backend.open(retries=0)
+    id = impatient.new().id
+    chat_server.script(Failure(429, retry_after=0))
+    with pytest.raises(TurnFailed, match="429"):
+        ask(impatient, id, "question")
+    assert impatient.turns(id)[0].attempts == ()
 
 
 PARTIAL: dict[str, Reply] = {

@@ -370,13 +370,16 @@ def test_five_megabytes_go_the_whole_way_and_back(store: Store, chat_server: Cha
 def test_a_server_that_is_not_there_fails_the_turn(backend: Backend) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    store = backend.open(base_url=f"http://127.0.0.1:{port}/v1")
+    store = backend.open(base_url=f"http://127.0.0.1:{port}/v1", retries=1)
     id = store.new().id
     with pytest.raises(TurnFailed) as caught:
         store.say(id, "hi")
     store.client.close()
     assert caught.value.turn.error is not None
     assert caught.value.turn.error["type"] == "APIConnectionError"
+    (attempt,) = caught.value.turn.attempts
+    assert attempt["error"]["type"] == "APIConnectionError"
+    assert attempt["waited"] > 0
     assert [turn.status for turn in store.unanswered(id)] == [TurnStatus.FAILED]
 
 
