@@ -69,6 +69,7 @@ class Runtime:
         self._lease = lease
         self._given_client = provider.without_retries(client) if client is not None else None
         self._made_client: Any = None
+        self._used_in: object = None
         self._make_client = make_client
         self._ready = False
         self._start()
@@ -83,8 +84,11 @@ class Runtime:
         self._made_client = None
         self._start()
 
-    def client(self) -> Any:
+    def client(self, loop: object = None) -> Any:
         """Return the client that calls the model; made from the environment at the first call, unless given.
+
+        Args:
+            loop: the event loop that is to use it: a client made here and used in another one is replaced.
 
         Raises:
             NotConfigured: there is neither a key nor a server.
@@ -92,15 +96,21 @@ class Runtime:
         if self._given_client is not None:
             return self._given_client
         with self._preparing:
-            if self._made_client is None:
+            if self._made_client is None or (loop is not None and self._used_in not in (None, loop)):
                 self._made_client = self._make_client()
+                self._used_in = None
+            self._used_in = loop or self._used_in
             return self._made_client
 
-    def forget_client(self) -> Any:
-        """Return the client that was made here, for closing, or None; the next call makes another."""
+    def forget_client(self, loop: object = None) -> Any:
+        """Return the client that was made here, for closing, or None; the next call makes another.
+
+        Args:
+            loop: the event loop in which it is to be closed: one used in another loop cannot be.
+        """
         with self._preparing:
             client, self._made_client = self._made_client, None
-        return client
+            return client if self._used_in in (None, loop) else None
 
     # --- transactions ---
 

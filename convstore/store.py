@@ -244,11 +244,11 @@ class Store(Conversations):
             ConversationNotFound: there is none with this id.
         """
         conversation_id = known_id(conversation_id)
-        holder = self._runtime.write(_request_stop, self._owner, conversation_id)
+        holder = self._runtime.write(request_stop, self._owner, conversation_id)
         if holder is None:
             return False
         for pause in pauses(time.monotonic() + wait):
-            if not self._runtime.read(_still_holds, self._owner, conversation_id, holder):
+            if not self._runtime.read(still_holds, self._owner, conversation_id, holder):
                 return True
             time.sleep(pause)
         self._runtime.write(leases.stop, self._owner, conversation_id, holder, datetime.now(UTC))
@@ -307,7 +307,8 @@ def default_model(given: str | None) -> str | None:
     return given or os.environ.get("CONVSTORE_MODEL") or None
 
 
-def _request_stop(connection: Connection, owner: str, conversation_id: str) -> leases.Holder | None:
+def request_stop(connection: Connection, owner: str, conversation_id: str) -> leases.Holder | None:
+    """Ask for the running turn's end, and return it; one whose process has died is ended at once."""
     now = datetime.now(UTC)
     holder = leases.holder(connection, owner, conversation_id, now)
     if holder is not None:
@@ -317,6 +318,7 @@ def _request_stop(connection: Connection, owner: str, conversation_id: str) -> l
     return holder
 
 
-def _still_holds(connection: Connection, owner: str, conversation_id: str, holder: leases.Holder) -> bool:
+def still_holds(connection: Connection, owner: str, conversation_id: str, holder: leases.Holder) -> bool:
+    """Whether the turn that was asked to end has not yet."""
     now = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
     return now is not None and now.token == holder.token
