@@ -457,7 +457,7 @@ class AsyncReplyStream(Reply):
 
     @_as(ReplyStream.close)
     async def close(self) -> None:
-        if self._live is not None and not self._over:
+        if self._live is not None and not self._over and self._live.is_ours:
             await self._finish(self._live.answer.stopped(), stopped=True)
         self._over = True
 

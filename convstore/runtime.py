@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -50,6 +50,12 @@ class Live:
     begun: turns.Begun
     answer: turns.Answer
     watched: Watched
+    process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process's to end; a forked child has only a copy of what its parent runs."""
+        return self.process == os.getpid()
 
 
 class Runtime:
