@@ -283,6 +283,7 @@ def pauses(deadline: float) -> Iterator[float]:
 def _beat(
     connection: Connection, turn: RunningTurn, number: int, delta: dict[str, Any] | None, span: timedelta | None
 ) -> tuple[bool, bool]:
+    stop = leases.is_stop_requested(connection, turn.owner, turn.conversation_id, turn.seq)
     held = True
     if span is not None:
         held = leases.renew(
@@ -290,7 +291,7 @@ def _beat(
         )
     if delta is not None and held:
         deltas.add(connection, turn.owner, turn.conversation_id, turn.seq, number, delta)
-    return held, leases.is_stop_requested(connection, turn.owner, turn.conversation_id, turn.seq)
+    return held, stop
 
 
 def _after_fork() -> None:
