@@ -231,7 +231,7 @@ def change(
     values: dict[str, Any] = {"updated_at": now, "settings": to_json(settings)}
     if not isinstance(name, Unchanged):
         values["name"] = name
-        # Asked first: the error of the constraint would end a transaction of PostgreSQL, and it may be the caller's own.
+        # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
         if connection.scalar(_NAMED, {"owner": owner, "name": name}) not in (None, id):
             raise _name_taken(str(name))
     if not isinstance(title, Unchanged):
