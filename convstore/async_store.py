@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,11 +24,12 @@ from convstore.calls import acall
 from convstore.completions import read_completion
 from convstore.errors import ConversationBusy
 from convstore.keys import OnBusy, check_owner, known_id, patience
+from convstore.ledger import leases
 from convstore.ledger.turns import Ending
 from convstore.records import Turn
 from convstore.replies import Reply, ReplyStream
 from convstore.runtime import Live, Runtime, pauses
-from convstore.store import FOLLOW_SECONDS, LEASE_SECONDS, RETRIES, Store, open_given
+from convstore.store import FOLLOW_SECONDS, LEASE_SECONDS, RETRIES, Store, open_given, request_stop, still_holds
 from convstore.threads import Threads
 from convstore.turns import Question, settle
 
@@ -91,7 +92,7 @@ class AsyncStore(AsyncConversations):
 
     @documented_as(Store.close)
     async def close(self) -> None:
-        client = self._runtime.forget_client()
+        client = self._runtime.forget_client(asyncio.get_running_loop())
         if client is not None:
             await client.close()
         await self._threads.run(self._runtime.close)
@@ -189,7 +190,19 @@ class AsyncStore(AsyncConversations):
 
     @documented_as(Store.stop)
     async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
-        return await self._threads.run(partial(self._sync.stop, conversation_id, wait=wait))
+        # Not the sync method in a thread: it waits for turns whose ends need the same threads.
+        conversation_id = known_id(conversation_id)
+        holder = await self._threads.run(partial(self._runtime.write, request_stop, self._owner, conversation_id))
+        if holder is None:
+            return False
+        still_held = partial(self._runtime.read, still_holds, self._owner, conversation_id, holder)
+        for pause in pauses(time.monotonic() + wait):
+            if not await self._threads.run(still_held):
+                return True
+            await asyncio.sleep(pause)
+        take = partial(self._runtime.write, leases.stop, self._owner, conversation_id, holder, datetime.now(UTC))
+        await self._threads.run(take)
+        return True
 
     @documented_as(Store.follow)
     async def follow(self, conversation_id: str) -> AsyncIterator[str]:
@@ -229,6 +242,11 @@ class AsyncStore(AsyncConversations):
                 if not await self._threads.run(partial(self._runtime.is_held, self._owner, conversation_id)):
                     break
 
+    async def _client_here(self) -> AsyncOpenAI:
+        """Return the client for this event loop: connections that were opened in another one are of no use in it."""
+        client: AsyncOpenAI = await self._threads.run(partial(self._runtime.client, asyncio.get_running_loop()))
+        return client
+
     async def _begin(self, conversation_id: str, question: Question, wait: float) -> Live | Turn:
         begin = partial(self._runtime.begin, self._owner, conversation_id, question)
 
@@ -247,7 +265,7 @@ class AsyncStore(AsyncConversations):
 
     async def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
         conversation_id = known_id(conversation_id)
-        client = await self._threads.run(self._runtime.client)
+        client = await self._client_here()
         live = await self._begin(conversation_id, question, wait)
         if isinstance(live, Turn):
             return live
@@ -272,6 +290,7 @@ class AsyncReplyStream(Reply):
     def __init__(self, store: AsyncStore, conversation_id: str, question: Question, wait: float) -> None:
         super().__init__(store._runtime, store._owner, conversation_id, question, wait)
         self._store = store
+        self._arriving: Any = None
 
     async def __aenter__(self) -> Self:
         await self._start()
@@ -289,7 +308,7 @@ class AsyncReplyStream(Reply):
             raise StopAsyncIteration
         try:
             if not self._is_stopped:
-                async for chunk in self._chunks:
+                async for chunk in self._arriving:
                     if piece := self._take(chunk):
                         return piece
                     if self._is_stopped:
@@ -309,7 +328,7 @@ class AsyncReplyStream(Reply):
 
     @documented_as(ReplyStream.close)
     async def close(self) -> None:
-        if self._live is not None and not self._over:
+        if self._live is not None and not self._over and self._live.is_ours:
             await self._finish(self._live.answer.stopped(), stopped=True)
         self._over = True
 
@@ -321,13 +340,14 @@ class AsyncReplyStream(Reply):
     async def _start(self) -> None:
         if self._live is not None or self._over:
             return
-        client = await self._store._threads.run(self._runtime.client)
+        client = await self._store._client_here()
         self._begun(await self._store._begin(self._conversation_id, self._question, self._wait))
         if self._live is None:
             return
         try:
             self._chunks = await acall(client, self._live, self._runtime.retries)
             provider.check_stream(self._chunks)
+            self._arriving = _Once(self._chunks)
             whole = provider.is_whole(self._chunks)
             ending = self._whole(await self._chunks.response.aread()) if whole else None
         except Exception as error:
@@ -349,3 +369,16 @@ class AsyncReplyStream(Reply):
             if hang_up is not None:
                 await hang_up()
         settle(self._turn, held, stopped=stopped)
+
+
+class _Once:
+    """One iterator over a stream: openai's makes another generator for every loop, and each is closed by a new task."""
+
+    def __init__(self, chunks: Any) -> None:
+        self._iterator = chunks if hasattr(chunks, "__anext__") else aiter(chunks)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._iterator)

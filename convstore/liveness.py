@@ -65,7 +65,8 @@ def is_alive(token: str) -> bool | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: others may be asking at the same time, and a child forked meanwhile has a copy of the descriptor.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return not _is_abandoned(token, descriptor)
     except OSError:

@@ -147,7 +147,7 @@ class ReplyStream(Reply):
 
     def close(self) -> None:
         """Stop the reply if it is not over: what came is kept. Closing twice does nothing."""
-        if self._live is not None and not self._over:
+        if self._live is not None and not self._over and self._live.is_ours:
             self._finish(self._live.answer.stopped(), stopped=True)
         self._over = True
 

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -51,6 +51,12 @@ class Live:
     begun: turns.Begun
     answer: turns.Answer
     watched: Watched
+    process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process's to end; a forked child has only a copy of what its parent runs."""
+        return self.process == os.getpid()
 
 
 class Runtime:
@@ -70,6 +76,7 @@ class Runtime:
         self._lease = lease
         self._given_client = provider.without_retries(client) if client is not None else None
         self._made_client: Any = None
+        self._used_in: object = None
         self._make_client = make_client
         self._ready = False
         self._start()
@@ -84,8 +91,11 @@ class Runtime:
         self._made_client = None
         self._start()
 
-    def client(self) -> Any:
+    def client(self, loop: object = None) -> Any:
         """Return the client that calls the model; made from the environment at the first call, unless given.
+
+        Args:
+            loop: the event loop that is to use it: a client made here and used in another one is replaced.
 
         Raises:
             NotConfigured: there is neither a key nor a server.
@@ -93,15 +103,21 @@ class Runtime:
         if self._given_client is not None:
             return self._given_client
         with self._preparing:
-            if self._made_client is None:
+            if self._made_client is None or (loop is not None and self._used_in not in (None, loop)):
                 self._made_client = self._make_client()
+                self._used_in = None
+            self._used_in = loop or self._used_in
             return self._made_client
 
-    def forget_client(self) -> Any:
-        """Return the client that was made here, for closing, or None; the next call makes another."""
+    def forget_client(self, loop: object = None) -> Any:
+        """Return the client that was made here, for closing, or None; the next call makes another.
+
+        Args:
+            loop: the event loop in which it is to be closed: one used in another loop cannot be.
+        """
         with self._preparing:
             client, self._made_client = self._made_client, None
-        return client
+            return client if self._used_in in (None, loop) else None
 
     # --- transactions ---
 
@@ -271,6 +287,7 @@ def pauses(deadline: float) -> Iterator[float]:
 def _beat(
     connection: Connection, turn: RunningTurn, number: int, delta: dict[str, Any] | None, span: timedelta | None
 ) -> tuple[bool, bool]:
+    stop = leases.is_stop_requested(connection, turn.owner, turn.conversation_id, turn.seq)
     held = True
     if span is not None:
         held = leases.renew(
@@ -278,7 +295,7 @@ def _beat(
         )
     if delta is not None and held:
         deltas.add(connection, turn.owner, turn.conversation_id, turn.seq, number, delta)
-    return held, leases.is_stop_requested(connection, turn.owner, turn.conversation_id, turn.seq)
+    return held, stop
 
 
 def _after_fork() -> None:

@@ -45,7 +45,8 @@ class Store(Conversations):
         url: a SQLAlchemy URL of SQLite or PostgreSQL, or the path of a SQLite file. None: `CONVSTORE_DB`, else a file
             in the user's data directory. A SQLite file is created, and its schema upgraded, at the first use.
         client: the caller's own `openai.OpenAI`; else one is made from the environment at the first call. Its own
-            retries are switched off: a retry that nobody sees could double a reply.
+            retries are switched off: a retry that nobody sees could double a reply. A client that was used before a
+            fork must not be used after it (its connections are the parent's): give each process its own.
         engine: the caller's own SQLAlchemy engine, instead of a URL. It is not closed with the store.
         owner: whose conversations these are; see `for_owner`.
         base_url: of a server that speaks Chat Completions, for the client that the store makes.
@@ -250,11 +251,11 @@ class Store(Conversations):
             ConversationNotFound: there is none with this id.
         """
         conversation_id = known_id(conversation_id)
-        holder = self._runtime.write(_request_stop, self._owner, conversation_id)
+        holder = self._runtime.write(request_stop, self._owner, conversation_id)
         if holder is None:
             return False
         for pause in pauses(time.monotonic() + wait):
-            if not self._runtime.read(_still_holds, self._owner, conversation_id, holder):
+            if not self._runtime.read(still_holds, self._owner, conversation_id, holder):
                 return True
             time.sleep(pause)
         self._runtime.write(leases.stop, self._owner, conversation_id, holder, datetime.now(UTC))
@@ -313,7 +314,8 @@ def default_model(given: str | None) -> str | None:
     return given or os.environ.get("CONVSTORE_MODEL") or None
 
 
-def _request_stop(connection: Connection, owner: str, conversation_id: str) -> leases.Holder | None:
+def request_stop(connection: Connection, owner: str, conversation_id: str) -> leases.Holder | None:
+    """Ask for the running turn's end, and return it; one whose process has died is ended at once."""
     now = datetime.now(UTC)
     holder = leases.holder(connection, owner, conversation_id, now)
     if holder is not None:
@@ -323,6 +325,7 @@ def _request_stop(connection: Connection, owner: str, conversation_id: str) -> l
     return holder
 
 
-def _still_holds(connection: Connection, owner: str, conversation_id: str, holder: leases.Holder) -> bool:
+def still_holds(connection: Connection, owner: str, conversation_id: str, holder: leases.Holder) -> bool:
+    """Whether the turn that was asked to end has not yet."""
     now = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
     return now is not None and now.token == holder.token

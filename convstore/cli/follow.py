@@ -20,10 +20,13 @@ def follow(ref: str | None, db: str | None, owner: str) -> None:
     last = ""
     with open_store(db, owner) as store:
         conversation = find_conversation(store, ref)
-        for piece in store.follow(conversation.id):
-            output.answer(piece, newline=False)
-            last = piece
+        try:
+            for piece in store.follow(conversation.id):
+                output.answer(piece, newline=False)
+                last = piece
+        except SystemExit:
+            output.end_line(last)
+            raise
+    output.end_line(last)
     if not last:
         output.note("convstore: no reply is being streamed")
-    elif not last.endswith("\n"):
-        output.answer("")

@@ -54,6 +54,12 @@ def answer(text: str, *, newline: bool = True) -> None:
     sys.stdout.flush()
 
 
+def end_line(text: str) -> None:
+    """End the line of text that was written in pieces, if it has not ended."""
+    if text and not text.endswith("\n"):
+        answer("")
+
+
 def note(text: str) -> None:
     """Write a note, a warning or an error to stderr."""
     sys.stderr.write(f"{one_line(text)}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from signal import SIGINT
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -73,13 +74,16 @@ def _stream(reply: ReplyStream) -> Turn:
             for piece in reply:
                 output.answer(piece, newline=False)
     except SystemExit:
-        _end_line(reply.text)
+        output.end_line(reply.text)
         _note_stop(reply.text)
         raise
     except ConvstoreError:
-        _end_line(reply.text)
+        output.end_line(reply.text)
         raise
-    _end_line(reply.text)
+    output.end_line(reply.text)
+    if reply.turn.status.value == "interrupted":  # by `convstore stop`, which is another way to press Ctrl-C
+        _note_stop(reply.text, "from elsewhere")
+        raise SystemExit(128 + SIGINT)
     if not reply.text and reply.turn.text:  # a refusal does not come as pieces of text
         output.answer(reply.turn.text)
     return reply.turn
@@ -93,13 +97,8 @@ def _whole(ask: Callable[[], Turn]) -> Turn:
         raise
 
 
-def _note_stop(text: str) -> None:
-    output.note("convstore: stopped" + ("; what came is kept" if text else " before anything came"))
-
-
-def _end_line(text: str) -> None:
-    if text and not text.endswith("\n"):
-        output.answer("")
+def _note_stop(text: str, whence: str = "") -> None:
+    output.note(f"convstore: stopped {whence}".rstrip() + ("; what came is kept" if text else " before anything came"))
 
 
 def _save(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:

@@ -231,6 +231,9 @@ def change(
     values: dict[str, Any] = {"updated_at": now, "settings": to_json(settings)}
     if not isinstance(name, Unchanged):
         values["name"] = name
+        # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
+        if connection.scalar(_NAMED, {"owner": owner, "name": name}) not in (None, id):
+            raise _name_taken(str(name))
     if not isinstance(title, Unchanged):
         values["title"] = to_column(title)
     if not isinstance(metadata, Unchanged):

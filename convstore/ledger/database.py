@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, Pool, PoolProxiedConnection, create_engine, event, exc
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Pool,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    exc,
+    func,
+    true,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -90,7 +101,7 @@ class Database:
         # A connection that could not be made has no state, or one of class 57P (the server stops, or is starting).
         # https://www.postgresql.org/docs/current/errcodes-appendix.html
         return isinstance(error, exc.OperationalError) and (
-            state is None or state in ("40001", "40P01") or state.startswith(("57P", "08"))
+            state is None or state in ("40001", "40P01", "55P03") or state.startswith(("57P", "08"))
         )
 
     def close(self) -> None:
@@ -318,6 +329,17 @@ def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
         elif not begun:
             connection.exec_driver_sql("BEGIN")
         yield
+
+
+def waits_briefly(dialect: str) -> tuple[ColumnElement[bool], ...]:
+    """Return a condition, always true: the transaction then waits for nobody's lock for longer than three seconds.
+
+    It goes into a statement that is made anyway, so that it costs no journey to the server; and never into one that
+    may run in a caller's own transaction, whose patience is the caller's. SQLite waits as long as its busy timeout.
+    """
+    if dialect == "sqlite":
+        return ()
+    return (func.set_config("lock_timeout", "3s", true()).is_not(None),)
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:

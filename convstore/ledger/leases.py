@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, nul
 
 from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
 from convstore.ledger import deltas, messages
+from convstore.ledger.database import waits_briefly
 from convstore.ledger.models import UtcDateTime, turns
 from convstore.ledger.models import conversations as table
 from convstore.messages import is_replayable, to_json
@@ -68,7 +69,9 @@ def _state_statement(dialect: str) -> Any:
 @cache
 def _renew_statement(dialect: str) -> Any:
     return (
-        update(table).where(*_KEY, table.c.lease_token == bindparam("token")).values(lease_expires_at=_expiry(dialect))
+        update(table)
+        .where(*_KEY, table.c.lease_token == bindparam("token"), *waits_briefly(dialect))
+        .values(lease_expires_at=_expiry(dialect))
     )
 
 
@@ -99,12 +102,17 @@ _INTERRUPT = (
     .values(status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"), output_seq=bindparam("output"))
 )
 _REQUEST_STOP = update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
-_STOP_REQUESTED = select(turns.c.stop_requested_at).where(*_OF_TURN)
 _ABANDONED = {
     "type": "Abandoned",
     "message": "the process that ran this turn ended, or lost its database, before the turn was over",
 }
 _STOPPED = {"type": "Stopped", "message": "stopped from elsewhere"}
+
+
+@cache
+def _stop_requested_statement(dialect: str) -> Any:
+    return select(turns.c.stop_requested_at).where(*_OF_TURN, *waits_briefly(dialect))
+
 
 Alive: TypeAlias = Callable[[str], bool | None]
 """Tells of a lease token whether the process that made it lives; None where that cannot be told from here."""
@@ -271,7 +279,8 @@ def request_stop(connection: Connection, owner: str, id: str, turn: int, now: da
 
 def is_stop_requested(connection: Connection, owner: str, id: str, turn: int) -> bool:
     """Whether somebody asked for the turn to end."""
-    return connection.scalar(_STOP_REQUESTED, {"key_owner": owner, "key_id": id, "turn": turn}) is not None
+    asked = _stop_requested_statement(connection.dialect.name)
+    return connection.scalar(asked, {"key_owner": owner, "key_id": id, "turn": turn}) is not None
 
 
 def renew(connection: Connection, owner: str, id: str, *, token: str, span: timedelta, now: datetime) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, null, select, update
@@ -14,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from convstore.completions import Completion, Usage
 from convstore.errors import ConversationNotFound, DamagedRow, DatabaseUnavailable, IdempotencyMismatch
 from convstore.ledger import deltas, leases, messages
-from convstore.ledger.database import EVERYTHING
+from convstore.ledger.database import EVERYTHING, waits_briefly
 from convstore.ledger.models import conversations
 from convstore.ledger.models import messages as message_table
 from convstore.ledger.models import turns as table
@@ -25,14 +26,6 @@ _KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == b
 _FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
 _HELD = (*_KEY, conversations.c.lease_token == bindparam("token"))
 _NUMBERS = {"next_seq": conversations.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
-_END = update(conversations).where(*_HELD).values(**_NUMBERS, **_FREED).returning(conversations.c.next_seq)
-_END_AND_MOVE_HEAD = (
-    update(conversations)
-    .where(*_HELD)
-    .values(**_NUMBERS, **_FREED, head_seq=conversations.c.next_seq, length=bindparam("position"))
-    .returning(conversations.c.next_seq)
-)
-_NUMBERS_ONLY = update(conversations).where(*_KEY).values(**_NUMBERS).returning(conversations.c.next_seq)
 _INSERT = insert(table)
 _CLOSE = update(table).where(
     table.c.owner == bindparam("key_owner"),
@@ -54,6 +47,29 @@ _MOVE_HEAD = (
         updated_at=bindparam("now"),
     )
 )
+
+
+@cache
+def _end_statement(dialect: str, *, moves_head: bool) -> Any:
+    moved = {"head_seq": conversations.c.next_seq, "length": bindparam("position")} if moves_head else {}
+    return (
+        update(conversations)
+        .where(*_HELD, *waits_briefly(dialect))
+        .values(**_NUMBERS, **_FREED, **moved)
+        .returning(conversations.c.next_seq)
+    )
+
+
+@cache
+def _late_statement(dialect: str) -> Any:
+    return (
+        update(conversations)
+        .where(*_KEY, *waits_briefly(dialect))
+        .values(**_NUMBERS)
+        .returning(conversations.c.next_seq)
+    )
+
+
 _OUTPUT = (message_table.c.role, message_table.c.name, message_table.c.content, message_table.c.extra)
 _READ = (
     select(table, *(column.label(f"output_{column.name}") for column in _OUTPUT))
@@ -170,7 +186,7 @@ def end(
     values = {**key, "token": turn.token, "count": len(replies), "now": now}
     if moves:
         values["position"] = (turn.last_input.position if turn.last_input is not None else 0) + 1
-    next_seq = connection.scalar(_END_AND_MOVE_HEAD if moves else _END, values)
+    next_seq = connection.scalar(_end_statement(connection.dialect.name, moves_head=moves), values)
     held = next_seq is not None
     keeps_output = False
     if not held:
@@ -183,7 +199,8 @@ def end(
         # What a stop from elsewhere kept may be on the path: it stays what this turn brought.
         was_stopped = ended.error is not None and ended.error.get("type") == "Stopped"
         keeps_output = ended.output_seq is not None and (was_stopped or not replies)
-        next_seq = connection.scalar(_NUMBERS_ONLY, {**key, "count": len(replies), "now": now})
+        late = _late_statement(connection.dialect.name)
+        next_seq = connection.scalar(late, {**key, "count": len(replies), "now": now})
     first_reply = int(next_seq) - len(replies)
     messages.add(
         connection,

@@ -47,7 +47,8 @@ class Channel:
         return json.loads(line)
 
     def close(self) -> None:
-        self._lines.close()
+        with suppress(OSError):
+            self._lines.close()
         self._end.close()
 
 
@@ -89,15 +90,14 @@ class Child:
     def wait(self) -> int:
         """Wait for its end, and return its exit status (of a signal: negative)."""
         if self._status is None:
-            self._status = self._zygote._wait(self.pid)
+            self._status = int(self._zygote._ask({"wait": self.pid}))
             self._channel.close()
         return self._status
 
     def discard(self) -> None:
-        if self._status is None:
-            with suppress(ProcessLookupError):
-                self.signal(signal.SIGKILL)
-            self.wait()
+        """End it, and what it has forked."""
+        self._zygote._ask({"bury": self.pid})
+        self._channel.close()
 
 
 class Zygote:
@@ -138,10 +138,10 @@ class Zygote:
             child.discard()
         self._children.clear()
 
-    def _wait(self, pid: int) -> int:
+    def _ask(self, request: dict[str, int]) -> Any:
         with self._using:
-            self._control.sendall(json.dumps({"wait": pid}).encode() + b"\n")
-            return int(json.loads(self._lines.readline()))
+            self._control.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(self._lines.readline())
 
 
 @contextmanager
@@ -189,22 +189,33 @@ def _serve(control: socket.socket) -> None:
         if not data:
             break
         request = json.loads(data)
-        if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            children.discard(request["wait"])
-            answer = os.waitstatus_to_exitcode(status)
+        answer = 0
+        if "wait" in request:  # and leave it unburied: its number, which is its group's, stays taken
+            ended = os.waitid(os.P_PID, request["wait"], os.WEXITED | os.WNOWAIT)
+            assert ended is not None
+            answer = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        elif "bury" in request:
+            _bury(request["bury"])
+            children.discard(request["bury"])
         else:
             importlib.import_module(request["target"][0])
             answer = os.fork()
             if answer == 0:
+                os.setpgid(0, 0)
                 control.close()
                 _run(ends[0], **request)
             children.add(answer)
             os.close(ends[0])
         control.sendall(json.dumps(answer).encode() + b"\n")
     for pid in children:
+        _bury(pid)
+
+
+def _bury(pid: int) -> None:
+    for kill in (os.kill, os.killpg):  # it may not be a group yet
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str) -> None:

@@ -1,0 +1,373 @@
+"""A task is cancelled at every point where it waits. Whatever the moment: the turn is whole, stopped, or never begun,
+its conversation is free, and nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import pytest
+from sqlalchemy import event
+
+from convstore import AsyncStore, Store, TurnStatus
+from convstore.testing import ChatServer, Reply
+from tests.contract.invariants import check_all
+from tests.faults.driven import async_client, client
+
+T = TypeVar("T")
+When = Literal["waiting", "woken", "again and again"]
+
+
+class Cancelled:
+    """Awaits a coroutine, and cancels the task at its `at`th suspension.
+
+    "waiting": as soon as the task waits. "woken": what it waits for has come, but the task has not been told yet; what
+    it brings must not be lost with it. "again and again": as soon as it waits, from then on at every further wait too.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], at: int, when: When) -> None:
+        self._work = work
+        self._at = at
+        self._when = when
+        self.suspensions = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        error: BaseException | None = None
+        while True:
+            try:
+                waited_for = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as end:
+                return end.value
+            error = None
+            self.suspensions += 1
+            if self.suspensions == self._at or (self.suspensions > self._at and self._when == "again and again"):
+                if self._when != "woken":
+                    task.cancel()
+                elif waited_for is None:
+                    asyncio.get_running_loop().call_soon(task.cancel)
+                else:
+                    # Before the task's own callback, which is added when this has been yielded.
+                    waited_for.add_done_callback(lambda _: task.cancel())
+            try:
+                yield waited_for
+            except BaseException as thrown:
+                error = thrown
+
+
+async def nothing_is_left(store: AsyncStore) -> None:
+    """No task, no connection, no turn that is looked after."""
+    here = {asyncio.current_task()}
+    for _ in range(100):  # what the openai client leaves to the loop to close
+        if asyncio.all_tasks() == here:
+            break
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == here
+    assert store._runtime.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert store._runtime._heartbeat._watched == []
+
+
+@asynccontextmanager
+async def opened(url: str, server: ChatServer) -> AsyncIterator[AsyncStore]:
+    async with async_client(server) as caller, AsyncStore(url, client=caller, model="test-model") as store:
+        yield store
+    check = Store(url)
+    try:
+        check_all(check._runtime.database.engine)
+    finally:
+        check.close()
+
+
+async def say(store: AsyncStore, id: str, message: str) -> str:
+    return (await store.say(id, message)).text
+
+
+async def stream(store: AsyncStore, id: str, message: str) -> str:
+    async with store.stream(id, message) as reply:
+        return "".join([piece async for piece in reply])
+
+
+async def say_with_key(store: AsyncStore, id: str, message: str) -> str:
+    return (await store.say(id, message, idempotency_key=message)).text
+
+
+WAYS = pytest.mark.parametrize("way", [say, stream, say_with_key], ids=["say", "stream", "key"])
+MOMENTS = pytest.mark.parametrize("when", ["waiting", "woken", "again and again"])
+
+
+@MOMENTS
+@WAYS
+def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_or_a_stopped_one_or_none(
+    database_url: str,
+    chat_server: ChatServer,
+    way: Callable[[AsyncStore, str, str], Coroutine[Any, Any, str]],
+    when: When,
+) -> None:
+    async def main() -> tuple[int, set[str]]:
+        seen: set[str] = set()
+        undisturbed = 0
+        async with opened(database_url, chat_server) as store:
+            await store.client.models.list()  # the connection is there, as it is in a server that runs
+            at = 0
+            while undisturbed < 4:  # how often a call waits for the network is not always the same
+                at += 1
+                id = (await store.new(system="S")).id
+                work = Cancelled(way(store, id, "Question"), at, when)
+                task = asyncio.ensure_future(_awaited(work))
+                done, _ = await asyncio.wait({task}, timeout=20)
+                assert done, f"cancelled at {at}, the task does not end"
+                await nothing_is_left(store)
+                if not task.cancelled():
+                    assert task.result() == "You said: Question"
+                    assert work.suspensions < at, "a cancelled call does not go on as if nothing had been"
+                    undisturbed += 1
+                    continue
+                turns = await store.turns(id)
+                path = [message["content"] for message in await store.history(id)]
+                statuses = [turn.status.value for turn in turns]
+                seen.update(statuses or ["none"])
+                if statuses == ["completed"]:
+                    assert path == ["S", "Question", "You said: Question"]
+                elif statuses == ["interrupted"]:
+                    assert turns[0].error is not None
+                    assert turns[0].error["type"] == "Stopped"
+                    assert path == (["S", "Question", turns[0].text] if turns[0].text else ["S"])
+                    assert "You said: Question".startswith(turns[0].text)
+                else:
+                    assert statuses == []
+                    assert path == ["S"]
+                asked = len(chat_server.requests)
+                assert await way(store, id, "Next") == "You said: Next", f"cancelled at {at}"
+                sent = [message["content"] for message in chat_server.requests[asked].body["messages"]]
+                assert sent == [*path, "Next"]
+        return at - undisturbed, seen
+
+    tried, seen = asyncio.run(main())
+    assert tried >= 5
+    assert "interrupted" in seen
+
+
+class _Interrupter:
+    """Cancels a task while a thread is at the `at`th statement or commit of its work, and again while it waits on."""
+
+    def __init__(self, store: AsyncStore, at: int, times: int) -> None:
+        self._at = at
+        self._times = times
+        self._engine = store._runtime.database.engine
+        self._loop = asyncio.get_running_loop()
+        self.task: asyncio.Future[Any] | None = None
+        self.count = 0
+
+    def __enter__(self) -> _Interrupter:
+        for hook in ("before_cursor_execute", "commit"):
+            event.listen(self._engine, hook, self._strike)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in ("before_cursor_execute", "commit"):
+            event.remove(self._engine, hook, self._strike)
+
+    def _strike(self, *_: object) -> None:
+        if self.task is None:
+            return
+        self.count += 1
+        if self.count != self._at:
+            return
+        for _time in range(self._times):
+            told = threading.Event()
+            self._loop.call_soon_threadsafe(self.task.cancel)
+            # After the task has been woken, and waits again for this thread.
+            self._loop.call_soon_threadsafe(lambda: self._loop.call_soon(self._loop.call_soon, told.set))  # noqa: B023
+            assert told.wait(10)
+
+
+@pytest.mark.parametrize("times", [1, 3], ids=["once", "thrice"])
+@WAYS
+def test_a_task_cancelled_in_the_middle_of_a_write_is_told_when_the_write_is_done(
+    database_url: str,
+    chat_server: ChatServer,
+    way: Callable[[AsyncStore, str, str], Coroutine[Any, Any, str]],
+    times: int,
+) -> None:
+    async def main() -> list[str]:
+        seen: list[str] = []
+        async with opened(database_url, chat_server) as store:
+            at = 0
+            while True:
+                at += 1
+                id = (await store.new()).id
+                with _Interrupter(store, at, times) as interrupter:
+                    interrupter.task = asyncio.ensure_future(way(store, id, "Question"))
+                    done, _ = await asyncio.wait({interrupter.task}, timeout=20)
+                    assert done
+                await nothing_is_left(store)
+                if not interrupter.task.cancelled():
+                    assert interrupter.count < at
+                    return seen
+                (turn,) = await store.turns(id)
+                path = [message["content"] for message in await store.history(id)]
+                assert path == ([] if turn.status is TurnStatus.INTERRUPTED else ["Question", "You said: Question"])
+                seen.append(turn.status.value)
+                assert (await store.say(id, "Next", wait=0)).text == "You said: Next", f"cancelled at {at}"
+
+    seen = asyncio.run(main())
+    began, ended = seen.count("interrupted"), seen.count("completed")
+    # While it began, it was undone; while the reply was stored, it was stored.
+    assert seen == ["interrupted"] * began + ["completed"] * ended
+    assert began >= 4
+    assert ended >= 4
+
+
+async def _awaited(work: Cancelled) -> Any:
+    return await work
+
+
+@MOMENTS
+def test_other_calls_cancelled_at_any_await_are_done_or_not_done(
+    database_url: str, chat_server: ChatServer, when: When
+) -> None:
+    calls: dict[str, Callable[[AsyncStore, str], Coroutine[Any, Any, Any]]] = {
+        "append": lambda store, id: store.append(id, "Hi"),
+        "append with a key": lambda store, id: store.append(id, "Hi", idempotency_key="k"),
+        "new": lambda store, id: store.new(id=f"{id}-new"),
+        "set": lambda store, id: store.set(id, title="T"),
+        "history": lambda store, id: store.history(id),
+        "turns": lambda store, id: store.turns(id),
+        "list": lambda store, id: store.list(),
+        "stop": lambda store, id: store.stop(id),
+        "preview": lambda store, id: store.preview(id, "Hi"),
+    }
+
+    async def main() -> None:
+        async with opened(database_url, chat_server) as store:
+            for name, call in calls.items():
+                at = 0
+                cancelled = True
+                while cancelled:
+                    at += 1
+                    id = (await store.new()).id
+                    task = asyncio.ensure_future(_awaited(Cancelled(call(store, id), at, when)))
+                    await asyncio.wait({task}, timeout=20)
+                    cancelled = task.cancelled()
+                    await nothing_is_left(store)
+                    assert len(await store.history(id)) in (0, 1), name
+                    assert await say(store, id, "Next") == "You said: Next"
+                assert at > 1, name
+
+    asyncio.run(main())
+
+
+def test_a_waiting_caller_that_is_cancelled_has_asked_nothing(database_url: str, chat_server: ChatServer) -> None:
+    async def main() -> None:
+        async with opened(database_url, chat_server) as store:
+            id = (await store.new()).id
+            go = threading.Event()
+            chat_server.script(Reply(pieces=["a", "b"], hold=go, hold_after=1))
+            async with store.stream(id, "Long") as running:
+                assert await anext(running) == "a"
+                for at in range(1, 9):  # begin, wait, look, wait, look …
+                    task = asyncio.ensure_future(_awaited(Cancelled(say(store, id, "Mine"), at, "waiting")))
+                    await asyncio.wait({task}, timeout=20)
+                    assert task.cancelled()
+                go.set()
+                assert [piece async for piece in running] == ["b"]
+            assert [turn.text for turn in await store.turns(id)] == ["ab"]
+            assert await say(store, id, "Next") == "You said: Next"
+
+    asyncio.run(main())
+
+
+def test_a_stream_whose_task_is_cancelled_keeps_what_came_on_the_path(
+    database_url: str, chat_server: ChatServer
+) -> None:
+    async def main() -> None:
+        async with opened(database_url, chat_server) as store:
+            id = (await store.new()).id
+            chat_server.script(Reply(pieces=["Hel", "lo"], hold=threading.Event(), hold_after=1))
+            came = asyncio.Event()
+
+            async def read() -> None:
+                async with store.stream(id, "Hi") as reply:
+                    async for _ in reply:
+                        came.set()
+
+            task = asyncio.create_task(read())
+            await came.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await store.history(id) == [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hel"},
+            ]
+            assert (await store.turns(id))[0].status is TurnStatus.INTERRUPTED
+            assert chat_server.wait_disconnect()
+            await nothing_is_left(store)
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_the_callers_own_counts_as_a_stop(database_url: str, chat_server: ChatServer) -> None:
+    async def main() -> None:
+        async with opened(database_url, chat_server) as store:
+            id = (await store.new()).id
+            chat_server.script(Reply("Never", hold=threading.Event()))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await store.say(id, "Hi")
+            assert (await store.turns(id))[0].status is TurnStatus.INTERRUPTED
+            assert await store.history(id) == []
+            assert (await store.say(id, "Next", wait=0)).text == "You said: Next"
+
+    asyncio.run(main())
+
+
+def test_the_end_of_the_event_loop_ends_what_runs_in_it_and_loses_nothing(
+    database_url: str, chat_server: ChatServer
+) -> None:
+    ids: list[str] = []
+    store: AsyncStore | None = None
+
+    async def main() -> None:
+        nonlocal store
+        caller = async_client(chat_server)
+        store = AsyncStore(database_url, client=caller, model="test-model")
+        ids.extend([(await store.new()).id for _ in range(4)])
+        begun = asyncio.Event()
+
+        async def read(id: str) -> None:
+            async with store.stream(id, "Hi") as reply:
+                async for _ in reply:
+                    begun.set()
+
+        chat_server.script(Reply(pieces=["Hel", "lo"], hold=threading.Event(), hold_after=1))
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(read(ids[0]))]
+        await begun.wait()
+        held = threading.Event()
+        chat_server.script(Reply("Never", hold=threading.Event(), started=held))
+        tasks.append(asyncio.create_task(say(store, ids[1], "Hi")))
+        assert await asyncio.to_thread(held.wait, 10)
+        # These have just begun to begin, and to append, when the loop ends.
+        tasks.append(asyncio.create_task(say(store, ids[2], "Hi")))
+        tasks.append(asyncio.create_task(store.append(ids[3], "Hi")))
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+
+    asyncio.run(main())
+    assert store is not None
+    store._threads.close()
+    assert store._runtime._heartbeat._watched == []
+    store._runtime.close()
+    with client(chat_server) as caller, Store(database_url, client=caller, model="test-model") as after:
+        contents = [[message["content"] for message in after.history(id)] for id in ids]
+        assert contents[0] == ["Hi", "Hel"]
+        assert contents[1:3] == [[], []]
+        assert contents[3] in ([], ["Hi"])
+        for id in ids:
+            assert {turn.status for turn in after.turns(id)} <= {TurnStatus.INTERRUPTED}
+            assert after.say(id, "Next", wait=0).text == "You said: Next"
+        check_all(after._runtime.database.engine)

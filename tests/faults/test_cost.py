@@ -1,0 +1,326 @@
+"""What a call costs the database: statements, commits, rows; and what is open, or written, while a model thinks.
+
+That it does not grow with the conversation is in `tests/contract/test_growth.py`, to a hundred thousand messages.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+
+from convstore import ConversationBusy, Store, TurnFailed, heartbeat
+from convstore.testing import ChatServer, Failure, Reply
+from tests.contract.invariants import check_all
+from tests.faults.driven import engine_of, opened
+
+# What the documentation says.
+SAY, COMMITS = 7, 2
+WITH_KEY = 1
+REPEATED = 1
+APPEND, APPEND_COMMITS = 4, 1
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "model": "test-model",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes."}}],
+}
+
+
+@dataclass
+class Cost:
+    """What went to a database."""
+
+    statements: list[str] = field(default_factory=list)
+    commits: list[bool] = field(default_factory=list)
+    """Of each, whether something was written."""
+    rows: int = 0
+
+    @property
+    def writes(self) -> list[str]:
+        return [statement for statement in self.statements if not statement.startswith(("SELECT", "WITH"))]
+
+    @property
+    def writing_commits(self) -> int:
+        return sum(self.commits)
+
+
+class Meter:
+    """Counts what goes through an engine, from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._cost: Cost | None = None
+        self._thread = threading.local()
+        event.listen(engine, "before_cursor_execute", self._before)
+        event.listen(engine, "commit", self._commit)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "checkout", self._watch)
+        else:
+            event.listen(engine, "after_cursor_execute", self._after)
+
+    def _before(self, _c: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("BEGIN"):
+            self._thread.wrote = False
+            return
+        if self._cost is not None:
+            self._cost.statements.append(statement)
+        if not statement.startswith(("SELECT", "WITH")):
+            self._thread.wrote = True
+
+    def _after(self, _c: object, cursor: Any, statement: str, *_: object) -> None:
+        if self._cost is not None and statement.startswith(("SELECT", "WITH")):
+            self._cost.rows += max(0, cursor.rowcount)
+
+    def _commit(self, _: object) -> None:
+        if self._cost is not None:
+            self._cost.commits.append(getattr(self._thread, "wrote", False))
+        self._thread.wrote = False
+
+    def _watch(self, connection: Any, *_: object) -> None:
+        connection.row_factory = self._row
+
+    def _row(self, _cursor: object, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._cost is not None:
+            self._cost.rows += 1
+        return row
+
+    @contextmanager
+    def measure(self) -> Iterator[Cost]:
+        cost = self._cost = Cost()
+        yield cost
+        self._cost = None
+
+
+@pytest.fixture(params=["sync", "async"])
+def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
+    with opened(request.param, database_url, chat_server) as store:
+        store.list()  # the schema is there
+        yield store
+        check_all(engine_of(store))
+
+
+def _stream(store: Store, id: str, message: str, **options: Any) -> None:
+    with store.stream(id, message, **options) as reply:
+        for _ in reply:
+            pass
+
+
+def _said(statements: list[str]) -> str:
+    return "\n".join(f"{number}. {' '.join(one.split())[:100]}" for number, one in enumerate(statements, 1))
+
+
+# --- a turn ---
+
+
+def test_a_turn_costs_seven_statements_and_two_commits(store: Store, chat_server: ChatServer) -> None:
+    meter = Meter(engine_of(store))
+    for first in (0, 10, 300):
+        messages = [{"role": "user", "content": f"message {number}"} for number in range(first)]
+        id = store.new(messages=messages).id
+        ways: dict[str, tuple[Callable[[], object], int]] = {
+            "say": (lambda id=id: store.say(id, "Hi"), SAY),  # type: ignore[misc]
+            "stream": (lambda id=id: _stream(store, id, "Hi"), SAY),  # type: ignore[misc]
+            "alone": (lambda id=id: store.say(id, "Hi", history=False), SAY),  # type: ignore[misc]
+            "key": (lambda id=id: store.say(id, "Hi", idempotency_key="k"), SAY + WITH_KEY),  # type: ignore[misc]
+            "streamed key": (lambda id=id: _stream(store, id, "Hi", idempotency_key="l"), SAY + WITH_KEY),  # type: ignore[misc]
+            "system": (lambda id=id: store.say(id, "Hi", system="Be brief."), SAY),  # type: ignore[misc]
+        }
+        for name, (call, expected) in ways.items():
+            # The first turn of an empty conversation has nothing to look back at.
+            less = int(first == 0 and name == "say")
+            with meter.measure() as cost:
+                call()
+            assert len(cost.statements) == expected - less, f"{name}, after {first}:\n{_said(cost.statements)}"
+            assert cost.commits == [True] * COMMITS, name
+    assert len(chat_server.requests) == 18
+
+
+def test_a_key_that_is_spent_costs_one_statement_and_writes_nothing(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    store.say(id, "Hi", idempotency_key="k")
+    meter = Meter(engine_of(store))
+    with meter.measure() as cost:
+        assert store.say(id, "Hi", idempotency_key="k").text == "You said: Hi"
+    assert len(cost.statements) == REPEATED, _said(cost.statements)
+    assert cost.writes == []
+    assert len(chat_server.requests) == 1
+
+
+def test_a_failed_turn_costs_no_more_than_one_that_succeeds(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(system="Be brief.").id
+    meter = Meter(engine_of(store))
+    chat_server.script(Failure(500))
+    with meter.measure() as cost, pytest.raises(TurnFailed):
+        store.say(id, "Hi")
+    assert len(cost.statements) == SAY - 1, _said(cost.statements)  # there is no reply to insert
+    assert cost.commits == [True] * COMMITS
+
+
+def test_a_turn_reads_as_many_rows_as_it_sends_messages_and_a_few(store: Store, chat_server: ChatServer) -> None:
+    meter = Meter(engine_of(store))
+    for first in (10, 1000):
+        id = store.new(messages=[{"role": "user", "content": f"message {number}"} for number in range(first)]).id
+        for history in (True, False):
+            with meter.measure() as cost:
+                store.say(id, "Hi", history=history)
+            sent = len(chat_server.requests[-1].body["messages"])
+            assert sent == (store.get(id).length - 1 if history else 1)
+            # Beside the path: what two updates return. Without the history: the head, and what is stepped over.
+            assert cost.rows <= sent + 3, (first, history, cost.rows)
+
+
+@pytest.mark.parametrize("message", ["Hi", COMPLETION], ids=["text", "completion"])
+def test_an_addition_costs_four_statements_and_one_commit(store: Store, message: Any) -> None:
+    meter = Meter(engine_of(store))
+    for first in (1, 300):
+        id = store.new(messages=[{"role": "user", "content": f"message {number}"} for number in range(first)]).id
+        with meter.measure() as cost:
+            store.append(id, message)
+        more = int(message is COMPLETION)  # a turn of its own
+        assert len(cost.statements) == APPEND + more, _said(cost.statements)
+        assert cost.commits == [True] * APPEND_COMMITS
+        with meter.measure() as cost:
+            store.append(id, message, idempotency_key="k")
+        assert len(cost.statements) == APPEND + 2, _said(cost.statements)
+        with meter.measure() as cost:
+            store.append(id, message, idempotency_key="k")
+        assert cost.writes == []
+
+
+# --- while the model thinks ---
+
+
+class Held:
+    """Turns that are under way, whose replies the server holds back after `after` pieces."""
+
+    def __init__(self, server: ChatServer, count: int, *, after: int = 0) -> None:
+        self.go = threading.Event()
+        self._begun = [threading.Event() for _ in range(count)]
+        self._server = server
+        server.script(
+            *(Reply(pieces=["An ", "answer."], hold=self.go, hold_after=after, started=begun) for begun in self._begun)
+        )
+
+    def wait(self) -> None:
+        for begun in self._begun:
+            assert begun.wait(20), "the request did not come"
+
+
+@pytest.fixture
+def held(chat_server: ChatServer) -> Iterator[Callable[..., Held]]:
+    made: list[Held] = []
+
+    def hold(count: int = 1, **how: Any) -> Held:
+        one = Held(chat_server, count, **how)
+        made.append(one)
+        return one
+
+    yield hold
+    for one in made:
+        one.go.set()
+
+
+@pytest.mark.parametrize("ask", [Store.say, _stream], ids=["say", "stream"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_no_transaction_is_open_while_the_model_thinks(
+    kind: str, database_url: str, chat_server: ChatServer, held: Callable[..., Held], ask: Callable[..., Any]
+) -> None:
+    def turn() -> None:
+        with opened(kind, database_url, chat_server) as store:
+            getattr(store, "say")(id, "Hi") if ask is Store.say else ask(store, id, "Hi")  # noqa: B009
+
+    with opened("sync", database_url, chat_server) as other:
+        id = other.new().id
+        holding = held()
+        with ThreadPoolExecutor(1) as thread:
+            under_way = thread.submit(turn)
+            holding.wait()
+            engine = engine_of(other)
+            if engine.dialect.name == "postgresql":
+                open_ones = text(
+                    "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid() AND (xact_start IS NOT NULL OR state LIKE 'idle in%')"
+                )
+                with engine.connect() as connection:
+                    assert connection.execute(open_ones).all() == []
+            else:
+                at_once = create_engine(database_url, connect_args={"timeout": 0, "isolation_level": None})
+                with at_once.connect() as connection:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")  # no other writer
+                    connection.exec_driver_sql("COMMIT")
+                    # And no reader: all of the log can be moved into the file, and the log begun anew.
+                    assert connection.exec_driver_sql("PRAGMA wal_checkpoint(RESTART)").one()[0] == 0
+                at_once.dispose()
+            assert not under_way.done()
+            holding.go.set()
+            under_way.result(20)
+        assert [message["role"] for message in other.history(id)] == ["user", "assistant"]
+        check_all(engine)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_who_waits_for_a_conversation_only_reads(
+    kind: str, database_url: str, chat_server: ChatServer, held: Callable[..., Held]
+) -> None:
+    with opened("sync", database_url, chat_server) as first, opened(kind, database_url, chat_server) as second:
+        id = first.new().id
+        holding = held()
+        with ThreadPoolExecutor(1) as thread:
+            under_way = thread.submit(first.say, id, "Hi")
+            holding.wait()
+            second.list()  # connected
+            meter = Meter(engine_of(second))
+            with meter.measure() as cost, pytest.raises(ConversationBusy):
+                second.say(id, "And me?", wait=0)
+            attempt = len(cost.writes)
+            with meter.measure() as cost, pytest.raises(ConversationBusy):
+                second.say(id, "And me?", wait=1.0)
+            # It tries once, and once more at the end; between, it looks.
+            assert attempt <= 2, _said(cost.writes)
+            assert len(cost.writes) <= 2 * attempt, _said(cost.writes)
+            assert 3 <= len(cost.statements) - len(cost.writes) <= 30
+            assert all(written.startswith("UPDATE convstore_conversations") for written in cost.writes)
+            holding.go.set()
+            under_way.result(20)
+        assert second.say(id, "And now?").text == "You said: And now?"
+
+
+STREAMS = 20
+SECONDS = 2.0
+
+
+def test_streams_are_written_down_at_most_twice_a_second_each(database_url: str, chat_server: ChatServer) -> None:
+    """However fast the pieces come, and however many streams there are."""
+    chat_server.otherwise = lambda _: Reply(pieces=["piece "] * 100, delay=SECONDS / 100)
+    with opened("sync", database_url, chat_server) as store:
+        ids = [store.new().id for _ in range(STREAMS)]
+        writes: list[float] = []
+        flushes: dict[str, int] = dict.fromkeys(ids, 0)
+
+        @event.listens_for(engine_of(store), "before_cursor_execute")
+        def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+            if threading.current_thread().name == "convstore-heartbeat" and not statement.startswith(
+                ("SELECT", "BEGIN")
+            ):
+                writes.append(time.monotonic())
+                values = list(parameters.values()) if isinstance(parameters, dict) else list(parameters)
+                for id in set(values) & set(ids):
+                    flushes[id] += 1
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(STREAMS) as threads:
+            list(threads.map(lambda id: _stream(store, id, "Hi"), ids))
+        took = time.monotonic() - began
+        per_second = 1 / heartbeat.FLUSH_SECONDS
+        assert per_second == 2
+        assert all(1 <= count <= took * per_second + 1 for count in flushes.values()), (took, flushes)
+        assert len(writes) <= STREAMS * (took * per_second + 1)
+        for id in ids:
+            assert store.history(id)[-1]["content"] == "piece " * 100
+        check_all(engine_of(store))
