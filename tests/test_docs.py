@@ -16,6 +16,7 @@ import pytest
 from convstore import Store
 from convstore.testing import ChatServer, Failure, Reply, echo
 from demo import run as demo
+from tests.faults import test_contention, test_cost, test_crash_matrix
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -34,7 +35,6 @@ LOCAL_MODELS = ("http://localhost:8080/v1", "http://localhost:11434/v1", "http:/
 NOT_RUN = {
     "README.md": ["runs the checkout's own checks", "installs packages"],
     "CONTRIBUTING.md": ["runs the checkout's own checks", "writes into the checkout"],
-    "docs/backend.md": ["needs an asynchronous engine"],
     "docs/local-models.md": ["starts a server"] * 3,
     "docs/postgresql.md": ["installs packages", "needs a server's superuser"],
     "docs/testing.md": ["starts a server"],
@@ -231,6 +231,22 @@ def test_the_readme_quotes_the_benchmarks_verbatim() -> None:
 
     assert len(quoted) == 5
     assert [line for line in quoted if line not in measured] == []
+
+
+def test_the_guarantees_name_tests_that_are_there_and_the_figures_that_they_hold() -> None:
+    page = (DOCS / "guarantees.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+)`", page))
+    crashes, say, keyed = test_crash_matrix.FEWEST, test_cost.SAY, test_cost.SAY + test_cost.WITH_KEY
+
+    assert len(named) > 10
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    assert f"{crashes['sqlite']} points on SQLite, {crashes['postgresql']} on PostgreSQL" in page
+    assert f"{crashes['sqlite']} moments of a dialogue on SQLite and {crashes['postgresql']} on" in README.read_text()
+    assert f"{test_contention.PROCESSES} processes × {test_contention.SAYS} `say`s" in page
+    assert f"| `say`, `stream` | {say} | {test_cost.COMMITS} |" in page
+    assert f"| with an idempotency key | {keyed} | {test_cost.COMMITS} |" in page
+    assert f"| `append` of a message | {test_cost.APPEND} | {test_cost.APPEND_COMMITS} |" in page
+    assert f"{say} statements and {test_cost.COMMITS} commits; {keyed} statements with a key" in README.read_text()
 
 
 def test_every_link_leads_somewhere() -> None:
