@@ -414,7 +414,6 @@ def test_a_refused_piece_of_work_leaves_the_transaction_usable(store: Store, eng
 
 
 def test_the_same_in_the_transaction_of_an_asyncio_application(postgres_url: str, chat_server: ChatServer) -> None:
-    pytest.importorskip("greenlet", reason="NOT RUN: sqlalchemy[asyncio] is not installed")
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def main() -> None:
