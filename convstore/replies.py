@@ -21,6 +21,9 @@ from convstore.runtime import Live, Runtime
 class Reply:
     """What a streaming reply is, however it is driven."""
 
+    _live: Live | None = None  # on the class, for one that was refused while it was made
+    _over = False
+
     def __init__(
         self, runtime: Runtime, owner: str, conversation_id: str, question: turns.Question, wait: float
     ) -> None:
@@ -29,9 +32,7 @@ class Reply:
         self._conversation_id = known_id(conversation_id)
         self._question = question
         self._wait = wait
-        self._live: Live | None = None
         self._turn: Turn | None = None
-        self._over = False
         self._chunks: Any = None
         self._pieces: list[str] = []
         self._pending = ""
