@@ -21,17 +21,18 @@ from convstore.runtime import Live, Runtime
 class Reply:
     """What a streaming reply is, however it is driven."""
 
+    _live: Live | None = None  # on the class, for one that was refused while it was made
+    _over = False
+
     def __init__(
         self, runtime: Runtime, owner: str, conversation_id: str, question: turns.Question, wait: float
     ) -> None:
-        self._live: Live | None = None  # first: an id that cannot be one ends this, and `__del__` comes all the same
-        self._over = False
-        self._turn: Turn | None = None
         self._runtime = runtime
         self._owner = owner
         self._conversation_id = known_id(conversation_id)
         self._question = question
         self._wait = wait
+        self._turn: Turn | None = None
         self._chunks: Any = None
         self._pieces: list[str] = []
         self._pending = ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convstore import AsyncReplyStream, AsyncStore, ReplyStream, Store
-from convstore.async_store import AsyncBorrowedConversations
+from convstore.async_conversations import AsyncBorrowedConversations
 from convstore.conversations import BorrowedConversations
 
 PAIRS = [

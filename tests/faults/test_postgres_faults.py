@@ -228,7 +228,9 @@ def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_no
         check_all(engine_of(store))
 
 
-@pytest.mark.parametrize("engine", ["own", "caller's"])
+@pytest.mark.parametrize(
+    ("kind", "engine"), [("sync", "own"), ("sync", "caller's"), ("async", "own")], indirect=["kind"]
+)
 def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(
     kind: str, restarted_url: str, server: Restartable, chat_server: ChatServer, engine: str
 ) -> None:
@@ -325,9 +327,11 @@ OPERATIONS: dict[str, Callable[[Store, str], object]] = {
     "set": lambda store, id: store.set(id, title="Another"),
     "history": lambda store, id: store.history(id),
 }
+EACH = [*(("sync", operation) for operation in OPERATIONS), ("async", "say"), ("async", "stream")]
+"""What touches the database is the same for both; but for who drives a turn."""
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("kind", "operation"), EACH, indirect=["kind"])
 def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing(
     store: Store, saboteur: Saboteur, chat_server: ChatServer, operation: str
 ) -> None:
