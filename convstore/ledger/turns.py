@@ -327,7 +327,7 @@ def append(
     if state is None or state.lease_token is not None:
         leases.free(connection, owner, conversation_id, now, alive)
         state = connection.execute(statement, where).one_or_none()
-    if state is None:
+    if state is None or state.lease_token is not None:  # a turn may have taken it between the two looks
         raise leases.locked(conversation_id)
     head = messages.at(connection, owner, conversation_id, state.head_seq)
     turn = state.next_turn if completion is not None or key is not None else None

@@ -1,0 +1,290 @@
+"""Anything in any order, against a model of a conversation that fits on a page: a list, and the keys that are spent."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from convstore import (
+    IdempotencyMismatch,
+    InvalidInput,
+    ReplyInterrupted,
+    Store,
+    TurnFailed,
+    TurnStatus,
+    liveness,
+    turns,
+)
+from convstore.ledger import deltas
+from convstore.testing import ChatServer, Drop, Failure, Reply
+from tests.contract.invariants import check_conversation
+from tests.faults.driven import engine_of, opened
+
+Messages = list[dict[str, Any]]
+EXAMPLES, STEPS = 15, 20
+
+
+@dataclass
+class Model:
+    """What a conversation should be."""
+
+    id: str
+    path: Messages
+    spent: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Key: what was asked, and the reply."""
+    asked: Messages = field(default_factory=list)
+    """What the latest turn asked, failed or not, and what stood before it."""
+    before: Messages = field(default_factory=list)
+    here: list[Messages] = field(default_factory=list)
+    """Where the conversation may stand for that to be asked again in its place: where it found and left it."""
+    title: str | None = None
+    crashed: bool = False
+    """Whether a process died in the middle of a turn, and nobody has come by since."""
+
+    def ask(self, *messages: dict[str, Any], before: Messages | None = None) -> None:
+        found = list(self.path)
+        self.before = found if before is None else before
+        self.asked, self.crashed = list(messages), False
+        self.here = [found, self.before]
+
+    def answer(self, text: str) -> None:
+        self.path = [*self.before, *self.asked, {"role": "assistant", "content": text}]
+        self.here.append(self.path)
+
+
+class Conversations(RuleBasedStateMachine):
+    """Conversations of one store, and what they should be."""
+
+    models: Bundle[Model] = Bundle("models")
+
+    def __init__(self, store: Store, server: ChatServer) -> None:
+        super().__init__()
+        self.store = store
+        self.server = server
+        self.made: list[Model] = []
+        self.count = 0
+        self.dead: list[Path] = []
+
+    def text(self) -> str:
+        """One that was never said before."""
+        self.count += 1
+        return f"text {self.count}"
+
+    def reply(self, **trouble: Any) -> str:
+        text = self.text()
+        self.server.script(Reply(text, pieces=[text[:3], text[3:]], **trouble))
+        return text
+
+    def _was_sent(self, model: Model) -> None:
+        """The model saw what the database holds, and nothing else."""
+        assert self.server.requests[-1].body["messages"] == [*model.before, *model.asked]
+
+    def _stream(self, model: Model, text: str, **options: Any) -> str:
+        with self.store.stream(model.id, text, wait=0, **options) as reply:
+            return "".join(reply)
+
+    # --- what may happen ---
+
+    @initialize(target=models)
+    def begin(self) -> Model:
+        return self._new(["system"])
+
+    @rule(target=models, roles=st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=3))
+    def new(self, roles: list[str]) -> Model:
+        return self._new(roles)
+
+    def _new(self, roles: list[str]) -> Model:
+        messages = [{"role": role, "content": self.text()} for role in roles]
+        id = secrets.token_hex(8)
+        for _ in range(2):  # the second time changes nothing
+            assert self.store.new(id=id, messages=messages).id == id
+        model = Model(id, messages)
+        self.made.append(model)
+        return model
+
+    @rule(model=models, streamed=st.booleans(), keyed=st.booleans())
+    def say(self, model: Model, streamed: bool, keyed: bool) -> None:
+        text, reply = self.text(), self.reply()
+        key: dict[str, Any] = {"idempotency_key": f"key of {text}"} if keyed else {}
+        model.ask({"role": "user", "content": text})
+        if streamed:
+            assert self._stream(model, text, **key) == reply
+        else:
+            assert self.store.say(model.id, text, wait=0, **key).text == reply
+        self._was_sent(model)
+        model.answer(reply)
+        if keyed:
+            model.spent[key["idempotency_key"]] = (text, reply)
+
+    @rule(
+        model=models,
+        streamed=st.booleans(),
+        keyed=st.booleans(),
+        trouble=st.sampled_from(["500", "dropped", "cut", "unfinished", "error"]),
+    )
+    def say_in_vain(self, model: Model, streamed: bool, keyed: bool, trouble: str) -> None:
+        text = self.text()
+        key: dict[str, Any] = {"idempotency_key": f"key of {text}"} if keyed else {}
+        if trouble == "500":
+            self.server.script(Failure(500))
+        elif trouble == "dropped":
+            self.server.script(Drop())
+        elif trouble == "cut":
+            self.reply(cut_after=300 if streamed else 100)
+        elif trouble == "unfinished":
+            self.reply(finish_reason=None)
+        else:
+            self.reply(error_event={"message": "overloaded"}, error_after=1, **({} if streamed else {"cut_after": 10}))
+        model.ask({"role": "user", "content": text})
+        with pytest.raises(TurnFailed):
+            _ = self._stream(model, text, **key) if streamed else self.store.say(model.id, text, wait=0, **key)
+        if keyed:  # it is free for another try
+            self.server.script(Reply(reply := self.text()))
+            assert self.store.say(model.id, text, wait=0, **key).text == reply
+            model.answer(reply)
+            model.spent[key["idempotency_key"]] = (text, reply)
+
+    @rule(model=models)
+    def stop_a_stream(self, model: Model) -> None:
+        text, reply = self.text(), self.reply()
+        model.ask({"role": "user", "content": text})
+        with self.store.stream(model.id, text, wait=0) as pieces:
+            assert next(pieces) == reply[:3]
+        assert pieces.turn.status is TurnStatus.INTERRUPTED
+        model.answer(reply[:3])
+
+    @rule(model=models, count=st.integers(1, 3), keyed=st.booleans())
+    def append(self, model: Model, count: int, keyed: bool) -> None:
+        messages = [{"role": "user", "content": self.text()} for _ in range(count)]
+        key: dict[str, Any] = {"idempotency_key": f"key of {messages[0]['content']}"} if keyed else {}
+        for _ in range(2 if keyed else 1):
+            added = self.store.append(model.id, *messages, wait=0, **key)
+            assert [record.message for record in added] == messages
+        model.path = [*model.path, *messages]
+        model.crashed = False
+
+    @rule(model=models)
+    def retry(self, model: Model) -> None:
+        if not model.asked:
+            with pytest.raises(InvalidInput):
+                self.store.retry(model.id, wait=0)
+            return
+        reply = self.reply()
+        in_place = model.path in model.here
+        before = model.before if in_place else model.path
+        model.ask(*model.asked, before=before)
+        assert self.store.retry(model.id, wait=0).text == reply
+        self._was_sent(model)
+        model.answer(reply)
+
+    @rule(model=models)
+    def retry_in_vain(self, model: Model) -> None:
+        if not model.asked:
+            return
+        self.reply(finish_reason=None)
+        before = model.before if model.path in model.here else model.path
+        model.ask(*model.asked, before=before)
+        with pytest.raises(ReplyInterrupted):
+            self.store.retry(model.id, wait=0)
+
+    @rule(model=models, which=st.integers(0, 100), same=st.booleans(), streamed=st.booleans())
+    def use_a_spent_key(self, model: Model, which: int, same: bool, streamed: bool) -> None:
+        if not model.spent:
+            return
+        key = sorted(model.spent)[which % len(model.spent)]
+        text, reply = model.spent[key]
+        calls = len(self.server.requests)
+        if not same:
+            with pytest.raises(IdempotencyMismatch):
+                self.store.say(model.id, self.text(), idempotency_key=key, wait=0)
+        elif streamed:
+            assert self._stream(model, text, idempotency_key=key) == reply
+        else:
+            assert self.store.say(model.id, text, idempotency_key=key, wait=0).text == reply
+        assert len(self.server.requests) == calls
+
+    @rule(model=models)
+    def set(self, model: Model) -> None:
+        model.title = self.text()
+        assert self.store.set(model.id, title=model.title, temperature=0.5).title == model.title
+
+    @rule(model=models, flushed=st.booleans())
+    def crash(self, model: Model, flushed: bool) -> None:
+        """A process of this host begins a turn and dies; of its reply, something may be on record."""
+        folder = liveness._folder()
+        assert folder is not None
+        name = secrets.token_hex(16)
+        self.dead.append(folder / name)
+        self.dead[-1].touch()  # and nobody holds its lock
+        text = self.text()
+        question = turns.ask(text, {}, stream=True, default_model="test-model")
+        lease = turns.Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30), liveness.is_alive)
+        runtime = self.store._runtime
+        begun = runtime.write(turns.begin, "", model.id, question, lease)
+        assert isinstance(begun, turns.Begun)
+        if flushed:
+            delta = {"choices": [{"index": 0, "delta": {"content": "Some"}}]}
+            runtime.write(deltas.add, "", model.id, begun.turn.seq, 1, delta)
+        model.ask({"role": "user", "content": text})
+        model.crashed = True
+
+    # --- what must hold ---
+
+    @invariant()
+    def every_conversation_is_what_it_should_be(self) -> None:
+        engine = engine_of(self.store)
+        now = datetime.now(UTC)
+        for model in self.made:
+            assert self.store.history(model.id, exact=True) == model.path
+            check_conversation(engine, "", model.id, running=model.crashed)
+            statuses = [turn.status for turn in self.store.turns(model.id, limit=None)]
+            assert statuses.count(TurnStatus.RUNNING) == model.crashed
+            found = self.store.get(model.id)
+            assert (found.title, found.length) == (model.title, len(model.path))
+            assert found.updated_at <= now
+
+    def teardown(self) -> None:
+        for path in self.dead:
+            path.unlink()
+
+
+@pytest.fixture(params=["sync", "async"])
+def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
+    with opened(request.param, database_url, chat_server) as store:
+        yield store
+
+
+def test_whatever_happens_in_whatever_order_a_conversation_is_what_was_said_in_it(
+    store: Store, chat_server: ChatServer
+) -> None:
+    class Here(Conversations):
+        def __init__(self) -> None:
+            super().__init__(store, chat_server)
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],  # as it was found: to make a failure smaller takes minutes
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
