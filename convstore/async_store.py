@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Engine
 
-from convstore import provider, reading
+from convstore import liveness, provider, reading
 from convstore.async_conversations import AsyncBorrowedConversations, AsyncConversations, documented_as
 from convstore.calls import acall
 from convstore.completions import read_completion
@@ -209,7 +209,7 @@ class AsyncStore(AsyncConversations):
         conversation_id = known_id(conversation_id)
         at: reading.Following | None = None
         while True:
-            read = partial(self._runtime.read, reading.follow, self._owner, conversation_id, at)
+            read = partial(self._runtime.read, reading.follow, self._owner, conversation_id, at, liveness.is_alive)
             at, text = await self._threads.run(read)
             if text:
                 yield text

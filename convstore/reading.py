@@ -58,11 +58,12 @@ class Following:
 
 
 def follow(
-    connection: Connection, owner: str, conversation_id: str, at: Following | None
+    connection: Connection, owner: str, conversation_id: str, at: Following | None, alive: leases.Alive
 ) -> tuple[Following | None, str]:
     """Return the text that a running reply has added since `at`, and where the reader stands then; None: none runs."""
+    # Asked before the turn is read: a turn that runs, and did not hold its conversation before, has no process.
+    running = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
     if at is None:
-        running = leases.holder(connection, owner, conversation_id, datetime.now(UTC))
         if running is None:
             return None, ""
         at = Following(running.turn)
@@ -74,4 +75,5 @@ def follow(
     number, text = at.number, ""
     for number, delta in deltas.after(connection, owner, conversation_id, at.turn, at.number):  # noqa: B007
         text += added.add(delta)
-    return Following(at.turn, number, at.length + len(text)), text
+    over = running is None or running.is_dead(alive)
+    return Following(at.turn, number, at.length + len(text), over), text

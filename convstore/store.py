@@ -272,7 +272,7 @@ class Store(Conversations):
         conversation_id = known_id(conversation_id)
         at: reading.Following | None = None
         while True:
-            at, text = self._runtime.read(reading.follow, self._owner, conversation_id, at)
+            at, text = self._runtime.read(reading.follow, self._owner, conversation_id, at, liveness.is_alive)
             if text:
                 yield text
             if at is None or at.over:
