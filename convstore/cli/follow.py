@@ -22,8 +22,8 @@ def follow(ref: str | None, db: str | None, owner: str) -> None:
         conversation = find_conversation(store, ref)
         try:
             for piece in store.follow(conversation.id):
+                last = piece  # before it is printed: Ctrl-C may come at once
                 output.answer(piece, newline=False)
-                last = piece
         except SystemExit:
             output.end_line(last)
             raise
