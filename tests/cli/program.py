@@ -1,15 +1,19 @@
 """Runs convstore's command line, in this process for speed or as the real program."""
 
+import codecs
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import Connection, create_engine, text
@@ -18,6 +22,7 @@ from convstore.cli import main
 from convstore.ledger.database import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,49 @@ def _written(stream: io.TextIOWrapper) -> str:
 def command(*arguments: str | bytes) -> list[str | bytes]:
     """The command that starts the real program."""
     return [sys.executable, "-m", "convstore", *arguments]
+
+
+class Running:
+    """The real program while it runs, its output at pipes."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.out = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.process = subprocess.Popen(
+            command(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def until(self, text: str) -> None:
+        """Read until `text` has been printed."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.out:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"nothing more came after {self.out!r}"
+            data = os.read(self.process.stdout.fileno(), 65536)
+            assert data, f"it ended after {self.out!r}"
+            self.out += self._decoder.decode(data)
+
+    def kill(self) -> None:
+        """Kill it outright, and return when it is gone."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def end(self) -> Ran:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        self.out += self._decoder.decode(out, final=True)
+        return Ran(self.process.returncode, self.out, err.decode())
 
 
 def python(code: str, *arguments: str) -> str:

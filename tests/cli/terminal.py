@@ -10,11 +10,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tests.cli.program import ROOT, command
+from tests.cli.program import PATIENCE, ROOT, command
 
 OUR_COLOURS = re.compile(r"\x1b\[[012]m")
 DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-PATIENCE = 30.0
 
 
 class Terminal:

@@ -1,0 +1,361 @@
+"""Several processes at one conversation: keys, waiting, following, stopping, taking over from one that was killed."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import Program, Rows, Running
+from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame
+
+MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
+
+
+def sent(server: ChatServer) -> list[str]:
+    return [message["content"] for message in server.requests[-1].body["messages"]]
+
+
+def answered(program: Program, *arguments: str) -> str:
+    """The reply that a call prints, as text or as JSON."""
+    ran = program(*arguments)
+    assert (ran.code, ran.err) == (0, "")
+    return str(ran.json["message"]["content"]) if "--json" in arguments else ran.out.removesuffix("\n")
+
+
+@pytest.fixture
+def go() -> Iterator[threading.Event]:
+    """Lets a held reply go, at the latest when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+# --- the same key ---
+
+
+@pytest.mark.parametrize("second", MODES, ids=str)
+@pytest.mark.parametrize("first", MODES, ids=str)
+def test_with_one_key_the_model_is_asked_once(
+    on_each: Program, chat_server: ChatServer, first: list[str], second: list[str]
+) -> None:
+    on_each("new")
+    chat_server.script(Reply("paid for"), Reply("twice"))
+    said = [answered(on_each, "say", "well?", "--key", "job-17", *mode) for mode in (first, second)]
+    assert said == ["paid for"] * 2
+    assert len(chat_server.requests) == 1
+    [turn] = on_each("turns", "--json").json
+    assert turn["idempotency_key"] == "job-17"
+    assert on_each("list", "--json").json[0]["messages"] == 2
+
+
+def test_a_key_that_was_spent_on_something_else_is_a_conflict(on_each: Program, chat_server: ChatServer) -> None:
+    identity = on_each("new").out.strip()
+    on_each("say", "well?", "--key", "job-17")
+    for other in (["say", "other"], ["say", "well?", "-o", "seed", "1"], ["say", "well?", "--no-history"]):
+        on_each(*other, "--key", "job-17").failed(5, identity, "'job-17'", "turn 1")
+    assert len(chat_server.requests) == 1
+    assert on_each("list", "--json").json[0]["messages"] == 2
+    assert answered(on_each, "say", "other", "--key", "job-18") == "You said: other"
+
+
+def test_a_key_belongs_to_one_conversation(program: Program, chat_server: ChatServer) -> None:
+    for name in ("one", "two"):
+        program("new", "--name", name)
+        assert program("say", f"to {name}", "-c", name, "--key", "k").out == f"You said: to {name}\n"
+    program("say", "--new", "hi", "--key", "k").failed(2, "--key or --new")
+    program("say", "hi", "--key", "").failed(2, "key")
+    program("say", "hi", "--key", "a\nb").failed(2, "key")
+    assert len(chat_server.requests) == 2
+
+
+def test_after_a_failure_the_key_is_free(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    chat_server.script(Failure(500), Reply("cut", finish_reason=None))
+    codes = [program("say", "well?", "--key", "k").code for _ in range(4)]
+    assert codes == [6, 6, 0, 0]
+    assert [turn["status"] for turn in program("turns", "--json").json] == ["failed", "interrupted", "completed"]
+    assert sent(chat_server) == ["well?"]
+
+
+def test_while_the_first_runs_another_with_the_same_key_waits_for_its_reply(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1))
+    program("new")
+    with Running("say", "hi", "--key", "k") as first:
+        first.until("first")
+        program("say", "hi", "--key", "k", "--no-wait").failed(5, "busy")
+        with Running("say", "hi", "--key", "k", "--no-stream") as second:
+            go.set()
+            assert (first.end().out, second.end().out) == ("first second\n", "first second\n")
+    assert len(chat_server.requests) == 1
+
+
+# --- waiting ---
+
+
+@pytest.mark.parametrize("how", [["--no-wait"], ["--wait", "0"], ["--wait", "0.05"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["say", "two"], ["say", "two", "--no-stream"], ["retry"]], ids=" ".join)
+def test_a_conversation_that_is_busy_refuses_and_nothing_is_stored(
+    program: Program, chat_server: ChatServer, rows: Rows, go: threading.Event, command: list[str], how: list[str]
+) -> None:
+    started = threading.Event()
+    identity = program("new").out.strip()
+    chat_server.script(Reply("answer", hold=go, started=started))
+    with Running("say", "one") as other:
+        assert started.wait(30)
+        began = time.monotonic()
+        program(*command, *how).failed(5, f"conversation {identity} is busy", "turn 1", "convstore stop")
+        assert time.monotonic() - began < 10
+        assert (len(rows.turns), rows.count, len(chat_server.requests)) == (1, 1, 1)
+        go.set()
+        assert other.end().out == "answer\n"
+
+
+def test_a_call_waits_for_the_one_before_it(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
+    started = threading.Event()
+    chat_server.script(Reply("answer", hold=go, started=started))
+    program("new")
+    with Running("say", "one") as first:
+        assert started.wait(30)
+        with Running("say", "two", "--wait", "30") as second:
+            go.set()
+            assert (first.end().out, second.end().out) == ("answer\n", "You said: two\n")
+    assert sent(chat_server) == ["one", "answer", "two"]
+
+
+# --- follow ---
+
+
+def test_a_reply_is_followed_from_its_beginning_to_its_end(
+    on_each: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    on_each("new", "--name", "games")
+    chat_server.script(Reply("第一 second\nthird", pieces=["第", "一", " second\n", "third"], hold=go, hold_after=2))
+    with Running("say", "hi") as other:
+        other.until("第一")
+        with Running("follow") as last_used, Running("follow", "games") as named:
+            for follower in (last_used, named):
+                follower.until("第一")  # the server has not sent more
+            go.set()
+            whole = other.end()
+            assert (whole.code, whole.out) == (0, "第一 second\nthird\n")
+            assert (last_used.end(), named.end()) == (whole, whole)
+    assert len(chat_server.requests) == 1
+
+
+def test_where_no_reply_is_streamed_there_is_nothing_to_follow(on_each: Program) -> None:
+    on_each("follow").failed(3, "no conversation yet")
+    on_each("new")
+    on_each("say", "hi")
+    ran = on_each("follow")
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: no reply is being streamed\n")
+    on_each("follow", "nope").failed(3, "nope")
+
+
+def test_a_reply_that_breaks_off_is_followed_as_far_as_it_came(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    program("new")
+    pieces = ["first", " second", " third"]
+    chat_server.script(
+        Reply(pieces=pieces, hold=go, hold_after=1, error_event={"message": "overloaded"}, error_after=2)
+    )
+    with Running("say", "hi") as other:
+        other.until("first")
+        with Running("follow") as follower:
+            follower.until("first")
+            go.set()
+            assert other.end().code == 6
+            assert follower.end().out == "first second\n"
+
+
+def test_what_is_followed_does_not_drive_the_terminal(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    wild = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg"
+    program("new")
+    chat_server.script(Reply(pieces=[wild, " end"], hold=go, hold_after=1))
+    with Running("say", "hi") as other:
+        other.until("owned")
+        with Terminal("follow") as terminal:
+            terminal.until("owned")
+            go.set()
+            assert terminal.end() == 0
+            assert is_tame(terminal.screen)
+            assert terminal.screen.endswith(" end\n")
+        assert other.end().out == wild + " end\n"
+
+
+def test_whoever_follows_may_leave_and_the_reply_goes_on(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    program("new")
+    chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
+    with Running("say", "hi") as other:
+        other.until("first")
+        with Terminal("follow") as terminal:
+            terminal.until("first")
+            terminal.interrupt()
+            assert terminal.end() == 130
+            assert "Traceback" not in terminal.screen
+            assert terminal.screen.endswith("first\n")
+        go.set()
+        assert other.end().out == "first second\n"
+    assert [turn["status"] for turn in program("turns", "--json").json] == ["completed"]
+
+
+# --- stop ---
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["the one used last", "by its name"])
+def test_a_stream_of_another_process_is_stopped_and_what_came_is_kept(
+    on_each: Program, chat_server: ChatServer, by_name: bool
+) -> None:
+    identity = on_each("new", "--name", "games").out.strip()
+    chat_server.script(Reply(pieces=["first\n", *(f"{number}\n" for number in range(3000))], delay=0.01))
+    with Running("say", "hi") as other:
+        other.until("first")
+        ran = on_each("stop", *(["games"] if by_name else []))
+        assert (ran.code, ran.out) == (0, "")
+        ran.one_line("stopped", identity, "what came is kept")
+        stopped = other.end()
+    assert chat_server.wait_disconnect()  # the provider need not go on
+    assert stopped.code == 130
+    stopped.one_line("stopped", "what came is kept")
+    assert stopped.out.startswith("first\n0\n")
+    assert "2999" not in stopped.out
+    [turn] = on_each("turns", "--json").json
+    assert (turn["status"], turn["output"]) == ("interrupted", None)
+    assert turn["partial"]["content"] == stopped.out
+    assert "2 assistant (interrupted)\nfirst\n0\n" in on_each("show").out
+    on_each("say", "next")
+    assert sent(chat_server) == ["hi", stopped.out, "next"]
+
+
+def test_a_silent_stream_is_taken_away_with_what_came_and_its_end_is_kept_beside_the_path(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    program("new")
+    chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
+    with Running("say", "hi") as other:
+        other.until("first")
+        with Running("follow") as follower:
+            follower.until("first")  # so much is on record
+            program("stop", "--wait", "0.05").one_line("stopped", "what came is kept")
+            assert follower.end().out == "first\n"
+        assert answered(program, "say", "next", "--no-wait") == "You said: next"
+        assert sent(chat_server) == ["hi", "first", "next"]
+        go.set()
+        late = other.end()
+    assert (late.code, late.out) == (5, "first second\n")
+    late.one_line("another caller took the conversation")
+    program("say", "after")
+    assert sent(chat_server) == ["hi", "first", "next", "You said: next", "after"]
+    first = program("turns", "--json").json[0]
+    assert (first["status"], first["error"]["message"]) == ("interrupted", "stopped from elsewhere")
+
+
+def test_a_call_that_does_not_stream_is_taken_away_and_its_reply_is_printed_all_the_same(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    started = threading.Event()
+    program("new")
+    chat_server.script(Reply("late", hold=go, started=started))
+    with Running("say", "hi", "--no-stream") as other:
+        assert started.wait(30)
+        program("stop", "--wait", "0").one_line("stopped")
+        go.set()
+        late = other.end()
+    assert (late.code, late.out) == (5, "late\n")
+    program("say", "next")
+    assert sent(chat_server) == ["next"]
+
+
+def test_where_nothing_runs_there_is_nothing_to_stop(on_each: Program) -> None:
+    on_each("stop").failed(3, "no conversation yet")
+    identity = on_each("new").out.strip()
+    on_each("say", "hi")
+    ran = on_each("stop")
+    assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: no turn of {identity} is running\n")
+    on_each("stop", "nope").failed(3, "nope")
+    on_each("stop", "--wait", "-1").failed(2, "--wait")
+
+
+# --- killed ---
+
+
+def killed_after_its_first_piece(program: Program, server: ChatServer, go: threading.Event) -> None:
+    """Kill a `say` whose reply has begun, and is on record so far."""
+    server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
+    with Running("say", "lost?") as killed:
+        killed.until("first")
+        with Running("follow") as follower:
+            follower.until("first")
+            killed.kill()
+
+
+@pytest.mark.parametrize("command", [["say", "next"], ["retry"]], ids=" ".join)
+def test_after_kill_9_the_next_call_goes_on_at_once_and_the_partial_reply_is_kept_apart(
+    on_each: Program, chat_server: ChatServer, go: threading.Event, command: list[str]
+) -> None:
+    on_each("new")
+    killed_after_its_first_piece(on_each, chat_server, go)
+    assert on_each("turns", "--json").json[0]["status"] == "running"
+    on_each(*command, "--wait", "10")
+    assert sent(chat_server) == (["lost?"] if command == ["retry"] else ["next"])
+    first, second = on_each("turns", "--json").json
+    assert (first["status"], first["output"], first["partial"]["content"]) == ("interrupted", None, "first")
+    assert "the process that ran this turn ended" in first["error"]["message"]
+    assert second["status"] == "completed"
+    lines = on_each("turns").out.splitlines()
+    assert lines[0].split()[:2] == ["1", "interrupted"]
+    assert "ended" in lines[1]
+
+
+def test_after_kill_9_a_stop_frees_the_conversation_at_once_and_keeps_what_came(
+    program: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    program("new")
+    killed_after_its_first_piece(program, chat_server, go)
+    program("stop").one_line("stopped", "what came is kept")
+    assert "2 assistant (interrupted)\nfirst\n" in program("show").out
+    program("say", "next", "--no-wait")
+    assert sent(chat_server) == ["lost?", "first", "next"]
+
+
+def test_a_follower_of_a_process_that_is_killed_ends_too(
+    on_each: Program, chat_server: ChatServer, go: threading.Event
+) -> None:
+    on_each("new")
+    chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
+    with Running("say", "lost?") as killed:
+        killed.until("first")
+        with Running("follow") as follower:
+            follower.until("first")
+            killed.kill()
+            ended = follower.end()
+    assert (ended.code, ended.out) == (0, "first\n")
+    ran = on_each("follow")
+    assert (ran.code, ran.out) == (0, "first\n")
+
+
+def test_ctrl_c_ends_a_stream_whose_reply_goes_on_and_prints_what_was_kept(
+    program: Program, chat_server: ChatServer
+) -> None:
+    program("new")
+    chat_server.script(Reply(pieces=["first\n", *(f"{number}\n" for number in range(3000))], delay=0.005))
+    with Terminal("say", "hi") as terminal:
+        terminal.until("first")
+        terminal.interrupt(signal.SIGINT)
+        assert terminal.end() == 130
+    screen = OUR_COLOURS.sub("", terminal.screen)
+    before, note, after = screen.partition("convstore: stopped; what came is kept\n")
+    assert (bool(note), after) == (True, "")
+    [turn] = program("turns", "--json").json
+    kept = turn["partial"]["content"]
+    assert turn["status"] == "interrupted"
+    assert before.endswith(kept)
