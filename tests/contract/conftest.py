@@ -11,29 +11,33 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from convstore import Store
+from convstore import AsyncStore, Store
 from convstore.ledger.schema import upgrade
 from convstore.testing import ChatServer, Reply
+from tests.contract.facade import Facade, Loop
 from tests.contract.invariants import check_all, engine_of
 
-KINDS = ("sqlite-file", "sqlite-memory", "postgresql", "sqlite-engine", "postgresql-engine")
-STORES_OWN = ("sqlite-file", "sqlite-memory", "postgresql")
+ASYNC = ("async-sqlite-file", "async-postgresql")
+"""An `AsyncStore`, on an event loop of its own."""
+STORES_OWN = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC)
 """Without the caller's own engines: enough where only what is stored matters, not how transactions begin."""
+KINDS = (*STORES_OWN, "sqlite-engine", "postgresql-engine")
 
 
 class Backend:
     """One database: opens stores on it, and looks at it past them."""
 
-    def __init__(self, kind: str, url: str, client: openai.OpenAI) -> None:
+    def __init__(self, kind: str, url: str, client: openai.OpenAI, asyncio: Asyncio | None) -> None:
         self.kind = kind
         self.url = url
         self.client = client
+        self._asyncio = asyncio
         self.whole = True
         """False once a test has damaged rows on purpose: then they are not checked at its end."""
         self._stores: list[Store] = []
@@ -41,7 +45,7 @@ class Backend:
 
     @property
     def is_postgres(self) -> bool:
-        return self.kind.startswith("postgresql")
+        return "postgresql" in self.kind
 
     @property
     def is_memory(self) -> bool:
@@ -52,8 +56,8 @@ class Backend:
         options = {"model": "test-model", **options}
         if "base_url" not in options:
             options.setdefault("client", self.client)
-        own = self.kind.endswith("-engine")
-        store = Store(engine=self.engine(), **options) if own else Store(self.url, **options)
+        where: dict[str, Any] = {"engine": self.engine()} if self.kind.endswith("-engine") else {"url": self.url}
+        store = Store(**where, **options) if self._asyncio is None else self._asyncio.open(**where, **options)
         self._stores.append(store)
         return store
 
@@ -92,6 +96,38 @@ class Backend:
             engine.dispose()
 
 
+class Asyncio:
+    """An event loop, and the HTTP client of all the stores on it."""
+
+    def __init__(self) -> None:
+        self._loop = Loop()
+        self._http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
+
+    def open(self, *, client: openai.OpenAI | None = None, **options: Any) -> Store:
+        """An `AsyncStore` that is used as if it were a `Store`."""
+        if client is not None:
+            options["client"] = openai.AsyncOpenAI(
+                base_url=client.base_url,
+                api_key=client.api_key,
+                max_retries=client.max_retries,
+                default_headers=client._custom_headers,
+                http_client=self._http_client,
+            )
+        return cast("Store", Facade(AsyncStore(**options), self._loop))
+
+    def close(self) -> None:
+        self._loop.run(self._http_client.aclose())
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def on_asyncio() -> Iterator[Asyncio]:
+    """One for all tests."""
+    running = Asyncio()
+    yield running
+    running.close()
+
+
 @pytest.fixture(scope="session")
 def http_client() -> Iterator[openai.DefaultHttpxClient]:
     """One for all tests: each new one reads the system's certificates again, which costs more than a test."""
@@ -117,7 +153,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
     """Each kind of database in turn, with the schema and nothing else; what a test leaves in it is checked."""
     kind: str = request.param
-    if kind.startswith("postgresql"):
+    if "postgresql" in kind:
         url: str = request.getfixturevalue("postgres_url")
     elif kind == "sqlite-memory":
         url = "sqlite://"
@@ -129,7 +165,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenA
         source.close()
         target.close()
         url = f"sqlite:///{path}"
-    backend = Backend(kind, url, client)
+    asyncio = request.getfixturevalue("on_asyncio") if kind in ASYNC else None
+    backend = Backend(kind, url, client, asyncio)
     try:
         yield backend
         if backend.whole:
