@@ -26,9 +26,9 @@ from convstore.keys import (
     patience,
     random_id,
 )
+from convstore.ledger import appending
 from convstore.ledger import conversations as ledger
 from convstore.ledger import messages as ledger_messages
-from convstore.ledger import turns as ledger_turns
 from convstore.messages import Message, digest, to_input, to_message, to_request
 from convstore.params import check_sticky
 from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Turn
@@ -292,7 +292,7 @@ class Conversations:
 
         def attempt() -> Records:
             return write(
-                ledger_turns.append,
+                appending.append,
                 self._owner,
                 conversation_id,
                 new,

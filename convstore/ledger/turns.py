@@ -1,9 +1,8 @@
-"""Turns: begun, ended, read. And appending, which is a turn without a model."""
+"""Turns: begun, ended, read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -14,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from convstore.completions import Completion, Usage
 from convstore.errors import ConversationNotFound, DamagedRow, DatabaseUnavailable, IdempotencyMismatch
-from convstore.ledger import deltas, leases, messages
+from convstore.ledger import deltas, messages
 from convstore.ledger.database import EVERYTHING, waits_briefly
 from convstore.ledger.models import conversations
 from convstore.ledger.models import messages as message_table
@@ -31,21 +30,6 @@ _CLOSE = update(table).where(
     table.c.owner == bindparam("key_owner"),
     table.c.conversation_id == bindparam("key_id"),
     table.c.seq == bindparam("key_seq"),
-)
-_STATE = select(
-    conversations.c.next_seq, conversations.c.next_turn, conversations.c.head_seq, conversations.c.lease_token
-).where(*_KEY, conversations.c.deleted_at.is_(None))
-_STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
-_MOVE_HEAD = (
-    update(conversations)
-    .where(*_KEY)
-    .values(
-        next_seq=bindparam("next"),
-        next_turn=bindparam("turn"),
-        head_seq=bindparam("head"),
-        length=bindparam("position"),
-        updated_at=bindparam("now"),
-    )
 )
 
 
@@ -297,76 +281,44 @@ def by_key(connection: Connection, owner: str, id: str, key: str, digest: bytes)
     return _turn(row)
 
 
-def append(
+def insert_ended(
     connection: Connection,
     owner: str,
-    conversation_id: str,
-    new: Sequence[Message],
+    id: str,
+    seq: int,
+    *,
+    base_seq: int,
+    inputs: tuple[int, int] | None,
+    output_seq: int | None,
+    completion: Completion | None,
+    key: str | None,
+    digest: bytes | None,
     now: datetime,
-    alive: leases.Alive,
-    completion: Completion | None = None,
-    key: str | None = None,
-    digest: bytes | None = None,
-) -> list[MessageRecord]:
-    """Add messages at the head, and return them where they now stand.
+) -> None:
+    """Put a turn on record that is over already: no model was asked.
 
-    With a completion, whose facts are kept, or an idempotency key, it is a turn of its own.
-
-    Raises:
-        ConversationNotFound: there is none with this id.
-        ConversationBusy: a turn is running.
-        IdempotencyMismatch: the key was used for something else.
+    Args:
+        inputs: the numbers of the first and the last message that it added, if it has no output.
+        completion: whose facts it keeps.
     """
-    if key is not None and digest is not None:
-        done = by_key(connection, owner, conversation_id, key, digest)
-        if done is not None and done.status is TurnStatus.COMPLETED:
-            return messages.of_turn(connection, owner, done)
-    where = {"key_owner": owner, "key_id": conversation_id}
-    statement = _STATE if connection.dialect.name == "sqlite" else _STATE_LOCKED
-    state = connection.execute(statement, where).one_or_none()
-    if state is None or state.lease_token is not None:
-        leases.free(connection, owner, conversation_id, now, alive)
-        state = connection.execute(statement, where).one_or_none()
-    if state is None or state.lease_token is not None:  # a turn may have taken it between the two looks
-        raise leases.locked(conversation_id)
-    head = messages.at(connection, owner, conversation_id, state.head_seq)
-    turn = state.next_turn if completion is not None or key is not None else None
-    added = messages.add(
-        connection, owner, conversation_id, new, first_seq=state.next_seq, after=head, turn=turn, now=now
-    )
-    last = added[-1]
-    if turn is not None:
-        is_input = completion is None
-        _insert(
-            connection,
-            {
-                "owner": owner,
-                "conversation_id": conversation_id,
-                "seq": turn,
-                "idempotency_key": to_column(key),
-                "input_digest": digest,
-                "base_seq": state.head_seq,
-                "first_input_seq": state.next_seq if is_input else None,
-                "last_input_seq": last.seq if is_input else None,
-                "request": "{}",
-                "started_at": now,
-                **_outcome(
-                    Ending(TurnStatus.COMPLETED, completion, moves_head=True), None if is_input else last.seq, now
-                ),
-            },
-        )
-    connection.execute(
-        _MOVE_HEAD,
+    first, last = inputs or (None, None)
+    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=True)
+    _insert(
+        connection,
         {
-            **where,
-            "next": state.next_seq + len(new),
-            "turn": state.next_turn + (turn is not None),
-            "head": last.seq,
-            "position": last.position,
-            "now": now,
+            "owner": owner,
+            "conversation_id": id,
+            "seq": seq,
+            "idempotency_key": to_column(key),
+            "input_digest": digest,
+            "base_seq": base_seq,
+            "first_input_seq": first,
+            "last_input_seq": last,
+            "request": "{}",
+            "started_at": now,
+            **_outcome(ending, output_seq, now),
         },
     )
-    return added
 
 
 def latest_asked(connection: Connection, owner: str, id: str, before: int) -> Turn | None:
