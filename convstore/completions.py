@@ -10,6 +10,9 @@ from convstore.errors import InvalidMessage
 from convstore.messages import Message, to_input, to_plain
 
 
+_NO_COUNT = 2**63
+
+
 class Usage(dict[str, Any]):
     """The token counts of one call, exactly as the API reported them, with the usual ones as attributes.
 
@@ -45,7 +48,10 @@ class Usage(dict[str, Any]):
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    # A number that no database's integer holds is no count; the report keeps it.
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _NO_COUNT:
+        return None
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,3 +134,10 @@ def test_counts_that_a_server_leaves_out_are_none(given: JSON) -> None:
     usage = Usage(given)
     assert (usage.prompt_tokens, usage.cached_tokens, usage.reasoning_tokens) == (None, None, None)
     assert Usage(prompt_tokens=True).prompt_tokens is None
+
+
+def test_a_count_that_no_database_holds_stays_in_the_report_alone() -> None:
+    usage = Usage({"prompt_tokens": 2**63, "completion_tokens": 2**63 - 1})
+    assert usage.prompt_tokens is None
+    assert usage.completion_tokens == 2**63 - 1
+    assert usage["prompt_tokens"] == 2**63
