@@ -197,39 +197,26 @@ def test_an_addition_costs_four_statements_and_one_commit(store: Store, message:
 
 
 class Held:
-    """Turns that are under way, whose replies the server holds back after `after` pieces."""
+    """A reply that the server holds back until the end of the block, or until `go`."""
 
-    def __init__(self, server: ChatServer, count: int, *, after: int = 0) -> None:
-        self.go = threading.Event()
-        self._begun = [threading.Event() for _ in range(count)]
-        self._server = server
-        server.script(
-            *(Reply(pieces=["An ", "answer."], hold=self.go, hold_after=after, started=begun) for begun in self._begun)
-        )
+    def __init__(self, server: ChatServer) -> None:
+        self.go, self._begun = threading.Event(), threading.Event()
+        server.script(Reply("An answer.", hold=self.go, started=self._begun))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
 
     def wait(self) -> None:
-        for begun in self._begun:
-            assert begun.wait(20), "the request did not come"
-
-
-@pytest.fixture
-def held(chat_server: ChatServer) -> Iterator[Callable[..., Held]]:
-    made: list[Held] = []
-
-    def hold(count: int = 1, **how: Any) -> Held:
-        one = Held(chat_server, count, **how)
-        made.append(one)
-        return one
-
-    yield hold
-    for one in made:
-        one.go.set()
+        assert self._begun.wait(20), "the request did not come"
 
 
 @pytest.mark.parametrize("ask", [Store.say, _stream], ids=["say", "stream"])
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_no_transaction_is_open_while_the_model_thinks(
-    kind: str, database_url: str, chat_server: ChatServer, held: Callable[..., Held], ask: Callable[..., Any]
+    kind: str, database_url: str, chat_server: ChatServer, ask: Callable[..., Any]
 ) -> None:
     def turn() -> None:
         with opened(kind, database_url, chat_server) as store:
@@ -237,8 +224,8 @@ def test_no_transaction_is_open_while_the_model_thinks(
 
     with opened("sync", database_url, chat_server) as other:
         id = other.new().id
-        holding = held()
-        with ThreadPoolExecutor(1) as thread:
+        holding = Held(chat_server)
+        with ThreadPoolExecutor(1) as thread, holding:
             under_way = thread.submit(turn)
             holding.wait()
             engine = engine_of(other)
@@ -265,13 +252,11 @@ def test_no_transaction_is_open_while_the_model_thinks(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_who_waits_for_a_conversation_only_reads(
-    kind: str, database_url: str, chat_server: ChatServer, held: Callable[..., Held]
-) -> None:
+def test_who_waits_for_a_conversation_only_reads(kind: str, database_url: str, chat_server: ChatServer) -> None:
     with opened("sync", database_url, chat_server) as first, opened(kind, database_url, chat_server) as second:
         id = first.new().id
-        holding = held()
-        with ThreadPoolExecutor(1) as thread:
+        holding = Held(chat_server)
+        with ThreadPoolExecutor(1) as thread, holding:
             under_way = thread.submit(first.say, id, "Hi")
             holding.wait()
             second.list()  # connected

@@ -318,10 +318,10 @@ def saboteur(store: Store) -> Iterator[Saboteur]:
 
 OPERATIONS: dict[str, Callable[[Store, str], object]] = {
     "new": lambda store, id: store.new(id=f"{id}-new", messages=[NOTE]),
-    "say": _say,
-    "stream": _stream,
-    "keyed say": lambda store, id: store.say(id, "Hi", idempotency_key="k"),
-    "retry": lambda store, id: store.retry(id),
+    "say": lambda store, id: _say(store, id, wait=0),
+    "stream": lambda store, id: _stream(store, id, wait=0),
+    "keyed say": lambda store, id: _say(store, id, wait=0, idempotency_key="k"),
+    "retry": lambda store, id: store.retry(id, wait=0),
     "append": lambda store, id: store.append(id, NOTE),
     "keyed append": lambda store, id: store.append(id, NOTE, idempotency_key="k"),
     "set": lambda store, id: store.set(id, title="Another"),
