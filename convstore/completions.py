@@ -9,7 +9,6 @@ from typing import Any
 from convstore.errors import InvalidMessage
 from convstore.messages import Message, to_input, to_plain
 
-
 _NO_COUNT = 2**63
 
 
