@@ -1,6 +1,7 @@
 """What every test may ask for: databases, a scripted chat server, shared data, a clean environment."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,10 @@ from tests.postgres import new_database, running_server
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in the background of a script, where shells switch Ctrl-C off, for all children too: some tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
