@@ -240,7 +240,6 @@ def test_without_a_key_and_a_server_nothing_is_stored_and_the_three_ways_are_nam
 def test_a_client_is_made_for_a_server_that_is_named(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(base_url=chat_server.url)
     assert store.say(store.new().id, "hi").text == "You said: hi"
-    store.close()
 
 
 def test_the_callers_client_makes_the_calls_without_its_own_retries(
@@ -374,7 +373,6 @@ def test_a_server_that_is_not_there_fails_the_turn(backend: Backend) -> None:
     id = store.new().id
     with pytest.raises(TurnFailed) as caught:
         store.say(id, "hi")
-    store.close()
     assert caught.value.turn.error is not None
     assert caught.value.turn.error["type"] == "APIConnectionError"
     (attempt,) = caught.value.turn.attempts
