@@ -107,7 +107,7 @@ class Heartbeat:
                 if self._watched:
                     idle_since = now
                 next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_every)
-                if next_at > now:
+                if next_at > now and self._thread is this:  # closed before this, nobody would end the wait
                     self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return

@@ -1,0 +1,46 @@
+"""The heartbeat's thread, at moments that a whole store comes to only by chance."""
+
+import threading
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from convstore.heartbeat import Heartbeat
+from convstore.ledger.turns import RunningTurn
+
+PATIENCE = 10.0
+TURN = RunningTurn(
+    owner="",
+    conversation_id="c",
+    seq=1,
+    token="t",
+    base_seq=0,
+    first_input_seq=None,
+    last_input=None,
+    request={},
+    window={},
+    started_at=datetime(2026, 1, 2),  # noqa: DTZ001 (it is never looked at)
+)
+
+
+def test_closing_does_not_wait_for_a_beat_even_where_the_thread_has_only_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    run = Heartbeat._run
+
+    def run_late(self: Heartbeat) -> None:
+        assert go.wait(PATIENCE)
+        run(self)
+
+    monkeypatch.setattr(Heartbeat, "_run", run_late)
+    heartbeat = Heartbeat(timedelta(hours=1), lambda *_: (True, False))
+    heartbeat.forget(heartbeat.watch(TURN))
+    closing = threading.Thread(target=heartbeat.close, daemon=True)
+    closing.start()
+    while heartbeat._thread is not None:  # until `close` waits for the thread's end
+        time.sleep(0)
+    go.set()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
