@@ -23,7 +23,7 @@ from convstore.async_conversations import AsyncBorrowedConversations, AsyncConve
 from convstore.calls import acall
 from convstore.completions import read_completion
 from convstore.errors import ConversationBusy
-from convstore.keys import OnBusy, check_owner, known_id, patience
+from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
 from convstore.ledger import leases
 from convstore.ledger.turns import Ending
 from convstore.records import Turn
@@ -191,12 +191,12 @@ class AsyncStore(AsyncConversations):
     @documented_as(Store.stop)
     async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
         # Not the sync method in a thread: it waits for turns whose ends need the same threads.
-        conversation_id = known_id(conversation_id)
+        conversation_id, deadline = known_id(conversation_id), time.monotonic() + check_wait(wait)
         holder = await self._threads.run(partial(self._runtime.write, request_stop, self._owner, conversation_id))
         if holder is None:
             return False
         still_held = partial(self._runtime.read, still_holds, self._owner, conversation_id, holder)
-        for pause in pauses(time.monotonic() + wait):
+        for pause in pauses(deadline):
             if not await self._threads.run(still_held):
                 return True
             await asyncio.sleep(pause)

@@ -16,7 +16,7 @@ from convstore.calls import call
 from convstore.completions import read_completion
 from convstore.conversations import BorrowedConversations, Conversations
 from convstore.errors import InvalidInput
-from convstore.keys import OnBusy, check_owner, known_id, patience
+from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
 from convstore.ledger import leases
 from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
@@ -248,13 +248,14 @@ class Store(Conversations):
             Whether a turn was running.
 
         Raises:
+            InvalidInput: `wait` is no number of seconds.
             ConversationNotFound: there is none with this id.
         """
-        conversation_id = known_id(conversation_id)
+        conversation_id, deadline = known_id(conversation_id), time.monotonic() + check_wait(wait)
         holder = self._runtime.write(request_stop, self._owner, conversation_id)
         if holder is None:
             return False
-        for pause in pauses(time.monotonic() + wait):
+        for pause in pauses(deadline):
             if not self._runtime.read(still_holds, self._owner, conversation_id, holder):
                 return True
             time.sleep(pause)

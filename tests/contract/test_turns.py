@@ -6,12 +6,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
 
-from convstore import ConversationBusy, Store, TurnFailed, TurnStatus
+from convstore import ConversationBusy, InvalidInput, Store, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import Backend, Held
 from tests.contract.invariants import check_conversation, engine_of
@@ -111,6 +112,44 @@ def test_a_second_caller_is_refused_at_once_or_waits(
     ]
     assert bodies(chat_server)[-1]["messages"] == store.history(id)[:-1]
     assert [turn.seq for turn in store.turns(id)] == [1, 2]
+
+
+def test_a_caller_may_say_that_it_does_not_wait(store: Store, hold: Callable[..., Held], elsewhere: Elsewhere) -> None:
+    id = store.new().id
+    held = hold("answer")
+    first = elsewhere(lambda: store.say(id, "first"))
+    held.wait()
+    with pytest.raises(ConversationBusy):
+        store.say(id, "refused", on_busy="reject")
+    with pytest.raises(ConversationBusy), store.stream(id, "refused", on_busy="reject"):
+        pass
+    with pytest.raises(ConversationBusy):
+        store.append(id, "refused", on_busy="reject")
+    with pytest.raises(ConversationBusy):
+        store.retry(id, on_busy="reject")
+    assert not first.done()
+    held.let_go()
+    assert first.result(10).text == "answer"
+    assert store.say(id, "free", on_busy="reject").seq == 2
+
+
+def test_how_to_wait_is_checked_before_anything_is_stored_or_sent(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    waits: list[Any] = [{"wait": -1}, {"wait": float("nan")}, {"wait": "1"}, {"wait": None}]
+    on_busy: list[Any] = [{"on_busy": "refuse"}, {"on_busy": None}, {"on_busy": True}]
+    for wrong in (*waits, *on_busy):
+        calls: list[Callable[[], object]] = [
+            partial(store.say, id, "hi", **wrong),
+            partial(store.stream, id, "hi", **wrong),
+            partial(store.retry, id, **wrong),
+            partial(store.append, id, "hi", **wrong),
+        ]
+        if "wait" in wrong:
+            calls.append(partial(store.stop, id, **wrong))
+        for call in calls:
+            with pytest.raises(InvalidInput, match=r"^(wait|on_busy) is "):
+                call()
+    assert (chat_server.requests, store.turns(id), store.messages(id)) == ([], [], [])
 
 
 def test_a_second_store_on_the_same_database_is_held_off_too(
