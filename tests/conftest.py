@@ -14,9 +14,10 @@ from tests.postgres import new_database, running_server
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Begun in the background of a script, where shells switch Ctrl-C off, for all children too: some tests send it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    # Begun in a script's background, or by nohup, which switch these off for all children too: some tests send them.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
