@@ -87,7 +87,12 @@ class ConversationRow(Base):
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # what it was created with
-    lineage: Mapped[str | None] = mapped_column(Text)  # JSON [[conversation, up to seq], …], nearest first
+    # Of a fork, where its shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
+    lineage: Mapped[str | None] = mapped_column(Text)
+    window: Mapped[str | None] = mapped_column(Text)  # JSON: the sticky options of the window
+    pins: Mapped[str | None] = mapped_column(Text)  # JSON [[seq, position], …]
+    redo: Mapped[str | None] = mapped_column(Text)  # JSON: the heads that `undo` left, latest last
+    summary_turn: Mapped[int | None] = mapped_column(BigInteger)  # that wrote the latest summary
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -116,6 +121,10 @@ class MessageRow(Base):
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     context_seq: Mapped[int] = mapped_column(BigInteger)  # nearest system or developer message before it; 0: none
     turn_seq: Mapped[int | None] = mapped_column(BigInteger)
+    # An ancestor chosen so that any other is found in a logarithm of steps (`messages.jump_of`); NULL, in rows of
+    # earlier releases, means the parent.
+    jump_seq: Mapped[int | None] = mapped_column(BigInteger)
+    jump_position: Mapped[int | None] = mapped_column(BigInteger)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -138,6 +147,7 @@ class TurnRow(Base):
             sqlite_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
             postgresql_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
         ),
+        Index("convstore_turns_owner_started_at_idx", "owner", "started_at"),
     )
 
     owner: Mapped[str] = mapped_column(Key, primary_key=True)
@@ -150,7 +160,10 @@ class TurnRow(Base):
     first_input_seq: Mapped[int | None] = mapped_column(BigInteger)
     last_input_seq: Mapped[int | None] = mapped_column(BigInteger)
     output_seq: Mapped[int | None] = mapped_column(BigInteger)
+    purpose: Mapped[str | None] = mapped_column(Text)  # NULL: a reply; else 'summary'
     request: Mapped[str] = mapped_column(Text)  # JSON: the parameters that were sent
+    requested_model: Mapped[str | None] = mapped_column(Text)  # as `request` has it
+    estimated_tokens: Mapped[int | None] = mapped_column(BigInteger)  # of all that was sent, by the store's counter
     window: Mapped[str | None] = mapped_column(Text)  # JSON: which messages were sent
     response_id: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
@@ -192,6 +205,38 @@ class DeltaRow(Base):
     delta: Mapped[str] = mapped_column(Text)  # JSON: a chunk, as `streaming.Accumulator` takes it
 
 
+class SummaryRow(Base):
+    """A summary: what may stand in, in a window, for a path from its root to one message."""
+
+    __tablename__ = "convstore_summaries"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
+        ),
+    )
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
+    turn_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # that wrote it
+    up_to_seq: Mapped[int] = mapped_column(BigInteger)
+    up_to_position: Mapped[int] = mapped_column(BigInteger)
+    previous_turn: Mapped[int | None] = mapped_column(BigInteger)  # the summary that it took the place of
+    text: Mapped[str] = mapped_column(Text)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AttachmentRow(Base):
+    """The bytes of an image, a sound or a file: once for each owner, named by their digest."""
+
+    __tablename__ = "convstore_attachments"
+
+    owner: Mapped[str] = mapped_column(Key, primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class CompatibilityRow(Base):
     """One row: the oldest release of the schema whose code may still use this database."""
 
@@ -204,4 +249,6 @@ conversations = Base.metadata.tables["convstore_conversations"]
 messages = Base.metadata.tables["convstore_messages"]
 turns = Base.metadata.tables["convstore_turns"]
 deltas = Base.metadata.tables["convstore_deltas"]
+summaries = Base.metadata.tables["convstore_summaries"]
+attachments = Base.metadata.tables["convstore_attachments"]
 compatibility = Base.metadata.tables["convstore_compatibility"]

@@ -22,7 +22,7 @@ from convstore.ledger.models import VERSION_TABLE, Base, compatibility
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time

@@ -27,6 +27,9 @@ KEY_COLUMNS = {
     ("convstore_turns", "idempotency_key"),
     ("convstore_deltas", "owner"),
     ("convstore_deltas", "conversation_id"),
+    ("convstore_summaries", "owner"),
+    ("convstore_summaries", "conversation_id"),
+    ("convstore_attachments", "owner"),
 }
 
 

@@ -1,0 +1,70 @@
+"""Heads that move, forks, windows, pins, summaries, attachments; what usage is summed up by.
+
+Revision: 0003
+Before: 0002
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+MOMENT = sa.DateTime(timezone=True)
+
+CONVERSATION_COLUMNS = ("window", "pins", "redo")
+
+
+def upgrade() -> None:
+    for name in CONVERSATION_COLUMNS:
+        op.add_column("convstore_conversations", sa.Column(name, sa.Text))
+    op.add_column("convstore_conversations", sa.Column("summary_turn", sa.BigInteger))
+    op.add_column("convstore_messages", sa.Column("jump_seq", sa.BigInteger))
+    op.add_column("convstore_messages", sa.Column("jump_position", sa.BigInteger))
+    op.add_column("convstore_turns", sa.Column("purpose", sa.Text))
+    op.add_column("convstore_turns", sa.Column("requested_model", sa.Text))
+    op.add_column("convstore_turns", sa.Column("estimated_tokens", sa.BigInteger))
+    op.create_index("convstore_turns_owner_started_at_idx", "convstore_turns", ["owner", "started_at"])
+    op.create_table(
+        "convstore_summaries",
+        sa.Column("owner", KEY, nullable=False),
+        sa.Column("conversation_id", KEY, nullable=False),
+        sa.Column("turn_seq", sa.BigInteger, nullable=False),
+        sa.Column("up_to_seq", sa.BigInteger, nullable=False),
+        sa.Column("up_to_position", sa.BigInteger, nullable=False),
+        sa.Column("previous_turn", sa.BigInteger),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("tokens", sa.BigInteger, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("owner", "conversation_id", "turn_seq", name="convstore_summaries_pkey"),
+        sa.ForeignKeyConstraint(
+            ["owner", "conversation_id"],
+            ["convstore_conversations.owner", "convstore_conversations.id"],
+            name="convstore_summaries_owner_fkey",
+        ),
+    )
+    op.create_table(
+        "convstore_attachments",
+        sa.Column("owner", KEY, nullable=False),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("data", sa.LargeBinary, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("owner", "digest", name="convstore_attachments_pkey"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("convstore_attachments")
+    op.drop_table("convstore_summaries")
+    op.drop_index("convstore_turns_owner_started_at_idx", "convstore_turns")
+    for name in ("estimated_tokens", "requested_model", "purpose"):
+        op.drop_column("convstore_turns", name)
+    for name in ("jump_position", "jump_seq"):
+        op.drop_column("convstore_messages", name)
+    for name in ("summary_turn", *reversed(CONVERSATION_COLUMNS)):
+        op.drop_column("convstore_conversations", name)
