@@ -121,10 +121,11 @@ class MessageRow(Base):
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     context_seq: Mapped[int] = mapped_column(BigInteger)  # nearest system or developer message before it; 0: none
     turn_seq: Mapped[int | None] = mapped_column(BigInteger)
-    # An ancestor chosen so that any other is found in a logarithm of steps (`messages.jump_of`); NULL, in rows of
-    # earlier releases, means the parent.
-    jump_seq: Mapped[int | None] = mapped_column(BigInteger)
-    jump_position: Mapped[int | None] = mapped_column(BigInteger)
+    # The ancestor at the last position before this one that 32 (1,024, 32,768) divides: any other is found from it in
+    # a few steps. NULL: there is none, or an earlier release wrote the row; then the way is by parents, and longer.
+    back_32: Mapped[int | None] = mapped_column(BigInteger)
+    back_1024: Mapped[int | None] = mapped_column(BigInteger)
+    back_32768: Mapped[int | None] = mapped_column(BigInteger)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

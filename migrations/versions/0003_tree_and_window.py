@@ -18,14 +18,15 @@ KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 
 CONVERSATION_COLUMNS = ("window", "pins", "redo")
+MESSAGE_COLUMNS = ("back_32", "back_1024", "back_32768")
 
 
 def upgrade() -> None:
     for name in CONVERSATION_COLUMNS:
         op.add_column("convstore_conversations", sa.Column(name, sa.Text))
     op.add_column("convstore_conversations", sa.Column("summary_turn", sa.BigInteger))
-    op.add_column("convstore_messages", sa.Column("jump_seq", sa.BigInteger))
-    op.add_column("convstore_messages", sa.Column("jump_position", sa.BigInteger))
+    for name in MESSAGE_COLUMNS:
+        op.add_column("convstore_messages", sa.Column(name, sa.BigInteger))
     op.add_column("convstore_turns", sa.Column("purpose", sa.Text))
     op.add_column("convstore_turns", sa.Column("requested_model", sa.Text))
     op.add_column("convstore_turns", sa.Column("estimated_tokens", sa.BigInteger))
@@ -64,7 +65,7 @@ def downgrade() -> None:
     op.drop_index("convstore_turns_owner_started_at_idx", "convstore_turns")
     for name in ("estimated_tokens", "requested_model", "purpose"):
         op.drop_column("convstore_turns", name)
-    for name in ("jump_position", "jump_seq"):
+    for name in reversed(MESSAGE_COLUMNS):
         op.drop_column("convstore_messages", name)
     for name in ("summary_turn", *reversed(CONVERSATION_COLUMNS)):
         op.drop_column("convstore_conversations", name)
