@@ -142,7 +142,9 @@ def test_only_the_command_line_prints() -> None:
             assert not (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr")), path
 
 
-@pytest.mark.parametrize("module", ["window", "streaming", "params", "messages", "completions", "records"])
+@pytest.mark.parametrize(
+    "module", ["window", "streaming", "params", "messages", "attachments", "completions", "records"]
+)
 def test_what_is_said_to_be_pure_has_no_clock_and_no_way_out(module: str) -> None:
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py")}
 
