@@ -143,7 +143,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["window", "streaming", "params", "messages", "attachments", "completions", "records"]
+    "module", ["window", "streaming", "params", "tokens", "messages", "attachments", "completions", "records"]
 )
 def test_what_is_said_to_be_pure_has_no_clock_and_no_way_out(module: str) -> None:
     used = {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py")}
