@@ -1,0 +1,1 @@
+"""Database files that earlier releases left, and what made them."""

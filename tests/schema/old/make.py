@@ -1,0 +1,98 @@
+"""Makes the files of one release: databases with whatever that release could hold, and what it read of them.
+
+Run it with a checkout of the release's last commit, whose code is used, and the folder that the files go to:
+
+    git worktree add ../old COMMIT
+    .venv/bin/python -m tests.schema.old.make ../old tests/schema/old
+    git worktree remove ../old
+
+It writes, each compressed: `NNNN.db`, a SQLite file; `NNNN.sql`, a PostgreSQL database as the release's own DDL and
+INSERTs; and beside each, as JSON, what the release's own library read from it. The same is in them whenever they are
+made, but for times, tokens, and how much of a reply had come when it was stopped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+
+def driver_url(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def sql_of(url: str, checkout: Path) -> bytes:
+    """A PostgreSQL database as SQL: the release's own DDL, and a statement for each row."""
+    import psycopg
+    from psycopg import sql
+
+    alembic = [sys.executable, "-m", "alembic", "-x", f"db={url}", "upgrade", "head", "--sql"]
+    ddl = subprocess.run(alembic, cwd=checkout, check=True, capture_output=True).stdout
+    written = [ddl.decode()]
+    with psycopg.connect(driver_url(url)) as connection:
+        found = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE tablename LIKE 'convstore%' ORDER BY"
+            " tablename <> 'convstore_conversations', tablename"
+        )
+        made = {"convstore_version", "convstore_compatibility"}  # their rows are in the DDL
+        for table in [name for (name,) in found if name not in made]:
+            cursor = connection.execute(sql.SQL("SELECT * FROM {} ORDER BY 1, 2, 3").format(sql.Identifier(table)))
+            names = ", ".join(f'"{column.name}"' for column in cursor.description or ())
+            for row in cursor:
+                values = ", ".join(sql.Literal(value).as_string(connection) for value in row)
+                written.append(f"INSERT INTO {table} ({names}) VALUES ({values});\n")
+    return "".join(written).encode()
+
+
+def make(url: str, path: Path, content: Callable[[], bytes]) -> None:
+    """Fill a database, read it with the release's own code, and write both."""
+    from convstore import Store
+    from convstore.testing import ChatServer
+    from tests.schema.old.filling import Filling
+    from tests.schema.old.reading import reading
+
+    with ChatServer() as server:
+        Filling(url, server).everything()
+    with Store(url) as store:
+        read = reading(store)
+    write(path, content())
+    write(path.with_name(path.name + ".json"), json.dumps(read, separators=(",", ":")).encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content, mtime=0))
+
+
+def main(checkout: Path, folder: Path) -> None:
+    """Make the files of the schema that the code in `checkout` writes."""
+    from convstore.ledger import schema
+    from tests.postgres import new_database, running_server
+
+    if not Path(schema.__file__).is_relative_to(checkout):
+        sys.exit(f"this is not the code in {checkout}, but {schema.__file__}")
+    os.environ["OPENAI_API_KEY"] = "none"
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary, "chat.db")
+        make(f"sqlite:///{file}", folder / f"{schema.HEAD}.db", file.read_bytes)
+    with running_server() as server, new_database(server) as url:
+        schema.upgrade(url)
+        make(url, folder / f"{schema.HEAD}.sql", lambda: sql_of(url, checkout))
+
+
+if __name__ == "__main__":
+    checkout, target, *child = sys.argv[1:]
+    sys.path.insert(0, checkout)  # whose convstore is used from here on
+    if target == "--child":
+        from tests.schema.old.filling import act
+
+        act(*child)
+    else:
+        main(Path(checkout).resolve(), Path(target).resolve())

@@ -1,0 +1,314 @@
+"""Files that earlier releases left (`tests/schema/old`): they open, upgrade, lose nothing, and go on.
+
+`old/make.py` says how they were made, by those releases' own code.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from convstore import Store, TurnStatus
+from convstore.errors import (
+    ConversationExists,
+    DatabaseUnavailable,
+    IdempotencyMismatch,
+    SchemaOutdated,
+    SchemaTooNew,
+)
+from convstore.ledger import schema
+from convstore.ledger.models import VERSION_TABLE, Base
+from convstore.messages import to_request
+from convstore.testing import ChatServer, Reply
+from tests.contract.invariants import check_conversation, engine_of
+from tests.schema.old.reading import reading
+from tests.schema.support import Contents, contents, migrate, opened
+
+FOLDER = Path(__file__).parent / "old"
+OLDER = [f"{number:04}" for number in range(1, int(schema.HEAD))]
+
+UNEXPLAINED = {("0001", "late")}
+"""Conversations in which a turn has no error that should have one: 0001 forgot it when a reply came too late."""
+
+
+@dataclass(frozen=True)
+class Old:
+    """A database that an earlier release left."""
+
+    revision: str
+    url: str
+    read: dict[str, list[dict[str, Any]]]
+    """What that release read from it: of each owner, each conversation."""
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    def upgrade(self) -> None:
+        """As people do: a SQLite file is merely used."""
+        if self.is_sqlite:
+            with Store(self.url) as store:
+                store.list()
+        else:
+            schema.upgrade(self.url)
+
+    def conversations(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Each owner, id, and what was read."""
+        return [(owner, it["conversation"]["id"], it) for owner, found in self.read.items() for it in found]
+
+
+def unpacked(name: str) -> bytes:
+    return gzip.decompress((FOLDER / f"{name}.gz").read_bytes())
+
+
+@pytest.fixture(params=["db", "sql"])
+def restore(request: pytest.FixtureRequest) -> Callable[[str], Old]:
+    """Puts back what a release left: a SQLite file, or a PostgreSQL database."""
+
+    def restored(revision: str) -> Old:
+        name = f"{revision}.{request.param}"
+        url: str = request.getfixturevalue("sqlite_url" if request.param == "db" else "postgres_empty_url")
+        if request.param == "db":
+            Path(url.removeprefix("sqlite:///")).write_bytes(unpacked(name))
+        else:
+            with opened(url) as database, database.engine.connect() as connection:
+                driver: Any = connection.connection.driver_connection
+                driver.autocommit = True
+                driver.execute(unpacked(name))
+        return Old(revision, url, json.loads(unpacked(f"{name}.json")))
+
+    return restored
+
+
+@pytest.fixture(params=OLDER)
+def old(request: pytest.FixtureRequest, restore: Callable[[str], Old]) -> Old:
+    """What each earlier release left, on each backend in turn."""
+    return restore(request.param)
+
+
+def of_old(expected: Any, found: Any) -> Any:
+    """Of what this release read, what the old one would have shown: fields that came later are left out."""
+    names = ("conversation", "messages", "turns", "inputs")
+    return {key: _fields_of_old(value, found[key]) if key in names else found[key] for key, value in expected.items()}
+
+
+def _fields_of_old(expected: Any, found: Any) -> Any:
+    if isinstance(expected, list):
+        assert len(expected) == len(found)
+        return [_fields_of_old(one, other) for one, other in zip(expected, found, strict=True)]
+    return {key: found[key] for key in expected}
+
+
+def assert_nothing_lost(old: Old, store: Store) -> None:
+    found = reading(store)
+    for owner, expected in old.read.items():
+        ids = [it["conversation"]["id"] for it in expected]
+        assert [it["conversation"]["id"] for it in found[owner]] == ids
+        for one, other in zip(expected, found[owner], strict=True):
+            assert of_old(one, other) == one, (owner, one["conversation"]["id"])
+
+
+# --- the files ---
+
+
+def test_there_are_files_of_every_earlier_schema() -> None:
+    """A migration that comes after a release takes that release's files with it: see CONTRIBUTING.md."""
+    wanted = {f"{revision}.{kind}" for revision in OLDER for kind in ("db", "sql", "db.json", "sql.json")}
+    kept = {path.name.removesuffix(".gz"): path.stat().st_size for path in FOLDER.glob("*.gz")}
+    assert wanted <= set(kept)
+    assert max(kept.values()) < 100_000
+
+
+def test_the_files_are_of_these_schemas_and_hold_what_is_hard_to_keep(old: Old) -> None:
+    found = contents(old.url)
+    assert found[VERSION_TABLE][1] == [(old.revision,)]
+    tables = {"conversations": 36, "messages": 500, "turns": 200} | ({"deltas": 2} if old.revision >= "0002" else {})
+    for table, least in tables.items():
+        assert len(found[f"convstore_{table}"][1]) >= least, table
+    turns = [turn for *_, it in old.conversations() for turn in it["turns"]]
+    assert {turn["status"] for turn in turns} == set(TurnStatus)
+    longest = max(old.conversations(), key=lambda found: found[2]["conversation"]["length"])[2]
+    assert longest["conversation"]["length"] > 300
+    assert longest["conversation"]["head_seq"] > 330  # the others are beside the path
+
+
+# --- they open ---
+
+
+def test_they_open_with_nothing_lost(old: Old) -> None:
+    before = contents(old.url)
+    with Store(old.url) as store:
+        if not old.is_sqlite:  # which upgrades itself
+            with pytest.raises(SchemaOutdated, match=f"schema {old.revision}.*run `convstore db upgrade`"):
+                store.list()
+            assert contents(old.url) == before
+            schema.upgrade(old.url)
+        assert_nothing_lost(old, store)
+    after = contents(old.url)
+    assert after.pop(VERSION_TABLE)[1] == [(schema.HEAD,)]
+    for table, (columns, _) in before.items():
+        if table != VERSION_TABLE:
+            assert only(after, table, columns) == before[table], table
+            added = [name for name in after[table][0] if name not in columns]
+            assert {value for row in only(after, table, added)[1] for value in row} <= {None}, table
+    assert {row for table in set(after) - set(before) for row in after[table][1]} == set()
+
+
+def only(found: Contents, table: str, columns: list[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """A table as if it had only these columns."""
+    names, rows = found[table]
+    places = [names.index(name) for name in columns]
+    return columns, sorted((tuple(row[place] for place in places) for row in rows), key=repr)
+
+
+def test_what_they_hold_is_consistent_once_the_dead_are_buried(old: Old, chat_server: ChatServer) -> None:
+    old.upgrade()
+    with Store(old.url, base_url=chat_server.url) as store:
+        for owner, id, read in old.conversations():
+            held = any(turn["status"] == "running" for turn in read["turns"])
+            if (old.revision, id) in UNEXPLAINED:
+                continue
+            check_conversation(store, owner, id, running=held)
+            if held:
+                store.for_owner(owner).append(id, "Is anybody there?")
+                check_conversation(store, owner, id)
+
+
+# --- they go on ---
+
+
+@pytest.fixture
+def store(old: Old, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This release's store on what an old one left."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    old.upgrade()
+    with Store(old.url, base_url=chat_server.url, model="test-model") as store:
+        yield store
+
+
+def test_every_conversation_goes_on_where_it_stood(old: Old, store: Store, chat_server: ChatServer) -> None:
+    answered = {"role": "assistant", "content": "I do."}
+    chat_server.otherwise = lambda _: Reply("I do.", usage=None)  # it cannot count contents that are no text
+    for owner, id, read in old.conversations():
+        mine, before = store.for_owner(owner), read["history"]
+        (added,) = mine.append(id, {"role": "user", "content": "An addition"})
+        assert added.position == len(before) + 1
+        turn = mine.say(id, "Do you remember?")
+        sent = [*before, {"role": "user", "content": "An addition"}, {"role": "user", "content": "Do you remember?"}]
+        assert chat_server.requests[-1].body["messages"] == [to_request(message) for message in sent], (owner, id)
+        assert [turn.status, turn.message] == [TurnStatus.COMPLETED, answered]
+        assert mine.history(id, exact=True) == [*sent, answered]
+        retried = mine.retry(id)
+        assert retried.output_seq != turn.output_seq
+        places = [record.seq for record in mine.messages(id, limit=None)]
+        assert places[: len(before)] == [record["seq"] for record in read["messages"]]
+        if (old.revision, id) not in UNEXPLAINED:
+            check_conversation(store, owner, id)
+
+
+def test_a_turn_whose_process_was_killed_keeps_what_its_stream_had_received(old: Old, store: Store) -> None:
+    owner = store.for_owner("用户 7")
+    for id, came in (("killed-saying", None), ("killed-streaming", {"role": "assistant", "content": "Half of 😀 a "})):
+        owner.append(id, "Anybody?")
+        (turn,) = owner.turns(id)
+        assert turn.status is TurnStatus.INTERRUPTED
+        assert turn.message == (came if old.revision >= "0002" else None)
+        assert [record.message["content"] for record in owner.input_of(turn)] == ["Are you still there?"]
+        assert [message["content"] for message in owner.history(id)] == ["Stay.", "Hello", "", "Anybody?"]
+    with engine_of(store).connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM convstore_deltas")) == 0
+
+
+def test_a_key_that_an_old_release_spent_is_spent(
+    restore: Callable[[str], Old], chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    old = restore("0002")
+    old.upgrade()
+    with Store(old.url, base_url=chat_server.url, owner="ada", model="test-model") as store:
+        before = store.history("keys")
+        said = store.say("keys", "Charge my card", idempotency_key="order/1", temperature=0.5)
+        assert said.text == "You said: Charge my card"
+        assert store.say("keys", "Charge it again", idempotency_key="订单 2").seq == 3
+        with store.stream("keys", "And as a stream", idempotency_key="stream") as reply:
+            assert "".join(reply) == "You said: And as a stream"
+        assert len(store.append("keys", "A note", "And one more", idempotency_key="note")) == 2
+        with pytest.raises(IdempotencyMismatch):
+            store.say("keys", "Charge another card", idempotency_key="order/1")
+        assert store.history("keys") == before
+        assert chat_server.requests == []
+        assert store.say("keys", "Never charged", idempotency_key="order/3").text == "You said: Never charged"
+
+
+def test_a_conversation_made_again_with_the_same_content_is_the_one_that_is_there(old: Old, store: Store) -> None:
+    again: dict[str, Any] = {"title": "Of owner 0", "name": "handle", "system": "You serve 0."}
+    if old.revision >= "0002":
+        assert store.new(id="same", **again).length == 5
+        again["title"] = "Another"
+    with pytest.raises(ConversationExists):  # what 0001 created, nobody knows
+        store.new(id="same", **again)
+
+
+def test_sticky_settings_go_on_being_sent(old: Old, store: Store, chat_server: ChatServer) -> None:
+    store.say("sticky", "And now?")
+    body = chat_server.requests[-1].body
+    (settings,) = (it["conversation"]["settings"] for _, id, it in old.conversations() if id == "sticky")
+    assert {key: body[key] for key in settings} == settings
+    assert set(settings) == {"model", "top_p", "stop", "logit_bias", "tools", "response_format", "x_vendor"}
+
+
+# --- down, and up again ---
+
+
+@pytest.mark.parametrize("target", OLDER)
+def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds(
+    restore: Callable[[str], Old], target: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    old = restore(OLDER[-1])
+    old.upgrade()
+    with Store(old.url, base_url=chat_server.url, model="test-model") as store:
+        for owner, id, _ in old.conversations()[::3]:  # rows of this release among the others
+            store.for_owner(owner).say(id, "More")
+    full = contents(old.url)
+    migrate(old.url, to=target, down=True)
+    lowered = contents(old.url)
+    for table, (columns, rows) in lowered.items():
+        if table != VERSION_TABLE:
+            assert only(full, table, columns) == (columns, rows), table
+    schema.upgrade(old.url)
+    raised = contents(old.url)
+    assert {table: raised[table][0] for table in full} == {table: columns for table, (columns, _) in full.items()}
+    for table, (columns, rows) in lowered.items():
+        if table != VERSION_TABLE:
+            assert only(raised, table, columns) == (columns, rows), table
+    assert set(raised) == {*Base.metadata.tables, VERSION_TABLE}
+
+
+# --- broken copies ---
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_a_file_that_was_cut_short_is_named_and_never_read_as_empty(sqlite_url: str, share: float) -> None:
+    """Whatever is read of it is right; what is missing is an error of the database, at once or where it is missed."""
+    whole = unpacked(f"{OLDER[-1]}.db")
+    Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DatabaseUnavailable, match=r"chat\.db"), Store(sqlite_url) as store:
+        reading(store)
+
+
+def test_a_copy_that_says_it_is_newer_is_refused_and_not_changed(old: Old) -> None:
+    with opened(old.url) as database, database.write() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
+        connection.execute(text("UPDATE convstore_compatibility SET minimum_version = '0999'"))
+    before = contents(old.url)
+    with Store(old.url) as store, pytest.raises(SchemaTooNew, match=r"0999.*upgrade convstore"):
+        reading(store)
+    assert contents(old.url) == before
