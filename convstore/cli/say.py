@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli import output, style
+from convstore.cli import attaching, output, style
 from convstore.cli.replying import call_options, print_reply
 from convstore.cli.target import find_conversation, open_store
 
@@ -27,11 +27,13 @@ _LONGEST_TITLE = 60  # characters of a message that begin to make a title
         'convstore say "Where were the 2008 games held?"',
         'git diff | convstore say "Review this change" -c review',
         'convstore say --new "Tell me a joke" -m gpt-4o-mini',
+        'convstore say "What is on this photo?" -a photo.jpg',
         'convstore say "And in 2012?" --dry-run',
     )
 )
 @click.argument("message", required=False)
 @click.option("-c", "--conversation", "ref", metavar="REF", help="The conversation.  [default: the one used last]")
+@attaching.attach_option
 @click.option("--new", "begin_new", is_flag=True, help="Begin a new conversation, which keeps the parameters given.")
 @click.option("--sender", metavar="NAME", help="The sender's name, for the model to see.")
 @click.option("--system", metavar="TEXT|@FILE", help="A system message to put before this one.")
@@ -49,6 +51,7 @@ _LONGEST_TITLE = 60  # characters of a message that begin to make a title
 def say(
     message: str | None,
     ref: str | None,
+    attached: tuple[str, ...],
     begin_new: bool,
     sender: str | None,
     system: str | None,
@@ -67,7 +70,7 @@ def say(
     """Say something and print the model's reply.
 
     MESSAGE missing, or -, is read from standard input; where both are given, they are joined: MESSAGE, an empty
-    line, and what was read. A message that begins with a dash comes after --.
+    line, and what was read. A message that begins with a dash comes after --. What is attached (-a) may go alone.
 
     The conversation is REF (its name, its id, or the beginning of its id), else the one used last.
     """
@@ -75,29 +78,33 @@ def say(
         raise click.UsageError("give -c or --new, not both.")
     if begin_new and key is not None:
         raise click.UsageError("give --key or --new, not both: a key is good for one conversation.")
-    text = _message(message)
+    parts = attaching.parts(attached)
+    text = _message(message, may_be_missing=bool(parts))
+    said = attaching.with_text(text, parts)
     how: dict[str, Any] = {"system": style.text_or_file(system), "name": sender, "history": not no_history}
     parameters = style.kept_parameters(**given) if begin_new else style.parameters(**given)
     stream = not (no_stream or as_json)
     with open_store(db, owner, base_url) as store:
         if dry_run:
             target = None if begin_new else find_conversation(store, ref).id
-            output.write_json(store.preview(target, text, stream=stream, **how, **parameters), indent=2)
+            output.write_json(store.preview(target, said, stream=stream, **how, **parameters), indent=2)
             return
         if begin_new:
-            target, how, parameters = _begin(store, text, how, parameters)
+            target, how, parameters = _begin(store, said, text.strip() or attaching.names(attached), how, parameters)
         else:
             target = find_conversation(store, ref).id
         how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key}
         print_reply(
-            stream=partial(store.stream, target, text, **how, **parameters),
-            whole=partial(store.say, target, text, **how, **parameters),
+            stream=partial(store.stream, target, said, **how, **parameters),
+            whole=partial(store.say, target, said, **how, **parameters),
             as_it_comes=stream,
             as_json=as_json,
         )
 
 
-def _message(argument: str | None) -> str:
+def _message(argument: str | None, *, may_be_missing: bool) -> str:
+    if argument is None and may_be_missing:
+        return style.read_input() if _is_redirected() else ""
     if argument is None or argument == "-":
         if sys.stdin.isatty():
             output.note_on_terminal("(type the message; end it with Ctrl-D on a line of its own)")
@@ -123,12 +130,12 @@ def _is_redirected() -> bool:
 
 
 def _begin(
-    store: Store, text: str, how: dict[str, Any], parameters: dict[str, Any]
+    store: Store, said: object, title: str, how: dict[str, Any], parameters: dict[str, Any]
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Begin a conversation for `text`, after everything that could refuse it has been asked."""
-    store.preview(None, text, **how, **parameters)
+    """Begin a conversation for what is `said`, after everything that could refuse it has been asked."""
+    store.preview(None, said, **how, **parameters)
     _ = store.client
-    title = output.one_line(text)
+    title = output.one_line(title)
     title = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1].rstrip() + "…"
     conversation = store.new(title, system=how["system"], **parameters)
     output.note_on_terminal(f"({conversation.id})")

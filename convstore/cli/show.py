@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli import output, style
+from convstore.cli import attached, output, style
 from convstore.cli.target import describe, find_conversation, open_store
 
 if TYPE_CHECKING:
@@ -18,13 +18,24 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=style.example("convstore show", "convstore show games --last 4", "convstore show 3kx9 --json > games.json")
+    epilog=style.example(
+        "convstore show",
+        "convstore show games --last 4",
+        "convstore show 3kx9 --json > games.json",
+        "convstore show games --save-attachments photos",
+    )
 )
 @click.argument("ref", required=False)
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N messages.")
+@click.option(
+    "--save-attachments",
+    "folder",
+    metavar="FOLDER",
+    help="Write the images, sounds and files of these messages into FOLDER, and print their paths.",
+)
 @style.json_option
 @style.store_options
-def show(ref: str | None, last: int | None, as_json: bool, db: str | None, owner: str) -> None:
+def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, db: str | None, owner: str) -> None:
     """Print a conversation's messages, and what was not answered.
 
     REF is its name, its id, or the beginning of its id; without one, it is the conversation used last. What was asked
@@ -33,6 +44,9 @@ def show(ref: str | None, last: int | None, as_json: bool, db: str | None, owner
     with open_store(db, owner) as store:
         conversation = find_conversation(store, ref)
         records = store.messages(conversation.id, limit=last)
+        if folder is not None:
+            attached.save_and_print(records, folder, as_json=as_json)
+            return
         broken_off = _broken_off(store, conversation.id, records)
         unanswered = [(turn, store.input_of(turn)) for turn in store.unanswered(conversation.id)]
     if as_json:
@@ -111,7 +125,7 @@ def readable(message: Message) -> str:
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             lines.append(part["text"])
         elif isinstance(part, dict) and part.get("type") != "text":
-            lines.append(f"[{part.get('type', 'part')}]")
+            lines.extend(attached.labels(part))
     if isinstance(message.get("refusal"), str):
         lines.append(message["refusal"])
     for call in message.get("tool_calls") or ():
@@ -120,6 +134,5 @@ def readable(message: Message) -> str:
             lines.append(f"[calls {function.get('name')}({function.get('arguments')}) as {call.get('id')}]")
         else:
             lines.append("[calls a tool]")
-    if "audio" in message and message["audio"] is not None:
-        lines.append("[audio]")
+    lines.extend(attached.labels_beside(message))
     return "\n".join(lines) or "[no text]"
