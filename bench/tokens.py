@@ -22,7 +22,7 @@ from convstore.messages import Message
 from demo.model import local_model
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-LATEST = 20
+LATEST = 16
 """How many turns a factor is learnt from."""
 EVALUATED = 5
 """Of how many conversations the model reads the prompt, to see that what it then reports is what it counts."""
@@ -143,6 +143,7 @@ def main() -> None:
                 request = conversation[: max(n for n, each in enumerate(conversation, 1) if each["role"] == "user")]
                 counted, reported = tokenized(request), replied(request)
                 assert counted == reported, f"{name}: it counts {counted} tokens and reports {reported}"
+    print("|error| of the estimate of a request, as a share of what the model counts")
     for name, conversations in sets.items():
         samples = measured[name]
         (other,) = [measured[each] for each in measured if each != name]
@@ -160,8 +161,9 @@ def main() -> None:
 
 def _print(label: str, errors: Sequence[float]) -> None:
     sizes = [abs(error) for error in errors]
-    p95 = quantiles(sizes, n=20)[-1]
-    print(f"  {label:53} mean {mean(sizes):6.1%}   95th percentile {p95:6.1%}   largest {max(sizes):6.1%}")
+    p95 = quantiles(sizes, n=20, method="inclusive")[-1]
+    figures = f"mean {mean(sizes):5.1%}   95th percentile {p95:6.1%}   largest {max(sizes):6.1%}"
+    print(f"  {label:53} {figures}   of {len(sizes):,}")
 
 
 def _print_speed(conversations: Sequence[Sequence[Message]]) -> None:

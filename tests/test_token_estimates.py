@@ -1,0 +1,67 @@
+"""Scaled by a factor learnt from what a real model reports, estimates are as near to its counts as the page says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from bench.tokens import Count, Sample, counting, crosswoz, measure, mt_bench, own_errors, scaled_errors
+from convstore import tokens
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "windows.md").read_text()
+
+BY_OTHERS, BY_ITS_OWN = 0.10, 0.05
+"""The mean of the errors, whichever way each goes, by the factor of other conversations' turns, and of its own."""
+
+
+@pytest.fixture(scope="module")
+def counts(shared_data: Path) -> Iterator[tuple[Count, Count]]:
+    with counting() as both:
+        yield both
+
+
+@pytest.fixture(scope="module", params=["crosswoz", "mt_bench"])
+def measured(request: pytest.FixtureRequest, shared_data: Path, counts: tuple[Count, Count]) -> list[list[Sample]]:
+    """Of the Chinese dialogues every tenth, and all the English ones, which are short."""
+    chinese = request.param == "crosswoz"
+    conversations = crosswoz(shared_data)[::10] if chinese else mt_bench(shared_data)
+    tokenized, replied = counts
+    for conversation in conversations[:2]:
+        asked = conversation[:1]
+        assert tokenized(asked) == replied(asked)  # what the tokenizer counts is what a reply reports
+    return [measure(conversation, tokenized) for conversation in conversations]
+
+
+def test_by_a_factor_learnt_from_other_conversations_the_error_is_within_the_stated_bound(
+    measured: list[list[Sample]],
+) -> None:
+    assert len(measured) >= 50
+    assert mean(map(abs, scaled_errors(measured))) < BY_OTHERS
+
+
+def test_by_a_factor_learnt_from_its_own_turns_the_error_is_within_the_stated_bound(
+    measured: list[list[Sample]],
+) -> None:
+    errors = own_errors(measured)
+
+    assert len(errors) >= 5
+    assert mean(map(abs, errors)) < BY_ITS_OWN
+
+
+def test_the_page_states_the_bounds_and_the_rules_that_the_code_has() -> None:
+    assert f"under {BY_OTHERS:.0%}".replace("%", " %") in PAGE
+    assert f"under {BY_ITS_OWN:.0%}".replace("%", " %") in PAGE
+    for number in (
+        tokens.REQUEST,
+        tokens.MESSAGE,
+        tokens.CALL,
+        tokens.IMAGE,
+        tokens.IMAGE_OF_LOW_DETAIL,
+        tokens.AUDIO,
+        tokens.FILE,
+        tokens.ENOUGH,
+        tokens.LEAST,
+        tokens.MOST,
+    ):
+        assert f"{number:,}".removesuffix(".0") in PAGE
