@@ -34,7 +34,11 @@ LOCAL_MODELS = ("http://localhost:8080/v1", "http://localhost:11434/v1", "http:/
 # Every block that is not run, by page, with the reason that the page itself gives.
 NOT_RUN = {
     "README.md": ["runs the checkout's own checks", "installs packages"],
-    "CONTRIBUTING.md": ["runs the checkout's own checks", "writes into the checkout", "needs a checkout of an earlier release"],
+    "CONTRIBUTING.md": [
+        "runs the checkout's own checks",
+        "writes into the checkout",
+        "needs a checkout of an earlier release",
+    ],
     "docs/local-models.md": ["starts a server"] * 3,
     "docs/postgresql.md": ["installs packages", "needs a server's superuser"],
     "docs/testing.md": ["starts a server"],
