@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convstore.errors import (
         AmbiguousReference,
         Conflict,
+        ContextTooLong,
         ConversationBusy,
         ConversationExists,
         ConversationNotFound,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         DamagedRow,
         DatabaseError,
         DatabaseUnavailable,
+        HeadMoved,
         IdempotencyMismatch,
         InvalidInput,
         InvalidMessage,
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
         SchemaOutdated,
         SchemaTooNew,
         TurnFailed,
+        UnansweredToolCalls,
     )
     from convstore.messages import Message
-    from convstore.records import UNCHANGED, Conversation, MessageRecord, Turn, TurnStatus
+    from convstore.records import UNCHANGED, Conversation, MessageRecord, Request, Summary, Turn, TurnStatus
     from convstore.replies import ReplyStream
     from convstore.store import Store
+    from convstore.tools import tool_result
 
 __version__ = "0.1.0"
 
@@ -51,6 +55,7 @@ _HOMES = {
     "convstore.errors": (
         "AmbiguousReference",
         "Conflict",
+        "ContextTooLong",
         "ConversationBusy",
         "ConversationExists",
         "ConversationNotFound",
@@ -58,6 +63,7 @@ _HOMES = {
         "DamagedRow",
         "DatabaseError",
         "DatabaseUnavailable",
+        "HeadMoved",
         "IdempotencyMismatch",
         "InvalidInput",
         "InvalidMessage",
@@ -69,11 +75,13 @@ _HOMES = {
         "SchemaOutdated",
         "SchemaTooNew",
         "TurnFailed",
+        "UnansweredToolCalls",
     ),
     "convstore.messages": ("Message",),
-    "convstore.records": ("UNCHANGED", "Conversation", "MessageRecord", "Turn", "TurnStatus"),
+    "convstore.records": ("UNCHANGED", "Conversation", "MessageRecord", "Request", "Summary", "Turn", "TurnStatus"),
     "convstore.replies": ("ReplyStream",),
     "convstore.store": ("Store",),
+    "convstore.tools": ("tool_result",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -84,6 +92,7 @@ __all__ = [
     "AsyncStore",
     "Completion",
     "Conflict",
+    "ContextTooLong",
     "Conversation",
     "ConversationBusy",
     "ConversationExists",
@@ -92,6 +101,7 @@ __all__ = [
     "DamagedRow",
     "DatabaseError",
     "DatabaseUnavailable",
+    "HeadMoved",
     "IdempotencyMismatch",
     "InvalidInput",
     "InvalidMessage",
@@ -103,14 +113,18 @@ __all__ = [
     "ReplyInterrupted",
     "ReplyNotStored",
     "ReplyStream",
+    "Request",
     "SchemaOutdated",
     "SchemaTooNew",
     "Store",
+    "Summary",
     "Turn",
     "TurnFailed",
     "TurnStatus",
+    "UnansweredToolCalls",
     "Usage",
     "__version__",
+    "tool_result",
 ]
 
 

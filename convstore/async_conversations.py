@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from convstore.conversations import (
     BorrowedConversations,
+    Calls,
     ConversationList,
     Conversations,
     Messages,
@@ -16,7 +17,8 @@ from convstore.conversations import (
     Turns,
 )
 from convstore.keys import OnBusy, check_owner, patience
-from convstore.records import UNCHANGED, Conversation, Given, Turn
+from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
+from convstore.tokens import Counter
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -127,13 +129,94 @@ class AsyncConversations(ABC):
         message: object,
         *more: object,
         idempotency_key: str | None = None,
+        expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
     ) -> Records:
         attempt = partial(
-            self._run, Conversations.append, conversation_id, message, *more, idempotency_key=idempotency_key, wait=0
+            self._run,
+            Conversations.append,
+            conversation_id,
+            message,
+            *more,
+            idempotency_key=idempotency_key,
+            expected_head=expected_head,
+            wait=0,
         )
         return await self._when_free(conversation_id, patience(on_busy, wait), attempt)
+
+    @documented_as(Conversations.undo)
+    async def undo(self, conversation_id: str, n: int = 1, *, expected_head: int | None = None) -> Conversation:
+        return await self._run(Conversations.undo, conversation_id, n, expected_head=expected_head)
+
+    @documented_as(Conversations.redo)
+    async def redo(self, conversation_id: str, *, expected_head: int | None = None) -> Conversation:
+        return await self._run(Conversations.redo, conversation_id, expected_head=expected_head)
+
+    @documented_as(Conversations.checkout)
+    async def checkout(self, conversation_id: str, seq: int, *, expected_head: int | None = None) -> Conversation:
+        return await self._run(Conversations.checkout, conversation_id, seq, expected_head=expected_head)
+
+    @documented_as(Conversations.fork)
+    async def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        new_id: str | None = None,
+        name: str | None = None,
+        title: Given[str] = UNCHANGED,
+        expected_head: int | None = None,
+    ) -> Conversation:
+        return await self._run(
+            Conversations.fork,
+            conversation_id,
+            at=at,
+            new_id=new_id,
+            name=name,
+            title=title,
+            expected_head=expected_head,
+        )
+
+    @documented_as(Conversations.tree)
+    async def tree(self, conversation_id: str) -> Records:
+        return await self._run(Conversations.tree, conversation_id)
+
+    @documented_as(Conversations.at)
+    async def at(self, conversation_id: str, position: int) -> MessageRecord:
+        return await self._run(Conversations.at, conversation_id, position)
+
+    @documented_as(Conversations.interrupted)
+    async def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[int]:
+        return await self._run(Conversations.interrupted, conversation_id, records)
+
+    @documented_as(Conversations.pin)
+    async def pin(self, conversation_id: str, position: int) -> Conversation:
+        return await self._run(Conversations.pin, conversation_id, position)
+
+    @documented_as(Conversations.unpin)
+    async def unpin(self, conversation_id: str, position: int) -> Conversation:
+        return await self._run(Conversations.unpin, conversation_id, position)
+
+    @documented_as(Conversations.summary)
+    async def summary(self, conversation_id: str) -> Summary | None:
+        return await self._run(Conversations.summary, conversation_id)
+
+    @documented_as(Conversations.drop_summary)
+    async def drop_summary(self, conversation_id: str) -> Summary | None:
+        return await self._run(Conversations.drop_summary, conversation_id)
+
+    @documented_as(Conversations.pending_calls)
+    async def pending_calls(self, conversation_id: str) -> Calls:
+        return await self._run(Conversations.pending_calls, conversation_id)
+
+    @documented_as(Conversations.delete)
+    async def delete(self, conversation_id: str) -> None:
+        await self._run(Conversations.delete, conversation_id)
+
+    @documented_as(Conversations.restore)
+    async def restore(self, conversation_id: str) -> Conversation:
+        return await self._run(Conversations.restore, conversation_id)
 
     async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
         return await attempt()
@@ -142,11 +225,12 @@ class AsyncConversations(ABC):
 class AsyncBorrowedConversations(AsyncConversations):
     """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
 
-    def __init__(self, connection: AsyncConnection, owner: str) -> None:
+    def __init__(self, connection: AsyncConnection, owner: str, count: Counter) -> None:
         self._connection = connection
         self._owner = owner
+        self._count = count
 
     async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         return await self._connection.run_sync(
-            lambda connection: method(BorrowedConversations(connection, self._owner), *args, **kwargs)
+            lambda connection: method(BorrowedConversations(connection, self._owner, self._count), *args, **kwargs)
         )

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -18,20 +19,32 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Engine
 
-from convstore import liveness, provider, reading
+from convstore import liveness, provider, reading, summarising
+from convstore.answers import settle
 from convstore.async_conversations import AsyncBorrowedConversations, AsyncConversations, documented_as
 from convstore.calls import acall
+from convstore.compaction import Compaction
 from convstore.completions import read_completion
-from convstore.errors import ConversationBusy
+from convstore.errors import ConversationBusy, ConvstoreError
 from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
 from convstore.ledger import leases
 from convstore.ledger.turns import Ending
-from convstore.records import Turn
+from convstore.questions import Kind, Question
+from convstore.records import Request, Summary, Turn
 from convstore.replies import Reply, ReplyStream
 from convstore.runtime import Live, Runtime, pauses
-from convstore.store import FOLLOW_SECONDS, LEASE_SECONDS, RETRIES, Store, open_given, request_stop, still_holds
+from convstore.store import (
+    FOLLOW_SECONDS,
+    LEASE_SECONDS,
+    RETRIES,
+    WORTH_A_SUMMARY,
+    Store,
+    open_given,
+    request_stop,
+    still_holds,
+)
 from convstore.threads import Threads
-from convstore.turns import Question, settle
+from convstore.tokens import Counter, estimate
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -64,6 +77,7 @@ class AsyncStore(AsyncConversations):
         model: str | None = None,
         retries: int = RETRIES,
         lease: float = LEASE_SECONDS,
+        count_tokens: Counter | None = None,
     ) -> None:
         self._owner = check_owner(owner)
         self._model = model
@@ -73,6 +87,7 @@ class AsyncStore(AsyncConversations):
             partial(provider.make_async_client, base_url),
             lease=timedelta(seconds=lease),
             retries=retries,
+            count=count_tokens or estimate,
         )
         self._threads = Threads()
 
@@ -88,7 +103,7 @@ class AsyncStore(AsyncConversations):
 
     @documented_as(Store.using)
     def using(self, connection: AsyncConnection) -> AsyncBorrowedConversations:
-        return AsyncBorrowedConversations(connection, self._owner)
+        return AsyncBorrowedConversations(connection, self._owner, self._runtime.count)
 
     @documented_as(Store.close)
     async def close(self) -> None:
@@ -112,24 +127,69 @@ class AsyncStore(AsyncConversations):
         *,
         system: str | None = None,
         name: str | None = None,
-        history: bool = True,
+        history: bool | None = None,
         idempotency_key: str | None = None,
+        expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
     ) -> Turn:
         question = self._sync._question(
-            message, parameters, system=system, name=name, history=history, idempotency_key=idempotency_key
+            message,
+            parameters,
+            system=system,
+            name=name,
+            history=history,
+            idempotency_key=idempotency_key,
+            expected_head=expected_head,
+        )
+        return await self._answered(conversation_id, question, patience(on_busy, wait))
+
+    @documented_as(Store.complete)
+    async def complete(
+        self,
+        conversation_id: str,
+        *,
+        idempotency_key: str | None = None,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> Turn:
+        question = self._sync._question(
+            None, parameters, kind=Kind.COMPLETE, idempotency_key=idempotency_key, expected_head=expected_head
+        )
+        return await self._answered(conversation_id, question, patience(on_busy, wait))
+
+    @documented_as(Store.edit)
+    async def edit(
+        self,
+        conversation_id: str,
+        position: int,
+        message: object,
+        *,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> Turn:
+        question = self._sync._question(
+            message, parameters, kind=Kind.EDIT, position=position, expected_head=expected_head
         )
         return await self._answered(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.retry)
     async def retry(
-        self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any
+        self,
+        conversation_id: str,
+        *,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
     ) -> Turn:
-        return await self._answered(
-            conversation_id, self._sync._question(None, parameters, again=True), patience(on_busy, wait)
-        )
+        question = self._sync._question(None, parameters, kind=Kind.AGAIN, expected_head=expected_head)
+        return await self._answered(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.stream)
     def stream(
@@ -139,8 +199,9 @@ class AsyncStore(AsyncConversations):
         *,
         system: str | None = None,
         name: str | None = None,
-        history: bool = True,
+        history: bool | None = None,
         idempotency_key: str | None = None,
+        expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
         **parameters: Any,
@@ -152,15 +213,60 @@ class AsyncStore(AsyncConversations):
             name=name,
             history=history,
             idempotency_key=idempotency_key,
+            expected_head=expected_head,
             stream=True,
+        )
+        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+
+    @documented_as(Store.complete_stream)
+    def complete_stream(
+        self,
+        conversation_id: str,
+        *,
+        idempotency_key: str | None = None,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> AsyncReplyStream:
+        question = self._sync._question(
+            None,
+            parameters,
+            kind=Kind.COMPLETE,
+            idempotency_key=idempotency_key,
+            expected_head=expected_head,
+            stream=True,
+        )
+        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+
+    @documented_as(Store.edit_stream)
+    def edit_stream(
+        self,
+        conversation_id: str,
+        position: int,
+        message: object,
+        *,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
+    ) -> AsyncReplyStream:
+        question = self._sync._question(
+            message, parameters, kind=Kind.EDIT, position=position, expected_head=expected_head, stream=True
         )
         return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.retry_stream)
     def retry_stream(
-        self, conversation_id: str, *, on_busy: OnBusy = "wait", wait: float = 30.0, **parameters: Any
+        self,
+        conversation_id: str,
+        *,
+        expected_head: int | None = None,
+        on_busy: OnBusy = "wait",
+        wait: float = 30.0,
+        **parameters: Any,
     ) -> AsyncReplyStream:
-        question = self._sync._question(None, parameters, again=True, stream=True)
+        question = self._sync._question(None, parameters, kind=Kind.AGAIN, expected_head=expected_head, stream=True)
         return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.preview)
@@ -171,10 +277,11 @@ class AsyncStore(AsyncConversations):
         *,
         system: str | None = None,
         name: str | None = None,
-        history: bool = True,
+        history: bool | None = None,
+        expected_head: int | None = None,
         stream: bool = False,
         **parameters: Any,
-    ) -> dict[str, Any]:
+    ) -> Request:
         return await self._threads.run(
             partial(
                 self._sync.preview,
@@ -183,10 +290,36 @@ class AsyncStore(AsyncConversations):
                 system=system,
                 name=name,
                 history=history,
+                expected_head=expected_head,
                 stream=stream,
                 **parameters,
             )
         )
+
+    @documented_as(Store.compact)
+    async def compact(
+        self, conversation_id: str, *, keep_last: int | None = None, model: str | None = None, **parameters: Any
+    ) -> list[Summary]:
+        return await self._compacted(self._sync._compaction(conversation_id, keep_last, model, parameters))
+
+    async def _compacted(self, compaction: Compaction) -> list[Summary]:
+        client = await self._client_here()
+        while (step := await self._threads.run(compaction.next)) is not None:
+            answer: object
+            try:
+                answer = await client.chat.completions.create(**provider.call_arguments(client, step.request, {}))
+            except Exception as error:
+                answer = error
+            await asyncio.sleep(await self._threads.run(partial(compaction.take, step, answer, client)))
+        return compaction.summaries
+
+    async def _compact_if_due(self, turn: Turn) -> None:
+        due = summarising.is_due(turn)
+        if due is not None:
+            with suppress(ConvstoreError):
+                keep_last, threshold = due
+                least = int(threshold * WORTH_A_SUMMARY)
+                await self._compacted(self._sync._compaction(turn.conversation_id, keep_last, None, {}, least))
 
     @documented_as(Store.stop)
     async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
@@ -276,7 +409,9 @@ class AsyncStore(AsyncConversations):
         except BaseException:
             await self._end(live, live.answer.stopped())
             raise
-        return settle(*await self._end(live, ending))
+        turn = settle(*await self._end(live, ending))
+        await self._compact_if_due(turn)
+        return turn
 
 
 class AsyncReplyStream(Reply):
@@ -369,6 +504,8 @@ class AsyncReplyStream(Reply):
             if hang_up is not None:
                 await hang_up()
         settle(self._turn, held, stopped=stopped)
+        if not stopped:
+            await self._store._compact_if_due(self._turn)
 
 
 class _Once:

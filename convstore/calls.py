@@ -16,29 +16,53 @@ def call(client: Any, live: Live, retries: int) -> Any:
     Raises:
         Exception: whatever the last call raised.
     """
-    arguments = provider.call_arguments(client, live.begun.request, live.begun.options)
+    request = live.begun.request
     while True:
         try:
-            return client.chat.completions.create(**arguments)
+            return client.chat.completions.create(**provider.call_arguments(client, request, live.begun.options))
         except Exception as error:
-            time.sleep(_pause(error, client, live, retries))
+            request, pause = _again(error, client, live, request, retries)
+            time.sleep(pause)
 
 
 async def acall(client: Any, live: Live, retries: int) -> Any:
     """As `call`, with an async client."""
-    arguments = provider.call_arguments(client, live.begun.request, live.begun.options)
+    request = live.begun.request
     while True:
         try:
-            return await client.chat.completions.create(**arguments)
+            return await client.chat.completions.create(**provider.call_arguments(client, request, live.begun.options))
         except Exception as error:
-            await asyncio.sleep(_pause(error, client, live, retries))
+            request, pause = _again(error, client, live, request, retries)
+            await asyncio.sleep(pause)
 
 
-def _pause(error: Exception, client: Any, live: Live, retries: int) -> float:
-    """Return the seconds to wait before the next call, and put it on the turn's record; or raise the error."""
+def _again(
+    error: Exception, client: Any, live: Live, request: dict[str, Any], retries: int
+) -> tuple[dict[str, Any], float]:
+    """Return the request of the next call, and the seconds to wait before it; or raise the error.
+
+    Why there is another goes on the turn's record.
+    """
+    trimmed = _trimmed(error, live, request)
+    if trimmed is not None:
+        live.answer.again(provider.describe(error, client), 0.0)
+        return trimmed, 0.0
     made = live.answer.attempts
     seconds = provider.wait_before_retry(error, made) if made < retries else None
     if seconds is None:
         raise error
     live.answer.again(provider.describe(error, client), seconds)
-    return seconds
+    return request, seconds
+
+
+def _trimmed(error: Exception, live: Live, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the request with less of the history, if that is wanted and may help; once."""
+    choice = live.begun.choice
+    if choice.policy.on_overflow != "trim" or request is not live.begun.request:
+        return None
+    share = provider.overflow(error)
+    window = choice.narrower(share) if share is not None else None
+    if window is None:
+        return None
+    live.answer.narrowed(window.facts, window.tokens)
+    return {**request, "messages": window.messages}

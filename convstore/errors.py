@@ -6,12 +6,15 @@
     ├── InvalidInput (ValueError)       refused before anything was stored or sent
     │   ├── InvalidMessage              not a Chat Completions message, or nothing to say
     │   ├── InvalidParameter            breaks a rule of the completion parameters
+    │   ├── ContextTooLong              what has to be sent does not fit into `max_context`
+    │   ├── UnansweredToolCalls         .calls: tool calls without a result, which no API accepts
     │   └── NotConfigured               no model, or nowhere to send the request
     ├── ConversationNotFound (LookupError)
     ├── AmbiguousReference              .candidates: the conversations that the reference could mean
     ├── Conflict                        somebody else was first
     │   ├── ConversationExists          the id or the name is taken
     │   ├── ConversationBusy            another turn is running
+    │   ├── HeadMoved                   the conversation's head is not where the caller saw it
     │   ├── IdempotencyMismatch         the key was used for something else
     │   └── LeaseLost                   .turn: the reply came after another caller had taken the conversation
     ├── TurnFailed                      .turn: the turn as recorded; the model or its provider failed
@@ -53,6 +56,18 @@ class InvalidParameter(InvalidInput):
     """A completion parameter that breaks a rule; the message states the rule."""
 
 
+class ContextTooLong(InvalidInput):
+    """What has to be sent does not fit into `max_context`, even with nothing of the history."""
+
+
+class UnansweredToolCalls(InvalidInput):
+    """The model asked for tools, and what they returned was not appended; `calls` are those, as it made them."""
+
+    def __init__(self, message: str, calls: Sequence[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.calls = tuple(calls)
+
+
 class NotConfigured(InvalidInput):
     """No model is named, or there is nowhere to send the request."""
 
@@ -79,6 +94,10 @@ class ConversationExists(Conflict):
 
 class ConversationBusy(Conflict):
     """Another turn of the conversation is running."""
+
+
+class HeadMoved(Conflict):
+    """The conversation's head is not where the caller saw it: somebody moved it, or wrote to it, meanwhile."""
 
 
 class IdempotencyMismatch(Conflict):

@@ -154,3 +154,45 @@ def check_before(given: int | None) -> int | None:
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LARGEST):
         raise InvalidInput(f"`before` is the seq of the first record of another page, not {given!r}")
     return given
+
+
+def check_count(given: int) -> int:
+    """Return how many turns a caller means.
+
+    Raises:
+        InvalidInput: it is no whole number of at least 1.
+    """
+    return _whole(given, 1, "how many turns is a whole number of at least 1")
+
+
+def check_position(given: int) -> int:
+    """Return a position as a caller gave it; 0 is before the first message.
+
+    Raises:
+        InvalidInput: it is no whole number of at least 0.
+    """
+    return _whole(given, 0, "a position is 1, 2, 3 … along the conversation")
+
+
+def check_seq(given: int) -> int:
+    """Return the `seq` of a message as a caller gave it; 0 is before the first.
+
+    Raises:
+        InvalidInput: it is no whole number of at least 0.
+    """
+    return _whole(given, 0, "a message's seq is a whole number")
+
+
+def check_head(given: int | None) -> int | None:
+    """Return the head that a caller expects; None is any.
+
+    Raises:
+        InvalidInput: it is no such number.
+    """
+    return None if given is None else _whole(given, 0, "expected_head is the head_seq of a conversation")
+
+
+def _whole(given: int, least: int, rule: str) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _LARGEST:
+        raise InvalidInput(f"{rule}, not {given!r:.80}")
+    return given

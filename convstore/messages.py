@@ -35,8 +35,10 @@ limit of our own, what one caller wrote another could not read."""
 
 _MOST_BITS = 14_284  # of a whole number: 4,300 digits, the most that Python reads (sys.set_int_max_str_digits)
 
-# Fields of replies that an API refuses, ignores or bills again when they come back in a request.
-_NOT_ECHOED = frozenset({"annotations", "reasoning", "reasoning_content", "reasoning_details", "parsed"})
+# Fields of replies that an API refuses, ignores or bills again when they come back in a request. Some providers want
+# the reasoning of a tool loop back (DeepSeek, MiniMax, Moonshot), so that is sent where the caller asks for it.
+_REASONING = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+_NOT_ECHOED = frozenset({"annotations", "parsed"})
 # "Required unless tool_calls or function_call is specified" (API reference, "Assistant message", of content); what an
 # audio's id stands for is the content.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio")
@@ -228,7 +230,7 @@ def decode(stored: StoredMessage) -> Message:
     return message
 
 
-def to_request(message: Message) -> Message:
+def to_request(message: Message, *, reasoning: bool = False) -> Message:
     """Return the form of `message` that a Chat Completions API accepts in a request.
 
     - Nulls are dropped, and an empty list of tool calls, which OpenAI refuses ("expected an array with minimum length
@@ -237,11 +239,15 @@ def to_request(message: Message) -> Message:
       reference, "Assistant message"); annotations, reasoning, and what the openai package parsed, are not echoed.
     - Lone surrogates, which no UTF-8 body can carry, become U+FFFD.
     - Fields of vendors go as they are.
+
+    Args:
+        reasoning: whether reasoning is echoed after all.
     """
     by_assistant = message["role"] == "assistant"
+    left_out = _NOT_ECHOED if reasoning else _NOT_ECHOED | _REASONING
     request: Message = {}
     for key, value in message.items():
-        if value is None or (by_assistant and (key in _NOT_ECHOED or (key == "tool_calls" and value == []))):
+        if value is None or (by_assistant and (key in left_out or (key == "tool_calls" and value == []))):
             continue
         request[_sendable(key)] = _sendable(value)
     if not by_assistant:

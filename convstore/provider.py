@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -160,6 +161,46 @@ def _retry_after(error: BaseException) -> float | None:
         except (ValueError, TypeError):
             return None
     return max(0.0, seconds)
+
+
+# What servers say: OpenAI's code; llama.cpp's type; and in their words vLLM, llama.cpp, Ollama, LM Studio, Mistral.
+_OVERFLOW_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_OVERFLOW = re.compile(
+    r"maximum context length|exceeds? the (available |model's )?(maximum )?context|context (size|length|window)"
+    r"|prompt is too long|too many tokens|input length|longer than the maximum model length",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"(?:maximum context length is|context (?:size|length|window)[^0-9]{0,20}?) ?\(?(\d{2,})", re.IGNORECASE
+)
+_REQUESTED = re.compile(
+    r"(?:resulted in|requested|request has|prompt (?:contains|is)|input[^0-9]{0,20}?)(?: about)? ?\(?(\d{2,})",
+    re.IGNORECASE,
+)
+_OF_THE_LIMIT = 0.8  # what is aimed at: counts are estimates, and the reply needs room too
+
+
+def overflow(error: BaseException) -> float | None:
+    """Return what share of the request's tokens may fit, if the provider found it too long; else None.
+
+    By the numbers that it gives, else a half.
+    """
+    if getattr(error, "status_code", None) not in (400, 413, 422):
+        return None
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    facts = inner if isinstance(inner, Mapping) else {}
+    codes = (getattr(error, "code", None), facts.get("code"), facts.get("type"))
+    text = _message(error)
+    if not any(code in _OVERFLOW_CODES for code in codes if isinstance(code, str)) and not _OVERFLOW.search(text):
+        return None
+    requested, limit = facts.get("n_prompt_tokens"), facts.get("n_ctx")  # llama.cpp's
+    if not isinstance(requested, int) or not isinstance(limit, int):
+        found = _REQUESTED.search(text), _LIMIT.search(text)
+        requested, limit = (int(match[1]) if match is not None else 0 for match in found)
+    if not 0 < limit < requested:
+        return 0.5
+    return _OF_THE_LIMIT * limit / requested
 
 
 def describe(error: BaseException, client: Any) -> dict[str, Any]:

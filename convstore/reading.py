@@ -2,28 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
-from convstore.errors import InvalidInput
-from convstore.ledger import conversations, deltas, leases, messages, turns
-from convstore.records import MessageRecord, Turn, TurnStatus
+from convstore import past
+from convstore.errors import ConversationNotFound, InvalidInput
+from convstore.ledger import conversations, deltas, heads, leases, messages, paths, turns
+from convstore.ledger.lineage import Lineage
+from convstore.ledger.paths import Reach
+from convstore.records import MessageRecord, Summary, Turn, TurnStatus
 from convstore.streaming import Accumulator
+from convstore.tools import unanswered as unanswered_calls
 
 
 def path(
     connection: Connection, owner: str, conversation_id: str, limit: int | None, before: int | None = None
 ) -> list[MessageRecord]:
     """Return the last messages of the current path, or the last before the one with the `seq` `before`."""
-    head = conversations.head(connection, owner, conversation_id)
+    head, lineage = conversations.head(connection, owner, conversation_id)
     if before is not None:
-        record = messages.get(connection, owner, conversation_id, before)
+        record = messages.get(connection, lineage, before)
         if record is None:
             raise InvalidInput(f"conversation {conversation_id} has no message with seq {before}")
         head = record.parent_seq
-    return messages.path(connection, owner, conversation_id, head, limit)
+    return paths.path(connection, lineage, head, limit)
+
+
+def at(connection: Connection, owner: str, conversation_id: str, position: int) -> MessageRecord:
+    """Return the message at a position of the current path."""
+    head, lineage = conversations.head(connection, owner, conversation_id)
+    return past.at_position(connection, lineage, head, position)
+
+
+def tree(connection: Connection, owner: str, conversation_id: str) -> list[MessageRecord]:
+    """Return every message, on the current path or off it, by `seq`."""
+    _, lineage = conversations.head(connection, owner, conversation_id)
+    return paths.tree(connection, lineage)
+
+
+def input_of(connection: Connection, owner: str, turn: Turn) -> list[MessageRecord]:
+    """Return the messages that a turn asked with."""
+    found = messages.input_of(connection, Lineage(owner, turn.conversation_id), turn)
+    if found or turn.first_input_seq is None:
+        return found
+    try:
+        _, lineage = conversations.head(connection, owner, turn.conversation_id)
+    except ConversationNotFound:
+        return []
+    return messages.input_of(connection, lineage, turn)
+
+
+def interrupted(
+    connection: Connection, owner: str, conversation_id: str, records: Sequence[MessageRecord]
+) -> frozenset[int]:
+    """Return the `seq` of those of these messages that are replies which broke off."""
+    _, lineage = conversations.head(connection, owner, conversation_id)
+    return turns.interrupted(connection, lineage, records)
+
+
+def pending_calls(connection: Connection, owner: str, conversation_id: str) -> list[dict[str, Any]]:
+    """Return the tool calls of the latest turn that have no result, as the assistant's message has them."""
+    head, lineage = conversations.head(connection, owner, conversation_id)
+    found = paths.suffix(connection, lineage, head, Reach(turns=1))
+    return unanswered_calls([record.message for record in found])
+
+
+def summary(connection: Connection, owner: str, conversation_id: str) -> Summary | None:
+    """Return the summary that stands in for the older part of the current path, or None."""
+    state = heads.state(connection, owner, conversation_id)
+    standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
+    return past.on_path(connection, standing)[1]
 
 
 def latest_turns(
@@ -36,7 +88,7 @@ def latest_turns(
 
 def unanswered(connection: Connection, owner: str, conversation_id: str) -> list[Turn]:
     """Return the turns that asked since the last answer and have none; of those asked again, the last try."""
-    head = conversations.head(connection, owner, conversation_id)
+    head, _ = conversations.head(connection, owner, conversation_id)
     latest = {
         turn.first_input_seq: turn
         for turn in turns.latest(connection, owner, conversation_id, limit=20)

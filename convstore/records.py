@@ -47,6 +47,12 @@ class Conversation:
     settings: dict[str, Any]
     """The sticky completion parameters."""
     metadata: dict[str, Any]
+    window: dict[str, Any]
+    """The sticky options of the window: `last`, `max_context` …"""
+    pins: tuple[int, ...]
+    """The `seq` of the pinned messages, on its current path or off it."""
+    forked_from: str | None
+    """The id of the conversation that it was forked from."""
     length: int
     """How many messages its current path holds."""
     head_seq: int
@@ -76,6 +82,36 @@ class MessageRecord:
     """Names the whole history up to and with this message."""
     context_seq: int
     """The nearest system or developer message before it; 0 for none."""
+    tokens: int | None = None
+    """What the store's counter made of it; None where an earlier release stored it."""
+    back: tuple[int | None, ...] = (None, None, None)
+    """The `seq` of ancestors at fixed distances: how convstore finds a position without reading the way to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What stands in a window, and nowhere else, for the older part of a conversation."""
+
+    turn: int
+    """The turn that wrote it."""
+    up_to_seq: int
+    """It is of the path from the beginning to this message."""
+    up_to_position: int
+    text: str
+    tokens: int
+    """What the store's counter made of it, as it is sent."""
+    previous_turn: int | None
+    """That of the summary that it took the place of."""
+    created_at: datetime
+
+
+class Request(dict[str, Any]):
+    """A request as it would be sent: the body of the call."""
+
+    def __init__(self, body: dict[str, Any], window: dict[str, Any]) -> None:
+        super().__init__(body)
+        self.window = window
+        """Which messages it holds, and what is left out: as it would be put on the turn's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +128,14 @@ class Turn:
     last_input_seq: int | None
     output_seq: int | None
     """The reply's message: of an interrupted turn, as far as it came."""
+    purpose: str | None
+    """None: a reply; `"summary"`: a summary of the conversation, which is on no path."""
     request: dict[str, Any]
     """The completion parameters that were sent."""
     window: dict[str, Any] | None
-    """Which messages were sent."""
+    """Which messages were sent; see `Store.preview`."""
+    estimated_tokens: int | None
+    """What the store's counter made of all that was sent; the model's own count is `usage.prompt_tokens`."""
     message: Message | None
     """The reply in its exact form. None: there is none, or it was not read."""
     finish_reason: str | None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from convstore import provider, turns
+from convstore import provider
+from convstore.answers import settle
 from convstore.calls import call
 from convstore.completions import read_completion
 from convstore.errors import ConvstoreError
 from convstore.keys import known_id
 from convstore.ledger.turns import Ending
 from convstore.messages import text_of
+from convstore.questions import Question
 from convstore.records import Turn
 from convstore.runtime import Live, Runtime
 
@@ -24,9 +26,7 @@ class Reply:
     _live: Live | None = None  # on the class, for one that was refused while it was made
     _over = False
 
-    def __init__(
-        self, runtime: Runtime, owner: str, conversation_id: str, question: turns.Question, wait: float
-    ) -> None:
+    def __init__(self, runtime: Runtime, owner: str, conversation_id: str, question: Question, wait: float) -> None:
         self._runtime = runtime
         self._owner = owner
         self._conversation_id = known_id(conversation_id)
@@ -108,6 +108,18 @@ class ReplyStream(Reply):
     interrupted.
     """
 
+    def __init__(
+        self,
+        runtime: Runtime,
+        owner: str,
+        conversation_id: str,
+        question: Question,
+        wait: float,
+        afterwards: Callable[[Turn], None],
+    ) -> None:
+        super().__init__(runtime, owner, conversation_id, question, wait)
+        self._afterwards = afterwards
+
     def __enter__(self) -> Self:
         self._start()
         return self
@@ -187,4 +199,6 @@ class ReplyStream(Reply):
         if hang_up is not None:
             hang_up()
         self._turn, held = self._runtime.end(self._live, ending)
-        turns.settle(self._turn, held, stopped=stopped)
+        settle(self._turn, held, stopped=stopped)
+        if not stopped:
+            self._afterwards(self._turn)

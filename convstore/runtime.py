@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from convstore import liveness, provider, turns
+from convstore.answers import Answer
 from convstore.errors import (
     Conflict,
     ConversationBusy,
@@ -31,7 +32,9 @@ from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
 from convstore.ledger.database import Database
 from convstore.ledger.turns import Ending, RunningTurn
+from convstore.questions import Question
 from convstore.records import Turn
+from convstore.tokens import Counter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,7 +52,7 @@ class Live:
     """A turn that runs in this process: on record, and kept alive."""
 
     begun: turns.Begun
-    answer: turns.Answer
+    answer: Answer
     watched: Watched
     process: int = field(default_factory=os.getpid)
 
@@ -66,13 +69,22 @@ class Runtime:
         database: where conversations are.
         client: the caller's own openai client, sync or async; None: one is made by `make_client`.
         lease: how long a turn holds its conversation after its process was last heard of.
+        count: counts a message's tokens.
     """
 
     def __init__(
-        self, database: Database, client: Any, make_client: Callable[[], Any], *, lease: timedelta, retries: int
+        self,
+        database: Database,
+        client: Any,
+        make_client: Callable[[], Any],
+        *,
+        lease: timedelta,
+        retries: int,
+        count: Counter,
     ) -> None:
         self.database = database
         self.retries = retries
+        self.count = count
         self._lease = lease
         self._given_client = provider.without_retries(client) if client is not None else None
         self._made_client: Any = None
@@ -200,7 +212,7 @@ class Runtime:
 
     # --- a turn ---
 
-    def begin(self, owner: str, conversation_id: str, question: turns.Question) -> Live | Turn:
+    def begin(self, owner: str, conversation_id: str, question: Question) -> Live | Turn:
         """Put a question on record and keep its lease alive until `end`; or return the turn that has the answer.
 
         Raises:
@@ -218,7 +230,7 @@ class Runtime:
         if isinstance(begun, Turn):
             liveness.release(lease.token)
             return begun
-        answer = turns.Answer()
+        answer = Answer()
         take = answer.take_unwritten if question.stream else None
         return Live(begun, answer, self._heartbeat.watch(begun.turn, take))
 

@@ -1,52 +1,36 @@
 """The shape of a turn, once: what to do before, during and after the call. Stores drive it, one with `await`.
 
-before   `ask` checks what is asked, without a database. `begin`, in one transaction, takes the conversation, puts
-         the user's messages and the turn on record, and returns what to send.
-during   nothing of the database is held. An `Answer` keeps the clock, and what has come so far.
-after    the `Answer` becomes an `Ending`, which `ledger.turns.end` records in one transaction; `settle` returns the
-         turn, or raises what the ending means to the caller.
+before   `questions.ask` checks what is asked, without a database. `begin`, in one transaction, takes the conversation,
+         puts the user's messages and the turn on record, and returns what to send.
+during   nothing of the database is held. An `answers.Answer` keeps the clock, and what has come so far.
+after    the `Answer` becomes an `Ending`, which `ledger.turns.end` records in one transaction; `answers.settle` returns
+         the turn, or raises what the ending means to the caller.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
-from convstore.completions import Completion
-from convstore.errors import InvalidInput, InvalidMessage, LeaseLost, NotConfigured, ReplyInterrupted, TurnFailed
-from convstore.keys import check_idempotency_key
-from convstore.ledger import conversations, leases, messages
-from convstore.ledger.turns import Ending, RunningTurn, by_key, insert_running, latest_asked
-from convstore.messages import Message, digest, is_replayable, to_input, to_plain
-from convstore.params import CALL_OPTIONS, check_names, check_parameters, merge
-from convstore.records import MessageRecord, Turn, TurnStatus
-from convstore.streaming import Accumulator
-from convstore.window import Window, whole
+from convstore import past
+from convstore.errors import HeadMoved, InvalidInput, NotConfigured
+from convstore.ledger import heads, leases, messages, paths
+from convstore.ledger import turns as ledger
+from convstore.ledger.conversations import get as get_conversation
+from convstore.ledger.lineage import Lineage
+from convstore.ledger.turns import RunningTurn
+from convstore.messages import Message
+from convstore.params import check_parameters, merge
+from convstore.questions import Kind, Place, Question
+from convstore.records import MessageRecord, Request, Turn, TurnStatus
+from convstore.window import Past, Policy, Scale, Sending, Window, choose, merge_options, narrowed, policy
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a caller asks of a conversation: checked, and not yet on record."""
-
-    messages: list[Message]
-    parameters: dict[str, Any]
-    """The explicit completion parameters."""
-    options: dict[str, Any]
-    """Options of the HTTP call: handed on, never stored."""
-    history: bool
-    stream: bool
-    default_model: str | None
-    again: bool = False
-    """Whether to ask once more what the latest turn asked, instead of `messages`."""
-    key: str | None = None
-    digest: bytes | None = None
-    """Of what an idempotency key stands for: the messages and the explicit parameters."""
+_ASKING = ("user", "system", "developer")
+_LONGEST_INPUT = 16  # messages that are looked at for what was asked under an edited system message
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +44,39 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A window, and all that it was chosen from: so that a smaller one can be."""
+
+    window: Window
+    past: Past
+    sending: Sending
+    policy: Policy
+    scale: Scale
+
+    def narrower(self, share: float) -> Window | None:
+        """Return a window of at most `share` of the tokens; None where nothing can be left out."""
+        return narrowed(self.past, self.sending, self.policy, self.scale, self.window, share)
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """A turn on record, and the request that it is about to make."""
 
     turn: RunningTurn
     request: dict[str, Any]
     options: dict[str, Any]
+    choice: Choice
 
 
-def ask(
-    message: object,
-    parameters: Mapping[str, Any],
-    *,
-    system: str | None = None,
-    name: str | None = None,
-    history: bool = True,
-    stream: bool = False,
-    default_model: str | None = None,
-    again: bool = False,
-    idempotency_key: str | None = None,
-) -> Question:
-    """Check what a caller asks, before anything is stored or sent.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where a question stands in the tree."""
 
-    Raises:
-        InvalidMessage: the message is none, or empty.
-        InvalidParameter: a parameter, a sender's name or an idempotency key breaks a rule.
-    """
-    new = to_input(message, name=name) if not again else []
-    check_names(new)
-    if system is not None:
-        new = [*to_input(system, role="system"), *new]
-    checked = check_parameters(parameters)
-    body = {key: value for key, value in checked.items() if key not in CALL_OPTIONS}
-    return Question(
-        messages=new,
-        parameters=body,
-        again=again,
-        key=check_idempotency_key(idempotency_key),
-        digest=digest(b"", {"messages": new, "parameters": body, "history": history, "again": again})
-        if idempotency_key is not None
-        else None,
-        options={key: value for key, value in checked.items() if key in CALL_OPTIONS and value is not None},
-        history=history,
-        stream=stream,
-        default_model=default_model,
-    )
+    question: Question
+    after: int
+    """The message that its own follow; 0: none."""
+    records: list[MessageRecord]
+    """Its messages, if they are on record already."""
 
 
 def begin(connection: Connection, owner: str, conversation_id: str, question: Question, lease: Lease) -> Begun | Turn:
@@ -115,14 +87,18 @@ def begin(connection: Connection, owner: str, conversation_id: str, question: Qu
 
     Raises:
         ConversationNotFound, ConversationBusy: it cannot be taken.
+        HeadMoved: it is not as the caller saw it.
         IdempotencyMismatch: the key was used for something else.
         NotConfigured: no model is named anywhere.
-        InvalidInput: the sticky parameters break a rule together with the explicit ones; there is nothing to ask again.
+        InvalidInput: the sticky parameters break a rule together with the explicit ones; there is nothing to ask again,
+            or to go on from; what has to be sent does not fit.
     """
     if question.key is not None and question.digest is not None:
-        done = by_key(connection, owner, conversation_id, question.key, question.digest)
+        done = ledger.by_key(connection, owner, conversation_id, question.key, question.digest)
         if done is not None and done.status is TurnStatus.COMPLETED:
             return done
+    if question.instead_of is not None:
+        _look_up(connection, owner, conversation_id, question.instead_of)
     now = datetime.now(UTC)
     claim = leases.claim(
         connection,
@@ -134,83 +110,173 @@ def begin(connection: Connection, owner: str, conversation_id: str, question: Qu
         now=now,
         alive=lease.alive,
     )
-    asked: list[MessageRecord] = []
-    if question.again:
-        question, asked = _again(connection, owner, conversation_id, claim, question)
+    leases.check_head(conversation_id, claim.head_seq, question.expected_head)
+    asked = _place(connection, claim, question)
+    claimed, question, lineage = len(question.messages), asked.question, claim.lineage
     parameters = _parameters(claim.settings, question)
-    head = asked[0].parent_seq if asked else claim.head_seq
-    window, last = _look_back(connection, owner, conversation_id, head, question)
-    if not asked:
-        asked = messages.add(
+    standing = past.Standing(lineage, asked.after, claim.pins, claim.summary_turn)
+    choice = _choose(connection, standing, claim.window, parameters, question)
+    last = choice.past.head
+    records = asked.records
+    if not records and question.messages:
+        more = len(question.messages) != claimed
+        records = messages.add(
             connection,
-            owner,
-            conversation_id,
+            lineage,
             question.messages,
-            first_seq=claim.first_seq,
+            first_seq=leases.take_numbers(connection, owner, conversation_id, len(question.messages))
+            if more
+            else claim.first_seq,
             after=last,
             turn=claim.turn,
             now=now,
+            count=question.count,
         )
     turn = RunningTurn(
         owner=owner,
         conversation_id=conversation_id,
         seq=claim.turn,
         token=lease.token,
-        base_seq=claim.head_seq,
-        first_input_seq=asked[0].seq,
-        last_input=asked[-1],
+        base_seq=claim.head_seq if records else asked.after,
+        first_input_seq=records[0].seq if records else None,
+        last_input=records[-1] if records else last,
         request=parameters,
-        window=window.facts,
+        window=choice.window.facts,
+        estimated_tokens=choice.window.tokens,
         started_at=now,
+        count=question.count,
         idempotency_key=question.key,
         input_digest=question.digest,
     )
-    insert_running(connection, turn)
-    return Begun(turn, _request(parameters, window), question.options)
+    ledger.insert_running(connection, turn)
+    return Begun(turn, _request(parameters, choice.window), question.options, choice)
 
 
-def _again(
-    connection: Connection, owner: str, conversation_id: str, claim: leases.Claim, question: Question
-) -> tuple[Question, list[MessageRecord]]:
-    """Return the question of the latest turn, and its messages if they can be answered where they stand.
+def _place(connection: Connection, claim: leases.Claim, question: Question) -> Asked:
+    if question.kind is Kind.AGAIN:
+        return _again(connection, claim, question)
+    if question.kind is Kind.EDIT:
+        return _edited(connection, claim, question)
+    return Asked(question, claim.head_seq, [])
 
-    They can while the head is where that turn found or left it: the new reply becomes a sibling of the old one. Else
-    the question is asked anew, with copies of them at the head.
+
+def _again(connection: Connection, claim: leases.Claim, question: Question) -> Asked:
+    """Find what is to be asked again: what the latest turn asked, or after `checkout` what the head's turn asked.
+
+    It is answered where it stands, the new reply a sibling of the old one, while the head is where that turn found or
+    left it. Else the latest question is asked anew, with copies of its messages at the head.
     """
-    latest = latest_asked(connection, owner, conversation_id, before=claim.turn)
+    lineage, head = claim.lineage, claim.head_seq
+    latest = ledger.latest_asked(connection, lineage.owner, lineage.conversation_id, before=claim.turn)
+    inputs = _inputs(connection, lineage, latest) if latest is not None else []
+    if latest is not None and head in (latest.base_seq, latest.output_seq, inputs[0].parent_seq if inputs else head):
+        return _repeated(question, latest, inputs)
+    record = messages.at(connection, lineage, head)
+    if record is not None and record.turn is not None:
+        home = lineage.home_of_turn(record.turn)
+        turn = ledger.get(connection, lineage.owner, home, record.turn)
+        if turn is not None and turn.window is not None and turn.purpose is None:
+            follows = turn.last_input_seq if turn.last_input_seq is not None else turn.base_seq
+            if follows in (record.seq, record.parent_seq):
+                return _repeated(question, turn, _inputs(connection, lineage, turn))
     if latest is None:
-        raise InvalidInput(f"conversation {conversation_id} has no turn to try again")
-    asked = messages.input_of(connection, owner, latest)
-    if not asked:
-        raise messages.missing(conversation_id, latest.first_input_seq or 0)
-    unsaid = {key: value for key, value in latest.request.items() if key not in ("stream", "stream_options")}
+        raise InvalidInput(f"conversation {lineage.conversation_id} has no turn to try again")
+    if not inputs:
+        raise InvalidInput(
+            f"conversation {lineage.conversation_id} has moved on since its latest turn, which had no message of its "
+            f"own; say something, or let the model go on (`convstore say --continue`)"
+        )
+    return replace(_repeated(question, latest, inputs), after=head, records=[])
+
+
+def _inputs(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
+    found = messages.input_of(connection, lineage, turn)
+    if turn.first_input_seq is not None and not found:
+        raise messages.missing(lineage.conversation_id, turn.first_input_seq)
+    return found
+
+
+def _repeated(question: Question, turn: Turn, inputs: list[MessageRecord]) -> Asked:
+    unsaid = {key: value for key, value in turn.request.items() if key not in ("stream", "stream_options")}
+    facts = turn.window or {}
+    options = dict(facts.get("options", {}))
+    if "tokens" not in facts and inputs and not facts.get("history") and inputs[0].parent_seq != 0:
+        options["history"] = False  # an earlier release did not put options on record
     repeated = replace(
         question,
-        messages=[record.message for record in asked],
+        kind=Kind.SAY if inputs else Kind.COMPLETE,
+        messages=[record.message for record in inputs],
         parameters=merge(unsaid, question.parameters),
-        history=latest.window is None or bool(latest.window.get("history")) or asked[0].parent_seq == 0,
+        window={**options, **question.window},
     )
-    if claim.head_seq in (latest.base_seq, latest.output_seq, asked[0].parent_seq):
-        return repeated, asked
-    leases.take_numbers(connection, owner, conversation_id, len(asked))
-    return repeated, []
+    return Asked(repeated, inputs[0].parent_seq if inputs else turn.base_seq, inputs)
 
 
-def preview(connection: Connection, owner: str, conversation_id: str, question: Question) -> dict[str, Any]:
+def _look_up(connection: Connection, owner: str, id: str, place: Place) -> None:
+    """Find out which message stands at a place, before others are waited for."""
+    if place.seq is None:
+        state = heads.state(connection, owner, id)
+        record = past.at_position(connection, state.lineage, state.head, place.position)
+        if record.message["role"] == "assistant":
+            raise InvalidInput(
+                f"conversation {id}: message {place.position} is the model's own; ask again for another (`retry`), or "
+                f"go back before it (`checkout`) and append one"
+            )
+        place.seq = record.seq
+
+
+def _edited(connection: Connection, claim: leases.Claim, question: Question) -> Asked:
+    """Find where an edited message goes: beside the one that it takes the place of."""
+    place, lineage = question.instead_of, claim.lineage
+    assert place is not None  # noqa: S101 (for the type checker: an edit has one)
+    wanted = range(place.position, place.position + _LONGEST_INPUT)
+    path = paths.ancestors(connection, lineage, claim.head_seq, wanted)
+    if path.get(place.position) != place.seq:
+        raise HeadMoved(
+            f"conversation {lineage.conversation_id}: position {place.position} is no longer message seq {place.seq}: "
+            f"somebody else has moved its head; look again, and repeat"
+        )
+    found = messages.several(connection, lineage, path.values())
+    question = replace(question, messages=[_instead(found[0].message, question.messages[0], place)])
+    if found[0].message["role"] in ("system", "developer"):
+        # It is no question itself: what was asked under it is asked again under the new one.
+        following = [record.message for record in found[1:]]
+        ends = next((n for n, message in enumerate(following) if message["role"] not in _ASKING), len(following))
+        question = replace(question, messages=[*question.messages, *following[:ends]])
+    return Asked(question, found[0].parent_seq, [])
+
+
+def _instead(old: Message, new: Message, place: Place) -> Message:
+    if not place.content_only:
+        return new
+    content, before = new["content"], old.get("content")
+    if isinstance(content, str) and isinstance(before, list):  # what is not text stays
+        others = [part for part in before if not isinstance(part, dict) or part.get("type") != "text"]
+        content = [{"type": "text", "text": content}, *others] if others else content
+    return {**old, "content": content}
+
+
+def preview(connection: Connection, owner: str, conversation_id: str, question: Question) -> Request:
     """Return exactly the request that `begin` would make. Stores nothing.
 
     Raises:
         As `begin`, but for ConversationBusy.
     """
-    conversation = conversations.get(connection, owner, conversation_id)
+    conversation = get_conversation(connection, owner, conversation_id)
+    state = heads.state(connection, owner, conversation_id)
+    leases.check_head(conversation_id, state.head, question.expected_head)
     parameters = _parameters(conversation.settings, question)
-    window, _ = _look_back(connection, owner, conversation_id, conversation.head_seq, question)
-    return _request(parameters, window)
+    standing = past.Standing(state.lineage, state.head, state.pins, state.summary_turn)
+    window = _choose(connection, standing, conversation.window, parameters, question).window
+    return Request(_request(parameters, window), window.facts)
 
 
-def preview_new(settings: Mapping[str, Any], question: Question) -> dict[str, Any]:
+def preview_new(settings: Mapping[str, Any], options: Mapping[str, Any], question: Question) -> Request:
     """Return exactly the request that a new conversation with these settings would begin with."""
-    return _request(_parameters(settings, question), whole([], question.messages))
+    parameters = _parameters(settings, question)
+    chosen = policy(merge_options(options, question.window))
+    window = choose(Past(), Sending(question.messages, parameters), chosen, Scale(question.count))
+    return Request(_request(parameters, window), window.facts)
 
 
 def _parameters(settings: Mapping[str, Any], question: Question) -> dict[str, Any]:
@@ -231,151 +297,36 @@ def _parameters(settings: Mapping[str, Any], question: Question) -> dict[str, An
     return parameters
 
 
-def _look_back(
-    connection: Connection, owner: str, conversation_id: str, head: int, question: Question
-) -> tuple[Window, MessageRecord | None]:
-    if question.history:
-        path = messages.path(connection, owner, conversation_id, head)
-        last = path[-1] if path else None
-    else:
-        path, last = [], messages.at(connection, owner, conversation_id, head)
-    window = whole(path, question.messages)
-    if not window.messages:
-        raise InvalidMessage("there is nothing to send")
-    return window, last
+def _choose(
+    connection: Connection,
+    standing: past.Standing,
+    sticky: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    question: Question,
+) -> Choice:
+    """Read what a window may need, and choose it."""
+    chosen = policy(merge_options(sticky, question.window))
+    if question.kind is Kind.COMPLETE:
+        chosen = replace(chosen, history=True)
+    new = question.messages
+    # Results that come with the question belong to the tool calls before it.
+    continues = question.kind is Kind.COMPLETE or (bool(new) and new[0]["role"] == "tool")
+    scale = past.scale(connection, standing.lineage, chosen, parameters, question.count)
+    found = past.read(connection, standing, chosen, scale, continues=continues)
+    if question.kind is Kind.COMPLETE:
+        _check_open(standing.lineage, found.head)
+    sending = Sending(new, parameters, continues)
+    return Choice(choose(found, sending, chosen, scale), found, sending, chosen, scale)
+
+
+def _check_open(lineage: Lineage, head: MessageRecord | None) -> None:
+    if head is None or (head.message["role"] == "assistant" and not head.message.get("tool_calls")):
+        what = "has no messages" if head is None else "ends with the model's own message"
+        raise InvalidInput(
+            f"conversation {lineage.conversation_id} {what}: there is nothing to go on from; say something, "
+            f"or ask again for another answer"
+        )
 
 
 def _request(parameters: Mapping[str, Any], window: Window) -> dict[str, Any]:
     return {"model": parameters["model"], "messages": window.messages, **parameters}
-
-
-@dataclass(slots=True)
-class Answer:
-    """What has come of a call so far, and when."""
-
-    _began: float = field(default_factory=time.monotonic)
-    _first: float | None = None
-    _stream: Accumulator = field(default_factory=Accumulator)
-    _unwritten: Accumulator = field(default_factory=Accumulator)
-    _attempts: list[dict[str, Any]] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, chunk: object) -> str:
-        """Take a chunk of a stream and return the text that it adds."""
-        plain = to_plain(chunk)
-        with self._lock:
-            text = self._stream.add(plain)
-            self._unwritten.add(plain)
-        if self._first is None and self._stream.started:
-            self._first = time.monotonic()
-        return text
-
-    def take_unwritten(self) -> dict[str, Any] | None:
-        """Return, as one chunk, what has come since this was last asked; None: nothing. For another thread."""
-        with self._lock:
-            if not self._unwritten.started:
-                return None
-            taken, self._unwritten = self._unwritten, Accumulator()
-        return taken.fragment()
-
-    def again(self, error: dict[str, Any], waited: float) -> None:
-        """The call failed before anything was generated, and is made once more after `waited` seconds."""
-        self._attempts.append({"error": error, "waited": round(waited, 3)})
-
-    @property
-    def attempts(self) -> int:
-        """How many calls failed and were repeated."""
-        return len(self._attempts)
-
-    def whole(self, completion: Completion) -> Ending:
-        """The ending of a call that was answered."""
-        if completion.finish_reason is None:
-            return self._unfinished(completion)
-        return self._ending(TurnStatus.COMPLETED, completion, moves_head=True)
-
-    def exhausted(self) -> Ending:
-        """The ending of a stream that has no more chunks: whole only if the reply says so itself."""
-        return self.whole(self._stream.completion())
-
-    def failed(self, error: dict[str, Any]) -> Ending:
-        """The ending of a call that failed, wherever it was: what came is kept with the turn, off the path."""
-        completion = self._stream.completion()
-        if completion.finish_reason is not None:  # only what follows the end was lost
-            return self._ending(TurnStatus.COMPLETED, completion, moves_head=True)
-        if _says_something(completion):
-            return self._ending(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
-        return self._ending(TurnStatus.FAILED, None, moves_head=False, error=error)
-
-    def stopped(self) -> Ending:
-        """The ending of a call that the user stopped: the text that came stays on the path, as in any chat.
-
-        Not so a tool call: cut in the middle, it must never be replayed as if it were whole.
-        """
-        completion = self._stream.completion()
-        if completion.finish_reason is not None:
-            return self._ending(TurnStatus.COMPLETED, completion, moves_head=True)
-        error = {"type": "Stopped", "message": "stopped by the user"}
-        if not _says_something(completion):
-            return self._ending(TurnStatus.INTERRUPTED, None, moves_head=False, error=error)
-        moves_head = is_replayable(completion.messages[0])
-        return self._ending(TurnStatus.INTERRUPTED, completion, moves_head=moves_head, error=error)
-
-    def _unfinished(self, completion: Completion) -> Ending:
-        error = {"type": "NoFinishReason", "message": "the reply ended without its finish_reason"}
-        if _says_something(completion):
-            return self._ending(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
-        error = {"type": "EmptyReply", "message": "the provider closed the reply before anything came"}
-        return self._ending(TurnStatus.FAILED, None, moves_head=False, error=error)
-
-    def _ending(
-        self,
-        status: TurnStatus,
-        completion: Completion | None,
-        *,
-        moves_head: bool,
-        error: dict[str, Any] | None = None,
-    ) -> Ending:
-        return Ending(
-            status=status,
-            completion=completion,
-            moves_head=moves_head,
-            error=error,
-            latency=time.monotonic() - self._began,
-            time_to_first_token=self._first - self._began if self._first is not None else None,
-            attempts=tuple(self._attempts),
-        )
-
-
-def _says_something(completion: Completion) -> bool:
-    return any(value for message in completion.messages for key, value in message.items() if key != "role")
-
-
-def settle(turn: Turn, held: bool, *, stopped: bool = False) -> Turn:
-    """Return a turn that ended well, or that its caller stopped; raise what any other ending means.
-
-    Raises:
-        LeaseLost: another caller had taken the conversation.
-        ReplyInterrupted: the reply broke off.
-        TurnFailed: there is no reply.
-    """
-    where = f"conversation {turn.conversation_id}, turn {turn.seq}"
-    if not held:
-        raise LeaseLost(
-            f"{where}: another caller took the conversation before this reply came; it is stored beside the path",
-            turn,
-        )
-    if turn.status is TurnStatus.COMPLETED or stopped:
-        return turn
-    problem = _problem(turn.error or {})
-    if turn.status is TurnStatus.INTERRUPTED:
-        raise ReplyInterrupted(
-            f"{where}: the reply broke off ({problem}); what came is kept with the turn and will not be replayed",
-            turn,
-            turn.message,
-        )
-    raise TurnFailed(f"{where}: {problem}; the message is kept, not answered, and will not be replayed", turn)
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    status = f"{error['status']} " if "status" in error else ""
-    return f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": ")

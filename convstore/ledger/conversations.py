@@ -14,11 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
 from convstore.ledger import messages
 from convstore.ledger.database import EVERYTHING
+from convstore.ledger.lineage import Lineage, read_lineage
 from convstore.ledger.models import UtcDateTime, turns
 from convstore.ledger.models import conversations as table
 from convstore.messages import Message, from_column, to_column, to_json
 from convstore.params import merge
 from convstore.records import Conversation, Given, Unchanged
+from convstore.tokens import Counter, estimate
 
 # The model that the latest turn asked for: one look at the end of the turns' primary key for each conversation.
 _LATEST_REQUEST = (
@@ -36,6 +38,9 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.title,
     table.c.settings,
     table.c.metadata,
+    table.c.window,
+    table.c.pins,
+    table.c.lineage,
     table.c.length,
     table.c.head_seq,
     table.c.created_at,
@@ -61,18 +66,19 @@ _LIST_BEFORE = _LIST.where(
     < tuple_(bindparam("updated_at", type_=UtcDateTime()), bindparam("before_id"))
 )
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
-_HEAD = select(table.c.head_seq).where(*_LIVING, table.c.id == bindparam("id"))
+_HEAD = select(table.c.head_seq, table.c.lineage).where(*_LIVING, table.c.id == bindparam("id"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
 _LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
 
 
 @cache
-def _insert_statement(dialect: str) -> Any:
+def conflict_free_insert(dialect: str) -> Any:
+    """Return the beginning of a statement that inserts a conversation, or nothing where its id or name is taken."""
     # Instead of an error, which on PostgreSQL would end the transaction: it may be the caller's own.
     from sqlalchemy.dialects import postgresql, sqlite
 
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing().returning(table.c.id)
+    return insert(table).on_conflict_do_nothing()
 
 
 def create(
@@ -84,9 +90,11 @@ def create(
     title: str | None,
     settings: Mapping[str, Any],
     metadata: Mapping[str, Any],
+    window: Mapping[str, Any],
     first: Sequence[Message],
     digest: bytes,
     now: datetime,
+    count: Counter = estimate,
 ) -> Conversation:
     """Insert a conversation that begins with the messages `first`.
 
@@ -96,9 +104,9 @@ def create(
     Raises:
         ConversationExists: the id is taken by a conversation of other content, or the name is taken.
     """
-    count = len(first)
+    length = len(first)
     created = connection.execute(
-        _insert_statement(connection.dialect.name),
+        conflict_free_insert(connection.dialect.name).returning(table.c.id),
         {
             "owner": owner,
             "id": id,
@@ -106,9 +114,10 @@ def create(
             "title": to_column(title),
             "settings": to_json(dict(settings)),
             "metadata": to_json(dict(metadata)),
-            "head_seq": count,
-            "length": count,
-            "next_seq": count + 1,
+            "window": to_json(dict(window)) if window else None,
+            "head_seq": length,
+            "length": length,
+            "next_seq": length + 1,
             "next_turn": 1,
             "creation_digest": digest,
             "created_at": now,
@@ -121,7 +130,7 @@ def create(
         if name is not None and connection.execute(_NAMED, {"owner": owner, "name": name}).one_or_none() is not None:
             raise _name_taken(name)
         raise ConversationExists(f"there is a conversation with the id {id!r} already")
-    messages.add(connection, owner, id, first, first_seq=1, after=None, turn=None, now=now)
+    messages.add(connection, Lineage(owner, id), first, first_seq=1, after=None, turn=None, now=now, count=count)
     return Conversation(
         id=id,
         owner=owner,
@@ -129,8 +138,11 @@ def create(
         title=title,
         settings=dict(settings),
         metadata=dict(metadata),
-        length=count,
-        head_seq=count,
+        window=dict(window),
+        pins=(),
+        forked_from=None,
+        length=length,
+        head_seq=length,
         model=settings.get("model"),
         created_at=now,
         updated_at=now,
@@ -145,16 +157,36 @@ def _not_found(id: str) -> ConversationNotFound:
     return ConversationNotFound(f"no conversation {id!r}; see `convstore list`")
 
 
-def head(connection: Connection, owner: str, id: str) -> int:
-    """Return the `seq` of the conversation's last message; 0 where it has none.
+def head(connection: Connection, owner: str, id: str) -> tuple[int, Lineage]:
+    """Return the `seq` of the conversation's last message (0 where it has none), and where its past is kept.
 
     Raises:
         ConversationNotFound: there is none with this id.
     """
-    found = connection.scalar(_HEAD, {"owner": owner, "id": id})
+    found = connection.execute(_HEAD, {"owner": owner, "id": id}).one_or_none()
     if found is None:
         raise _not_found(id)
-    return int(found)
+    return found.head_seq, read_lineage(owner, id, found.lineage)
+
+
+_TAKE_TURN = (
+    update(table)
+    .where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"), table.c.deleted_at.is_(None))
+    .values(next_turn=table.c.next_turn + 1)
+    .returning(table.c.next_turn)
+)
+
+
+def take_turn(connection: Connection, owner: str, id: str) -> int:
+    """Take the number of a turn that does not hold the conversation, and return it.
+
+    Raises:
+        ConversationNotFound: there is none with this id.
+    """
+    after = connection.scalar(_TAKE_TURN, {"key_owner": owner, "key_id": id})
+    if after is None:
+        raise _not_found(id)
+    return int(after) - 1
 
 
 def get(connection: Connection, owner: str, id: str) -> Conversation:
@@ -211,6 +243,7 @@ def change(
     title: Given[str],
     metadata: Given[Mapping[str, Any]],
     parameters: Mapping[str, Any],
+    window: Mapping[str, Any],
     now: datetime,
 ) -> Conversation:
     """Change what people may change about a conversation, and return it.
@@ -219,6 +252,7 @@ def change(
         name, title: a new one; None takes it away; UNCHANGED leaves it.
         metadata: replaces all of it.
         parameters: checked ones, merged into the sticky ones (`params.merge`).
+        window: checked options, merged into the sticky ones.
 
     Raises:
         ConversationNotFound: there is none with this id.
@@ -229,6 +263,9 @@ def change(
     before = get(connection, owner, id)
     settings = merge(before.settings, parameters)
     values: dict[str, Any] = {"updated_at": now, "settings": to_json(settings)}
+    if window:
+        merged = {key: value for key, value in {**before.window, **window}.items() if value is not None}
+        values["window"] = to_json(merged) if merged else None
     if not isinstance(name, Unchanged):
         values["name"] = name
         # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
@@ -251,7 +288,10 @@ def _conversation(row: Row[Any]) -> Conversation:
         metadata = json.loads(row.metadata)
         title = from_column(row.title)
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
-        if not (isinstance(settings, dict) and isinstance(metadata, dict) and isinstance(requested, dict)):
+        window = json.loads(row.window) if row.window is not None else {}
+        pins = tuple(int(seq) for seq, _ in json.loads(row.pins or "[]"))
+        origins = read_lineage(row.owner, row.id, row.lineage).origins
+        if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")
     except (ValueError, TypeError) as error:
         raise DamagedRow(
@@ -265,6 +305,9 @@ def _conversation(row: Row[Any]) -> Conversation:
         title=title,
         settings=settings,
         metadata=metadata,
+        window=window,
+        pins=pins,
+        forked_from=origins[0].conversation_id if origins else None,
         length=row.length,
         head_seq=row.head_seq,
         model=settings.get("model") or requested.get("model"),

@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Interval, bindparam, func, null, select, tuple_, update
 
-from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
+from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow, HeadMoved
 from convstore.ledger import deltas, messages
 from convstore.ledger.database import waits_briefly
+from convstore.ledger.lineage import Lineage, read_lineage
 from convstore.ledger.models import UtcDateTime, turns
 from convstore.ledger.models import conversations as table
 from convstore.messages import is_replayable, to_json
@@ -36,6 +37,12 @@ class Claim:
     first_seq: int
     head_seq: int
     settings: dict[str, Any]
+    lineage: Lineage
+    window: dict[str, Any]
+    """The sticky options of the window."""
+    pins: tuple[tuple[int, int], ...]
+    """`seq` and position of the pinned messages."""
+    summary_turn: int | None
 
 
 @cache
@@ -55,7 +62,16 @@ def _claim_statement(dialect: str) -> Any:
             lease_token=bindparam("token"),
             lease_expires_at=_expiry(dialect),
         )
-        .returning(table.c.running_turn, table.c.next_seq, table.c.head_seq, table.c.settings)
+        .returning(
+            table.c.running_turn,
+            table.c.next_seq,
+            table.c.head_seq,
+            table.c.settings,
+            table.c.lineage,
+            table.c.window,
+            table.c.pins,
+            table.c.summary_turn,
+        )
     )
 
 
@@ -84,7 +100,7 @@ _RELEASE = (
         lease_expires_at=null(),
         next_seq=table.c.next_seq + bindparam("count"),
     )
-    .returning(table.c.next_seq)
+    .returning(table.c.next_seq, table.c.lineage)
 )
 _MOVE_HEAD = update(table).where(*_KEY).values(head_seq=bindparam("head"), length=bindparam("position"))
 _TAKE_NUMBERS = (
@@ -169,7 +185,16 @@ def claim(
     for is_last in (False, True):
         row = connection.execute(_claim_statement(dialect), values).one_or_none()
         if row is not None:
-            return Claim(row.running_turn, row.next_seq - count, row.head_seq, read_settings(row.settings, id))
+            return Claim(
+                turn=row.running_turn,
+                first_seq=row.next_seq - count,
+                head_seq=row.head_seq,
+                settings=read_object(row.settings, id, "settings"),
+                lineage=read_lineage(owner, id, row.lineage),
+                window=read_object(row.window, id, "window"),
+                pins=read_pins(row.pins, id),
+                summary_turn=row.summary_turn,
+            )
         if not is_last:
             # Held under this very token: this call's own first try, whose commit had gone through when the
             # connection broke. Nobody works on that turn.
@@ -180,6 +205,19 @@ def claim(
 def locked(id: str) -> ConversationBusy:
     """Return the error for a conversation whose row another transaction holds."""
     return ConversationBusy(f"conversation {id} is busy: another transaction is writing to it; try again")
+
+
+def check_head(id: str, head: int, expected: int | None) -> None:
+    """Check that the head is where the caller last saw it, if it said where.
+
+    Raises:
+        HeadMoved: it is not.
+    """
+    if expected is not None and head != expected:
+        raise HeadMoved(
+            f"conversation {id}: its last message is seq {head} by now, not {expected}: somebody else has moved its "
+            f"head, or written to it; look again, and repeat"
+        )
 
 
 def free(connection: Connection, owner: str, id: str, now: datetime, alive: Alive) -> None:
@@ -243,16 +281,22 @@ def take_away(
     for _, delta in deltas.after(connection, owner, id, held_by.turn):
         so_far.add(delta)
     partial = so_far.completion().messages[:1] if so_far.started else ()
-    next_seq = connection.scalar(_RELEASE, {**key, "token": held_by.token, "count": len(partial)})
-    if next_seq is None:
+    released = connection.execute(_RELEASE, {**key, "token": held_by.token, "count": len(partial)}).one_or_none()
+    if released is None:
         return  # it ended meanwhile
     output = None
     if partial:
         turn = connection.execute(_RUNNING, {**key, "turn": held_by.turn}).one()
         follows = turn.last_input_seq or turn.base_seq
-        parent = messages.get(connection, owner, id, follows) if follows else None
+        lineage = read_lineage(owner, id, released.lineage)
         (record,) = messages.add(
-            connection, owner, id, partial, first_seq=next_seq - 1, after=parent, turn=held_by.turn, now=now
+            connection,
+            lineage,
+            partial,
+            first_seq=released.next_seq - 1,
+            after=messages.at(connection, lineage, follows),
+            turn=held_by.turn,
+            now=now,
         )
         output = record.seq
         if keep_on_path and is_replayable(partial[0]):
@@ -291,16 +335,30 @@ def renew(connection: Connection, owner: str, id: str, *, token: str, span: time
     return bool(connection.execute(_renew_statement(dialect), values).rowcount)
 
 
-def read_settings(column: str, id: str) -> dict[str, Any]:
-    """Return a conversation's sticky parameters from their column.
+def read_object(column: str | None, id: str, name: str) -> dict[str, Any]:
+    """Return the JSON object of one of a conversation's columns; an empty one for NULL.
 
     Raises:
         DamagedRow: the column is not a JSON object.
     """
     try:
-        settings = json.loads(column)
+        value = json.loads(column) if column is not None else {}
     except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise DamagedRow(f"conversation {id}: its settings are not a JSON object; restore this row from a backup")
-    return settings
+        value = None
+    if not isinstance(value, dict):
+        raise DamagedRow(f"conversation {id}: its {name} are not a JSON object; restore this row from a backup")
+    return value
+
+
+def read_pins(column: str | None, id: str) -> tuple[tuple[int, int], ...]:
+    """Return the pinned messages from their column.
+
+    Raises:
+        DamagedRow: the column is no list of pairs of numbers.
+    """
+    try:
+        return tuple((int(seq), int(position)) for seq, position in json.loads(column or "[]"))
+    except (ValueError, TypeError) as error:
+        raise DamagedRow(
+            f"conversation {id}: its pins cannot be decoded ({error}); restore this row from a backup"
+        ) from error

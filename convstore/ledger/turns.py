@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,11 +16,13 @@ from convstore.completions import Completion, Usage
 from convstore.errors import ConversationNotFound, DamagedRow, DatabaseUnavailable, IdempotencyMismatch
 from convstore.ledger import deltas, messages
 from convstore.ledger.database import EVERYTHING, waits_briefly
+from convstore.ledger.lineage import Lineage
 from convstore.ledger.models import conversations
 from convstore.ledger.models import messages as message_table
 from convstore.ledger.models import turns as table
 from convstore.messages import Message, StoredMessage, from_column, to_column, to_json
 from convstore.records import MessageRecord, Turn, TurnStatus
+from convstore.tokens import ENOUGH, Counter, estimate
 
 _KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
 _FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
@@ -72,7 +75,34 @@ _LATEST = _READ.limit(bindparam("most"))
 _LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
 
 
-_LATEST_ASKED = _LATEST_BEFORE.where(table.c.first_input_seq.is_not(None), table.c.window.is_not(None))
+_LATEST_ASKED = _LATEST_BEFORE.where(table.c.window.is_not(None), table.c.purpose.is_(None))
+_MOST_SAMPLES, _LATEST_OF_OWNER = 16, 64
+_SAMPLE_COLUMNS = (table.c.estimated_tokens, table.c.prompt_tokens, table.c.requested_model, table.c.started_at)
+
+
+def _samples(latest: Any) -> Any:
+    turns = latest.subquery("latest")
+    return (
+        select(turns.c.estimated_tokens, turns.c.prompt_tokens)
+        .where(turns.c.requested_model == bindparam("model"), turns.c.estimated_tokens > 0, turns.c.prompt_tokens > 0)
+        .order_by(turns.c.started_at.desc())
+        .limit(_MOST_SAMPLES)
+    )
+
+
+_SAMPLES_HERE = _samples(
+    select(*_SAMPLE_COLUMNS)
+    .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
+    .order_by(table.c.seq.desc())
+    .limit(_MOST_SAMPLES)
+)
+_SAMPLES_ANYWHERE = _samples(
+    select(*_SAMPLE_COLUMNS)
+    .where(table.c.owner == bindparam("owner"))
+    .order_by(table.c.started_at.desc())
+    .limit(_LATEST_OF_OWNER)
+)
+
 # Where a key is spent: on a turn that runs, or has succeeded (as the unique index has it).
 _BY_KEY = _READ.where(
     table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
@@ -93,7 +123,10 @@ class RunningTurn:
     """What the reply follows: the last message of the turn's input, or of the path if it has none."""
     request: dict[str, Any]
     window: dict[str, Any]
+    estimated_tokens: int
     started_at: datetime
+    count: Counter
+    """Counts the tokens of the reply."""
     idempotency_key: str | None = None
     input_digest: bytes | None = None
 
@@ -114,6 +147,8 @@ class Ending:
     error: dict[str, Any] | None = None
     latency: float | None = None
     time_to_first_token: float | None = None
+    window: tuple[dict[str, Any], int] | None = None
+    """The facts and the estimated tokens of a window that took the place of the first."""
     attempts: tuple[dict[str, Any], ...] = ()
     """The calls before the last one: why each was repeated."""
 
@@ -134,6 +169,8 @@ def insert_running(connection: Connection, turn: RunningTurn) -> None:
             "input_digest": turn.input_digest,
             "request": to_json(turn.request),
             "window": to_json(turn.window),
+            "requested_model": to_column(turn.request.get("model")),
+            "estimated_tokens": turn.estimated_tokens,
             "started_at": turn.started_at,
         },
     )
@@ -188,13 +225,13 @@ def end(
     first_reply = int(next_seq) - len(replies)
     messages.add(
         connection,
-        turn.owner,
-        turn.conversation_id,
+        Lineage(turn.owner, turn.conversation_id),
         replies,
         first_seq=first_reply,
         after=turn.last_input,
         turn=turn.seq,
         now=now,
+        count=_unfailing(turn.count),
         siblings=True,
     )
     columns = _outcome(ending, first_reply if replies else None, now)
@@ -206,6 +243,18 @@ def end(
         deltas.remove(connection, turn.owner, turn.conversation_id, turn.seq)
     connection.execute(_CLOSE, {**key, "key_seq": turn.seq, **columns})
     return _ended(turn, ending, first_reply if replies else None, now), held
+
+
+def _unfailing(count: Counter) -> Counter:
+    """A counter of the caller's own that fails must not lose a reply."""
+
+    def counted(message: Message) -> int:
+        try:
+            return count(message)
+        except Exception:
+            return estimate(message)
+
+    return counted
 
 
 def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str, Any]:
@@ -228,8 +277,16 @@ def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str,
         "first_token_ms": _milliseconds(ending.time_to_first_token),
         "error": to_json(ending.error) if ending.error is not None else None,
         "attempts": to_json(list(ending.attempts)) if ending.attempts else None,
+        **_replaced_window(ending),
         "ended_at": now,
     }
+
+
+def _replaced_window(ending: Ending) -> dict[str, Any]:
+    if ending.window is None:
+        return {}
+    facts, tokens = ending.window
+    return {"window": to_json(facts), "estimated_tokens": tokens}
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -246,8 +303,10 @@ def _ended(turn: RunningTurn, ending: Ending, output_seq: int | None, now: datet
         first_input_seq=turn.first_input_seq,
         last_input_seq=turn.last_input_seq,
         output_seq=output_seq,
+        purpose=None,
         request=turn.request,
-        window=turn.window,
+        window=ending.window[0] if ending.window is not None else turn.window,
+        estimated_tokens=ending.window[1] if ending.window is not None else turn.estimated_tokens,
         message=completion.messages[0] if completion.messages else None,
         finish_reason=completion.finish_reason,
         model=completion.model,
@@ -321,6 +380,56 @@ def insert_ended(
     )
 
 
+def insert_summary(
+    connection: Connection,
+    owner: str,
+    id: str,
+    seq: int,
+    up_to_seq: int,
+    request: Mapping[str, Any],
+    estimated_tokens: int,
+    ending: Ending,
+    started_at: datetime,
+    now: datetime,
+) -> None:
+    """Put a turn on record in which the model wrote a summary, or failed to: it is over, and has no messages.
+
+    Args:
+        up_to_seq: the last message that the summary is of.
+        request: the body of the call.
+    """
+    parameters = {key: value for key, value in request.items() if key != "messages"}
+    _insert(
+        connection,
+        {
+            "owner": owner,
+            "conversation_id": id,
+            "seq": seq,
+            "purpose": "summary",
+            "base_seq": up_to_seq,
+            "request": to_json(parameters),
+            "requested_model": to_column(parameters.get("model")),
+            "estimated_tokens": estimated_tokens,
+            "started_at": started_at,
+            **_outcome(ending, None, now),
+        },
+    )
+
+
+def token_samples(connection: Connection, owner: str, id: str, model: str) -> list[tuple[int, int]]:
+    """Return what was estimated, and what the provider then reported, of the latest turns that asked this model.
+
+    Those of the conversation if they tell enough, else the owner's: of its latest 64 turns, so that no more are ever
+    read. None, if those do not either: of a word or two, what the provider adds of its own is most.
+    """
+    values = {"owner": owner, "id": id, "model": to_column(model)}
+    for statement in (_SAMPLES_HERE, _SAMPLES_ANYWHERE):
+        found = [(row.estimated_tokens, row.prompt_tokens) for row in connection.execute(statement, values)]
+        if sum(estimated for estimated, _ in found) >= ENOUGH:
+            return found
+    return []
+
+
 def latest_asked(connection: Connection, owner: str, id: str, before: int) -> Turn | None:
     """Return the latest turn before turn `before` that asked a model something, or None."""
     row = connection.execute(_LATEST_ASKED, {"owner": owner, "id": id, "most": 1, "before": before}).one_or_none()
@@ -331,6 +440,29 @@ def get(connection: Connection, owner: str, id: str, seq: int) -> Turn | None:
     """Return a turn of a conversation, or None."""
     row = connection.execute(_ONE, {"owner": owner, "id": id, "seq": seq}).one_or_none()
     return _turn(row) if row is not None else None
+
+
+_INTERRUPTED = select(table.c.output_seq).where(
+    table.c.owner == bindparam("owner"),
+    table.c.conversation_id == bindparam("id"),
+    table.c.seq.in_(bindparam("seqs", expanding=True)),
+    table.c.status == TurnStatus.INTERRUPTED.value,
+)
+_CHUNK = 500  # of the variables that an old SQLite takes
+
+
+def interrupted(connection: Connection, lineage: Lineage, records: Sequence[MessageRecord]) -> frozenset[int]:
+    """Return the `seq` of those of these messages that are replies which broke off."""
+    homes: dict[str, set[int]] = {}
+    for record in records:
+        if record.turn is not None and record.message["role"] == "assistant":
+            homes.setdefault(lineage.home_of_turn(record.turn), set()).add(record.turn)
+    found: set[int] = set()
+    for home, seqs in homes.items():
+        for chunk in batched(sorted(seqs), _CHUNK):
+            values = {"owner": lineage.owner, "id": home, "seqs": chunk}
+            found.update(seq for seq in connection.scalars(_INTERRUPTED, values) if seq is not None)
+    return frozenset(found)
 
 
 def latest(connection: Connection, owner: str, id: str, limit: int | None, before: int | None = None) -> list[Turn]:
@@ -356,6 +488,8 @@ def _turn(row: Row[Any]) -> Turn:
             output_seq=row.output_seq,
             request=_object(row.request),
             window=_object(row.window) if row.window is not None else None,
+            purpose=row.purpose,
+            estimated_tokens=row.estimated_tokens,
             message=message,
             finish_reason=from_column(row.finish_reason),
             model=from_column(row.model),
@@ -384,6 +518,12 @@ def _output(row: Row[Any]) -> Message | None:
         raise messages.missing(row.conversation_id, row.output_seq)
     stored = StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra)
     return messages.read(stored, row.conversation_id, row.output_seq)
+
+
+def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield the items in pieces of at most `size`."""
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
 
 
 def _object(column: str) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""A compaction under way: summary after summary, until the older part of a conversation is all summarised.
+
+What is shared by `Store` and `AsyncStore`, which only call the model in their own way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from convstore import provider, reading, summarising
+from convstore.answers import NO_REASON
+from convstore.completions import Completion, NotACompletion, read_completion
+from convstore.messages import text_of
+from convstore.params import check_parameters
+from convstore.records import Summary
+from convstore.runtime import Runtime
+from convstore.summarising import MOST_TOKENS, Step
+
+
+class Compaction:
+    """What is left to summarise, and the summaries so far.
+
+    Args:
+        keep_last: how many turns are kept out of the summary; None: as the conversation says, else 2.
+        parameters: completion parameters for the call; `model` else is the conversation's.
+        least_tokens: summarise only where at least so many counted tokens are saved by it.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        owner: str,
+        conversation_id: str,
+        *,
+        keep_last: int | None,
+        parameters: Mapping[str, Any],
+        default_model: str | None,
+        least_tokens: int = 0,
+    ) -> None:
+        self.summaries: list[Summary] = []
+        self._runtime = runtime
+        self._where = (owner, conversation_id)
+        self._keep_last = keep_last
+        self._parameters = check_parameters(parameters)
+        self._default_model = default_model
+        self._least_tokens = least_tokens
+        self._most_tokens = MOST_TOKENS
+        self._retries = 0
+        self._replaces: int | None = None
+        self._began = (datetime.now(UTC), time.monotonic())
+
+    def next(self) -> Step | None:
+        """Return the next summary to ask for, or None: all is done.
+
+        Raises:
+            ConversationNotFound: there is no such conversation.
+            NotConfigured: no model is named anywhere.
+        """
+        if not self.summaries:
+            present = self._runtime.read(reading.summary, *self._where)
+            self._replaces = present.turn if present is not None else None
+        step = self._runtime.read(
+            summarising.plan,
+            *self._where,
+            keep_last=self._keep_last,
+            parameters=self._parameters,
+            default_model=self._default_model,
+            count=self._runtime.count,
+            most_tokens=self._most_tokens,
+        )
+        self._began = (datetime.now(UTC), time.monotonic())
+        return step if step is not None and step.tokens >= self._least_tokens else None
+
+    def take(self, step: Step, answer: object, client: Any) -> float:
+        """Take what came of the call: a completion, or an exception.
+
+        Returns:
+            The seconds to wait before the next call.
+
+        Raises:
+            TurnFailed: there is no summary, and there will be none.
+        """
+        if not isinstance(answer, Exception):
+            try:
+                return self._keep(step, _summarised(answer))
+            except NotACompletion as error:
+                answer = error
+        share = provider.overflow(answer)
+        less = summarising.smaller(step, share) if share is not None else None
+        if less is not None:
+            self._most_tokens = less
+            return 0.0
+        pause = provider.wait_before_retry(answer, self._retries) if self._retries < self._runtime.retries else None
+        if pause is not None:
+            self._retries += 1
+            return pause
+        began, clock = self._began
+        raise self._runtime.write(
+            summarising.record_failure,
+            *self._where,
+            step,
+            provider.describe(answer, client),
+            began,
+            time.monotonic() - clock,
+        ) from answer
+
+    def _keep(self, step: Step, completion: Completion) -> float:
+        began, clock = self._began
+        summary = self._runtime.write(
+            summarising.record,
+            *self._where,
+            step,
+            completion,
+            self._replaces,
+            began,
+            time.monotonic() - clock,
+            self._runtime.count,
+        )
+        self.summaries.append(summary)
+        self._retries = 0
+        return 0.0
+
+
+def _summarised(answer: object) -> Completion:
+    completion = read_completion(answer)
+    if completion.finish_reason is None:
+        raise NotACompletion(NO_REASON)
+    if not text_of(completion.messages[0]).strip():
+        raise NotACompletion("the summary is empty")
+    return completion

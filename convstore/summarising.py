@@ -1,0 +1,236 @@
+"""Compaction: the model summarises the older part of a path, and the summary stands in for it in the window.
+
+No conversation is held while the model writes. Messages never change, so a summary of a path up to one of them stays
+true whatever is said, undone or forked meanwhile; it stands in wherever that message is on the path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from convstore import past
+from convstore.completions import Completion
+from convstore.errors import NotConfigured, TurnFailed
+from convstore.ledger import conversations, heads, paths, summaries, turns
+from convstore.ledger.lineage import Lineage
+from convstore.ledger.paths import Reach
+from convstore.ledger.turns import Ending
+from convstore.messages import Message, text_of
+from convstore.questions import split
+from convstore.records import MessageRecord, Summary, Turn, TurnStatus
+from convstore.tokens import Counter
+from convstore.tools import unanswered
+from convstore.window import Policy, merge_options, policy, summary_messages, turn_beginnings
+
+INSTRUCTION = (
+    "You keep the memory of a conversation between a user and an assistant. Summarise what is given to you, so that "
+    "the assistant can go on from your summary alone: who the user is and what they want, facts, names, numbers and "
+    "decisions, what was tried, what is still open. Write in the language of the conversation, in the third person, "
+    "briefly, and nothing but the summary."
+)
+MOST_MESSAGES, MOST_TOKENS = 256, 24_000
+"""What one summary is asked for at most: the rest of a long past is summarised on top of it, step by step."""
+_LEAST_TOKENS = 64  # below, trying with less is of no use
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A summary that is to be written."""
+
+    request: dict[str, Any]
+    up_to: MessageRecord
+    tokens: int
+    """The counted tokens of the messages that it is of."""
+    estimated_tokens: int
+    """Those of the request."""
+
+
+def plan(
+    connection: Connection,
+    owner: str,
+    id: str,
+    *,
+    keep_last: int | None,
+    parameters: Mapping[str, Any],
+    default_model: str | None,
+    count: Counter,
+    most_tokens: int = MOST_TOKENS,
+) -> Step | None:
+    """Return the next summary to ask for: of what comes before the last `keep_last` turns; None: there is none.
+
+    Raises:
+        ConversationNotFound: there is none with this id.
+        NotConfigured: no model is named anywhere.
+    """
+    conversation = conversations.get(connection, owner, id)
+    state = heads.state(connection, owner, id)
+    chosen = policy(merge_options(conversation.window, split({"keep_last": keep_last})[0]))
+    standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
+    summary = past.on_path(connection, standing)[1]
+    done = summary.up_to_position if summary is not None else 0
+    last = _last_position(connection, state.lineage, state.head, chosen)
+    records = _older(connection, state.lineage, state.head, done, last, count, most_tokens)
+    spoken = [record for record in records if record.message["role"] not in ("system", "developer")]
+    if not spoken:
+        return None
+    messages = _request_messages(spoken, summary)
+    model = parameters.get("model") or conversation.settings.get("model") or default_model
+    if not model:
+        raise NotConfigured("no model is named to write the summary: name one (-m MODEL, model=…, CONVSTORE_MODEL)")
+    return Step(
+        request={**parameters, "model": model, "messages": messages},
+        up_to=records[-1],
+        tokens=sum(_tokens(record, count) for record in spoken),
+        estimated_tokens=sum(count(message) for message in messages),
+    )
+
+
+def _last_position(connection: Connection, lineage: Lineage, head: int, chosen: Policy) -> int:
+    """Return the position of the last message that a summary may be of: before the turns that are kept."""
+    records = paths.suffix(connection, lineage, head, Reach(turns=max(1, chosen.keep_last)))
+    if not records:
+        return 0
+    beginnings = turn_beginnings(records, from_the_first=records[0].parent_seq == 0)
+    is_over = records[-1].message["role"] == "assistant" and not unanswered([record.message for record in records])
+    if chosen.keep_last == 0 and is_over:
+        return records[-1].position
+    if len(beginnings) < max(1, chosen.keep_last):
+        return 0
+    return records[beginnings[-max(1, chosen.keep_last)]].position - 1
+
+
+def _older(
+    connection: Connection, lineage: Lineage, head: int, done: int, last: int, count: Counter, most_tokens: int
+) -> list[MessageRecord]:
+    """Return whole turns after position `done` and up to `last`, no more than one summary is asked for."""
+    most = MOST_MESSAGES
+    while done < last:
+        end = min(last, done + most)
+        seq = paths.ancestors(connection, lineage, head, [end])[end]
+        records = paths.suffix(connection, lineage, seq, Reach(after_position=done))
+        cuts = turn_beginnings(records, from_the_first=False)
+        cuts = [*cuts, len(records)] if end == last else cuts
+        total, place, fitting = 0, 0, 0
+        for cut in cuts:
+            total += sum(_tokens(record, count) for record in records[place:cut])
+            place = cut
+            if total <= most_tokens or not fitting:
+                fitting = cut
+        if fitting:
+            return records[:fitting]
+        most *= 4  # one turn of so many messages
+    return []
+
+
+def _tokens(record: MessageRecord, count: Counter) -> int:
+    return record.tokens if record.tokens is not None else count(record.message)
+
+
+def _request_messages(records: Sequence[MessageRecord], summary: Summary | None) -> list[Message]:
+    before = (
+        f"Summary of what came before:\n\n{summary.text}\n\nWhat was said since:\n\n" if summary is not None else ""
+    )
+    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": before + transcript(records)}]
+
+
+def transcript(records: Sequence[MessageRecord]) -> str:
+    """Return messages as text for a model to read: who said what; tools, images and files named in brackets."""
+    return "\n\n".join(f"{record.message['role']}: {_spoken(record.message)}" for record in records)
+
+
+def _spoken(message: Message) -> str:
+    said = [text_of(message)]
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("text", "refusal"):
+            said.append(f"[{kind}]")
+    for call in message.get("tool_calls") or ():
+        said.append(f"[calls {json.dumps(call.get('function', call), ensure_ascii=False)}]" if call else "")
+    return "\n".join(line for line in said if line) or "[nothing]"
+
+
+def smaller(step: Step, share: float) -> int | None:
+    """Return how many tokens of messages to ask for after a request that was too long; None: it was small enough."""
+    most = int(step.tokens * share)
+    return most if most >= _LEAST_TOKENS else None
+
+
+def record(
+    connection: Connection,
+    owner: str,
+    id: str,
+    step: Step,
+    completion: Completion,
+    replaces: int | None,
+    started_at: datetime,
+    latency: float,
+    count: Counter,
+) -> Summary:
+    """Put a summary that the model wrote on record, with its turn, and return the one that stands in from now on.
+
+    Args:
+        replaces: the turn of the summary that is to stand in again when this one is dropped.
+    """
+    now = datetime.now(UTC)
+    turn = conversations.take_turn(connection, owner, id)
+    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=False, latency=latency)
+    turns.insert_summary(
+        connection, owner, id, turn, step.up_to.seq, step.request, step.estimated_tokens, ending, started_at, now
+    )
+    state = heads.state(connection, owner, id)
+    standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
+    present = past.on_path(connection, standing)[1]
+    if present is not None and present.up_to_position >= step.up_to.position:
+        return present  # somebody else was quicker; what this one cost is on record
+    text = text_of(completion.messages[0])
+    summary = Summary(
+        turn=turn,
+        up_to_seq=step.up_to.seq,
+        up_to_position=step.up_to.position,
+        text=text,
+        tokens=sum(count(message) for message in summary_messages(text)),
+        previous_turn=replaces,
+        created_at=now,
+    )
+    summaries.add(connection, owner, id, summary)
+    return summary
+
+
+def record_failure(
+    connection: Connection,
+    owner: str,
+    id: str,
+    step: Step,
+    error: dict[str, Any],
+    started_at: datetime,
+    latency: float,
+) -> TurnFailed:
+    """Put a summary that failed on record, and return the error that says so."""
+    turn = conversations.take_turn(connection, owner, id)
+    ending = Ending(TurnStatus.FAILED, None, moves_head=False, error=error, latency=latency)
+    now = datetime.now(UTC)
+    turns.insert_summary(
+        connection, owner, id, turn, step.up_to.seq, step.request, step.estimated_tokens, ending, started_at, now
+    )
+    found = turns.get(connection, owner, id, turn)
+    assert found is not None  # noqa: S101 (for the type checker: it was just inserted)
+    problem = f"{error.get('type', 'error')}: {error.get('message', '')}"
+    return TurnFailed(f"conversation {id}, turn {turn}: no summary ({problem}); nothing is changed", found)
+
+
+def is_due(turn: Turn) -> tuple[int, int] | None:
+    """Return how many turns to keep, and the threshold, after a turn that is to be followed by a compaction."""
+    options = (turn.window or {}).get("options", {})
+    threshold = options.get("compact_at")
+    if not isinstance(threshold, int):
+        return None
+    reported = turn.usage.prompt_tokens if turn.usage is not None else None
+    sent = reported if reported is not None else (turn.window or {}).get("tokens", 0)
+    return (options.get("keep_last", Policy().keep_last), threshold) if sent >= threshold else None
