@@ -119,7 +119,7 @@ def from_list(value: list[Any]) -> tuple[dict[str, Any], tuple[Reference, ...]]:
     match value:
         case [dict(fields), list(items)]:
             return fields, tuple(_reference(item) for item in items)
-    raise ValueError("its extra fields are neither an object nor an object with attachments")
+    raise ValueError("its extra fields are not a JSON object, nor one with attachments")
 
 
 def _reference(item: Any) -> Reference:

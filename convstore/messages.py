@@ -4,7 +4,8 @@ Pure functions, and the only place that knows how a message maps to columns. A m
 `role`. Three forms:
 
 - *exact*: a plain dict, equal to what went in;
-- *stored*: `StoredMessage`, four columns. 95 % of messages are a role and a string, and need no JSON at all;
+- *stored*: `StoredMessage`, four columns. 95 % of messages are a role and a string, and need no JSON at all; of the
+  others, large base64 is kept as bytes, in rows of its own (`attachments`);
 - *request*: what `chat.completions.create(messages=…)` takes.
 
 Two things are not kept, for JSON does not have them: the order of a message's own keys (RFC 8259; of everything inside
@@ -17,10 +18,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
+from convstore.attachments import attach, detach, from_list, to_list
 from convstore.errors import InvalidMessage
 
 Message: TypeAlias = dict[str, Any]
@@ -46,12 +48,17 @@ _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio")
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as its row holds it. `extra` is JSON that overrides and completes the other three."""
+    """A message as its row holds it. `extra` is JSON that overrides and completes the other three.
+
+    It is an object, or what `attachments.to_list` makes of one.
+    """
 
     role: str
     name: str | None
     content: str | None
     extra: str | None
+    blobs: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Of a message to be written, what the row refers to and does not hold, by digest."""
 
 
 def to_message(value: object) -> Message:
@@ -203,19 +210,24 @@ def encode(message: Message) -> StoredMessage:
             columns[key] = value
         else:
             extra[key] = value
+    detached = detach(extra)
     return StoredMessage(
         role=role if "role" in columns else "",
         name=columns.get("name"),
         content=columns.get("content"),
-        extra=to_json(extra) if extra else None,
+        extra=to_json(to_list(detached) if detached.references else extra) if extra else None,
+        blobs=detached.blobs,
     )
 
 
-def decode(stored: StoredMessage) -> Message:
+def decode(stored: StoredMessage, texts: Mapping[bytes, str] | None = None) -> Message:
     """Return the exact message of a row.
 
+    Args:
+        texts: of what the row refers to, the base64 by digest (`attachments.written`); it may hold more.
+
     Raises:
-        ValueError: `extra` is not a JSON object: the row is damaged.
+        ValueError: `extra` is not what `encode` writes, or what it refers to is not in `texts`: something is damaged.
     """
     message: Message = {"role": stored.role}
     if stored.name is not None:
@@ -224,10 +236,24 @@ def decode(stored: StoredMessage) -> Message:
         message["content"] = stored.content
     if stored.extra is not None:
         extra = json.loads(stored.extra)
+        if isinstance(extra, list):
+            fields, references = from_list(extra)
+            extra = attach(fields, references, texts or {})
         if not isinstance(extra, dict):
             raise ValueError("a message's extra fields are not a JSON object")
         message.update(extra)
     return message
+
+
+def digests_in(stored: StoredMessage) -> set[bytes]:
+    """Return the digests of what a row refers to and does not hold; of most, none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if stored.extra is None or not stored.extra.startswith("["):
+        return set()
+    return {reference.digest for reference in from_list(json.loads(stored.extra))[1]}
 
 
 def to_request(message: Message, *, reasoning: bool = False) -> Message:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select
 
+from convstore.attachments import written
 from convstore.errors import DamagedRow
+from convstore.ledger import attachments
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.models import messages as table
-from convstore.messages import Message, StoredMessage, decode, digest, encode
+from convstore.messages import Message, StoredMessage, decode, digest, digests_in, encode
 from convstore.records import MessageRecord, Turn
 from convstore.tokens import Counter, estimate
 
@@ -67,11 +70,13 @@ def add(
     """
     added: list[MessageRecord] = []
     rows = []
+    blobs: dict[bytes, bytes] = {}
     for seq, message in enumerate(new, first_seq):
         parent = added[-1] if added and not siblings else after
         record = _child(parent, seq, message, turn, now, count(message))
         added.append(record)
         stored = encode(message)
+        blobs.update(stored.blobs)
         rows.append(
             {
                 "owner": lineage.owner,
@@ -91,6 +96,7 @@ def add(
                 "created_at": now,
             }
         )
+    attachments.put(connection, lineage.owner, blobs, now)
     if rows:
         connection.execute(_INSERT, rows)
     return added
@@ -114,7 +120,7 @@ def _child(
 def get(connection: Connection, lineage: Lineage, seq: int) -> MessageRecord | None:
     """Return the message with this number, or None."""
     rows = connection.execute(_ONE, {**_key(lineage, seq), "seq": seq}).all()
-    return records(rows, lineage)[0] if rows else None
+    return records(connection, rows, lineage)[0] if rows else None
 
 
 def at(connection: Connection, lineage: Lineage, head: int) -> MessageRecord | None:
@@ -141,7 +147,8 @@ def several(connection: Connection, lineage: Lineage, seqs: Iterable[int]) -> li
     found: list[MessageRecord] = []
     for home, kept in homes.items():
         key = {"owner": lineage.owner, "conversation_id": home}
-        found.extend(records(connection.execute(_SEVERAL, {**key, "seqs": kept}).all(), lineage))
+        rows = connection.execute(_SEVERAL, {**key, "seqs": kept}).all()
+        found.extend(records(connection, rows, lineage))
         for seq in sorted(set(kept) - {record.seq for record in found}):
             raise missing(lineage.conversation_id, seq)
     return sorted(found, key=lambda record: record.position)
@@ -163,7 +170,7 @@ def input_of(connection: Connection, lineage: Lineage, turn: Turn) -> list[Messa
         return []
     key = _key(lineage, turn.first_input_seq)
     rows = connection.execute(_BETWEEN, {**key, "first": turn.first_input_seq, "last": turn.last_input_seq}).all()
-    found = records(rows, lineage)
+    found = records(connection, rows, lineage)
     lost = set(range(turn.first_input_seq, turn.last_input_seq + 1)) - {record.seq for record in found}
     if found and lost:
         raise missing(turn.conversation_id, min(lost))
@@ -189,14 +196,29 @@ def missing(conversation_id: str, seq: int) -> DamagedRow:
     return DamagedRow(f"conversation {conversation_id}: message seq {seq} is missing; restore this row from a backup")
 
 
-def read(stored: StoredMessage, conversation_id: str, seq: int) -> Message:
+def texts_of(connection: Connection, owner: str, stored: Iterable[StoredMessage]) -> dict[bytes, str]:
+    """Return the base64 that rows refer to, by digest: by one statement, and by none where there is nothing.
+
+    What is missing, or no longer what it was, is left out: `read` says of which message it is.
+    """
+    wanted: set[bytes] = set()
+    for one in stored:
+        with suppress(ValueError, RecursionError):  # a damaged row: `read` says so
+            wanted |= digests_in(one)
+    return written(attachments.fetch(connection, owner, wanted))
+
+
+def read(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:
     """Return the exact message of a row.
 
+    Args:
+        texts: what `texts_of` returned for this row, and for others.
+
     Raises:
-        DamagedRow: it cannot be decoded.
+        DamagedRow: it cannot be decoded, or what it refers to is missing or damaged.
     """
     try:
-        return decode(stored)
+        return decode(stored, texts)
     except (ValueError, RecursionError) as error:
         raise DamagedRow(
             f"conversation {conversation_id}: message seq {seq} cannot be decoded "
@@ -205,17 +227,20 @@ def read(stored: StoredMessage, conversation_id: str, seq: int) -> Message:
         ) from error
 
 
-def records(rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
+def records(connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
     """Return rows of `COLUMNS` as messages, in their order.
 
     Raises:
         DamagedRow: one cannot be decoded.
     """
-    return [_record(row, lineage.conversation_id) for row in rows]
+    stored = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows]
+    texts = texts_of(connection, lineage.owner, stored)
+    return [
+        _record(row, read(one, texts, lineage.conversation_id, row.seq)) for row, one in zip(rows, stored, strict=True)
+    ]
 
 
-def _record(row: Row[Any], conversation_id: str) -> MessageRecord:
-    message = read(StoredMessage(row.role, row.name, row.content, row.extra), conversation_id, row.seq)
+def _record(row: Row[Any], message: Message) -> MessageRecord:
     return MessageRecord(
         position=row.position,
         seq=row.seq,

@@ -127,7 +127,7 @@ def path(connection: Connection, lineage: Lineage, head: int, limit: int | None 
         wanted = rest[-1].parent_seq if rest else wanted
         if wanted != 0 and (limit is None or len(found) < limit):
             raise missing(lineage.conversation_id, wanted)
-    return records(found[::-1], lineage)
+    return records(connection, found[::-1], lineage)
 
 
 def _scan(connection: Connection, lineage: Lineage, head: int, limit: int | None) -> tuple[list[Row[Any]], int]:
@@ -162,7 +162,7 @@ def suffix(connection: Connection, lineage: Lineage, head: int, reach: Reach) ->
     rows = _rows(connection, lineage, head, reach)
     if not rows:
         raise missing(lineage.conversation_id, head)
-    return records(rows[::-1], lineage)
+    return records(connection, rows[::-1], lineage)
 
 
 def _rows(connection: Connection, lineage: Lineage, head: int, reach: Reach) -> Sequence[Row[Any]]:
@@ -191,7 +191,7 @@ def tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
     last_here = [(origin.conversation_id, origin.up_to_seq) for origin in reversed(lineage.origins)]
     for home, last in (*last_here, (lineage.conversation_id, EVERYTHING)):
         values = {"owner": lineage.owner, "conversation_id": home, "first": first, "last": last}
-        found.extend(records(connection.execute(_TREE, values).all(), lineage))
+        found.extend(records(connection, connection.execute(_TREE, values).all(), lineage))
         first = last
     return found
 
@@ -224,7 +224,7 @@ def context(connection: Connection, lineage: Lineage, first: MessageRecord) -> l
     if first.context_seq == 0:
         return []
     values = {**lineage.bound(), "from": first.context_seq}
-    found = records(connection.execute(_context_statement(len(lineage.origins)), values).all(), lineage)
+    found = records(connection, connection.execute(_context_statement(len(lineage.origins)), values).all(), lineage)
     if not found or found[0].context_seq != 0:
         raise missing(lineage.conversation_id, found[0].context_seq if found else first.context_seq)
     return found

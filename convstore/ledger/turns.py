@@ -337,7 +337,7 @@ def by_key(connection: Connection, owner: str, id: str, key: str, digest: bytes)
             f"conversation {id}: the idempotency key {key!r} was used for turn {row.seq}, which asked something else; "
             f"use a new key for a new request"
         )
-    return _turn(row)
+    return _turns(connection, owner, [row])[0]
 
 
 def insert_ended(
@@ -433,13 +433,13 @@ def token_samples(connection: Connection, owner: str, id: str, model: str) -> li
 def latest_asked(connection: Connection, owner: str, id: str, before: int) -> Turn | None:
     """Return the latest turn before turn `before` that asked a model something, or None."""
     row = connection.execute(_LATEST_ASKED, {"owner": owner, "id": id, "most": 1, "before": before}).one_or_none()
-    return _turn(row) if row is not None else None
+    return _turns(connection, owner, [row])[0] if row is not None else None
 
 
 def get(connection: Connection, owner: str, id: str, seq: int) -> Turn | None:
     """Return a turn of a conversation, or None."""
     row = connection.execute(_ONE, {"owner": owner, "id": id, "seq": seq}).one_or_none()
-    return _turn(row) if row is not None else None
+    return _turns(connection, owner, [row])[0] if row is not None else None
 
 
 _INTERRUPTED = select(table.c.output_seq).where(
@@ -472,11 +472,19 @@ def latest(connection: Connection, owner: str, id: str, limit: int | None, befor
         rows = connection.execute(_LATEST, values)
     else:
         rows = connection.execute(_LATEST_BEFORE, {**values, "before": before})
-    return [_turn(row) for row in rows][::-1]
+    return _turns(connection, owner, rows.all())[::-1]
 
 
-def _turn(row: Row[Any]) -> Turn:
-    message = _output(row)
+def _turns(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
+    outputs = [_output(row) for row in rows]
+    texts = messages.texts_of(connection, owner, (output for output in outputs if output is not None))
+    return [
+        _turn(row, messages.read(output, texts, row.conversation_id, row.output_seq) if output is not None else None)
+        for row, output in zip(rows, outputs, strict=True)
+    ]
+
+
+def _turn(row: Row[Any], message: Message | None) -> Turn:
     try:
         return Turn(
             conversation_id=row.conversation_id,
@@ -511,13 +519,12 @@ def _turn(row: Row[Any]) -> Turn:
         ) from error
 
 
-def _output(row: Row[Any]) -> Message | None:
+def _output(row: Row[Any]) -> StoredMessage | None:
     if row.output_seq is None:
         return None
     if row.output_role is None:
         raise messages.missing(row.conversation_id, row.output_seq)
-    stored = StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra)
-    return messages.read(stored, row.conversation_id, row.output_seq)
+    return StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra)
 
 
 def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, select
 
 from convstore import Store, Usage
-from convstore.ledger.models import conversations, messages, turns
+from convstore.attachments import written
+from convstore.ledger.models import attachments, conversations, messages, turns
 from convstore.messages import StoredMessage, decode, digest
 
 Rows = dict[int, RowMapping]
@@ -45,7 +46,9 @@ def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, 
             select(turns).where(turns.c.owner == owner, turns.c.conversation_id == id).order_by(turns.c.seq)
         )
         recorded: Rows = {row["seq"]: row for row in rows.mappings()}
-    _check_tree(conversation, stored)
+        kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
+        texts = written({bytes(row.digest): bytes(row.data) for row in kept})
+    _check_tree(conversation, stored, texts)
     path = _check_path(conversation, stored)
     for turn in recorded.values():
         _check_turn(conversation, stored, turn, running=running)
@@ -70,13 +73,13 @@ def check_all(engine: Engine, *, running: bool = False) -> int:
     return len(keys)
 
 
-def _check_tree(conversation: RowMapping, stored: Rows) -> None:
+def _check_tree(conversation: RowMapping, stored: Rows, texts: dict[bytes, str]) -> None:
     """Every message, on the path or off it: its place, its digest, its context, the turn that it names."""
     roles: dict[int, str] = {}
     for seq, row in stored.items():  # in order: a parent comes before its children
         where = f"message seq {seq}"
         assert 1 <= seq < conversation["next_seq"], f"{where}: the next is {conversation['next_seq']}"
-        message = decode(StoredMessage(row["role"], row["name"], row["content"], row["extra"]))
+        message = decode(StoredMessage(row["role"], row["name"], row["content"], row["extra"]), texts)
         roles[seq] = message["role"]
         turn = row["turn_seq"]
         assert turn is None or 1 <= turn < conversation["next_turn"], f"{where}: of turn {turn}"
