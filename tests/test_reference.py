@@ -267,9 +267,12 @@ def test_the_schema_reference_has_every_index() -> None:
 
 
 def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
-    sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[models.test-model]\nprompt = 1.0\ncompletion = 2.0\n")
+    monkeypatch.setenv("CONVSTORE_PRICES", str(prices))
     held = open_database(sqlite_url)
     usage = {
         "prompt_tokens": 9,
@@ -307,6 +310,7 @@ def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
             assert store.stop(conversation.id, wait=0)
             with pytest.raises(convstore.LeaseLost):
                 reply.close()
+        along_the_tree(store)
     look()
     held.close()
 
@@ -318,6 +322,23 @@ def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
         if meaning.startswith("*Later*")
     }
     assert said == columns - filled
+
+
+def along_the_tree(store: Store) -> None:
+    """Fill what is not there before the head moves, and before paths are long."""
+    long = store.new("Long", messages=[{"role": "user", "content": f"Message {n}"} for n in range(32_769)])
+    store.append(long.id, "The last of them knows its ancestors")
+    store.delete(long.id)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
+    tree = store.new("Tree", last=2)
+    for content in ("One", "Two", [image]):
+        store.append(tree.id, {"role": "user", "content": content}, {"role": "assistant", "content": "Yes"})
+    store.pin(tree.id, 1)
+    store.undo(tree.id)
+    store.fork(tree.id)
+    store.compact(tree.id, keep_last=1)
+    store.append(tree.id, "Three", {"role": "assistant", "content": "Yes"})
+    store.compact(tree.id, keep_last=1)
 
 
 # --- the errors ---
