@@ -296,6 +296,13 @@ class AsyncStore(AsyncConversations):
             )
         )
 
+    @documented_as(Store.preview_complete)
+    async def preview_complete(
+        self, conversation_id: str, *, expected_head: int | None = None, stream: bool = False, **parameters: Any
+    ) -> Request:
+        preview = partial(self._sync.preview_complete, conversation_id, expected_head=expected_head, stream=stream)
+        return await self._threads.run(partial(preview, **parameters))
+
     @documented_as(Store.compact)
     async def compact(
         self, conversation_id: str, *, keep_last: int | None = None, model: str | None = None, **parameters: Any

@@ -369,8 +369,7 @@ class Store(Conversations):
     ) -> Request:
         """Return exactly the request that `say` (or `stream`) would make. Stores nothing, sends nothing.
 
-        Takes and raises what `say` does. For `message` None: what `complete` would send. For `conversation_id` None:
-        what a new conversation would begin with.
+        Takes and raises what `say` does. For `conversation_id` None: what a new conversation would begin with.
 
         Returns:
             The body of the request; its `.window` says which messages it holds: `history`, how many of the path;
@@ -382,7 +381,6 @@ class Store(Conversations):
         question = self._question(
             message,
             parameters,
-            kind=Kind.COMPLETE if message is None else Kind.SAY,
             system=system,
             name=name,
             history=history,
@@ -391,6 +389,13 @@ class Store(Conversations):
         )
         if conversation_id is None:
             return preview_new({}, {}, question)
+        return self._runtime.read(preview, self._owner, known_id(conversation_id), question)
+
+    def preview_complete(
+        self, conversation_id: str, *, expected_head: int | None = None, stream: bool = False, **parameters: Any
+    ) -> Request:
+        """Return exactly the request that `complete` would make, as `preview` does for `say`."""
+        question = self._question(None, parameters, kind=Kind.COMPLETE, expected_head=expected_head, stream=stream)
         return self._runtime.read(preview, self._owner, known_id(conversation_id), question)
 
     def compact(

@@ -19,7 +19,7 @@ PAIRS = [
 ]
 PAIRED = pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=["Store", "using", "ReplyStream"])
 
-AT_ONCE = {"for_owner", "using", "stream", "retry_stream"}
+AT_ONCE = {"for_owner", "using", "stream", "retry_stream", "complete_stream", "edit_stream"}
 """What only makes an object, and does nothing: there is nothing to await."""
 GENERATORS = {"follow"}
 

@@ -327,6 +327,8 @@ def test_replies_of_every_shape_are_kept_exactly(store: Store, chat_server: Chat
             turn = store.say(id, "hi")
         assert (turn.status, turn.finish_reason, turn.message) == (TurnStatus.COMPLETED, reason, message)
         assert store.history(id, exact=True)[-1] == message
+        if message.get("tool_calls"):
+            store.append(id, *[tool_result(call["id"], "21 degrees") for call in message["tool_calls"]])
         store.say(id, "and?")
         assert chat_server.requests[-1].body["messages"] == store.history(id)[:-1]
 
