@@ -20,6 +20,7 @@ from convstore import (
     Store,
     TurnFailed,
     TurnStatus,
+    tool_result,
 )
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import HARD_TEXTS, Backend
