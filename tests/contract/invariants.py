@@ -6,10 +6,11 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, select
+from sqlalchemy import Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
 from convstore.attachments import written
+from convstore.ledger.lineage import read_lineage
 from convstore.ledger.models import attachments, conversations, messages, turns
 from convstore.messages import StoredMessage, decode, digest
 
@@ -38,20 +39,22 @@ def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, 
             .mappings()
             .one()
         )
-        rows = connection.execute(
-            select(messages).where(messages.c.owner == owner, messages.c.conversation_id == id).order_by(messages.c.seq)
-        )
-        stored: Rows = {row["seq"]: row for row in rows.mappings()}
-        rows = connection.execute(
-            select(turns).where(turns.c.owner == owner, turns.c.conversation_id == id).order_by(turns.c.seq)
-        )
-        recorded: Rows = {row["seq"]: row for row in rows.mappings()}
+        lineage = read_lineage(owner, id, conversation["lineage"])
+        last = {origin.conversation_id: origin for origin in lineage.origins}
+        stored: Rows = {}
+        recorded: Rows = {}
+        for home in (*reversed(last), id):  # what a fork shares belongs to it too
+            rows = connection.execute(_of(messages, owner, home)).mappings().all()
+            stored |= {row["seq"]: row for row in rows if home == id or row["seq"] <= last[home].up_to_seq}
+            rows = connection.execute(_of(turns, owner, home)).mappings().all()
+            recorded |= {row["seq"]: row for row in rows if home == id or row["seq"] <= last[home].up_to_turn}
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
         texts = written({bytes(row.digest): bytes(row.data) for row in kept})
     _check_tree(conversation, stored, texts)
     path = _check_path(conversation, stored)
     for turn in recorded.values():
-        _check_turn(conversation, stored, turn, running=running)
+        if turn["conversation_id"] == id:
+            _check_turn(conversation, stored, turn, running=running)
     outputs = [
         turn["output_seq"]
         for turn in recorded.values()
@@ -62,6 +65,10 @@ def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, 
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
         assert lease == (None, None, None), f"nobody is at work, and the conversation is held: {lease}"
+
+
+def _of(table: FromClause, owner: str, id: str) -> Select[Any]:
+    return select(table).where(table.c.owner == owner, table.c.conversation_id == id).order_by(table.c.seq)
 
 
 def check_all(engine: Engine, *, running: bool = False) -> int:

@@ -274,3 +274,52 @@ def test_a_callers_own_transaction_keeps_or_drops_them_with_itself(store: Store)
             connection.commit() if keep else connection.rollback()
         assert kept(store) == ([("", IMAGE)] if keep else [])
     assert len(store.history(id)) == 1
+
+
+@EVERY
+def test_forks_and_forks_of_forks_share_them_and_outlive_the_origin(store: Store, chat_server: ChatServer) -> None:
+    question, answer = {"role": "user", "content": [words(), image()]}, {"role": "assistant", "content": "A cat."}
+    id = store.new(messages=[question, answer]).id
+    fork = store.fork(id).id
+    further = store.fork(fork, at=1).id
+    store.say(fork, [image(), paper()])
+    store.append(further, answer)
+    store.say(further, [image()])
+    store.delete(id)
+    assert [store.history(fork)[place]["content"] for place in (0, 2)] == [[words(), image()], [image(), paper()]]
+    assert [store.history(further)[place]["content"] for place in (0, 2)] == [[words(), image()], [image()]]
+    assert [request.body["messages"][0] for request in chat_server.requests] == [question, question]
+    assert kept(store) == sorted([("", IMAGE), ("", OTHER)])
+
+
+@EVERY
+def test_what_moves_the_head_keeps_them(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(system="Look.").id
+    store.say(id, [image()])
+    store.say(id, [paper()])
+    store.undo(id)
+    assert store.history(id)[1]["content"] == [image()]
+    assert len(store.history(id)) == 3
+    store.redo(id)
+    assert store.history(id)[3]["content"] == [paper()]
+    store.edit(id, 2, [sound()])
+    assert [message["content"] for message in store.history(id)[1:2]] == [[sound()]]
+    assert [node.message["content"] for node in store.tree(id) if node.message["role"] == "user"] == [
+        [image()],
+        [paper()],
+        [sound()],
+    ]
+    assert store.at(id, 2).message["content"] == [sound()]
+    assert kept(store) == sorted([("", IMAGE), ("", SOUND), ("", OTHER)])
+
+
+@EVERY
+def test_a_window_reads_those_that_it_sends(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(system="Look.").id
+    for data in (IMAGE, OTHER, SOUND):
+        store.say(id, [image(data)])
+    store.pin(id, 2)
+    store.say(id, "And?", last=1)
+    sent = chat_server.requests[-1].body["messages"]
+    pictures = [message["content"] for message in sent if isinstance(message["content"], list)]
+    assert pictures == [[image(IMAGE)], [image(SOUND)]]
