@@ -8,6 +8,7 @@ import pytest
 
 from convstore.heartbeat import Heartbeat
 from convstore.ledger.turns import RunningTurn
+from convstore.tokens import estimate
 
 PATIENCE = 10.0
 TURN = RunningTurn(
@@ -20,6 +21,8 @@ TURN = RunningTurn(
     last_input=None,
     request={},
     window={},
+    estimated_tokens=0,
+    count=estimate,
     started_at=datetime(2026, 1, 2),  # noqa: DTZ001 (it is never looked at)
 )
 

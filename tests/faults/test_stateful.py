@@ -32,6 +32,7 @@ from convstore import (
     turns,
 )
 from convstore.ledger import deltas
+from convstore.questions import ask
 from convstore.testing import ChatServer, Drop, Failure, Reply
 from tests.contract.invariants import check_conversation
 from tests.faults.driven import engine_of, opened
@@ -233,7 +234,7 @@ class Conversations(RuleBasedStateMachine):
         self.dead.append(folder / name)
         self.dead[-1].touch()  # and nobody holds its lock
         text = self.text()
-        question = turns.ask(text, {}, stream=True, default_model="test-model")
+        question = ask(text, {}, stream=True, default_model="test-model")
         lease = turns.Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30), liveness.is_alive)
         runtime = self.store._runtime
         begun = runtime.write(turns.begin, "", model.id, question, lease)
