@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli import attached, output, style
+from convstore.cli import attached, output, style, wording
 from convstore.cli.target import describe, find_conversation, open_store
 
 if TYPE_CHECKING:
     from convstore.messages import Message
-    from convstore.records import Conversation, MessageRecord, Turn
-    from convstore.store import Store
+    from convstore.records import Conversation, Turn
 
 
 @click.command(
@@ -47,7 +45,7 @@ def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, d
         if folder is not None:
             attached.save_and_print(records, folder, as_json=as_json)
             return
-        broken_off = _broken_off(store, conversation.id, records)
+        broken_off = store.interrupted(conversation.id, records)
         unanswered = [(turn, store.input_of(turn)) for turn in store.unanswered(conversation.id)]
     if as_json:
         from convstore.cli.forms import conversation_form, message_form
@@ -77,16 +75,6 @@ def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, d
             _print_message("–", turn.message, f"(turn {turn.seq}: as far as it came)")
 
 
-def _broken_off(store: Store, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[int | None]:
-    """Return the `seq` of those replies that were stopped."""
-    began = [record.turn for record in records if record.turn is not None]
-    if not began:
-        return frozenset()
-    [latest] = store.turns(conversation_id, limit=1)
-    turns = store.turns(conversation_id, limit=latest.seq - min(began) + 1)
-    return frozenset(turn.output_seq for turn in turns if turn.status.value == "interrupted")
-
-
 def _print_heading(conversation: Conversation) -> None:
     settings = " · ".join(f"{key} {_value(value)}" for key, value in conversation.settings.items())
     sys.stdout.write(_styled(output.one_line(describe(conversation)), bold=True) + "\n")
@@ -99,7 +87,7 @@ def _print_message(position: str, message: Message, remark: str = "") -> None:
     heading = " ".join(part for part in (position, message["role"], str(name) if name else "", remark) if part)
     output.answer("")
     sys.stdout.write(_styled(output.one_line(heading), bold=True) + "\n")
-    output.answer(readable(message))
+    output.answer(wording.readable(message))
 
 
 def _styled(text: str, **how: Any) -> str:
@@ -115,24 +103,3 @@ def _remark(turn: Turn) -> str:
 
 def _value(value: object) -> str:
     return value if isinstance(value, str) else output.json_text(value)
-
-
-def readable(message: Message) -> str:
-    """Return a message as a person reads it: its text, and what else it holds, named in brackets."""
-    lines = []
-    content = message.get("content")
-    for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            lines.append(part["text"])
-        elif isinstance(part, dict) and part.get("type") != "text":
-            lines.extend(attached.labels(part))
-    if isinstance(message.get("refusal"), str):
-        lines.append(message["refusal"])
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            lines.append(f"[calls {function.get('name')}({function.get('arguments')}) as {call.get('id')}]")
-        else:
-            lines.append("[calls a tool]")
-    lines.extend(attached.labels_beside(message))
-    return "\n".join(lines) or "[no text]"
