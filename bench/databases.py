@@ -44,7 +44,7 @@ def sqlite_copies(folder: Path, fill: Fill) -> Iterator[Copies]:
     for path in paths:
         shutil.copy(base, path)
     recorded, timed, bare = (f"sqlite:///{path}" for path in paths)
-    yield Copies("SQLite", "sqlite3", recorded, timed, bare, _connect_sqlite)
+    yield Copies("SQLite", "sqlite3", recorded, timed, bare, connect_sqlite)
 
 
 @contextmanager
@@ -55,21 +55,21 @@ def postgres_copies(server: str, fill: Fill) -> Iterator[Copies]:
         with Store(base, client=FakeClient()) as store:  # type: ignore[arg-type]
             fill(store)
         # Else the server gathers statistics, and so changes its plans, somewhere in the middle.
-        with closing(_connect_postgres(base)) as connection:
+        with closing(connect_postgres(base)) as connection:
             connection.autocommit = True
             connection.execute("VACUUM ANALYZE")
         name = make_url(base).database or ""
         recorded, timed, bare = (stack.enter_context(new_database(server, name)) for _ in range(3))
-        yield Copies("PostgreSQL", "psycopg", recorded, timed, bare, _connect_postgres)
+        yield Copies("PostgreSQL", "psycopg", recorded, timed, bare, connect_postgres)
 
 
-def _connect_sqlite(url: str) -> sqlite3.Connection:
+def connect_sqlite(url: str) -> sqlite3.Connection:
     connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # the file itself says that it is in WAL mode
     return connection
 
 
-def _connect_postgres(url: str) -> psycopg.Connection[Any]:
+def connect_postgres(url: str) -> psycopg.Connection[Any]:
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(plain, prepare_threshold=None)

@@ -26,3 +26,13 @@ def database_url(given: str | None = None) -> str:
     except OSError as error:
         raise DatabaseUnavailable(f"the data directory {folder} cannot be made: {error.strerror}") from error
     return str((folder / "convstore.db").absolute())
+
+
+def prices_file() -> Path | None:
+    """Return the file of prices: the one that `CONVSTORE_PRICES` names, else the user's own; None: there is none."""
+    if chosen := os.environ.get("CONVSTORE_PRICES"):
+        return Path(chosen)
+    import platformdirs
+
+    path = Path(platformdirs.user_config_dir("convstore", appauthor=False), "prices.toml")
+    return path if os.path.exists(path) else None  # noqa: PTH110 (also where the folder may not be looked into)
