@@ -11,6 +11,7 @@ from convstore.errors import InvalidInput
 from convstore.keys import check_head, check_idempotency_key, check_position
 from convstore.messages import Message, digest, to_input
 from convstore.params import CALL_OPTIONS, check_names, check_parameters
+from convstore.records import MessageRecord
 from convstore.tokens import Counter, estimate
 from convstore.window import OPTIONS, check_options
 
@@ -119,6 +120,19 @@ def ask(
         key=check_idempotency_key(idempotency_key),
         digest=_digest(kind, new, body, window) if idempotency_key is not None else None,
     )
+
+
+def check_editable(conversation_id: str, record: MessageRecord) -> None:
+    """Check that another message can take the place of one on the path.
+
+    Raises:
+        InvalidInput: it is the model's own.
+    """
+    if record.message["role"] == "assistant":
+        raise InvalidInput(
+            f"conversation {conversation_id}: message {record.position} is the model's own; ask again for another "
+            f"(`retry`), or go back before it (`checkout`) and append one"
+        )
 
 
 def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

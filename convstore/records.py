@@ -53,6 +53,8 @@ class Conversation:
     """The `seq` of the pinned messages, on its current path or off it."""
     forked_from: str | None
     """The id of the conversation that it was forked from."""
+    forked_at: int | None
+    """The `seq` of the last message that it shares with that one; 0: they share none."""
     length: int
     """How many messages its current path holds."""
     head_seq: int

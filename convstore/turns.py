@@ -25,7 +25,7 @@ from convstore.ledger.lineage import Lineage
 from convstore.ledger.turns import RunningTurn
 from convstore.messages import Message
 from convstore.params import check_parameters, merge
-from convstore.questions import Kind, Place, Question
+from convstore.questions import Kind, Place, Question, check_editable
 from convstore.records import MessageRecord, Request, Turn, TurnStatus
 from convstore.window import Past, Policy, Scale, Sending, Window, choose, merge_options, narrowed, policy
 
@@ -217,11 +217,7 @@ def _look_up(connection: Connection, owner: str, id: str, place: Place) -> None:
     if place.seq is None:
         state = heads.state(connection, owner, id)
         record = past.at_position(connection, state.lineage, state.head, place.position)
-        if record.message["role"] == "assistant":
-            raise InvalidInput(
-                f"conversation {id}: message {place.position} is the model's own; ask again for another (`retry`), or "
-                f"go back before it (`checkout`) and append one"
-            )
+        check_editable(id, record)
         place.seq = record.seq
 
 
