@@ -60,6 +60,7 @@ class Compaction:
             NotConfigured: no model is named anywhere.
         """
         if not self.summaries:
+            self._runtime.prices()  # wrong ones are found before anything is paid for
             present = self._runtime.read(reading.summary, *self._where)
             self._replaces = present.turn if present is not None else None
         step = self._runtime.read(
@@ -109,6 +110,7 @@ class Compaction:
 
     def _keep(self, step: Step, completion: Completion) -> float:
         began, clock = self._began
+        cost = self._runtime.prices().cost(completion.usage, completion.model, step.request["model"], began)
         summary = self._runtime.write(
             summarising.record,
             *self._where,
@@ -117,6 +119,7 @@ class Compaction:
             self._replaces,
             began,
             time.monotonic() - clock,
+            cost,
             self._runtime.count,
         )
         self.summaries.append(summary)

@@ -146,6 +146,8 @@ class Turn:
     response_id: str | None
     system_fingerprint: str | None
     usage: Usage | None
+    cost: float | None
+    """What it cost by the prices in effect when it began; None: its tokens, or their price, were unknown."""
     latency: float | None
     """Seconds from the call to the end of the answer."""
     time_to_first_token: float | None

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -32,6 +32,7 @@ from convstore.ledger import deltas, leases, schema
 from convstore.ledger import turns as ledger_turns
 from convstore.ledger.database import Database
 from convstore.ledger.turns import Ending, RunningTurn
+from convstore.prices import Prices, price_source
 from convstore.questions import Question
 from convstore.records import Turn
 from convstore.tokens import Counter
@@ -70,6 +71,7 @@ class Runtime:
         client: the caller's own openai client, sync or async; None: one is made by `make_client`.
         lease: how long a turn holds its conversation after its process was last heard of.
         count: counts a message's tokens.
+        prices: gives the prices of tokens, when they are first needed; else they are the configuration's.
     """
 
     def __init__(
@@ -81,10 +83,13 @@ class Runtime:
         lease: timedelta,
         retries: int,
         count: Counter,
+        prices: Callable[[], Prices] | None = None,
     ) -> None:
         self.database = database
         self.retries = retries
         self.count = count
+        self._read_prices = prices or price_source(None)
+        self._prices: Prices | None = None
         self._lease = lease
         self._given_client = provider.without_retries(client) if client is not None else None
         self._made_client: Any = None
@@ -130,6 +135,16 @@ class Runtime:
         with self._preparing:
             client, self._made_client = self._made_client, None
             return client if self._used_in in (None, loop) else None
+
+    def prices(self) -> Prices:
+        """Return the prices of tokens; a file of them is read once.
+
+        Raises:
+            InvalidInput: it is wrong.
+        """
+        if self._prices is None:
+            self._prices = self._read_prices()
+        return self._prices
 
     # --- transactions ---
 
@@ -217,7 +232,9 @@ class Runtime:
 
         Raises:
             ConversationBusy: another turn holds the conversation.
+            InvalidInput: the prices are wrong, among other things: found here, because at the end it would be too late.
         """
+        self.prices()
         lease = turns.Lease(liveness.new_token(), self._lease, liveness.is_alive)
         try:
             begun = self.write_repeatable(turns.begin, owner, conversation_id, question, lease)
@@ -241,6 +258,12 @@ class Runtime:
             ReplyNotStored: the database failed, or no longer has the turn; the error carries what the model answered.
         """
         turn = live.begun.turn
+        completion = ending.completion
+        if completion is not None:
+            asked = turn.request.get("model")
+            ending = replace(
+                ending, cost=self.prices().cost(completion.usage, completion.model, asked, turn.started_at)
+            )
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0
         now = datetime.now(UTC)

@@ -171,6 +171,7 @@ def record(
     replaces: int | None,
     started_at: datetime,
     latency: float,
+    cost: float | None,
     count: Counter,
 ) -> Summary:
     """Put a summary that the model wrote on record, with its turn, and return the one that stands in from now on.
@@ -180,7 +181,7 @@ def record(
     """
     now = datetime.now(UTC)
     turn = conversations.take_turn(connection, owner, id)
-    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=False, latency=latency)
+    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=False, latency=latency, cost=cost)
     turns.insert_summary(
         connection, owner, id, turn, step.up_to.seq, step.request, step.estimated_tokens, ending, started_at, now
     )

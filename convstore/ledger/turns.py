@@ -151,6 +151,7 @@ class Ending:
     """The facts and the estimated tokens of a window that took the place of the first."""
     attempts: tuple[dict[str, Any], ...] = ()
     """The calls before the last one: why each was repeated."""
+    cost: float | None = None
 
 
 def insert_running(connection: Connection, turn: RunningTurn) -> None:
@@ -273,6 +274,7 @@ def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "usage": to_json(usage) if usage else None,
+        "cost": ending.cost,
         "latency_ms": _milliseconds(ending.latency),
         "first_token_ms": _milliseconds(ending.time_to_first_token),
         "error": to_json(ending.error) if ending.error is not None else None,
@@ -313,6 +315,7 @@ def _ended(turn: RunningTurn, ending: Ending, output_seq: int | None, now: datet
         response_id=completion.response_id,
         system_fingerprint=completion.system_fingerprint,
         usage=completion.usage,
+        cost=ending.cost,
         latency=_seconds(_milliseconds(ending.latency)),
         time_to_first_token=_seconds(_milliseconds(ending.time_to_first_token)),
         error=ending.error,
@@ -350,6 +353,7 @@ def insert_ended(
     inputs: tuple[int, int] | None,
     output_seq: int | None,
     completion: Completion | None,
+    cost: float | None,
     key: str | None,
     digest: bytes | None,
     now: datetime,
@@ -359,9 +363,10 @@ def insert_ended(
     Args:
         inputs: the numbers of the first and the last message that it added, if it has no output.
         completion: whose facts it keeps.
+        cost: the completion's.
     """
     first, last = inputs or (None, None)
-    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=True)
+    ending = Ending(TurnStatus.COMPLETED, completion, moves_head=True, cost=cost)
     _insert(
         connection,
         {
@@ -504,6 +509,7 @@ def _turn(row: Row[Any], message: Message | None) -> Turn:
             response_id=from_column(row.response_id),
             system_fingerprint=from_column(row.system_fingerprint),
             usage=Usage(_object(row.usage)) if row.usage is not None else None,
+            cost=row.cost,
             latency=_seconds(row.latency_ms),
             time_to_first_token=_seconds(row.first_token_ms),
             error=_object(row.error) if row.error is not None else None,
