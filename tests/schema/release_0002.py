@@ -13,10 +13,12 @@ from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, TextClause, bindparam, text
-from sqlalchemy import Row as SqlRow
 
 Message = dict[str, Any]
-Row = SqlRow[Any]
+
+
+class DamagedRow(Exception):
+    """Its error for a row that it could not read."""
 
 
 def _statement(sql: str) -> TextClause:
@@ -168,6 +170,28 @@ def end(connection: Connection, turn: dict[str, Any], answer: str | None) -> Non
     )
     connection.execute(_NO_DELTAS, {**key, "turn": turn["turn"]})
     connection.execute(_CLOSE, {**key, "turn": turn["turn"], **nothing, **outcome, "now": now})
+
+
+def history(connection: Connection, owner: str, id: str) -> list[Message]:
+    """What its `history` returned.
+
+    Raises:
+        DamagedRow: a message is missing, or cannot be decoded.
+    """
+    seq = connection.execute(_STATE, {"owner": owner, "id": id}).one().head_seq
+    path = []
+    while seq != 0:
+        row = connection.execute(_MESSAGE, {"owner": owner, "id": id, "seq": seq}).one_or_none()
+        if row is None:
+            raise DamagedRow(f"message seq {seq} is missing")
+        message = {"role": row.role}
+        message |= {key: value for key, value in (("name", row.name), ("content", row.content)) if value is not None}
+        extra = json.loads(row.extra) if row.extra is not None else {}
+        if not isinstance(extra, dict):
+            raise DamagedRow(f"message seq {seq}: its extra fields are not a JSON object")
+        path.append(message | extra)
+        seq = row.parent_seq
+    return path[::-1]
 
 
 def _at(connection: Connection, owner: str, id: str, seq: int) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import NoResultFound
 
 from convstore import Store, TurnStatus
 from convstore.errors import InvalidInput
@@ -74,6 +75,7 @@ def mixed(store: Store, chat_server: ChatServer) -> list[Message]:
 def test_both_write_to_one_conversation_in_turn(store: Store, chat_server: ChatServer) -> None:
     path = mixed(store, chat_server)
     assert store.history("mixed", exact=True) == path
+    assert by_old(store, old.history, "mixed") == path
     assert [record.position for record in store.messages("mixed", limit=None)] == list(range(1, len(path) + 1))
     turns = store.turns("mixed")
     assert [turn.status for turn in turns] == [TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.COMPLETED] * 8
@@ -145,6 +147,27 @@ def test_a_fork_and_its_origin_do_not_see_what_the_previous_release_adds_to_it(
     store.say(fork.id, "In the fork")
     assert [message["content"] for message in store.history("mixed")][-2:] == ["In the origin", "Only there"]
     assert store.fork(fork.id).length == 1112
+
+
+def test_the_previous_release_refuses_what_it_does_not_know_of(store: Store) -> None:
+    """Loudly, and not with an empty place or a shorter past."""
+    store.new(id="origin", messages=said("One", "Two"))
+    store.fork("origin", new_id="fork")
+    store.append("fork", "Three")
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
+    store.new(id="image", messages=[{"role": "user", "content": [image]}])
+    for id in ("fork", "image"):
+        with pytest.raises(old.DamagedRow):
+            by_old(store, old.history, id)
+    by_old(store, old.append, "fork", {"role": "assistant", "content": "Four"})  # after a message of the fork's own
+    assert [message["content"] for message in store.history("fork")] == ["One", "Two", "Three", "Four"]
+
+
+def test_the_previous_release_does_not_find_what_was_deleted(store: Store) -> None:
+    store.new(id="gone", messages=said("One"))
+    store.delete("gone")
+    with pytest.raises(NoResultFound):
+        by_old(store, old.append, "gone", {"role": "user", "content": "Two"})
 
 
 @pytest.mark.parametrize("window", [{"last": 3}, {"max_context": 300}])
