@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convstore.async_store import AsyncReplyStream, AsyncStore
+    from convstore.async_replies import AsyncReplyStream
+    from convstore.async_store import AsyncStore
     from convstore.completions import Completion, Usage
     from convstore.errors import (
         AmbiguousReference,
@@ -50,7 +51,8 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first used: `import convstore` costs nothing, and `convstore --help` little.
 _HOMES = {
-    "convstore.async_store": ("AsyncReplyStream", "AsyncStore"),
+    "convstore.async_replies": ("AsyncReplyStream",),
+    "convstore.async_store": ("AsyncStore",),
     "convstore.completions": ("Completion", "Usage"),
     "convstore.errors": (
         "AmbiguousReference",

@@ -7,15 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from convstore.conversations import (
-    BorrowedConversations,
-    Calls,
-    ConversationList,
-    Conversations,
-    Messages,
-    Records,
-    Turns,
-)
+from convstore.branches import Calls, Records
+from convstore.conversations import BorrowedConversations, ConversationList, Conversations, Messages, Turns
 from convstore.keys import OnBusy, check_owner, patience
 from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
 from convstore.tokens import Counter

@@ -14,14 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Engine
 
 from convstore import liveness, provider, reading, summarising
 from convstore.answers import settle
+from convstore.asking import WORTH_A_SUMMARY
 from convstore.async_conversations import AsyncBorrowedConversations, AsyncConversations, documented_as
+from convstore.async_replies import AsyncReplyStream, Steps
 from convstore.calls import acall
 from convstore.compaction import Compaction
 from convstore.completions import read_completion
@@ -31,13 +32,11 @@ from convstore.ledger import leases
 from convstore.ledger.turns import Ending
 from convstore.questions import Kind, Question
 from convstore.records import Request, Summary, Turn
-from convstore.replies import Reply, ReplyStream
 from convstore.runtime import Live, Runtime, pauses
 from convstore.store import (
     FOLLOW_SECONDS,
     LEASE_SECONDS,
     RETRIES,
-    WORTH_A_SUMMARY,
     Store,
     open_given,
     request_stop,
@@ -216,7 +215,7 @@ class AsyncStore(AsyncConversations):
             expected_head=expected_head,
             stream=True,
         )
-        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+        return self._reply(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.complete_stream)
     def complete_stream(
@@ -237,7 +236,7 @@ class AsyncStore(AsyncConversations):
             expected_head=expected_head,
             stream=True,
         )
-        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+        return self._reply(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.edit_stream)
     def edit_stream(
@@ -254,7 +253,7 @@ class AsyncStore(AsyncConversations):
         question = self._sync._question(
             message, parameters, kind=Kind.EDIT, position=position, expected_head=expected_head, stream=True
         )
-        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+        return self._reply(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.retry_stream)
     def retry_stream(
@@ -267,7 +266,7 @@ class AsyncStore(AsyncConversations):
         **parameters: Any,
     ) -> AsyncReplyStream:
         question = self._sync._question(None, parameters, kind=Kind.AGAIN, expected_head=expected_head, stream=True)
-        return AsyncReplyStream(self, conversation_id, question, patience(on_busy, wait))
+        return self._reply(conversation_id, question, patience(on_busy, wait))
 
     @documented_as(Store.preview)
     async def preview(
@@ -403,6 +402,10 @@ class AsyncStore(AsyncConversations):
     async def _end(self, live: Live, ending: Ending) -> tuple[Turn, bool]:
         return await self._threads.run(partial(self._runtime.end, live, ending))
 
+    def _reply(self, conversation_id: str, question: Question, wait: float) -> AsyncReplyStream:
+        steps = Steps(self._client_here, self._begin, self._end, self._compact_if_due)
+        return AsyncReplyStream(steps, self._runtime, self._owner, conversation_id, question, wait)
+
     async def _answered(self, conversation_id: str, question: Question, wait: float) -> Turn:
         conversation_id = known_id(conversation_id)
         client = await self._client_here()
@@ -419,110 +422,3 @@ class AsyncStore(AsyncConversations):
         turn = settle(*await self._end(live, ending))
         await self._compact_if_due(turn)
         return turn
-
-
-class AsyncReplyStream(Reply):
-    """The pieces of a reply's text, as they come: `ReplyStream` for asyncio.
-
-    >>> async with store.stream(conversation.id, "Tell me a joke") as reply:
-    ...     async for piece in reply:
-    ...         print(piece, end="")
-    """
-
-    def __init__(self, store: AsyncStore, conversation_id: str, question: Question, wait: float) -> None:
-        super().__init__(store._runtime, store._owner, conversation_id, question, wait)
-        self._store = store
-        self._arriving: Any = None
-
-    async def __aenter__(self) -> Self:
-        await self._start()
-        return self
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    @documented_as(ReplyStream.__next__)
-    async def __anext__(self) -> str:
-        await self._start()
-        if self._pending:
-            return self._take_pending()
-        if self._over:
-            raise StopAsyncIteration
-        try:
-            if not self._is_stopped:
-                async for chunk in self._arriving:
-                    if piece := self._take(chunk):
-                        return piece
-                    if self._is_stopped:
-                        break
-        except Exception as error:
-            await self._finish(self._failure(error))
-            raise StopAsyncIteration from None
-        except BaseException:
-            await self.close()
-            raise
-        if self._is_stopped:
-            await self.close()
-        else:
-            assert self._live is not None  # noqa: S101
-            await self._finish(self._live.answer.exhausted())
-        raise StopAsyncIteration
-
-    @documented_as(ReplyStream.close)
-    async def close(self) -> None:
-        if self._live is not None and not self._over and self._live.is_ours:
-            await self._finish(self._live.answer.stopped(), stopped=True)
-        self._over = True
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _start(self) -> None:
-        if self._live is not None or self._over:
-            return
-        client = await self._store._client_here()
-        self._begun(await self._store._begin(self._conversation_id, self._question, self._wait))
-        if self._live is None:
-            return
-        try:
-            self._chunks = await acall(client, self._live, self._runtime.retries)
-            provider.check_stream(self._chunks)
-            self._arriving = _Once(self._chunks)
-            whole = provider.is_whole(self._chunks)
-            ending = self._whole(await self._chunks.response.aread()) if whole else None
-        except Exception as error:
-            await self._finish(self._failure(error))
-        except BaseException:
-            await self.close()
-            raise
-        else:
-            if ending is not None:
-                await self._finish(ending)
-
-    async def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
-        assert self._live is not None  # noqa: S101
-        self._over = True
-        try:
-            self._turn, held = await self._store._end(self._live, ending)
-        finally:
-            hang_up = getattr(self._chunks, "close", None)
-            if hang_up is not None:
-                await hang_up()
-        settle(self._turn, held, stopped=stopped)
-        if not stopped:
-            await self._store._compact_if_due(self._turn)
-
-
-class _Once:
-    """One iterator over a stream: openai's makes another generator for every loop, and each is closed by a new task."""
-
-    def __init__(self, chunks: Any) -> None:
-        self._iterator = chunks if hasattr(chunks, "__anext__") else aiter(chunks)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await anext(self._iterator)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 from sqlalchemy import Connection
 
-from convstore import changes, liveness, reading
+from convstore import liveness, reading
+from convstore.branches import Branches, Records
 from convstore.completions import to_append
 from convstore.errors import AmbiguousReference, ConversationNotFound
 from convstore.keys import (
     OnBusy,
     check_before,
-    check_count,
     check_head,
     check_id,
     check_idempotency_key,
@@ -22,8 +22,6 @@ from convstore.keys import (
     check_metadata,
     check_name,
     check_owner,
-    check_position,
-    check_seq,
     check_title,
     is_key,
     known_id,
@@ -35,61 +33,19 @@ from convstore.ledger import conversations as ledger
 from convstore.messages import Message, digest, to_input, to_message, to_request
 from convstore.params import check_sticky
 from convstore.questions import split
-from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
+from convstore.records import UNCHANGED, Conversation, Given, Turn
 from convstore.tokens import Counter, estimate
+from convstore.transactions import Borrowed
 from convstore.window import merge_options
-
-R = TypeVar("R")
 
 # Inside the class, `list` is a method.
 ConversationList: TypeAlias = list[Conversation]
 Messages: TypeAlias = list[Message]
-Records: TypeAlias = list[MessageRecord]
 Turns: TypeAlias = list[Turn]
-Calls: TypeAlias = list[dict[str, Any]]
 
 
-class Transactions(Protocol):
-    """Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
-
-    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
-
-    @property
-    def count(self) -> Counter:
-        """Counts a message's tokens."""
-        ...
-
-    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
-
-    def write_repeatable(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
-
-    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
-
-
-class Borrowed:
-    """The caller's own connection: what is done in it is committed, or rolled back, with the caller's transaction."""
-
-    def __init__(self, connection: Connection, count: Counter) -> None:
-        self._connection = connection
-        self.count = count
-
-    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        return unit(self._connection, *args, **kwargs)
-
-    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        return unit(self._connection, *args, **kwargs)
-
-    write_repeatable = write
-
-    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:  # noqa: ARG002
-        return attempt()  # waiting inside an open transaction would make others wait for the caller
-
-
-class Conversations:
+class Conversations(Branches):
     """An owner's conversations, as `Store` and `Store.using(connection)` show them."""
-
-    _owner: str
-    _transactions: Transactions
 
     @property
     def owner(self) -> str:
@@ -329,201 +285,6 @@ class Conversations:
             )
 
         return self._transactions.when_free(self._owner, conversation_id, patience(on_busy, wait), attempt)
-
-    # --- along the tree ---
-
-    def undo(self, conversation_id: str, n: int = 1, *, expected_head: int | None = None) -> Conversation:
-        """Move the head back by `n` turns, and return the conversation as it is then. Nothing is lost: see `redo`.
-
-        A turn begins with a user's message; a system message that was given together with it goes with it.
-
-        Args:
-            conversation_id: its id.
-            n: how many turns.
-            expected_head: the `head_seq` that the caller saw; None: any.
-
-        Raises:
-            InvalidInput: there are not so many turns.
-            ConversationNotFound: there is none with this id.
-            ConversationBusy: a turn is running. This is not waited for: what is to be undone would be another turn.
-            HeadMoved: the head is not the expected one.
-        """
-        return self._move(changes.undo, conversation_id, check_count(n), expected_head=expected_head)
-
-    def redo(self, conversation_id: str, *, expected_head: int | None = None) -> Conversation:
-        """Move the head to where the latest `undo` that was not taken back found it.
-
-        Raises:
-            InvalidInput: nothing was undone, or the conversation has gone on another way since.
-            ConversationNotFound, ConversationBusy, HeadMoved: as `undo`.
-        """
-        return self._move(changes.redo, conversation_id, expected_head=expected_head)
-
-    def checkout(self, conversation_id: str, seq: int, *, expected_head: int | None = None) -> Conversation:
-        """Move the head to any message, by its `seq` (see `tree`); 0: before the first.
-
-        Raises:
-            InvalidInput: there is no such message, or it is a tool call that broke off.
-            ConversationNotFound, ConversationBusy, HeadMoved: as `undo`.
-        """
-        return self._move(changes.checkout, conversation_id, check_seq(seq), expected_head=expected_head)
-
-    def _move(
-        self, change: Callable[..., Conversation], id: str, *args: Any, expected_head: int | None
-    ) -> Conversation:
-        return self._transactions.write(
-            change,
-            self._owner,
-            known_id(id),
-            *args,
-            expected_head=check_head(expected_head),
-            now=datetime.now(UTC),
-            alive=liveness.is_alive,
-        )
-
-    def fork(
-        self,
-        conversation_id: str,
-        *,
-        at: int | None = None,
-        new_id: str | None = None,
-        name: str | None = None,
-        title: Given[str] = UNCHANGED,
-        expected_head: int | None = None,
-    ) -> Conversation:
-        """Begin a conversation that shares the past of this one, and return it. Nothing is copied, at any length.
-
-        The two then go on independently. The parameters, metadata, options of the window, pins and summary are those
-        of this one; deleting it does not touch the fork.
-
-        Args:
-            conversation_id: its id.
-            at: the position up to which the past is shared; None: all of the current path.
-            new_id: the new conversation's id; else 12 random characters.
-            name: its name.
-            title: its title, if it is not to have the same.
-            expected_head: the `head_seq` that the caller saw; None: any.
-
-        Raises:
-            InvalidInput: there is no such position, or the id or the name breaks a rule.
-            ConversationNotFound: there is none with this id.
-            ConversationExists: the new id or the name is taken.
-            HeadMoved: the head is not the expected one.
-        """
-        return self._transactions.write(
-            changes.fork,
-            self._owner,
-            known_id(conversation_id),
-            at=check_position(at) if at is not None else None,
-            new_id=check_id(new_id) if new_id is not None else random_id(),
-            name=check_name(name),
-            title=title if title is UNCHANGED else check_title(title),
-            expected_head=check_head(expected_head),
-            now=datetime.now(UTC),
-        )
-
-    def tree(self, conversation_id: str) -> Records:
-        """Return every message of the conversation, on its current path or off it, by `seq`.
-
-        `parent_seq` says what each of them follows; the conversation's `head_seq` which is the last of the path.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(reading.tree, self._owner, known_id(conversation_id))
-
-    def at(self, conversation_id: str, position: int) -> MessageRecord:
-        """Return the message at a position (1, 2, 3 …) of the current path.
-
-        Raises:
-            InvalidInput: there is no such position.
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(reading.at, self._owner, known_id(conversation_id), check_position(position))
-
-    def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[int]:
-        """Return the `seq` of those of the conversation's messages given that are replies which broke off."""
-        return self._transactions.read(reading.interrupted, self._owner, known_id(conversation_id), records)
-
-    # --- what the window holds ---
-
-    def pin(self, conversation_id: str, position: int) -> Conversation:
-        """Let the message at a position of the current path be sent always, however little else is.
-
-        A tool call is pinned together with its results.
-
-        Raises:
-            InvalidInput: there is no such position, its tool calls have no results yet, or 100 messages are pinned.
-            ConversationNotFound: there is none with this id.
-            ConversationBusy: a turn is running.
-        """
-        return self._pin(conversation_id, position, pinned=True)
-
-    def unpin(self, conversation_id: str, position: int) -> Conversation:
-        """Pin a message no more; as `pin`."""
-        return self._pin(conversation_id, position, pinned=False)
-
-    def _pin(self, conversation_id: str, position: int, *, pinned: bool) -> Conversation:
-        return self._transactions.write_repeatable(
-            changes.pin,
-            self._owner,
-            known_id(conversation_id),
-            check_position(position),
-            pinned,
-            datetime.now(UTC),
-            liveness.is_alive,
-        )
-
-    def summary(self, conversation_id: str) -> Summary | None:
-        """Return the summary that stands in for the older part of the current path, or None.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(reading.summary, self._owner, known_id(conversation_id))
-
-    def drop_summary(self, conversation_id: str) -> Summary | None:
-        """Let the summary stand in no more, and return it: the one before it does, or the messages themselves.
-
-        Returns:
-            None where there is none.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.write(changes.drop_summary, self._owner, known_id(conversation_id))
-
-    def pending_calls(self, conversation_id: str) -> Calls:
-        """Return the tool calls that the latest turn waits for the results of, as the model made them.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(reading.pending_calls, self._owner, known_id(conversation_id))
-
-    # --- out of sight ---
-
-    def delete(self, conversation_id: str) -> None:
-        """Take a conversation out of sight.
-
-        Its rows stay: what was forked from it stays whole, and `restore` brings it back.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-            ConversationBusy: a turn is running.
-        """
-        self._transactions.write(
-            changes.delete, self._owner, known_id(conversation_id), datetime.now(UTC), liveness.is_alive
-        )
-
-    def restore(self, conversation_id: str) -> Conversation:
-        """Bring back a deleted conversation, by its whole id.
-
-        Raises:
-            ConversationNotFound: no deleted one has this id.
-            ConversationExists: its name was taken meanwhile.
-        """
-        return self._transactions.write(changes.restore, self._owner, known_id(conversation_id))
 
 
 class BorrowedConversations(Conversations):

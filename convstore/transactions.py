@@ -1,0 +1,48 @@
+"""Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from convstore.tokens import Counter
+
+R = TypeVar("R")
+
+
+class Transactions(Protocol):
+    """Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
+
+    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    @property
+    def count(self) -> Counter:
+        """Counts a message's tokens."""
+        ...
+
+    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    def write_repeatable(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+
+    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
+
+
+class Borrowed:
+    """The caller's own connection: what is done in it is committed, or rolled back, with the caller's transaction."""
+
+    def __init__(self, connection: Connection, count: Counter) -> None:
+        self._connection = connection
+        self.count = count
+
+    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return unit(self._connection, *args, **kwargs)
+
+    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        return unit(self._connection, *args, **kwargs)
+
+    write_repeatable = write
+
+    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:  # noqa: ARG002
+        return attempt()  # waiting inside an open transaction would make others wait for the caller
