@@ -70,7 +70,8 @@ def plan(
     """
     conversation = conversations.get(connection, owner, id)
     state = heads.state(connection, owner, id)
-    chosen = policy(merge_options(conversation.window, split({"keep_last": keep_last})[0]))
+    given = split({"keep_last": keep_last} if keep_last is not None else {})[0]
+    chosen = policy(merge_options(conversation.window, given))
     standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
     summary = past.on_path(connection, standing)[1]
     done = summary.up_to_position if summary is not None else 0
