@@ -264,6 +264,22 @@ def test_several_may_store_the_same_at_once(store: Store, elsewhere: Any) -> Non
     assert all(len(store.history(id)) == 100 for id in ids)
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_they_are_stored_in_one_order_so_that_two_callers_never_wait_for_each_other(store: Store) -> None:
+    stored: list[bytes] = []
+
+    def note(_connection: Any, statement: Any, many: list[dict[str, Any]], *_: Any) -> None:
+        if getattr(statement, "table", None) is attachments:
+            stored.extend(row["digest"] for row in many)
+
+    id = store.new().id
+    pictures = sorted((IMAGE + bytes([number]) * 3 for number in range(20)), key=digest_of, reverse=True)
+    event.listen(engine_of(store), "before_execute", note)
+    store.append(id, *({"role": "user", "content": [image(data)]} for data in pictures))
+    assert len(stored) == 20
+    assert stored == sorted(stored)
+
+
 @pytest.mark.parametrize("backend", ["sqlite-engine", "postgresql-engine"], indirect=True)
 def test_a_callers_own_transaction_keeps_or_drops_them_with_itself(store: Store) -> None:
     id = store.new().id
