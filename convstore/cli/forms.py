@@ -16,7 +16,13 @@ def conversation_form(conversation: Conversation) -> dict[str, Any]:
         "name": conversation.name,
         "title": conversation.title,
         "settings": conversation.settings,
+        "window": conversation.window,
         "metadata": conversation.metadata,
+        "pins": list(conversation.pins),
+        "forked_from": conversation.forked_from,
+        "forked_at": conversation.forked_at,
+        "length": conversation.length,
+        "head_seq": conversation.head_seq,
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
     }
@@ -77,6 +83,7 @@ def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]
     whole = turn.status.value == "completed"
     return {
         "turn": turn.seq,
+        "purpose": turn.purpose,
         "status": turn.status.value,
         "input": [record.message for record in asked],
         "output": turn.message if whole else None,
@@ -88,6 +95,7 @@ def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]
         "usage": turn.usage,
         "request": turn.request,
         "window": turn.window,
+        "estimated_tokens": turn.estimated_tokens,
         "response_id": turn.response_id,
         "system_fingerprint": turn.system_fingerprint,
         "idempotency_key": turn.idempotency_key,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from convstore.cli import output, style
+from convstore.cli import output, style, window
 from convstore.cli.target import open_store
 
 
@@ -14,7 +14,8 @@ from convstore.cli.target import open_store
     epilog=style.example(
         "convstore new",
         'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini)',
-        "convstore new -o seed 7 -o stop '[\"END\"]' --meta project=atlas",
+        "convstore new -o seed 7 -o tools @tools.json --meta project=atlas",
+        "convstore new --max-context 8000 --compact-at 6000",
     )
 )
 @click.argument("title", required=False)
@@ -22,6 +23,7 @@ from convstore.cli.target import open_store
 @click.option("--id", "id_", metavar="ID", help="An id of your own choice.  [default: 12 random characters]")
 @click.option("--system", metavar="TEXT|@FILE", help="A system message to begin with.")
 @style.parameter_options
+@window.kept_options
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to keep with it; repeatable.")
 @style.json_option
 @style.store_options
@@ -38,9 +40,11 @@ def new(
 ) -> None:
     """Start a conversation and print its id.
 
-    The parameters stay with the conversation; `say` may override them, and `set` changes them.
+    The parameters, and how much of the history is sent, stay with the conversation; `say` may override them, and `set`
+    changes them.
     """
-    parameters = style.kept_parameters(**given)
+    options = window.taken(given)
+    parameters = style.kept_parameters(**given) | options
     metadata = style.metadata(meta)
     with open_store(db, owner) as store:
         conversation = store.new(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from convstore.cli import style
+from convstore.cli import style, window
 from convstore.cli.replying import call_options, print_reply
 from convstore.cli.target import find_conversation, open_store
 
@@ -15,11 +15,14 @@ from convstore.cli.target import find_conversation, open_store
 @click.command(epilog=style.example("convstore retry", "convstore retry games -m gpt-4o --temperature 1"))
 @click.argument("ref", required=False)
 @style.parameter_options
+@window.options
+@style.head_option
 @call_options
 @style.json_option
 @style.store_options
 def retry(
     ref: str | None,
+    expected_head: int | None,
     no_stream: bool,
     wait: float,
     no_wait: bool,
@@ -32,13 +35,14 @@ def retry(
     """Ask again what was asked last.
 
     After a failure, an interruption, or for another answer: the new reply takes the place of the old one, which stays
-    on record. The parameters are those of the last time, but for those given. REF is the conversation's name, its id,
-    or the beginning of its id; without one, it is the conversation used last.
+    on record. The parameters and the window are those of the last time, but for what is given. REF is the
+    conversation's name, its id, or the beginning of its id; without one, it is the conversation used last.
     """
-    parameters = style.parameters(**given)
+    options = window.taken(given)
+    parameters = style.parameters(**given) | options
     with open_store(db, owner, base_url) as store:
         target = find_conversation(store, ref).id
-        how: dict[str, Any] = {"wait": 0.0 if no_wait else wait, **parameters}
+        how: dict[str, Any] = {"wait": 0.0 if no_wait else wait, "expected_head": expected_head, **parameters}
         print_reply(
             stream=partial(store.retry_stream, target, **how),
             whole=partial(store.retry, target, **how),

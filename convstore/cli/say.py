@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli import attaching, output, style
+from convstore.cli import attaching, output, style, window
 from convstore.cli.replying import call_options, print_reply
 from convstore.cli.target import find_conversation, open_store
 
 if TYPE_CHECKING:
+    from convstore.records import Request
     from convstore.store import Store
 
 _PATIENCE = 3.0  # seconds of silence before a waiting person is told for what
@@ -28,23 +29,26 @@ _LONGEST_TITLE = 60  # characters of a message that begin to make a title
         'git diff | convstore say "Review this change" -c review',
         'convstore say --new "Tell me a joke" -m gpt-4o-mini',
         'convstore say "What is on this photo?" -a photo.jpg',
-        'convstore say "And in 2012?" --dry-run',
+        'convstore say "And in 2012?" --last 4 --dry-run',
+        "convstore say --continue",
     )
 )
 @click.argument("message", required=False)
 @click.option("-c", "--conversation", "ref", metavar="REF", help="The conversation.  [default: the one used last]")
 @attaching.attach_option
 @click.option("--new", "begin_new", is_flag=True, help="Begin a new conversation, which keeps the parameters given.")
+@click.option("--continue", "go_on", is_flag=True, help="Let the model go on without a message: after a tool's result.")
 @click.option("--sender", metavar="NAME", help="The sender's name, for the model to see.")
 @click.option("--system", metavar="TEXT|@FILE", help="A system message to put before this one.")
 @style.parameter_options
-@click.option("--no-history", is_flag=True, help="Send this message alone.")
+@window.options
 @click.option("--dry-run", is_flag=True, help="Print the request that would be sent, as JSON; store and send nothing.")
 @click.option(
     "--key",
     metavar="KEY",
     help="An idempotency key: said again with it, the model is not asked again; its stored reply is printed.",
 )
+@style.head_option
 @call_options
 @style.json_option
 @style.store_options
@@ -53,11 +57,12 @@ def say(
     ref: str | None,
     attached: tuple[str, ...],
     begin_new: bool,
+    go_on: bool,
     sender: str | None,
     system: str | None,
-    no_history: bool,
     dry_run: bool,
     key: str | None,
+    expected_head: int | None,
     no_stream: bool,
     wait: float,
     no_wait: bool,
@@ -78,37 +83,65 @@ def say(
         raise click.UsageError("give -c or --new, not both.")
     if begin_new and key is not None:
         raise click.UsageError("give --key or --new, not both: a key is good for one conversation.")
-    parts = attaching.parts(attached)
-    text = _message(message, may_be_missing=bool(parts))
-    said = attaching.with_text(text, parts)
-    how: dict[str, Any] = {"system": style.text_or_file(system), "name": sender, "history": not no_history}
+    if begin_new and expected_head is not None:
+        raise click.UsageError("give --expected-head or --new, not both: a new conversation has none.")
+    if go_on:
+        _check_nothing_said(
+            {"MESSAGE": message, "-a": attached, "--new": begin_new, "--sender": sender, "--system": system}
+        )
+    options = window.taken(given)
+    history = options.pop("history", None)
     parameters = style.kept_parameters(**given) if begin_new else style.parameters(**given)
+    parameters |= options
+    said, title = (None, "") if go_on else _said(message, attached)
+    how: dict[str, Any] = {"system": style.text_or_file(system), "name": sender, "history": history}
     stream = not (no_stream or as_json)
     with open_store(db, owner, base_url) as store:
         if dry_run:
             target = None if begin_new else find_conversation(store, ref).id
-            output.write_json(store.preview(target, said, stream=stream, **how, **parameters), indent=2)
+            how |= {"stream": stream, "expected_head": expected_head}
+            _print_request(store.preview(target, said, **how, **parameters))
             return
         if begin_new:
-            target, how, parameters = _begin(store, said, text.strip() or attaching.names(attached), how, parameters)
+            target, how, parameters = _begin(store, said, title, how, parameters)
         else:
             target = find_conversation(store, ref).id
-        how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key}
-        print_reply(
-            stream=partial(store.stream, target, said, **how, **parameters),
-            whole=partial(store.say, target, said, **how, **parameters),
-            as_it_comes=stream,
-            as_json=as_json,
-        )
+        how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key, "expected_head": expected_head}
+        if go_on:
+            asked = {key: value for key, value in how.items() if value is not None} | parameters
+            ways = partial(store.complete_stream, target, **asked), partial(store.complete, target, **asked)
+        else:
+            asked = how | parameters
+            ways = partial(store.stream, target, said, **asked), partial(store.say, target, said, **asked)
+        print_reply(stream=ways[0], whole=ways[1], as_it_comes=stream, as_json=as_json)
+
+
+def _check_nothing_said(given: dict[str, object]) -> None:
+    for name, value in given.items():
+        if value not in (None, False, ()):
+            raise click.UsageError(f"give {name} or --continue, not both: it goes on from what is there.")
+
+
+def _said(message: str | None, attached: tuple[str, ...]) -> tuple[str | list[dict[str, Any]], str]:
+    """Return what is to be said, and what to call it."""
+    parts = attaching.parts(attached)
+    text = _message(message, may_be_missing=bool(parts))
+    return attaching.with_text(text, parts), text.strip() or attaching.names(attached)
+
+
+def _print_request(request: Request) -> None:
+    """Print the request for programs, and on stderr what of the conversation it leaves out."""
+    output.write_json(request, indent=2)
+    note = output.note if window.is_partial(request.window) else output.note_on_terminal
+    for line in window.explained(request.window):
+        note(f"convstore: {line}")
 
 
 def _message(argument: str | None, *, may_be_missing: bool) -> str:
     if argument is None and may_be_missing:
         return style.read_input() if _is_redirected() else ""
     if argument is None or argument == "-":
-        if sys.stdin.isatty():
-            output.note_on_terminal("(type the message; end it with Ctrl-D on a line of its own)")
-        return style.read_input()
+        return style.read_typed()
     if _is_redirected():
         piped = style.read_input()
         if piped.strip():

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from convstore.cli import output, style
+from convstore.cli import output, style, window
 from convstore.cli.target import describe, find_conversation, open_store
 
 _ALSO_UNSET = ("name", "title", "metadata")  # besides parameters
@@ -16,6 +16,7 @@ _ALSO_UNSET = ("name", "title", "metadata")  # besides parameters
     "set",
     epilog=style.example(
         "convstore set -m gpt-4o-mini --temperature 0.2",
+        "convstore set --last 10 --max-context 8000",
         'convstore set 3kx9 --name games --title "Olympic games"',
         "convstore set games --unset temperature --unset title",
     ),
@@ -24,9 +25,13 @@ _ALSO_UNSET = ("name", "title", "metadata")  # besides parameters
 @click.option("--name", metavar="HANDLE", help="A new short handle.")
 @click.option("--title", metavar="TITLE", help="A new title.")
 @style.parameter_options
+@window.kept_options
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to add or replace; repeatable.")
 @click.option(
-    "--unset", multiple=True, metavar="KEY", help="Take away a parameter, name, title or metadata; repeatable."
+    "--unset",
+    multiple=True,
+    metavar="KEY",
+    help="Take away a parameter, an option of the window, name, title or metadata; repeatable.",
 )
 @style.json_option
 @style.store_options
@@ -41,14 +46,15 @@ def set_conversation(
     owner: str,
     **given: Any,
 ) -> None:
-    """Change a conversation's parameters, name or title.
+    """Change a conversation's parameters, name or title, or how much of it is sent.
 
     REF is its name, its id, or the beginning of its id; without one, it is the conversation used last.
     """
-    changes: dict[str, Any] = style.kept_parameters(**given)
+    options = window.taken(given)
+    changes: dict[str, Any] = style.kept_parameters(**given) | options
     changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
-    for key in unset:
-        if key not in _ALSO_UNSET:
+    for key in (window.key(word) or word for word in unset):
+        if key not in _ALSO_UNSET and key not in window.KEYS:
             style.check_key(key)
         if key in changes:
             raise click.UsageError(f"{key} is both set and unset.")
@@ -66,4 +72,5 @@ def set_conversation(
 
         output.write_json(conversation_form(conversation))
     else:
-        output.note_on_terminal(f"changed {describe(conversation)}: {output.json_text(conversation.settings)}")
+        kept = {**conversation.settings, **conversation.window}
+        output.note_on_terminal(f"changed {describe(conversation)}: {output.json_text(kept)}")

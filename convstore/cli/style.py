@@ -10,10 +10,19 @@ from typing import Any, TypeVar
 
 import click
 
+from convstore.cli import output
+
 # What `-o` cannot name: the store's methods take these words for other things than completion parameters.
 _NO_PARAMETERS = {
     "conversation_id": "REF names the conversation",
     "history": "there is --no-history",
+    "last": "there is --last",
+    "max_context": "there is --max-context",
+    "on_overflow": "there is --on-overflow",
+    "fill_missing_tools": "there is --fill-missing-tools",
+    "send_reasoning": "there is --send-reasoning",
+    "compact_at": "there is `convstore set --compact-at`",
+    "keep_last": "there is `convstore set --keep-last`",
     "id": "there is `convstore new --id`",
     "message": "MESSAGE is the argument of `convstore say`",
     "messages": "they come from the history",
@@ -24,6 +33,8 @@ _NO_PARAMETERS = {
     "idempotency_key": "there is --key",
     "on_busy": "there is --no-wait",
     "wait": "there is --wait",
+    "expected_head": "there is --expected-head",
+    "position": "POSITION is the argument of `convstore edit`",
 }
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +65,15 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def head_option(command: F) -> F:
+    return click.option(
+        "--expected-head",
+        type=click.IntRange(min=0),
+        metavar="SEQ",
+        help="Exit with 5 unless the conversation's last message is this one.",
+    )(command)
+
+
 def parameter_options(command: F) -> F:
     """The completion parameters; `parameters` turns them into what the library takes."""
     for option in (
@@ -63,7 +83,7 @@ def parameter_options(command: F) -> F:
             nargs=2,
             multiple=True,
             metavar="KEY VALUE",
-            help="Any other parameter, its value JSON or text; repeatable.",
+            help="Any other parameter, its value JSON, text, or @FILE with either; repeatable.",
         ),
         click.option("--max-tokens", type=int, metavar="N", help="The longest reply, in tokens."),
         click.option("--top-p", type=float, metavar="X", help="Nucleus sampling; instead of --temperature."),
@@ -83,10 +103,10 @@ def parameters(
 ) -> dict[str, Any]:
     """Return the completion parameters that were given on the command line.
 
-    The VALUE of `-o` is JSON where it can be read as such, else text: `-o seed 7`, `-o stop END`.
+    The VALUE of `-o` is JSON where it can be read as such, else text: `-o seed 7`, `-o stop END`; or it is @FILE.
 
     Raises:
-        click.UsageError: one is given twice, or is no parameter of a completion.
+        click.UsageError: one is given twice, or is no parameter of a completion; or a file cannot be read.
     """
     named = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     given = {key: value for key, value in named.items() if value is not None}
@@ -94,10 +114,11 @@ def parameters(
         check_key(key)
         if key in given:
             raise click.UsageError(f"{key} is given twice.")
+        text = text_or_file(value) or ""
         try:
-            given[key] = json.loads(value)
+            given[key] = json.loads(text)
         except ValueError:
-            given[key] = value
+            given[key] = text
     return given
 
 
@@ -158,6 +179,13 @@ def decode(data: bytes, source: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{source} is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}).") from None
+
+
+def read_typed() -> str:
+    """Return standard input as text; a person who is to type it is told how to end it."""
+    if sys.stdin.isatty():
+        output.note_on_terminal("(type the text; end it with Ctrl-D on a line of its own)")
+    return read_input()
 
 
 def read_input() -> str:

@@ -38,7 +38,8 @@ def test_new_keeps_everything_that_it_is_given(on_each: Program, tmp_path: Path)
     ).out.strip()
     shown = on_each("show", "games", "--json").json
     assert list(shown) == [
-        *("id", "name", "title", "settings", "metadata", "created_at", "updated_at", "messages", "unanswered"),
+        *("id", "name", "title", "settings", "window", "metadata", "pins", "forked_from", "forked_at", "length"),
+        *("head_seq", "created_at", "updated_at", "messages", "unanswered"),
     ]
     assert (shown["id"], shown["name"], shown["title"]) == (identity, "games", "Olympics")
     assert shown["settings"] == {
@@ -86,6 +87,7 @@ def test_a_system_text_that_begins_with_an_at_sign_is_written_with_two(program: 
         (["-o", "name", "x"], ["name is not a parameter", "--name"]),
         (["-o", "id", "x"], ["id is not a parameter", "--id"]),
         (["-o", "title", "x"], ["title is not a parameter"]),
+        (["-o", "tools", "@missing"], ["@missing cannot be read"]),
         (["-o", "system", "x"], ["system is not a parameter", "--system"]),
         (["-o", "metadata", "{}"], ["metadata", "--meta"]),
         (["-o", "timeout", "3"], ["timeout", "cannot be kept"]),

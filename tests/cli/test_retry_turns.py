@@ -106,8 +106,29 @@ def test_retry_takes_the_conversation_that_is_named(program: Program, chat_serve
 # --- turns ---
 
 KEYS = [
-    *("turn", "status", "input", "output", "partial", "error", "attempts", "finish_reason", "model", "usage"),
-    *("request", "window", "response_id", "system_fingerprint", "idempotency_key", "input_seqs", "output_seq"),
+    *(
+        "turn",
+        "purpose",
+        "status",
+        "input",
+        "output",
+        "partial",
+        "error",
+        "attempts",
+        "finish_reason",
+        "model",
+        "usage",
+    ),
+    *(
+        "request",
+        "window",
+        "estimated_tokens",
+        "response_id",
+        "system_fingerprint",
+        "idempotency_key",
+        "input_seqs",
+        "output_seq",
+    ),
     *("latency", "time_to_first_token", "started_at", "ended_at"),
 ]
 
@@ -125,8 +146,8 @@ def test_turns_json_has_every_turn_and_all_that_is_known_of_it(on_each: Program,
     assert [list(turn) for turn in turns] == [KEYS] * 3
     one, two, three = turns
     asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
-    assert [one[key] for key in KEYS[:9]] == [
-        *(1, "completed", asked, {"role": "assistant", "content": "whole"}, None, None, [], "stop", "served"),
+    assert [one[key] for key in KEYS[:10]] == [
+        *(1, None, "completed", asked, {"role": "assistant", "content": "whole"}, None, None, [], "stop", "served"),
     ]
     assert (one["usage"], one["response_id"], one["idempotency_key"]) == (usage, "r1", "k1")
     assert (one["input_seqs"], one["output_seq"], one["request"]["seed"]) == ([1, 2], 3, 7)
