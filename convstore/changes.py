@@ -157,6 +157,8 @@ def fork(
         else:
             head, position = 0, 0
     origins = state.lineage.forked(head, state.next_turn - 1)
+    # Of the past that is shared: what has a greater number here is another message in the fork.
+    known = summaries.latest(connection, state.lineage, state.summary_turn)
     heads.fork(
         connection,
         owner,
@@ -169,6 +171,8 @@ def fork(
         position=position,
         origins=origins,
         next_turn=state.next_turn,
+        pins=[(seq, place) for seq, place in state.pins if seq <= head],
+        summary_turn=next((summary.turn for summary in known if summary.up_to_seq <= head), None),
         now=now,
     )
     return conversations.get(connection, owner, new_id)

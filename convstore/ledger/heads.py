@@ -122,8 +122,11 @@ def move(
 
 def pin(connection: Connection, owner: str, id: str, pins: Sequence[tuple[int, int]]) -> None:
     """Let these messages, by `seq` and position, be those that are pinned."""
-    column = to_json([list(pair) for pair in pins]) if pins else None
-    connection.execute(_PIN, {"key_owner": owner, "key_id": id, "pinned": column})
+    connection.execute(_PIN, {"key_owner": owner, "key_id": id, "pinned": _pins_column(pins)})
+
+
+def _pins_column(pins: Sequence[tuple[int, int]]) -> str | None:
+    return to_json([list(pair) for pair in pins]) if pins else None
 
 
 def fork(
@@ -139,9 +142,14 @@ def fork(
     position: int,
     origins: tuple[Origin, ...],
     next_turn: int,
+    pins: Sequence[tuple[int, int]],
+    summary_turn: int | None,
     now: datetime,
 ) -> None:
     """Insert a conversation that shares the past of conversation `id` up to message `head`: one row, no copying.
+
+    Args:
+        pins, summary_turn: of what is shared. Beyond it, the fork gives the same numbers to other messages.
 
     Raises:
         ConversationExists: the new id or the name is taken.
@@ -150,8 +158,6 @@ def fork(
         "settings": table.c.settings,
         "metadata": table.c.metadata,
         "window": table.c.window,
-        "pins": table.c.pins,
-        "summary_turn": table.c.summary_turn,
         "title": table.c.title if keeps_title else literal(to_column(title), table.c.title.type),
     }
     given = {
@@ -163,6 +169,8 @@ def fork(
         "next_seq": head + 1,
         "next_turn": next_turn,
         "lineage": write_lineage(origins),
+        "pins": _pins_column(pins),
+        "summary_turn": summary_turn,
         "created_at": now,
         "updated_at": now,
     }

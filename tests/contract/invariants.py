@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Engine, FromClause, RowMapping, Select, select
+from sqlalchemy import Connection, Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
 from convstore.attachments import written
-from convstore.ledger.lineage import read_lineage
-from convstore.ledger.models import attachments, conversations, messages, turns
-from convstore.messages import StoredMessage, decode, digest
+from convstore.ledger.lineage import Lineage, read_lineage
+from convstore.ledger.messages import STRIDES
+from convstore.ledger.models import attachments, conversations, messages, summaries, turns
+from convstore.messages import Message, StoredMessage, decode, digest
+from convstore.window import check_options
 
 Rows = dict[int, RowMapping]
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
@@ -23,14 +26,17 @@ def engine_of(store: Store) -> Engine:
     return store._runtime.database.engine
 
 
-def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, running: bool = False) -> None:
-    """Assert that the rows of a conversation agree with each other.
+def check_conversation(
+    store_or_engine: Store | Engine, owner: str, id: str, *, running: bool = False, landed: Collection[int] = ()
+) -> None:
+    """Assert that the rows of a conversation agree with each other, and with those that it shares.
 
     Args:
         store_or_engine: where to look.
         owner: whose it is.
         id: its id.
         running: whether a turn may be at work on it, or have died on it.
+        landed: messages that somebody moved the head to on purpose (`checkout`): see `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
     with engine.connect() as connection:
@@ -40,17 +46,15 @@ def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, 
             .one()
         )
         lineage = read_lineage(owner, id, conversation["lineage"])
-        last = {origin.conversation_id: origin for origin in lineage.origins}
-        stored: Rows = {}
-        recorded: Rows = {}
-        for home in (*reversed(last), id):  # what a fork shares belongs to it too
-            rows = connection.execute(_of(messages, owner, home)).mappings().all()
-            stored |= {row["seq"]: row for row in rows if home == id or row["seq"] <= last[home].up_to_seq}
-            rows = connection.execute(_of(turns, owner, home)).mappings().all()
-            recorded |= {row["seq"]: row for row in rows if home == id or row["seq"] <= last[home].up_to_turn}
+        stored, recorded, summarised = _rows(connection, lineage)
+        _check_lineage(connection, conversation, lineage)
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
         texts = written({bytes(row.digest): bytes(row.data) for row in kept})
-    _check_tree(conversation, stored, texts)
+    exact = {
+        seq: decode(StoredMessage(row["role"], row["name"], row["content"], row["extra"]), texts)
+        for seq, row in stored.items()
+    }
+    _check_tree(conversation, stored, exact)
     path = _check_path(conversation, stored)
     for turn in recorded.values():
         if turn["conversation_id"] == id:
@@ -61,47 +65,96 @@ def check_conversation(store_or_engine: Store | Engine, owner: str, id: str, *, 
         if turn["status"] == "completed" and turn["output_seq"] is not None
     ]
     assert len(outputs) == len(set(outputs)), f"two completed turns have one output: {outputs}"
-    _check_replay(path, stored, recorded)
+    _check_pointers(conversation, stored, recorded, summarised)
+    _check_replay(path, stored, recorded, {*landed, *(origin.up_to_seq for origin in lineage.origins)})
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
         assert lease == (None, None, None), f"nobody is at work, and the conversation is held: {lease}"
+
+
+def _rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
+    """The messages, turns and summaries of a conversation, each from where it is kept, by their numbers."""
+    stored: Rows = {}
+    recorded: Rows = {}
+    summarised: Rows = {}
+    for home in (*(origin.conversation_id for origin in reversed(lineage.origins)), lineage.id):
+        for row in connection.execute(_of(messages, lineage.owner, home)).mappings():
+            if lineage.home(row["seq"]) == home:
+                stored[row["seq"]] = row
+            else:
+                # What the origin said later has the same numbers as what the fork says.
+                assert home != lineage.id, f"message seq {row['seq']}: kept where the past of an origin should be"
+        for row in connection.execute(_of(turns, lineage.owner, home)).mappings():
+            if lineage.home_of_turn(row["seq"]) == home:
+                recorded[row["seq"]] = row
+            else:
+                assert home != lineage.id, f"turn {row['seq']}: kept where the past of an origin should be"
+        rows = select(summaries).where(summaries.c.owner == lineage.owner, summaries.c.conversation_id == home)
+        for row in connection.execute(rows).mappings():
+            if lineage.home_of_turn(row["turn_seq"]) == home:
+                summarised[row["turn_seq"]] = row
+    return stored, recorded, summarised
 
 
 def _of(table: FromClause, owner: str, id: str) -> Select[Any]:
     return select(table).where(table.c.owner == owner, table.c.conversation_id == id).order_by(table.c.seq)
 
 
-def check_all(engine: Engine, *, running: bool = False) -> int:
+def check_all(engine: Engine, *, running: bool = False, landed: Collection[int] = ()) -> int:
     """Check every conversation of every owner, and return how many there are."""
     with engine.connect() as connection:
         keys = connection.execute(select(conversations.c.owner, conversations.c.id)).all()
     for owner, id in keys:
-        check_conversation(engine, owner, id, running=running)
+        check_conversation(engine, owner, id, running=running, landed=landed)
     return len(keys)
 
 
-def _check_tree(conversation: RowMapping, stored: Rows, texts: dict[bytes, str]) -> None:
-    """Every message, on the path or off it: its place, its digest, its context, the turn that it names."""
-    roles: dict[int, str] = {}
+def _check_lineage(connection: Connection, conversation: RowMapping, lineage: Lineage) -> None:
+    """Origins are there, nearest first; each keeps no more than it has, and the fork begins after them."""
+    for near, far in pairwise(lineage.origins):
+        assert (near.up_to_seq, near.up_to_turn) >= (far.up_to_seq, far.up_to_turn), "lineage: not nearest first"
+    for origin in lineage.origins:
+        row = connection.execute(
+            select(conversations.c.next_seq, conversations.c.next_turn).where(
+                conversations.c.owner == lineage.owner, conversations.c.id == origin.conversation_id
+            )
+        ).one()
+        where = f"lineage: {origin}"
+        assert 0 <= origin.up_to_seq < row.next_seq, where
+        assert 0 <= origin.up_to_turn < row.next_turn, where
+        assert origin.up_to_seq < conversation["next_seq"], where
+        assert origin.up_to_turn < conversation["next_turn"], where
+
+
+def _check_tree(conversation: RowMapping, stored: Rows, exact: dict[int, Message]) -> None:
+    """Every message, on the path or off it: its place, its digest, its context, its ancestors, its turn."""
     for seq, row in stored.items():  # in order: a parent comes before its children
         where = f"message seq {seq}"
         assert 1 <= seq < conversation["next_seq"], f"{where}: the next is {conversation['next_seq']}"
-        message = decode(StoredMessage(row["role"], row["name"], row["content"], row["extra"]), texts)
-        roles[seq] = message["role"]
+        message = exact[seq]
         turn = row["turn_seq"]
         assert turn is None or 1 <= turn < conversation["next_turn"], f"{where}: of turn {turn}"
+        assert row["tokens"] is None or row["tokens"] >= 1, f"{where}: tokens"
         parent_seq = row["parent_seq"]
+        back = tuple(row[f"back_{stride}"] for stride in STRIDES)
         if parent_seq == 0:
             assert (row["position"], row["context_seq"]) == (1, 0), where
             assert bytes(row["digest"]) == digest(b"", message), f"{where}: digest"
+            assert back == (None, None, None), f"{where}: the first has ancestors {back}"
             continue
         assert parent_seq < seq, f"{where}: follows a later one, {parent_seq}"
         assert parent_seq in stored, f"{where}: its parent {parent_seq} is missing"
         parent = stored[parent_seq]
         assert row["position"] == parent["position"] + 1, f"{where}: position"
         assert bytes(row["digest"]) == digest(bytes(parent["digest"]), message), f"{where}: digest"
-        context = parent_seq if roles[parent_seq] in ("system", "developer") else parent["context_seq"]
+        context = parent_seq if exact[parent_seq]["role"] in ("system", "developer") else parent["context_seq"]
         assert row["context_seq"] == context, f"{where}: context_seq"
+        # By induction this is the ancestor at the last position before it that the stride divides.
+        expected = tuple(
+            parent_seq if parent["position"] % stride == 0 else parent[f"back_{stride}"] for stride in STRIDES
+        )
+        # An earlier release knew neither column: it left both NULL.
+        assert back == expected or (row["tokens"] is None and back == (None, None, None)), f"{where}: {back}"
 
 
 def _check_path(conversation: RowMapping, stored: Rows) -> list[int]:
@@ -143,13 +196,26 @@ def _check_turn(conversation: RowMapping, stored: Rows, turn: RowMapping, *, run
         assert running, f"{where} is still running"
         assert turn["ended_at"] is None, where
         return
+    _check_end(turn, inputs)
+    if turn["estimated_tokens"] is not None and turn["purpose"] is None:
+        _check_window(stored, turn, inputs)
+
+
+def _check_end(turn: RowMapping, inputs: list[int]) -> None:
+    where, status, output = f"turn {turn['seq']}", turn["status"], turn["output_seq"]
     assert turn["ended_at"] is not None, f"{where}: {status}, and has no end"
-    if status == "completed":
+    if turn["purpose"] is not None:
+        assert turn["purpose"] == "summary", f"{where}: of purpose {turn['purpose']}"
+        assert not inputs, f"{where}: a summary with messages"
+        assert output is None, f"{where}: a summary with messages"
+        assert status != "completed" or turn["finish_reason"], f"{where}: completed without a finish_reason"
+    elif status == "completed":
         if turn["window"] is None and inputs:  # an addition under a key: no model was asked
             assert output is None, f"{where}: an addition with an output"
         else:
             assert output is not None, f"{where}: completed without an output"
             assert turn["finish_reason"], f"{where}: completed without a finish_reason"
+    if status == "completed":
         assert turn["error"] is None, f"{where}: completed, and has an error"
     else:
         assert turn["error"] is not None, f"{where}: {status}, and does not say why"
@@ -157,20 +223,106 @@ def _check_turn(conversation: RowMapping, stored: Rows, turn: RowMapping, *, run
         assert output is None, f"{where}: failed, and has an output"
 
 
-def _check_replay(path: list[int], stored: Rows, recorded: Rows) -> None:
-    """What a turn asked is replayed only with its answer: that of this turn, or of another that asked again."""
+def _check_window(stored: Rows, turn: RowMapping, inputs: list[int]) -> None:
+    """What was sent, and what was left out, is all of the path that the turn stood on."""
+    where = f"turn {turn['seq']}: window"
+    facts = json.loads(turn["window"])
+    before = stored[inputs[0]]["parent_seq"] if inputs else turn["base_seq"]
+    path = set(_ancestry(stored, before))
+    assert facts["history"] + facts.get("left_out", 0) == len(path), f"{where}: {facts}, of {len(path)}"
+    assert facts["tokens"] >= 0, where
+    named = [*facts.get("context", ()), *facts.get("pinned", ()), *([facts["from_seq"]] if facts["from_seq"] else ())]
+    assert path.issuperset(named), f"{where}: {named} are not all of the path"
+    if facts["from_seq"]:
+        positions = [stored[seq]["position"] for seq in named]
+        assert max(positions) == stored[facts["from_seq"]]["position"], f"{where}: from_seq is not the last"
+    check_options(facts.get("options", {}))
+    assert turn["requested_model"] is not None, f"{where}: no model"
+
+
+def _check_pointers(conversation: RowMapping, stored: Rows, recorded: Rows, summarised: Rows) -> None:
+    """What a conversation's row names is there: pins, heads to return to, its summary, options of its window."""
+    pins = json.loads(conversation["pins"] or "[]")
+    assert len({seq for seq, _ in pins}) == len(pins), f"pinned twice: {pins}"
+    for seq, position in pins:
+        assert seq in stored, f"pinned: message seq {seq} is missing"
+        assert stored[seq]["position"] == position, f"pinned: message seq {seq} is not at {position}"
+    for seq in json.loads(conversation["redo"] or "[]"):
+        assert seq in stored, f"redo: message seq {seq} is missing"
+    turn = conversation["summary_turn"]
+    while turn is not None:
+        assert turn in summarised, f"summary of turn {turn} is missing"
+        summary = summarised[turn]
+        assert recorded[turn]["purpose"] == "summary", f"summary of turn {turn}: that one wrote none"
+        assert recorded[turn]["status"] == "completed", f"summary of turn {turn}: it has failed"
+        assert recorded[turn]["base_seq"] == summary["up_to_seq"], f"summary of turn {turn}"
+        assert summary["up_to_seq"] in stored, f"summary of turn {turn}: its last message is missing"
+        position = stored[summary["up_to_seq"]]["position"]
+        assert position == summary["up_to_position"], f"summary of turn {turn}: up to {position}"
+        previous = summary["previous_turn"]
+        assert previous is None or previous < turn, f"summary of turn {turn}: after {previous}"
+        turn = previous
+    check_options(json.loads(conversation["window"] or "{}"))
+
+
+def _check_replay(path: list[int], stored: Rows, recorded: Rows, landed: Collection[int]) -> None:
+    """What a turn asked is replayed only with an answer to it, and only answers that may be.
+
+    - A message that a turn asked with is followed on the path by an answer: of that turn, or of another that asked
+      with the same message again (`retry`), whichever of its choices. Or by the first message of an edit, which took
+      the place of one that was given together with it. An addition under a key is no question.
+    - An answer on the path is of a turn that was completed, or that its user stopped: never one that broke off.
+
+    The one exception is what somebody chose: the head may be moved to any message (`checkout`), and a fork be made
+    at any. From there on that message is on the path, and those that were given together with it. Of a fork the rows
+    say where; of a checkout they do not, and the caller has to (`landed`).
+    """
+    following = dict(pairwise([*path, 0]))
     on_path = set(path)
+    chosen: set[int] = set()
+    for seq in on_path.intersection(landed):
+        turn = recorded.get(stored[seq]["turn_seq"] or 0)
+        chosen.update({seq, *(_inputs(turn) if turn is not None else ())})
     answered: set[int] = set()
     for turn in recorded.values():
-        if turn["output_seq"] in on_path:
-            answered.update((*_inputs(turn), turn["output_seq"]))
+        inputs = _inputs(turn)
+        if inputs and stored.get(inputs[-1]) and following.get(inputs[-1]):
+            answer = stored[following[inputs[-1]]]
+            if answer["turn_seq"] == turn["seq"]:
+                answered.update(inputs)
     for seq in path:
         turn_seq = stored[seq]["turn_seq"]
-        if turn_seq is None or seq in answered:
+        if turn_seq is None or seq in chosen:
             continue
         assert turn_seq in recorded, f"message seq {seq}: its turn {turn_seq} is missing"
-        status = recorded[turn_seq]["status"]
-        assert status == "completed", f"message seq {seq} is replayed, and its turn {turn_seq} is {status}"
+        turn = recorded[turn_seq]
+        if seq in _inputs(turn):
+            added = turn["status"] == "completed" and turn["window"] is None
+            assert added or seq in answered or _is_edited(seq, following, stored, recorded), (
+                f"message seq {seq} is replayed without an answer, and its turn {turn_seq} is {turn['status']}"
+            )
+        else:
+            was_stopped = turn["status"] == "interrupted" and json.loads(turn["error"])["type"] == "Stopped"
+            assert turn["status"] in ("completed", "running") or was_stopped, (
+                f"message seq {seq} is replayed, and its turn {turn_seq} is {turn['status']}"
+            )
+
+
+def _is_edited(seq: int, following: dict[int, int], stored: Rows, recorded: Rows) -> bool:
+    """Whether what comes after the input that `seq` belongs to is the first message of an edit."""
+    after = following[seq]
+    while after and stored[after]["turn_seq"] == stored[seq]["turn_seq"]:
+        after = following[after]
+    if not after or stored[after]["turn_seq"] is None:
+        return False
+    turn = recorded[stored[after]["turn_seq"]]
+    return bool(turn["first_input_seq"] == after and turn["base_seq"] != stored[after]["parent_seq"])
+
+
+def _ancestry(stored: Rows, seq: int) -> Iterable[int]:
+    while seq != 0:
+        yield seq
+        seq = stored[seq]["parent_seq"]
 
 
 def _inputs(turn: RowMapping) -> list[int]:
