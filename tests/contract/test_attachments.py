@@ -223,6 +223,7 @@ def test_one_that_is_missing_or_damaged_is_an_error_that_names_the_message(
     assert len(chat_server.requests) == 1
     assert store.history(other)[0] == {"role": "user", "content": [paper()]}
     assert [record.message for record in store.input_of(turn)] == [{"role": "user", "content": [paper()]}]
+    assert store.history(store.fork(id, at=1).id) == [{"role": "user", "content": [paper()]}]
 
 
 def test_a_reading_costs_one_statement_more_and_none_where_there_is_nothing(store: Store) -> None:
