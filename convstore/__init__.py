@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from convstore.replies import ReplyStream
     from convstore.store import Store
     from convstore.tools import tool_result
+    from convstore.usage import UsageReport, UsageRow
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ _HOMES = {
     "convstore.replies": ("ReplyStream",),
     "convstore.store": ("Store",),
     "convstore.tools": ("tool_result",),
+    "convstore.usage": ("UsageReport", "UsageRow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -125,6 +127,8 @@ __all__ = [
     "TurnStatus",
     "UnansweredToolCalls",
     "Usage",
+    "UsageReport",
+    "UsageRow",
     "__version__",
     "tool_result",
 ]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from convstore.branches import Calls, Records
 from convstore.conversations import BorrowedConversations, ConversationList, Conversations, Messages, Turns
 from convstore.keys import OnBusy, check_owner, patience
+from convstore.prices import Prices
 from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
 from convstore.tokens import Counter
+from convstore.usage import UsageBy, UsageReport
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 R = TypeVar("R")
@@ -211,6 +215,23 @@ class AsyncConversations(ABC):
     async def restore(self, conversation_id: str) -> Conversation:
         return await self._run(Conversations.restore, conversation_id)
 
+    @documented_as(Conversations.usage)
+    async def usage(
+        self,
+        conversation_id: str | None = None,
+        *,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        by: UsageBy | None = None,
+    ) -> UsageReport:
+        return await self._run(Conversations.usage, conversation_id, since=since, until=until, by=by)
+
+    @documented_as(Conversations.usage_by_owner)
+    async def usage_by_owner(
+        self, *, since: datetime | date | None = None, until: datetime | date | None = None
+    ) -> UsageReport:
+        return await self._run(Conversations.usage_by_owner, since=since, until=until)
+
     async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
         return await attempt()
 
@@ -218,12 +239,15 @@ class AsyncConversations(ABC):
 class AsyncBorrowedConversations(AsyncConversations):
     """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
 
-    def __init__(self, connection: AsyncConnection, owner: str, count: Counter) -> None:
+    def __init__(self, connection: AsyncConnection, owner: str, count: Counter, prices: Callable[[], Prices]) -> None:
         self._connection = connection
         self._owner = owner
         self._count = count
+        self._prices = prices
 
     async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        return await self._connection.run_sync(
-            lambda connection: method(BorrowedConversations(connection, self._owner, self._count), *args, **kwargs)
-        )
+        def run(connection: Connection) -> R:
+            borrowed = BorrowedConversations(connection, self._owner, self._count, self._prices)
+            return method(borrowed, *args, **kwargs)
+
+        return await self._connection.run_sync(run)

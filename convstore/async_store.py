@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +30,7 @@ from convstore.errors import ConversationBusy, ConvstoreError
 from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
 from convstore.ledger import leases
 from convstore.ledger.turns import Ending
+from convstore.prices import price_source
 from convstore.questions import Kind, Question
 from convstore.records import Request, Summary, Turn
 from convstore.runtime import Live, Runtime, pauses
@@ -77,6 +78,7 @@ class AsyncStore(AsyncConversations):
         retries: int = RETRIES,
         lease: float = LEASE_SECONDS,
         count_tokens: Counter | None = None,
+        prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         self._owner = check_owner(owner)
         self._model = model
@@ -87,6 +89,7 @@ class AsyncStore(AsyncConversations):
             lease=timedelta(seconds=lease),
             retries=retries,
             count=count_tokens or estimate,
+            prices=price_source(prices),
         )
         self._threads = Threads()
 
@@ -102,7 +105,7 @@ class AsyncStore(AsyncConversations):
 
     @documented_as(Store.using)
     def using(self, connection: AsyncConnection) -> AsyncBorrowedConversations:
-        return AsyncBorrowedConversations(connection, self._owner, self._runtime.count)
+        return AsyncBorrowedConversations(connection, self._owner, self._runtime.count, self._runtime.prices)
 
     @documented_as(Store.close)
     async def close(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import Any, Self, TypeAlias
 
 from sqlalchemy import Connection
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from convstore import liveness, reading
 from convstore.branches import Branches, Records
 from convstore.completions import to_append
-from convstore.errors import AmbiguousReference, ConversationNotFound
+from convstore.errors import AmbiguousReference, ConversationNotFound, InvalidInput
 from convstore.keys import (
     OnBusy,
     check_before,
@@ -30,12 +30,15 @@ from convstore.keys import (
 )
 from convstore.ledger import appending
 from convstore.ledger import conversations as ledger
+from convstore.ledger import usage as ledger_usage
 from convstore.messages import Message, digest, to_input, to_message, to_request
 from convstore.params import check_sticky
+from convstore.prices import Prices
 from convstore.questions import split
 from convstore.records import UNCHANGED, Conversation, Given, Turn
-from convstore.tokens import Counter, estimate
+from convstore.tokens import Counter
 from convstore.transactions import Borrowed
+from convstore.usage import UsageBy, UsageReport, check_by, check_moment
 from convstore.window import merge_options
 
 # Inside the class, `list` is a method.
@@ -233,6 +236,68 @@ class Conversations(Branches):
         """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
         return self._transactions.read(reading.input_of, self._owner, turn)
 
+    def usage(
+        self,
+        conversation_id: str | None = None,
+        *,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        by: UsageBy | None = None,
+    ) -> UsageReport:
+        """Return what this owner's turns used: how many they are, their tokens, cost and latency.
+
+        Turns that still run are not counted. Those of deleted conversations are, and those that wrote summaries.
+
+        Args:
+            conversation_id: of this conversation alone; of a fork, what was said before it is its origin's. None: of
+                all of this owner's.
+            since: of turns that began from then on; a date is its beginning (00:00 UTC).
+            until: of turns that began before then.
+            by: a row for each `"model"`, `"day"` (UTC) or `"conversation"`.
+
+        Raises:
+            InvalidInput: a moment says nothing of its time zone; there is no such grouping; the prices are wrong.
+            ConversationNotFound: there is none with this id.
+        """
+        return self._transactions.read(
+            reading.usage,
+            self._owner,
+            known_id(conversation_id) if conversation_id is not None else None,
+            self._transactions.prices(),
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+            by=check_by(by),
+        )
+
+    def usage_by_owner(
+        self, *, since: datetime | date | None = None, until: datetime | date | None = None
+    ) -> UsageReport:
+        """Return what the turns of all owners used, with a row for each: for whoever runs the database.
+
+        No owner sees another's: it is refused to a store that was made for one, and to what `for_owner` returns. Only
+        the store of nobody in particular (`owner=""`), from which those are made, may ask.
+
+        Args:
+            since: of turns that began from then on; a date is its beginning (00:00 UTC).
+            until: of turns that began before then.
+
+        Raises:
+            InvalidInput: this is the store of one owner; or as `usage`.
+        """
+        if self._owner:
+            raise InvalidInput(
+                f"what all owners used is not for owner {self._owner!r} to see: ask the store of nobody in particular "
+                f'(owner="")'
+            )
+        return self._transactions.read(
+            ledger_usage.report,
+            None,
+            self._transactions.prices(),
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+            by="owner",
+        )
+
     def append(
         self,
         conversation_id: str,
@@ -264,6 +329,12 @@ class Conversations(Branches):
         """
         conversation_id = known_id(conversation_id)
         new, completion = to_append((message, *more))
+        now = datetime.now(UTC)
+        cost = (
+            self._transactions.prices().cost(completion.usage, completion.model, None, now)
+            if completion is not None
+            else None
+        )
         key = check_idempotency_key(idempotency_key)
         of_input = digest(b"", {"append": new}) if key is not None else None
 
@@ -278,6 +349,7 @@ class Conversations(Branches):
                 datetime.now(UTC),
                 liveness.is_alive,
                 completion=completion,
+                cost=cost,
                 key=key,
                 digest=of_input,
                 expected_head=check_head(expected_head),
@@ -290,6 +362,6 @@ class Conversations(Branches):
 class BorrowedConversations(Conversations):
     """An owner's conversations in the caller's own transaction; what `Store.using(connection)` returns."""
 
-    def __init__(self, connection: Connection, owner: str, count: Counter = estimate) -> None:
+    def __init__(self, connection: Connection, owner: str, count: Counter, prices: Callable[[], Prices]) -> None:
         self._owner = owner
-        self._transactions = Borrowed(connection, count)
+        self._transactions = Borrowed(connection, count, prices)

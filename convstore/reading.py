@@ -12,11 +12,14 @@ from sqlalchemy import Connection
 from convstore import past
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.ledger import conversations, deltas, heads, leases, messages, paths, turns
+from convstore.ledger import usage as ledger_usage
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.paths import Reach
+from convstore.prices import Prices
 from convstore.records import MessageRecord, Summary, Turn, TurnStatus
 from convstore.streaming import Accumulator
 from convstore.tools import unanswered as unanswered_calls
+from convstore.usage import UsageReport
 
 
 def path(
@@ -84,6 +87,25 @@ def latest_turns(
     """Return the last turns, or the last before turn `before`."""
     conversations.head(connection, owner, conversation_id)  # raises where there is no such conversation
     return turns.latest(connection, owner, conversation_id, limit, before)
+
+
+def usage(
+    connection: Connection,
+    owner: str,
+    conversation_id: str | None,
+    prices: Prices,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    by: str | None,
+) -> UsageReport:
+    """Return what an owner's turns used, or a conversation's."""
+    found = ledger_usage.report(
+        connection, owner, prices, conversation_id=conversation_id, since=since, until=until, by=by
+    )
+    if conversation_id is not None and not found.total.turns:
+        conversations.head(connection, owner, conversation_id)  # raises where there is no such conversation
+    return found
 
 
 def unanswered(connection: Connection, owner: str, conversation_id: str) -> list[Turn]:

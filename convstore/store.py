@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine
 
@@ -19,6 +19,7 @@ from convstore.keys import check_owner, check_wait, known_id
 from convstore.ledger import leases
 from convstore.ledger.database import Database, open_database
 from convstore.location import database_url
+from convstore.prices import price_source
 from convstore.runtime import Runtime, pauses
 from convstore.tokens import Counter, estimate
 
@@ -54,9 +55,12 @@ class Store(Asking):
             same host, that is known at once.
         count_tokens: counts the tokens of a message, for windows; else they are estimated. Each message is counted
             once, when it is stored.
+        prices: what tokens cost, by model: a mapping, or the path of a TOML file as docs/usage.md has it. None:
+            the file that `CONVSTORE_PRICES` names, else `prices.toml` in the user's configuration directory. It is read
+            once, before the first turn begins.
 
     Raises:
-        InvalidInput: not such a URL, or not such an owner.
+        InvalidInput: not such a URL, not such an owner, or wrong prices.
         DatabaseUnavailable: the database's driver is not installed.
     """
 
@@ -72,6 +76,7 @@ class Store(Asking):
         retries: int = RETRIES,
         lease: float = LEASE_SECONDS,
         count_tokens: Counter | None = None,
+        prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         self._owner = check_owner(owner)
         self._model = model
@@ -82,6 +87,7 @@ class Store(Asking):
             lease=timedelta(seconds=lease),
             retries=retries,
             count=count_tokens or estimate,
+            prices=price_source(prices),
         )
         self._transactions = self._runtime
 
@@ -104,7 +110,7 @@ class Store(Asking):
         Args:
             connection: of the caller's SQLAlchemy engine, to a database that has convstore's tables.
         """
-        return BorrowedConversations(connection, self._owner, self._runtime.count)
+        return BorrowedConversations(connection, self._owner, self._runtime.count, self._runtime.prices)
 
     def close(self) -> None:
         """Stop what runs in the background and close the database's connections.

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from convstore.prices import Prices
 from convstore.tokens import Counter
 
 R = TypeVar("R")
@@ -22,6 +23,10 @@ class Transactions(Protocol):
         """Counts a message's tokens."""
         ...
 
+    def prices(self) -> Prices:
+        """Return the prices of tokens."""
+        ...
+
     def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
 
     def write_repeatable(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
@@ -32,9 +37,10 @@ class Transactions(Protocol):
 class Borrowed:
     """The caller's own connection: what is done in it is committed, or rolled back, with the caller's transaction."""
 
-    def __init__(self, connection: Connection, count: Counter) -> None:
+    def __init__(self, connection: Connection, count: Counter, prices: Callable[[], Prices]) -> None:
         self._connection = connection
         self.count = count
+        self.prices = prices
 
     def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         return unit(self._connection, *args, **kwargs)
