@@ -174,7 +174,7 @@ _LIMIT = re.compile(
     r"(?:maximum context length is|context (?:size|length|window)[^0-9]{0,20}?) ?\(?(\d{2,})", re.IGNORECASE
 )
 _REQUESTED = re.compile(
-    r"(?:resulted in|requested|request has|prompt (?:contains|is)|input[^0-9]{0,20}?)(?: about)? ?\(?(\d{2,})",
+    r"(?:resulted in|requested|request(?: has)?|prompt (?:contains|is)|input[^0-9]{0,20}?)(?: about)? ?\(?(\d{2,})",
     re.IGNORECASE,
 )
 _OF_THE_LIMIT = 0.8  # what is aimed at: counts are estimates, and the reply needs room too

@@ -28,11 +28,10 @@ from convstore.tokens import Counter
 from convstore.tools import unanswered
 from convstore.window import Policy, merge_options, policy, summary_messages, turn_beginnings
 
+# Short, because small models follow no long one: tried with one of 135 million parameters.
 INSTRUCTION = (
-    "You keep the memory of a conversation between a user and an assistant. Summarise what is given to you, so that "
-    "the assistant can go on from your summary alone: who the user is and what they want, facts, names, numbers and "
-    "decisions, what was tried, what is still open. Write in the language of the conversation, in the third person, "
-    "briefly, and nothing but the summary."
+    "You summarise a conversation between a user and an assistant: all names, numbers, facts, decisions and open "
+    "questions, briefly, in its language."
 )
 MOST_MESSAGES, MOST_TOKENS = 256, 24_000
 """What one summary is asked for at most: the rest of a long past is summarised on top of it, step by step."""
@@ -134,10 +133,11 @@ def _tokens(record: MessageRecord, count: Counter) -> int:
 
 
 def _request_messages(records: Sequence[MessageRecord], summary: Summary | None) -> list[Message]:
-    before = (
-        f"Summary of what came before:\n\n{summary.text}\n\nWhat was said since:\n\n" if summary is not None else ""
-    )
-    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": before + transcript(records)}]
+    before = f"<summary>\n{summary.text}\n</summary>\n\n" if summary is not None else ""
+    both = "the summary and the conversation after it" if summary is not None else "this conversation"
+    # The wish comes last: a model that has just read a long conversation else goes on with it.
+    text = f"{before}<conversation>\n{transcript(records)}\n</conversation>\n\nSummarise {both}."
+    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": text}]
 
 
 def transcript(records: Sequence[MessageRecord]) -> str:

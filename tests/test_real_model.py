@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convstore import Store
+from convstore import Store, TurnFailed
 from demo.model import local_model
 
 FIRST = "The secret code is 4821. Please remember it."
@@ -38,6 +38,52 @@ def test_the_library_replays_the_stored_history_to_a_real_model(database_url: st
     assert reply.usage is not None
     assert reply.usage.prompt_tokens
     assert reply.usage.completion_tokens
+
+
+@pytest.mark.usefixtures("_model")
+def test_a_conversation_that_a_real_model_compacted_goes_on_from_its_summary(database_url: str) -> None:
+    with Store(database_url, model="smollm2") as store:
+        id = store.new(
+            system="Answer briefly.",
+            temperature=0,
+            messages=[
+                {"role": "user", "content": "My name is Ada. The secret code is 4821. Please remember it."},
+                {"role": "assistant", "content": "I will remember: the secret code is 4821."},
+                {"role": "user", "content": "What is the capital of France?"},
+                {"role": "assistant", "content": "Paris."},
+                {"role": "user", "content": "What is 2 + 2?"},
+                {"role": "assistant", "content": "4"},
+            ],
+        ).id
+        (summary,) = store.compact(id, keep_last=1, temperature=0)
+        request = store.preview(id, SECOND)
+        reply = store.say(id, SECOND)
+        (written, asked) = store.turns(id)
+
+        assert "4821" in summary.text
+        assert not any("My name is Ada" in message["content"] for message in request["messages"])
+        assert summary.text in [message["content"] for message in request["messages"]]
+        assert "4821" in reply.text, "the model was given the summary alone"
+        assert (written.purpose, asked.purpose) == ("summary", None)
+        assert written.usage is not None
+        assert written.usage.prompt_tokens
+        assert len(store.history(id)) == 9, "history keeps every message"
+
+
+@pytest.mark.usefixtures("_model")
+def test_a_request_that_a_real_server_finds_too_long_is_trimmed(database_url: str) -> None:
+    with Store(database_url, model="smollm2") as store:
+        id = store.new(temperature=0, max_tokens=8).id
+        long = "word " * 6000
+        store.append(id, {"role": "user", "content": long}, {"role": "assistant", "content": "Yes."})
+        with pytest.raises(TurnFailed, match="context size"):
+            store.say(id, "Hello!")
+        turn = store.say(id, "Hello!", on_overflow="trim")
+
+        assert turn.text
+        assert len(turn.attempts) == 1
+        assert turn.window is not None
+        assert (turn.window["history"], turn.window["left_out"]) == (0, 2)
 
 
 @pytest.mark.usefixtures("_model")
