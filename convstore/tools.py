@@ -41,7 +41,7 @@ def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[
         return list(messages), []
     if not fill:
         calls = [call for _, calls in missing for call in calls]
-        named = ", ".join(f"{call.get('id')} ({_name(call)})" for call in calls)
+        named = ", ".join(f"{call.get('id')} ({name(call)})" for call in calls)
         raise UnansweredToolCalls(
             f"tool calls without a result: {named}; append the results first (`convstore tool-result`), "
             f"or send placeholders with fill_missing_tools",
@@ -76,7 +76,8 @@ def _groups(messages: Sequence[Message]) -> Iterator[tuple[int, list[dict[str, A
             yield end, missing
 
 
-def _name(call: dict[str, Any]) -> str:
+def name(call: dict[str, Any]) -> str:
+    """Return what a tool call calls."""
     for kind in ("function", "custom"):
         named = call.get(kind)
         if isinstance(named, dict) and named.get("name"):

@@ -10,17 +10,29 @@ import click
 
 from convstore import __version__
 from convstore.cli import output, style
+from convstore.cli.checkout import checkout
+from convstore.cli.compact import compact
 from convstore.cli.database import database
+from convstore.cli.delete import delete
+from convstore.cli.edit import edit
 from convstore.cli.failures import report
 from convstore.cli.follow import follow
+from convstore.cli.fork import fork
 from convstore.cli.list import list_conversations
 from convstore.cli.new import new
+from convstore.cli.pin import pin
+from convstore.cli.redo import redo
+from convstore.cli.restore import restore
 from convstore.cli.retry import retry
 from convstore.cli.say import say
 from convstore.cli.set import set_conversation
 from convstore.cli.show import show
 from convstore.cli.stop import stop
+from convstore.cli.tool_result import tool_result
 from convstore.cli.turns import turns
+from convstore.cli.undo import undo
+from convstore.cli.unpin import unpin
+from convstore.cli.usage import usage
 
 
 @click.group(
@@ -56,6 +68,18 @@ convstore.add_command(retry)
 convstore.add_command(turns)
 convstore.add_command(follow)
 convstore.add_command(stop)
+convstore.add_command(undo)
+convstore.add_command(redo)
+convstore.add_command(edit)
+convstore.add_command(checkout)
+convstore.add_command(fork)
+convstore.add_command(pin)
+convstore.add_command(unpin)
+convstore.add_command(compact)
+convstore.add_command(usage)
+convstore.add_command(tool_result)
+convstore.add_command(delete)
+convstore.add_command(restore)
 convstore.add_command(database)
 
 

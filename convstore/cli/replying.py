@@ -1,4 +1,4 @@
-"""How a model's reply reaches people and scripts: what `say` and `retry` share."""
+"""How a model's reply reaches people and scripts: what `say`, `retry` and `edit` share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _UNUSUAL_ENDS = {
     "length": "the reply was cut off at its length limit (max_tokens, or the model's own)",
     "content_filter": "the provider's content filter cut the reply",
-    "tool_calls": "the reply asks for tools to be called",
+    "tool_calls": "the reply asks for tools to be called; `convstore tool-result` takes what they return",
     "function_call": "the reply asks for a function to be called",
 }
 

@@ -34,7 +34,7 @@ _LONGEST_TITLE = 60  # characters of a message that begin to make a title
     )
 )
 @click.argument("message", required=False)
-@click.option("-c", "--conversation", "ref", metavar="REF", help="The conversation.  [default: the one used last]")
+@style.conversation_option
 @attaching.attach_option
 @click.option("--new", "begin_new", is_flag=True, help="Begin a new conversation, which keeps the parameters given.")
 @click.option("--continue", "go_on", is_flag=True, help="Let the model go on without a message: after a tool's result.")

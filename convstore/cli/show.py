@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli import attached, output, style, wording
+from convstore.cli import attached, output, style, whole, wording
 from convstore.cli.target import describe, find_conversation, open_store
 
 if TYPE_CHECKING:
     from convstore.messages import Message
     from convstore.records import Conversation, Turn
+    from convstore.store import Store
 
 
 @click.command(
     epilog=style.example(
         "convstore show",
         "convstore show games --last 4",
+        "convstore show games --tree",
         "convstore show 3kx9 --json > games.json",
         "convstore show games --save-attachments photos",
     )
@@ -31,16 +33,35 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Write the images, sounds and files of these messages into FOLDER, and print their paths.",
 )
+@click.option(
+    "--tree", "all_of_it", is_flag=True, help="Draw all messages, those too that undo, edit, retry and failures left."
+)
 @style.json_option
 @style.store_options
-def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, db: str | None, owner: str) -> None:
+def show(
+    ref: str | None,
+    last: int | None,
+    folder: str | None,
+    all_of_it: bool,
+    as_json: bool,
+    db: str | None,
+    owner: str,
+) -> None:
     """Print a conversation's messages, and what was not answered.
 
     REF is its name, its id, or the beginning of its id; without one, it is the conversation used last. What was asked
     since the last answer and has none comes at the end: it is kept, and not sent again.
+
+    With --tree, a line for each message: * for those of the conversation as it is now, and o for the others; its seq,
+    which `checkout` takes; its position; and how it begins.
     """
+    if all_of_it and (last is not None or folder is not None):
+        raise click.UsageError("--tree shows all of it, and goes with neither --last nor --save-attachments.")
     with open_store(db, owner) as store:
         conversation = find_conversation(store, ref)
+        if all_of_it:
+            _show_tree(store, conversation, as_json=as_json)
+            return
         records = store.messages(conversation.id, limit=last)
         if folder is not None:
             attached.save_and_print(records, folder, as_json=as_json)
@@ -66,8 +87,10 @@ def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, d
         return
     _print_heading(conversation)
     for record in records:
-        remark = "(interrupted)" if record.seq in broken_off else ""
-        _print_message(f"{record.position}", record.message, remark)
+        remarks = [
+            word for word, of in (("interrupted", broken_off), ("pinned", conversation.pins)) if record.seq in of
+        ]
+        _print_message(f"{record.position}", record.message, f"({', '.join(remarks)})" if remarks else "")
     for turn, asked in unanswered:
         for record in asked:
             _print_message("–", record.message, _remark(turn))
@@ -75,8 +98,21 @@ def show(ref: str | None, last: int | None, folder: str | None, as_json: bool, d
             _print_message("–", turn.message, f"(turn {turn.seq}: as far as it came)")
 
 
+def _show_tree(store: Store, conversation: Conversation, *, as_json: bool) -> None:
+    if as_json:
+        from convstore.cli.forms import conversation_form
+
+        output.write_json({**conversation_form(conversation), "tree": whole.tree_form(store, conversation)}, indent=2)
+    else:
+        _print_heading(conversation)
+        whole.print_tree(store, conversation)
+
+
 def _print_heading(conversation: Conversation) -> None:
-    settings = " · ".join(f"{key} {_value(value)}" for key, value in conversation.settings.items())
+    kept = {**conversation.settings, **conversation.window}
+    if conversation.forked_from is not None:
+        kept["forked from"] = conversation.forked_from
+    settings = " · ".join(f"{key} {_value(value)}" for key, value in kept.items())
     sys.stdout.write(_styled(output.one_line(describe(conversation)), bold=True) + "\n")
     if settings:
         sys.stdout.write(_styled(output.one_line(settings), dim=True) + "\n")

@@ -65,6 +65,12 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def conversation_option(command: F) -> F:
+    return click.option(
+        "-c", "--conversation", "ref", metavar="REF", help="The conversation.  [default: the one used last]"
+    )(command)
+
+
 def head_option(command: F) -> F:
     return click.option(
         "--expected-head",

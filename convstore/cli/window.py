@@ -20,13 +20,12 @@ KEYS = frozenset(
 _ALL = "all"
 
 
-class _Most(click.ParamType):
-    """A number, or `all`, which takes a limit that the conversation has away."""
-
-    name = "n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return _ALL if value == _ALL else int(click.INT.convert(value, param, ctx))
+def _most(value: str) -> int | str:
+    """Read a number, or `all`, which takes a limit that the conversation has away."""
+    try:
+        return _ALL if value == _ALL else int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor {_ALL!r}.") from None
 
 
 def options(command: F) -> F:
@@ -47,13 +46,13 @@ def options(command: F) -> F:
         ),
         click.option(
             "--max-context",
-            type=_Most(),
+            type=_most,
             metavar="TOKENS|all",
             help="Send no more of the history than fits into so many tokens.",
         ),
         click.option(
             "--last",
-            type=_Most(),
+            type=_most,
             metavar="N|all",
             help="Send the last N turns of the history at most; 0: system messages and the new one.",
         ),

@@ -1,0 +1,24 @@
+"""`convstore unpin`."""
+
+from __future__ import annotations
+
+import click
+
+from convstore.cli import style
+from convstore.cli.pinned import print_pinned
+from convstore.cli.target import find_conversation, open_store
+
+
+@click.command(epilog=style.example("convstore unpin 4", "convstore unpin 4 -c games"))
+@click.argument("position", type=click.IntRange(min=1))
+@style.conversation_option
+@style.json_option
+@style.store_options
+def unpin(position: int, ref: str | None, as_json: bool, db: str | None, owner: str) -> None:
+    """Pin a message no more.
+
+    POSITION is the number that `show` has before it. A tool call is unpinned together with its results.
+    """
+    with open_store(db, owner) as store:
+        conversation = store.unpin(find_conversation(store, ref).id, position)
+        print_pinned(store, conversation, position, "no longer pinned", as_json=as_json)
