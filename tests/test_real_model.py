@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from convstore import Store, TurnFailed
+from convstore.window import SUMMARY_REQUEST
 from demo.model import local_model
 
 FIRST = "The secret code is 4821. Please remember it."
@@ -55,18 +56,29 @@ def test_a_conversation_that_a_real_model_compacted_goes_on_from_its_summary(dat
                 {"role": "assistant", "content": "4"},
             ],
         ).id
-        (summary,) = store.compact(id, keep_last=1, temperature=0)
+        whole = store.preview(id, SECOND)
+        (summary,) = store.compact(id, keep_last=1, temperature=0, max_tokens=60)
         request = store.preview(id, SECOND)
-        reply = store.say(id, SECOND)
-        (written, asked) = store.turns(id)
+        reply = store.say(id, SECOND, max_tokens=20)
+        written, asked = store.turns(id)
 
-        assert "4821" in summary.text
-        assert not any("My name is Ada" in message["content"] for message in request["messages"])
-        assert summary.text in [message["content"] for message in request["messages"]]
-        assert "4821" in reply.text, "the model was given the summary alone"
+        # What so small a model writes differs from machine to machine; that it was sent does not.
+        assert summary.text.strip()
+        assert [message["content"] for message in request["messages"]] == [
+            "Answer briefly.",
+            SUMMARY_REQUEST,
+            summary.text,
+            "What is 2 + 2?",
+            "4",
+            SECOND,
+        ]
+        assert len(whole["messages"]) == 8
         assert (written.purpose, asked.purpose) == ("summary", None)
         assert written.usage is not None
-        assert written.usage.prompt_tokens
+        assert written.usage.completion_tokens
+        assert reply.text
+        assert reply.window is not None
+        assert reply.window["summary"] == written.seq
         assert len(store.history(id)) == 9, "history keeps every message"
 
 
