@@ -61,6 +61,7 @@ def completion_form(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "model": completion.model,
         "usage": completion.usage,
+        "cost": None,
     }
 
 
@@ -74,6 +75,7 @@ def turn_form(turn: Turn) -> dict[str, Any]:
         "finish_reason": turn.finish_reason,
         "model": turn.model,
         "usage": turn.usage,
+        "cost": turn.cost,
         **({"error": turn.error} if turn.error is not None else {}),
     }
 
@@ -93,6 +95,7 @@ def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]
         "finish_reason": turn.finish_reason,
         "model": turn.model,
         "usage": turn.usage,
+        "cost": turn.cost,
         "request": turn.request,
         "window": turn.window,
         "estimated_tokens": turn.estimated_tokens,

@@ -118,6 +118,7 @@ KEYS = [
         "finish_reason",
         "model",
         "usage",
+        "cost",
     ),
     *(
         "request",

@@ -48,7 +48,7 @@ def test_json_is_one_object_with_the_facts_of_the_turn(on_each: Program, chat_se
     identity = on_each("new").out.strip()
     ran = on_each("say", "Well?", "--json")
     assert (ran.code, ran.err) == (0, "")
-    assert list(ran.json) == ["conversation", "turn", "status", "message", "finish_reason", "model", "usage"]
+    assert list(ran.json) == ["conversation", "turn", "status", "message", "finish_reason", "model", "usage", "cost"]
     assert ran.json == {
         "conversation": identity,
         "turn": 1,
@@ -57,6 +57,7 @@ def test_json_is_one_object_with_the_facts_of_the_turn(on_each: Program, chat_se
         "finish_reason": "stop",
         "model": "test-model-2026",
         "usage": usage,
+        "cost": None,
     }
 
 
