@@ -46,7 +46,7 @@ def set_conversation(
     owner: str,
     **given: Any,
 ) -> None:
-    """Change a conversation's parameters, name or title, or how much of it is sent.
+    """Change a conversation's parameters, window, name or title.
 
     REF is its name, its id, or the beginning of its id; without one, it is the conversation used last.
     """

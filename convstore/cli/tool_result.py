@@ -21,14 +21,13 @@ _LOOKED_AT = 200  # messages before the end: a call that is answered already sta
     "tool-result",
     epilog=style.example(
         'convstore tool-result call_1 "21 degrees"',
-        "curl -s https://example.org/weather.json | convstore tool-result call_1 && convstore say --continue",
+        "./weather Beijing | convstore tool-result call_1 && convstore say --continue",
     ),
 )
 @click.argument("call_id")
 @click.argument("text", required=False)
 @style.conversation_option
 @style.head_option
-@click.option("--no-wait", is_flag=True, help="Do not wait: exit with 5 while a turn runs.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -36,6 +35,7 @@ _LOOKED_AT = 200  # messages before the end: a call that is answered already sta
     metavar="SECONDS",
     help="How long to wait while a turn runs.  [default: 30]",
 )
+@click.option("--no-wait", is_flag=True, help="Do not wait: exit with 5 while a turn runs.")
 @style.json_option
 @style.store_options
 def tool_result(

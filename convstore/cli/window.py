@@ -42,6 +42,7 @@ def options(command: F) -> F:
         click.option(
             "--on-overflow",
             type=click.Choice(["error", "trim"]),
+            metavar="error|trim",
             help="What to do when the provider finds the request too long: fail, or send less, once.",
         ),
         click.option(
