@@ -177,6 +177,9 @@ _REQUESTED = re.compile(
     r"(?:resulted in|requested|request(?: has)?|prompt (?:contains|is)|input[^0-9]{0,20}?)(?: about)? ?\(?(\d{2,})",
     re.IGNORECASE,
 )
+# Of servers that count the room for the reply too, what is the prompt's part: vLLM's, OpenAI's.
+_PROMPT = re.compile(r"(\d+) in the messages|prompt contains (?P<least>at least )?(\d+) input tokens", re.IGNORECASE)
+_REPLY = re.compile(r"(\d+) in the completion|requested (\d+) output tokens", re.IGNORECASE)
 _OF_THE_LIMIT = 0.8  # what is aimed at: counts are estimates, and the reply needs room too
 
 
@@ -194,13 +197,23 @@ def overflow(error: BaseException) -> float | None:
     text = _message(error)
     if not any(code in _OVERFLOW_CODES for code in codes if isinstance(code, str)) and not _OVERFLOW.search(text):
         return None
-    requested, limit = facts.get("n_prompt_tokens"), facts.get("n_ctx")  # llama.cpp's
-    if not isinstance(requested, int) or not isinstance(limit, int):
-        found = _REQUESTED.search(text), _LIMIT.search(text)
-        requested, limit = (int(match[1]) if match is not None else 0 for match in found)
-    if not 0 < limit < requested:
-        return 0.5
-    return _OF_THE_LIMIT * limit / requested
+    prompt, limit = facts.get("n_prompt_tokens"), facts.get("n_ctx")  # llama.cpp's
+    if not isinstance(prompt, int) or not isinstance(limit, int):
+        prompt, limit = _numbers(text)
+    return _OF_THE_LIMIT * limit / prompt if 0 < limit < prompt else 0.5
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    """Return of how many tokens a server says that a prompt is, and how many it may have; zeros: it does not say."""
+    limit, prompt, reply = _LIMIT.search(text), _PROMPT.search(text), _REPLY.search(text)
+    if limit is None:
+        return 0, 0
+    if prompt is None or reply is None:
+        requested = _REQUESTED.search(text)
+        return (int(requested[1]) if requested is not None else 0), int(limit[1])
+    if prompt["least"]:
+        return 0, 0  # it stopped counting where there was no more room
+    return int(prompt[1] or prompt[3]), int(limit[1]) - int(reply[1] or reply[2])
 
 
 def describe(error: BaseException, client: Any) -> dict[str, Any]:

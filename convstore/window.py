@@ -234,9 +234,9 @@ def _beginning(
     tail = past.tail
     beginnings = turn_beginnings(tail, from_the_first=past.is_whole)
     places = [0, *beginnings] if past.is_whole else beginnings
-    if not sending.continues:
+    if not (sending.continues and tail):
         places = [*places, len(tail)]
-    # Else what has to be sent begins before all that was read, which was more than fits.
+    # Else what has to be sent begins in the tail, or before all that was read, which was more than fits.
     if chosen.last is not None:
         wanted = chosen.last + sending.continues
         earliest = len(tail) if wanted == 0 else beginnings[-wanted] if len(beginnings) >= wanted else 0

@@ -65,6 +65,12 @@ class Facade:
     def retry_stream(self, *args: Any, **kwargs: Any) -> Stream:
         return Stream(self._store.retry_stream(*args, **kwargs), self._on)
 
+    def complete_stream(self, *args: Any, **kwargs: Any) -> Stream:
+        return Stream(self._store.complete_stream(*args, **kwargs), self._on)
+
+    def edit_stream(self, *args: Any, **kwargs: Any) -> Stream:
+        return Stream(self._store.edit_stream(*args, **kwargs), self._on)
+
     def follow(self, conversation_id: str) -> Iterator[str]:
         pieces = self._store.follow(conversation_id)
         while (piece := self._on.run(anext(pieces, None))) is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
-from convstore import ContextTooLong, InvalidInput, Store, UnansweredToolCalls, past, tool_result
+from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, past, tool_result
 from convstore.ledger import heads, paths, summaries
 from convstore.ledger.heads import State
 from convstore.ledger.paths import Reach
 from convstore.records import MessageRecord, Summary
-from convstore.testing import ChatServer, Reply
+from convstore.testing import ChatServer, Failure, Raw, Reply
 from convstore.window import Past, Policy, Scale, Sending, choose
 from tests.contract.conftest import Backend
 
@@ -190,3 +192,488 @@ def check_paths(connection: Connection, state: State, path: list[MessageRecord],
         first = rng.choice(path)
         expected = [one for one in path[: first.position - 1] if one.message["role"] in ("system", "developer")]
         assert paths.context(connection, state.lineage, first) == expected
+
+
+# --- what the options do ---
+
+ASK = {"role": "user", "content": "now"}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def system(text: str) -> dict[str, Any]:
+    return {"role": "system", "content": text}
+
+
+TURNS = [
+    system("s"),
+    user("one"),
+    assistant("1"),
+    user("two"),
+    system("later"),
+    assistant("2"),
+    user("three"),
+    user("and more"),
+    assistant("3"),
+]
+"""Three turns, in two of which somebody said something more."""
+
+
+def sent(chat_server: ChatServer) -> Any:
+    return chat_server.requests[-1].body["messages"]
+
+
+@pytest.mark.parametrize(
+    ("last", "begins", "before"),
+    [(0, 9, [0, 4]), (1, 6, [0, 4]), (2, 3, [0]), (3, 1, [0]), (4, 0, []), (99, 0, [])],
+)
+def test_the_last_turns_are_sent_and_all_system_messages(
+    store: Store, chat_server: ChatServer, last: int, begins: int, before: list[int]
+) -> None:
+    id = store.new(messages=TURNS).id
+    turn = store.say(id, "now", last=last)
+    assert sent(chat_server) == [*(TURNS[place] for place in before), *TURNS[begins:], ASK]
+    assert turn.window is not None
+    assert turn.window["history"] == len(before) + len(TURNS) - begins
+    assert turn.window.get("left_out", 0) == len(TURNS) - turn.window["history"]
+    assert turn.window.get("context", []) == [place + 1 for place in before]
+    assert turn.window["from_seq"] == (begins + 1 if begins < len(TURNS) else None)
+    assert turn.window["options"] == {"last": last}
+    assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
+
+
+def test_as_many_turns_are_sent_as_fit_and_a_window_tells_its_tokens(backend: Backend, chat_server: ChatServer) -> None:
+    store = backend.open(count_tokens=lambda message: 10)
+    id = store.new(messages=TURNS).id
+    chat_server.otherwise = lambda _: Reply("ok", usage=None)
+    tokens = {}
+    for most in range(33, 120, 5):
+        request = store.preview(id, "now", max_context=most)
+        assert len(request["messages"]) * 10 + 3 == request.window["tokens"] <= most
+        tokens[most] = request.window["tokens"]
+    # Two system messages and the new one are the least; a turn has two, three and three messages besides.
+    assert sorted(set(tokens.values())) == [33, 63, 83, 103]
+    for most, used in tokens.items():
+        assert most - used < 30
+    store.say(id, "now", max_context=63)
+    assert sent(chat_server) == [TURNS[0], TURNS[4], *TURNS[6:], ASK]
+
+
+def test_what_a_provider_reports_scales_the_budget(backend: Backend, chat_server: ChatServer) -> None:
+    store = backend.open(count_tokens=lambda message: 100)
+    id = store.new(messages=TURNS).id
+    chat_server.script(Reply("ok", usage={"prompt_tokens": 2006, "completion_tokens": 1, "total_tokens": 2007}))
+    assert store.say(id, "now").estimated_tokens == 1003
+    request = store.preview(id, "again", max_context=1000)
+    assert (len(request["messages"]), request.window["tokens"]) == (3, 606)  # twice as many as were counted
+
+
+def test_options_are_kept_and_a_call_goes_before_them(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=TURNS, last=1, max_context=100_000).id
+    assert store.get(id).window == {"last": 1, "max_context": 100_000}
+    assert len(store.preview(id, "now")["messages"]) == 6
+    assert len(store.preview(id, "now", last=0)["messages"]) == 3
+    assert len(store.preview(id, "now", last=None)["messages"]) == len(TURNS) + 1
+    assert store.set(id, last=2, max_context=None).window == {"last": 2}
+    store.say(id, "now")
+    assert sent(chat_server) == [TURNS[0], *TURNS[3:], ASK]
+    assert "last" not in chat_server.requests[-1].body
+    assert store.set(id, last=None).window == {}
+    assert len(store.preview(id, "now")["messages"]) == len(TURNS) + 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"last": -1}, {"last": True}, {"max_context": 0}, {"on_overflow": "shrink"}, {"send_reasoning": 1}, {"last": "2"}],
+)
+def test_an_option_that_makes_no_sense_is_refused(store: Store, chat_server: ChatServer, wrong: Any) -> None:
+    id = store.new(messages=TURNS).id
+    for call in (store.say, store.preview):
+        with pytest.raises(InvalidInput):
+            call(id, "now", **wrong)
+    with pytest.raises(InvalidInput):
+        store.set(id, **wrong)
+    with pytest.raises(InvalidInput):
+        store.new(**wrong)
+    assert (store.get(id).length, store.get(id).window, chat_server.requests) == (len(TURNS), {}, [])
+
+
+def test_without_history_a_message_is_sent_alone(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=TURNS).id
+    store.pin(id, 2)
+    turn = store.say(id, "now", history=False)
+    assert sent(chat_server) == [ASK]
+    assert turn.window is not None
+    assert (turn.window["history"], turn.window["left_out"]) == (0, len(TURNS))
+
+
+def test_a_result_may_be_sent_alone_or_first(store: Store, chat_server: ChatServer) -> None:
+    result = tool_result("call_1", "21")
+    store.say(store.new(messages=TURNS).id, result, history=False)
+    assert sent(chat_server) == [result]
+    store.say(store.new().id, result)
+    assert sent(chat_server) == [result]
+
+
+def test_pinned_messages_are_sent_in_their_places_while_they_are_on_the_path(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new(messages=TURNS).id
+    assert store.pin(id, 3).pins == (3,)
+    assert store.pin(id, 2).pins == (2, 3)
+    turn = store.say(id, "now", last=0)
+    assert sent(chat_server) == [TURNS[0], TURNS[1], TURNS[2], TURNS[4], ASK]
+    assert turn.window is not None
+    assert turn.window["pinned"] == [2, 3]
+    assert store.unpin(id, 3).pins == (2,)
+    store.checkout(id, 1)
+    store.append(id, user("another way"), assistant("ok"))
+    assert store.get(id).pins == (2,)  # it is kept, for whoever comes back
+    store.say(id, "now", last=0)
+    assert sent(chat_server) == [TURNS[0], ASK]
+
+
+def test_a_tool_call_is_pinned_with_its_results(store: Store, chat_server: ChatServer) -> None:
+    ids = ["call_1", "call_2"]
+    calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ids]
+    group = [{"role": "assistant", "content": None, "tool_calls": calls}, *(tool_result(id, "21") for id in ids)]
+    id = store.new(messages=[user("u"), *group, assistant("a"), user("v"), assistant("b")]).id
+    assert store.pin(id, 4).pins == (2, 3, 4)
+    store.say(id, "now", last=0)
+    assert [message["role"] for message in sent(chat_server)] == ["assistant", "tool", "tool", "user"]
+    assert store.unpin(id, 2).pins == ()
+
+
+def test_a_fork_has_the_pins_and_the_summary_of_what_it_shares_and_of_nothing_else(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new(messages=[user("u1"), assistant("a1")], model="m").id
+    chat_server.script(Reply("of the first turn"))
+    (first,) = store.compact(id, keep_last=0)
+    store.append(id, user("u2"), assistant("a2"), user("u3"), assistant("a3"))
+    chat_server.script(Reply("of three turns"))
+    (second,) = store.compact(id, keep_last=0)
+    store.pin(id, 2)
+    store.pin(id, 5)
+    fork = store.fork(id, at=4)
+    assert fork.pins == (2,)
+    store.append(fork.id, user("v3"), assistant("b3"), user("v4"), assistant("b4"))  # numbered as u3, a3, …
+    assert store.summary(fork.id) == first
+    store.say(fork.id, "now", last=0)
+    assert [one["content"] for one in sent(chat_server)][1:] == ["of the first turn", "a1", "now"]
+    whole = store.fork(id)
+    assert (whole.pins, store.summary(whole.id)) == ((2, 5), second)
+    assert store.drop_summary(whole.id) == second
+    assert (store.summary(whole.id), store.summary(id)) == (first, second)
+    none = store.fork(id, at=1)
+    store.append(none.id, *TURNS)
+    assert (none.pins, store.summary(none.id)) == ((), None)
+
+
+def test_a_summary_stands_for_the_older_part_in_the_window_alone(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=TURNS, model="m").id
+    chat_server.script(Reply("Two things were said."))
+    (summary,) = store.compact(id, keep_last=1)
+    assert (summary.up_to_position, summary.text) == (6, "Two things were said.")
+    turn = store.say(id, "now")
+    asked, told = sent(chat_server)[2:4]
+    assert sent(chat_server) == [TURNS[0], TURNS[4], asked, told, *TURNS[6:], ASK]
+    assert (asked["role"], told) == ("user", assistant("Two things were said."))
+    assert turn.window is not None
+    assert (turn.window["summary"], turn.window["left_out"]) == (summary.turn, 4)
+    assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
+    store.undo(id)
+    assert store.drop_summary(id) == summary
+    store.say(id, "now")
+    assert sent(chat_server) == [*TURNS, ASK]
+    assert store.drop_summary(id) is None
+
+
+def test_what_does_not_fit_is_neither_stored_nor_sent(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=TURNS).id
+    before = store.tree(id)
+    for call in (store.say, store.preview):
+        with pytest.raises(ContextTooLong, match="max_context is 40"):
+            call(id, "word " * 50, max_context=40)
+    with pytest.raises(ContextTooLong), store.stream(id, "word " * 50, max_context=40) as reply:
+        list(reply)
+    with pytest.raises(ContextTooLong):
+        store.edit(id, 2, "word " * 50, max_context=40)
+    with pytest.raises(ContextTooLong):
+        store.say(id, "now", max_context=100, tools=[{"type": "function", "function": {"name": "f" * 1000}}])
+    store.append(id, user("word " * 50))
+    with pytest.raises(ContextTooLong):
+        store.complete(id, max_context=40)
+    assert (store.tree(id)[:-1], store.turns(id), chat_server.requests) == (before, [], [])
+
+
+# --- tools ---
+
+
+def calling(*ids: str) -> dict[str, Any]:
+    calls = [
+        {"id": id, "type": "function", "function": {"name": f"get_{id}", "arguments": json.dumps({"city": f"„{id}“"})}}
+        for id in ids
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tool_calls_are_answered_and_the_model_goes_on(store: Store, chat_server: ChatServer, streamed: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "get_a", "parameters": {"type": "object"}}}]
+    id = store.new(tools=tools, parallel_tool_calls=True).id
+    asked = calling("a", "b", "c")
+    chat_server.script(Reply(message=asked, finish_reason="tool_calls"))
+    if streamed:
+        with store.stream(id, "weather?") as reply:
+            assert list(reply) == []
+        turn = reply.turn
+    else:
+        turn = store.say(id, "weather?")
+    assert turn.message is not None
+    assert turn.message["tool_calls"] == asked["tool_calls"]
+    assert turn.finish_reason == "tool_calls"
+    assert store.pending_calls(id) == asked["tool_calls"]
+    assert chat_server.requests[-1].body["tools"] == tools
+
+    store.append(id, tool_result("b", "2"), tool_result("a", "1"))
+    calls = len(chat_server.requests)
+    for refused in (partial(store.say, id, "well?"), partial(store.complete, id), partial(store.say, id, "?", last=1)):
+        with pytest.raises(UnansweredToolCalls, match=r"c \(get_c\)") as error:
+            refused()
+        assert error.value.calls == (asked["tool_calls"][2],)
+    assert (len(chat_server.requests), store.get(id).length) == (calls, 4)
+    store.append(id, tool_result("c", "3"))
+    assert store.pending_calls(id) == []
+    if streamed:
+        with store.complete_stream(id) as reply:
+            list(reply)
+        turn = reply.turn
+    else:
+        turn = store.complete(id)
+    call = {key: value for key, value in asked.items() if value is not None}
+    results = [tool_result("b", "2"), tool_result("a", "1"), tool_result("c", "3")]
+    assert sent(chat_server) == [user("weather?"), call, *results]
+    assert (turn.first_input_seq, turn.base_seq, turn.output_seq) == (None, 5, 6)
+    assert store.history(id, exact=True)[1]["tool_calls"] == asked["tool_calls"]
+    with pytest.raises(InvalidInput, match="own message"):
+        store.complete(id)
+
+
+def test_results_may_come_with_the_next_message_and_keep_their_calls_in_the_window(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new(messages=[*TURNS, user("weather?"), calling("a")]).id
+    store.say(id, [tool_result("a", "1"), user("and?")], last=0)
+    assert sent(chat_server)[2:] == [
+        user("weather?"),
+        {key: value for key, value in calling("a").items() if value is not None},
+        tool_result("a", "1"),
+        user("and?"),
+    ]
+    with pytest.raises(ContextTooLong):
+        store.preview(store.new(messages=[user("word " * 99), calling("a")]).id, tool_result("a", "1"), max_context=50)
+
+
+def test_placeholders_are_sent_for_missing_results_and_never_stored(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=[user("weather?"), calling("a", "b"), tool_result("b", "2")]).id
+    turn = store.say(id, "never mind", fill_missing_tools=True)
+    placeholder = sent(chat_server)[3]
+    assert (placeholder["role"], placeholder["tool_call_id"]) == ("tool", "a")
+    assert "no result" in placeholder["content"]
+    assert turn.window is not None
+    assert turn.window["filled"] == ["a"]
+    stored = store.history(id, exact=True)
+    assert [one["role"] for one in stored] == ["user", "assistant", "tool", "user", "assistant"]
+    assert placeholder not in stored
+    store.append(store.fork(id, at=3).id, tool_result("a", "1"))  # the real one may still come
+
+
+def test_deprecated_function_calls_are_replayed_as_they_came(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    chat_server.script(Reply(message=call, finish_reason="function_call"))
+    with store.stream(id, "weather?") as reply:
+        list(reply)
+    assert reply.turn.message == call
+    result = {"role": "function", "name": "f", "content": "21"}
+    store.append(id, result)
+    store.complete(id)
+    requested = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    assert sent(chat_server) == [user("weather?"), requested, result]
+
+
+def test_reasoning_is_kept_and_sent_back_only_when_asked(store: Store, chat_server: ChatServer) -> None:
+    thought = {"role": "assistant", "content": "42", "reasoning_content": "hm", "x_vendor": {"a": [1]}}
+    id = store.new().id
+    chat_server.script(Reply(message=thought))
+    with store.stream(id, "?") as reply:
+        list(reply)
+    assert store.history(id, exact=True)[1] == thought
+    store.say(id, "a")
+    assert sent(chat_server)[1] == {"role": "assistant", "content": "42", "x_vendor": {"a": [1]}}
+    store.say(id, "b", send_reasoning=True)
+    assert sent(chat_server)[1] == thought
+
+
+# --- a provider that finds it too long ---
+
+OVERFLOWS = {
+    # https://github.com/crewAIInc/crewAI-examples/issues/121
+    "OpenAI": {
+        "error": {
+            "message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 10240 "
+            "tokens. Please reduce the length of the messages.",
+            "type": "invalid_request_error",
+            "param": "messages",
+            "code": "context_length_exceeded",
+        }
+    },
+    # https://github.com/oobabooga/textgen/issues/7257, https://github.com/ggml-org/llama.cpp/issues/17284
+    "llama.cpp": {
+        "error": {
+            "code": 400,
+            "message": "the request exceeds the available context size, try increasing it",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": 10240,
+            "n_ctx": 8192,
+        }
+    },
+    # https://github.com/ogx-ai/ogx/issues/4534
+    "vLLM 0.6": {
+        "object": "error",
+        "message": "This model's maximum context length is 6048 tokens. However, you requested 7560 tokens (6560 in "
+        "the messages, 1000 in the completion). Please reduce the length of the messages or completion.",
+        "type": "BadRequestError",
+        "param": None,
+        "code": 400,
+    },
+    # https://github.com/vllm-project/vllm/issues/42474
+    "vLLM 0.20": {
+        "error": {
+            "message": "This model's maximum context length is 128000 tokens. However, you requested 65535 output "
+            "tokens and your prompt contains at least 62466 input tokens, for a total of at least 128001 tokens.",
+            "type": "BadRequestError",
+            "param": "input_tokens",
+            "code": 400,
+        }
+    },
+}
+LONG = [message for number in range(20) for message in (user(f"question {number}"), assistant("word " * 50))]
+
+
+def say(store: Store, streamed: bool, id: str, text: str, **options: Any) -> Any:
+    if not streamed:
+        return store.say(id, text, **options)
+    with store.stream(id, text, **options) as reply:
+        list(reply)
+    return reply.turn
+
+
+@pytest.mark.parametrize("provider", OVERFLOWS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_less_is_sent_once_where_a_provider_finds_it_too_long(
+    store: Store, chat_server: ChatServer, provider: str, streamed: bool
+) -> None:
+    id = store.new(messages=[system("s"), *LONG]).id
+    answer = Raw(json.dumps(OVERFLOWS[provider]), status=400)
+    chat_server.script(answer, Reply("Short."))
+    turn = say(store, streamed, id, "now", on_overflow="trim")
+    first, second = (request.body["messages"] for request in chat_server.requests)
+    assert turn.text == "Short."
+    assert first == [system("s"), *LONG, ASK]
+    assert second == [system("s"), *LONG[-len(second) + 2 :], ASK]
+    assert second[1]["role"] == "user"
+    assert 8 <= len(second) < len(first) * 0.85
+    assert turn.window["history"] == len(second) - 1
+    assert turn.window["left_out"] == len(first) - len(second)
+    assert turn.window["options"] == {"on_overflow": "trim"}
+    (attempt,) = turn.attempts
+    assert attempt["error"]["status"] == 400
+    assert "context" in attempt["error"]["message"]
+    assert attempt["waited"] == 0
+    assert turn.estimated_tokens < store.preview(id, "now").window["tokens"]
+    (stored,) = store.turns(id)
+    assert (stored.window, stored.attempts) == (turn.window, turn.attempts)
+    assert store.history(id, exact=True)[:-1] == [system("s"), *LONG, ASK]
+
+    chat_server.script(answer, answer, Reply("Never asked."))
+    with pytest.raises(TurnFailed) as failed:
+        say(store, streamed, id, "again", on_overflow="trim")
+    assert len(failed.value.turn.attempts) == 1
+    assert len(chat_server.requests) == 4
+    chat_server.otherwise = lambda _: Reply("ok")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_nothing_is_trimmed_unless_asked_nor_what_has_nothing_to_leave_out(
+    store: Store, chat_server: ChatServer, streamed: bool
+) -> None:
+    answer = Raw(json.dumps(OVERFLOWS["OpenAI"]), status=400)
+    chat_server.otherwise = lambda _: answer
+    id = store.new(messages=LONG).id
+    tried: list[dict[str, Any]] = [{}, {"on_overflow": "trim", "last": 0}, {"on_overflow": "error"}]
+    for options in tried:
+        calls = len(chat_server.requests)
+        with pytest.raises(TurnFailed) as failed:
+            say(store, streamed, id, "now", **options)
+        assert (len(chat_server.requests), failed.value.turn.attempts) == (calls + 1, ())
+    chat_server.otherwise = lambda _: Failure(400, "temperature is too hot")
+    with pytest.raises(TurnFailed):
+        say(store, streamed, id, "now", on_overflow="trim")
+    assert len(chat_server.requests) == calls + 2
+
+
+# --- asking again, looking before ---
+
+
+def test_a_retry_asks_with_the_options_of_what_it_asks_again(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=TURNS).id
+    first = store.say(id, "now", last=1)
+    body = chat_server.requests[-1].body
+    again = store.retry(id)
+    assert chat_server.requests[-1].body == body
+    assert again.window == first.window
+    store.retry(id, last=0)
+    assert len(sent(chat_server)) == 3
+    store.retry(id)
+    assert len(sent(chat_server)) == 3
+    store.retry(id, last=None)
+    assert sent(chat_server) == [*TURNS, ASK]
+
+
+def test_a_preview_is_what_is_sent(backend: Backend, chat_server: ChatServer) -> None:
+    store = backend.open()
+    id = store.new(messages=[*TURNS, *LONG], model="m").id
+    store.pin(id, 3)
+    chat_server.script(Reply("A summary."))
+    store.compact(id, keep_last=15)
+    chosen: list[dict[str, Any]] = [
+        {},
+        {"last": 2},
+        {"last": 0, "temperature": 0.5},
+        {"max_context": 900},
+        {"history": False},
+        {"send_reasoning": True, "fill_missing_tools": True},
+        {"system": "be brief", "last": 1},
+    ]
+    for options in chosen:
+        request = store.preview(id, "now", **options)
+        turn = store.say(id, "now", **options)
+        assert chat_server.requests[-1].body == dict(request), options
+        assert turn.window == request.window
+        streamed = store.preview(id, "now", stream=True, **options)
+        with store.stream(id, "now", **options) as reply:
+            list(reply)
+        assert chat_server.requests[-1].body == dict(streamed), options
+        assert reply.turn.window == streamed.window
+    store.append(id, "and")
+    request = store.preview_complete(id, last=1)
+    assert store.complete(id, last=1).window == request.window
+    assert chat_server.requests[-1].body == dict(request)
