@@ -6,6 +6,9 @@ Before: 0002
 
 from __future__ import annotations
 
+import base64
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -60,6 +63,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _put_attachments_back()
     op.drop_table("convstore_attachments")
     op.drop_table("convstore_summaries")
     op.drop_index("convstore_turns_owner_started_at_idx", "convstore_turns")
@@ -69,3 +73,31 @@ def downgrade() -> None:
         op.drop_column("convstore_messages", name)
     for name in ("summary_turn", *reversed(CONVERSATION_COLUMNS)):
         op.drop_column("convstore_conversations", name)
+
+
+def _put_attachments_back() -> None:
+    """Make messages whole again: 0002 knows no other place for images, sounds and files."""
+    if op.get_context().as_sql:
+        raise RuntimeError("this downgrade reads what is in the messages: it cannot be written as SQL, only run")
+    connection = op.get_bind()
+    names = ("owner", "conversation_id", "seq", "extra")
+    messages = sa.table("convstore_messages", *(sa.column(name) for name in names))
+    attachments = sa.table("convstore_attachments", *(sa.column(name) for name in ("owner", "digest", "data")))
+    # A list, where others have an object: [the object with nulls, [[path, prefix, digest, size], …]].
+    key = (messages.c.owner, messages.c.conversation_id, messages.c.seq)
+    for row in connection.execute(sa.select(*key).where(messages.c.extra.like("[%"))).all():
+        where = [column == value for column, value in zip(key, row, strict=True)]
+        fields, references = json.loads(connection.scalar(sa.select(messages.c.extra).where(*where)) or "")
+        for path, prefix, digest, _ in references:
+            kept = (attachments.c.owner == row.owner, attachments.c.digest == bytes.fromhex(digest))
+            data = connection.scalar(sa.select(attachments.c.data).where(*kept))
+            if data is None:
+                raise RuntimeError(
+                    f"message seq {row.seq} of conversation {row.conversation_id}: its attachment {digest} is missing"
+                )
+            *way, last = path
+            inner = fields
+            for step in way:
+                inner = inner[step]
+            inner[last] = prefix + base64.b64encode(data).decode()
+        connection.execute(sa.update(messages).where(*where).values(extra=json.dumps(fields, separators=(",", ":"))))

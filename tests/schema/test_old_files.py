@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,28 @@ def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds
         if table != VERSION_TABLE:
             assert only(raised, table, columns) == (columns, rows), table
     assert set(raised) == {*Base.metadata.tables, VERSION_TABLE}
+
+
+def test_going_down_puts_attachments_back_into_their_messages(database_url: str) -> None:
+    """0003 keeps them apart; for 0002 they are in the message, or nowhere."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
+    sound = {
+        "type": "input_audio",
+        "input_audio": {"data": "BBBB" * 3000, "format": "wav"},
+        "\0": ["\ud83d", -0.0, 2**70],
+    }
+    message = {"role": "user", "content": [image, {"type": "text", "text": "你好 \0"}, sound, image]}
+    with Store(database_url) as store:
+        store.new(id="theirs", messages=[message, {"role": "user", "content": "[plain"}])
+        store.for_owner("ada").new(id="hers", messages=[message])
+    migrate(database_url, to="0002", down=True)
+    with opened(database_url) as database, database.read() as connection:
+        rows = connection.execute(text("SELECT extra FROM convstore_messages WHERE extra IS NOT NULL")).scalars()
+        assert [json.loads(extra) for extra in rows] == [{"content": message["content"]}] * 2
+    schema.upgrade(database_url)
+    with Store(database_url) as store:
+        assert store.history("theirs", exact=True) == [message, {"role": "user", "content": "[plain"}]
+        assert store.for_owner("ada").history("hers", exact=True) == [message]
 
 
 # --- broken copies ---
