@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from convstore.errors import UnansweredToolCalls
@@ -27,7 +27,12 @@ def tool_result(call_id: str, content: object) -> Message:
 
 def unanswered(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return the tool calls that no result follows, as the assistant's messages have them."""
-    return [call for _, calls in _groups(messages) for call in calls]
+    return [call for _, calls in missing_results(messages) for call in calls]
+
+
+def placeholder(call: dict[str, Any]) -> Message:
+    """Return what stands for the result of a call."""
+    return tool_result(str(call.get("id")), PLACEHOLDER)
 
 
 def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[Message], list[str]]:
@@ -36,7 +41,7 @@ def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[
     Raises:
         UnansweredToolCalls: there is such a call, and `fill` is false.
     """
-    missing = list(_groups(messages))
+    missing = missing_results(messages)
     if not missing:
         return list(messages), []
     if not fill:
@@ -55,13 +60,14 @@ def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[
         done = after
         for call in calls:
             filled.append(str(call.get("id")))
-            whole.append(tool_result(str(call.get("id")), PLACEHOLDER))
+            whole.append(placeholder(call))
     whole.extend(messages[done:])
     return whole, filled
 
 
-def _groups(messages: Sequence[Message]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield, for each assistant's message with calls unanswered, the place after its results, and those calls."""
+def missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Return, for each assistant's message with calls unanswered, the place after its results, and those calls."""
+    found = []
     for place, message in enumerate(messages):
         calls = message.get("tool_calls")
         if message["role"] != "assistant" or not isinstance(calls, list) or not calls:
@@ -73,7 +79,8 @@ def _groups(messages: Sequence[Message]) -> Iterator[tuple[int, list[dict[str, A
             end += 1
         missing = [call for call in calls if isinstance(call, dict) and call.get("id") not in answered]
         if missing:
-            yield end, missing
+            found.append((end, missing))
+    return found
 
 
 def name(call: dict[str, Any]) -> str:

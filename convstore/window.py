@@ -15,7 +15,7 @@ from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage, Inval
 from convstore.messages import Message, to_request
 from convstore.records import MessageRecord, Summary
 from convstore.tokens import REQUEST, Counter, estimate, estimate_json
-from convstore.tools import with_placeholders
+from convstore.tools import missing_results, placeholder, with_placeholders
 
 _CONTEXT_ROLES = ("system", "developer")
 # What is sent besides the messages, and counts as they do.
@@ -242,6 +242,10 @@ def _beginning(
         earliest = len(tail) if wanted == 0 else beginnings[-wanted] if len(beginnings) >= wanted else 0
         places = [place for place in places if place >= earliest]
     counts = [scale.of_record(record) for record in tail]
+    if chosen.fill_missing_tools:  # each placeholder is sent with what it follows
+        for end, calls in missing_results([*(record.message for record in tail), *sending.new]):
+            if end <= len(tail):
+                counts[end - 1] += sum(scale.of(placeholder(call)) for call in calls)
     total = fixed + sum(counts)
     at = 0
     for place in sorted(set(places)):
@@ -263,6 +267,8 @@ def narrowed(past: Past, sending: Sending, chosen: Policy, scale: Scale, window:
     try:
         smaller = choose(past, sending, replace(chosen, max_context=most), scale)
     except InvalidInput:
+        return None
+    if smaller.tokens >= window.tokens:  # of a few tokens, a share is as many
         return None
     smaller.facts["options"] = unusual(chosen)
     return smaller
