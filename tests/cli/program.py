@@ -75,14 +75,21 @@ class Program:
             else:
                 self._patch.setenv(name, value)
 
-    def __call__(self, *arguments: str, stdin: bytes | None = None, terminal: bool = False) -> Ran:
-        """Run in this process: the real streams' types, the real exit code, none of the start-up."""
+    def __call__(
+        self, *arguments: str, stdin: bytes | None = None, terminal: bool = False, keyboard: bool = False
+    ) -> Ran:
+        """Run in this process: the real streams' types, the real exit code, none of the start-up.
+
+        Args:
+            terminal: whether stdout and stderr say that they are one.
+            keyboard: whether stdin says so.
+        """
         kind = _Screen if terminal else io.TextIOWrapper
         out, err = (kind(io.BytesIO(), "utf-8", write_through=True, newline="") for _ in range(2))
         self._input.write_bytes(stdin or b"")
         source = self._input if stdin is not None else Path(os.devnull)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        with source.open() as given, self._patch.context() as patch:
+        with _Screen(source.open("rb")) if keyboard else source.open() as given, self._patch.context() as patch:
             patch.setattr(sys, "argv", ["convstore", *arguments])
             patch.setattr(sys, "stdin", given)
             patch.setattr(sys, "stdout", out)
