@@ -10,7 +10,7 @@ from typing import Any
 
 from convstore.completions import Completion
 from convstore.errors import LeaseLost, ReplyInterrupted, TurnFailed
-from convstore.ledger.turns import Ending
+from convstore.ledger.recording import Ending
 from convstore.messages import is_replayable, to_plain
 from convstore.records import Turn, TurnStatus
 from convstore.streaming import Accumulator

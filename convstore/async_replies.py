@@ -11,7 +11,7 @@ from convstore import provider
 from convstore.answers import settle
 from convstore.async_conversations import documented_as
 from convstore.calls import acall
-from convstore.ledger.turns import Ending
+from convstore.ledger.recording import Ending
 from convstore.questions import Question
 from convstore.records import Turn
 from convstore.replies import Reply, ReplyStream

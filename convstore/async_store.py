@@ -29,7 +29,7 @@ from convstore.completions import read_completion
 from convstore.errors import ConversationBusy, ConvstoreError
 from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
 from convstore.ledger import leases
-from convstore.ledger.turns import Ending
+from convstore.ledger.recording import Ending
 from convstore.prices import price_source
 from convstore.questions import Kind, Question
 from convstore.records import Request, Summary, Turn

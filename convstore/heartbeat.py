@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from convstore.errors import ConvstoreError
-from convstore.ledger.turns import RunningTurn
+from convstore.ledger.recording import RunningTurn
 
 FLUSH_SECONDS = 0.5
 """How often a stream's new text is put on record: so much of it can be lost with the process."""

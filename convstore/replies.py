@@ -13,7 +13,7 @@ from convstore.calls import call
 from convstore.completions import read_completion
 from convstore.errors import ConvstoreError
 from convstore.keys import known_id
-from convstore.ledger.turns import Ending
+from convstore.ledger.recording import Ending
 from convstore.messages import text_of
 from convstore.questions import Question
 from convstore.records import Turn

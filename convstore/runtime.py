@@ -28,10 +28,9 @@ from convstore.errors import (
     ReplyNotStored,
 )
 from convstore.heartbeat import Heartbeat, Watched
-from convstore.ledger import deltas, leases, schema
-from convstore.ledger import turns as ledger_turns
+from convstore.ledger import deltas, leases, recording, schema
 from convstore.ledger.database import Database
-from convstore.ledger.turns import Ending, RunningTurn
+from convstore.ledger.recording import Ending, RunningTurn
 from convstore.prices import Prices, price_source
 from convstore.questions import Question
 from convstore.records import Turn
@@ -272,7 +271,7 @@ class Runtime:
             # `end` knows its own work when it comes a second time, and a reply is worth some patience.
             return self._done(
                 self.database.write,
-                lambda connection: ledger_turns.end(connection, turn, ending, now, has_deltas=has_deltas),
+                lambda connection: recording.end(connection, turn, ending, now, has_deltas=has_deltas),
                 repeatable=True,
                 patience=_END_PATIENCE,
             )

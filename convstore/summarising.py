@@ -17,10 +17,10 @@ from sqlalchemy import Connection
 from convstore import past
 from convstore.completions import Completion
 from convstore.errors import NotConfigured, TurnFailed
-from convstore.ledger import conversations, heads, paths, summaries, turns
+from convstore.ledger import conversations, heads, paths, recording, summaries, turns
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.paths import Reach
-from convstore.ledger.turns import Ending
+from convstore.ledger.recording import Ending
 from convstore.messages import Message, text_of
 from convstore.questions import split
 from convstore.records import MessageRecord, Summary, Turn, TurnStatus
@@ -183,7 +183,7 @@ def record(
     now = datetime.now(UTC)
     turn = conversations.take_turn(connection, owner, id)
     ending = Ending(TurnStatus.COMPLETED, completion, moves_head=False, latency=latency, cost=cost)
-    turns.insert_summary(
+    recording.insert_summary(
         connection, owner, id, turn, step.up_to.seq, step.request, step.estimated_tokens, ending, started_at, now
     )
     state = heads.state(connection, owner, id)
@@ -218,7 +218,7 @@ def record_failure(
     turn = conversations.take_turn(connection, owner, id)
     ending = Ending(TurnStatus.FAILED, None, moves_head=False, error=error, latency=latency)
     now = datetime.now(UTC)
-    turns.insert_summary(
+    recording.insert_summary(
         connection, owner, id, turn, step.up_to.seq, step.request, step.estimated_tokens, ending, started_at, now
     )
     found = turns.get(connection, owner, id, turn)

@@ -3,7 +3,7 @@
 before   `questions.ask` checks what is asked, without a database. `begin`, in one transaction, takes the conversation,
          puts the user's messages and the turn on record, and returns what to send.
 during   nothing of the database is held. An `answers.Answer` keeps the clock, and what has come so far.
-after    the `Answer` becomes an `Ending`, which `ledger.turns.end` records in one transaction; `answers.settle` returns
+after    the `Answer` becomes an `Ending`, which `ledger.recording.end` records in one transaction; `answers.settle` returns
          the turn, or raises what the ending means to the caller.
 """
 
@@ -22,7 +22,7 @@ from convstore.ledger import heads, leases, messages, paths
 from convstore.ledger import turns as ledger
 from convstore.ledger.conversations import get as get_conversation
 from convstore.ledger.lineage import Lineage
-from convstore.ledger.turns import RunningTurn
+from convstore.ledger.recording import RunningTurn, insert_running
 from convstore.messages import Message
 from convstore.params import check_parameters, merge
 from convstore.questions import Kind, Place, Question, check_editable
@@ -148,7 +148,7 @@ def begin(connection: Connection, owner: str, conversation_id: str, question: Qu
         idempotency_key=question.key,
         input_digest=question.digest,
     )
-    ledger.insert_running(connection, turn)
+    insert_running(connection, turn)
     return Begun(turn, _request(parameters, choice.window), question.options, choice)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from convstore.heartbeat import Heartbeat
-from convstore.ledger.turns import RunningTurn
+from convstore.ledger.recording import RunningTurn
 from convstore.tokens import estimate
 
 PATIENCE = 10.0

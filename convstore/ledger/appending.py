@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, update
 
 from convstore.completions import Completion
-from convstore.ledger import heads, leases, messages, turns
+from convstore.ledger import heads, leases, messages, recording, turns
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.models import conversations as table
 from convstore.messages import Message
@@ -66,7 +66,7 @@ def append(
     )
     last = added[-1]
     if turn is not None:
-        turns.insert_ended(
+        recording.insert_ended(
             connection,
             owner,
             conversation_id,
