@@ -87,10 +87,12 @@ def report(
         conversation_id: of this conversation alone; of a fork, what was said before it is its origin's.
         by: what to group by: a model, a day, a conversation or an owner. None: nothing.
     """
+    # Always there, so that the plan is: the index by owner and time, in whose order the rows lie in the file. A
+    # conversation's turns are found by the primary key, so there the column is hidden from the planner.
+    at = table.c.started_at if conversation_id is None else func.coalesce(table.c.started_at, ALWAYS)
     where: list[ColumnElement[bool]] = [
-        # Always there, so that the plan is: the index by owner and time, in whose order the rows lie in the file.
-        table.c.started_at >= (since or ALWAYS),
-        table.c.started_at <= FOREVER if until is None else table.c.started_at < until,
+        at >= (since or ALWAYS),
+        at <= FOREVER if until is None else at < until,
         _COUNTED,
     ]
     if owner is not None:
