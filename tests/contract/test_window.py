@@ -156,8 +156,8 @@ def test_a_window_read_with_limits_is_that_of_the_whole_path(
                 chosen = some_policy(rng)
                 continues = rng.random() < 0.3
                 new = [] if continues and rng.random() < 0.5 else [{"role": "user", "content": "x" * rng.randrange(99)}]
-                if not new and not path:
-                    continue
+                if not new and not (path and chosen.history):
+                    continue  # there is nothing to send
                 sending = Sending(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
                 scale = Scale(counted, rng.choice([1.0, 0.5, 2.17]))
                 found = past.read(connection, standing, chosen, scale, continues=continues)
