@@ -3,8 +3,8 @@
 before   `questions.ask` checks what is asked, without a database. `begin`, in one transaction, takes the conversation,
          puts the user's messages and the turn on record, and returns what to send.
 during   nothing of the database is held. An `answers.Answer` keeps the clock, and what has come so far.
-after    the `Answer` becomes an `Ending`, which `ledger.recording.end` records in one transaction; `answers.settle` returns
-         the turn, or raises what the ending means to the caller.
+after    the `Answer` becomes an `Ending`, which `ledger.recording.end` records in one transaction; `answers.settle`
+         returns the turn, or raises what the ending means to the caller.
 """
 
 from __future__ import annotations
