@@ -44,7 +44,7 @@ _RESTORE = update(table).where(*_KEY, table.c.deleted_at.is_not(None)).values(de
 _NAME_TAKEN = select(literal(1)).where(
     table.c.owner == bindparam("key_owner"),
     table.c.deleted_at.is_(None),
-    table.c.name == select(table.c.name).where(*_KEY).scalar_subquery(),
+    table.c.name == select(table.c.name).where(*_KEY, table.c.deleted_at.is_not(None)).scalar_subquery(),
 )
 
 

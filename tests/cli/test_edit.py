@@ -1,0 +1,169 @@
+"""`convstore edit`: another text in a message's place, and the question asked again."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import Program, Rows
+from tests.cli.terminal import Terminal, is_tame
+
+MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
+
+
+def sent(server: ChatServer) -> list[str]:
+    return [message["content"] for message in server.requests[-1].body["messages"]]
+
+
+@pytest.fixture
+def talk(program: Program) -> Program:
+    program("new", "--name", "games", "--system", "Be brief.")
+    program("say", "one")
+    program("say", "two")
+    return program
+
+
+def editor(program: Program, tmp_path: Path, code: str) -> Path:
+    """Let a script be the editor: it does `code` with the text `old` and the `file`; return where it puts `old`."""
+    seen = tmp_path / "seen"
+    script = tmp_path / "my editor.py"
+    script.write_text(
+        f"import pathlib, sys\nfile = pathlib.Path(sys.argv[-1])\nold = file.read_text()\n"
+        f"pathlib.Path({str(seen)!r}).write_text(old)\n{code}\n"
+    )
+    program.set(EDITOR=f"'{sys.executable}' '{script}'", VISUAL=None)
+    return seen
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_question_is_asked_again_and_what_was_said_before_stays(
+    on_each: Program, chat_server: ChatServer, mode: list[str]
+) -> None:
+    on_each("new", "--system", "Be brief.")
+    on_each("say", "one")
+    on_each("say", "two")
+    chat_server.script(Reply("Eins."))
+    ran = on_each("edit", "2", "uno", "--temperature", "1", *mode)
+    assert (ran.code, ran.err) == (0, "")
+    assert (ran.json["message"]["content"] if "--json" in mode else ran.out.strip()) == "Eins."
+    assert sent(chat_server) == ["Be brief.", "uno"]
+    assert chat_server.requests[-1].body["temperature"] == 1
+    shown = on_each("show", "--json").json["messages"]
+    assert [record["message"]["content"] for record in shown] == ["Be brief.", "uno", "Eins."]
+    assert len(on_each("show", "--tree", "--json").json["tree"]) == 7
+
+
+def test_of_a_system_message_what_was_asked_under_it_is_asked_again(talk: Program, chat_server: ChatServer) -> None:
+    assert talk("edit", "1", "Be long.", "-c", "games", "--last", "0").out == "You said: one\n"
+    assert sent(chat_server) == ["Be long.", "one"]
+
+
+def test_the_text_is_read_from_standard_input_where_that_is_no_terminal(talk: Program, chat_server: ChatServer) -> None:
+    assert talk("edit", "2", stdin="  uno\n二\n".encode()).code == 0
+    assert sent(chat_server)[-1] == "  uno\n二"
+    assert talk("edit", "2", "-", stdin=b"dos").code == 0
+    assert sent(chat_server)[-1] == "dos"
+    asked = len(chat_server.requests)
+    talk("edit", "2").failed(2, "empty")
+    talk("edit", "2", stdin=b"\xff").failed(2, "not UTF-8")
+    assert len(chat_server.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["3", "mine"], 2, ["message 3 is the model's own", "retry", "checkout"]),
+        (["99", "x"], 2, ["no message at position 99"]),
+        (["0", "x"], 2, ["POSITION"]),
+        (["two", "x"], 2, ["'two'"]),
+        (["2", "x", "-c", "nope"], 3, ["nope"]),
+        (["2", "x", "--temperature", "3"], 2, ["0 to 2"]),
+        (["2", "x", "-o", "position", "1"], 2, ["position", "POSITION"]),
+        (["2", "x", "--expected-head", "1"], 5, ["head"]),
+        (["2", ""], 2, ["empty"]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_edited_is_refused_and_nothing_is_stored(
+    talk: Program, chat_server: ChatServer, rows: Rows, arguments: list[str], code: int, words: list[str]
+) -> None:
+    talk("edit", *arguments).failed(code, *words)
+    assert (len(chat_server.requests), rows.count) == (2, 5)
+
+
+def test_a_failure_keeps_the_old_path_and_the_new_question(talk: Program, chat_server: ChatServer) -> None:
+    chat_server.script(Failure(500))
+    ran = talk("edit", "4", "dos", "--json")
+    assert (ran.code, ran.json["status"]) == (6, "failed")
+    shown = talk("show", "--json").json
+    assert [record["message"]["content"] for record in shown["messages"]][-2:] == ["two", "You said: two"]
+    assert talk("retry").out == "You said: dos\n"
+    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "dos"]
+
+
+# --- in an editor ---
+
+
+def test_an_editor_begins_with_the_old_text_and_what_it_leaves_is_asked(
+    talk: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    seen = editor(talk, tmp_path, "file.write_text(old.replace('two', 'deux') + 'trois\\n')")
+    with Terminal("edit", "4", feed="") as terminal:
+        assert terminal.end() == 0
+        assert "You said: deux\ntrois\n" in terminal.screen
+    assert seen.read_text() == "two\n"
+    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "deux\ntrois"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", ["message 4 is as it was", "nothing is changed"]),
+        ("file.write_text(old)", ["message 4 is as it was"]),
+        ("file.write_text('')", ["the text is empty"]),
+        ("file.write_text(' \\n\\n')", ["the text is empty"]),
+        ("file.write_bytes(b'caf\\xe9')", ["not UTF-8"]),
+        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is changed"]),
+    ],
+    ids=["not saved", "saved as it was", "emptied", "blank", "latin 1", "given up"],
+)
+def test_an_editor_that_changes_nothing_changes_nothing(
+    talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path, code: str, words: list[str]
+) -> None:
+    seen = editor(talk, tmp_path, code)
+    talk("edit", "4", keyboard=True).failed(2, *words)
+    assert seen.exists()
+    assert (len(chat_server.requests), rows.count) == (2, 5)
+
+
+def test_an_editor_that_is_not_there_is_one_line(talk: Program, rows: Rows) -> None:
+    talk.set(VISUAL="/nowhere/editor")
+    talk("edit", "4", keyboard=True).failed(2, "/nowhere/editor", "Editing failed")
+    assert rows.count == 5
+
+
+def test_nobody_writes_what_cannot_be_sent(talk: Program, tmp_path: Path) -> None:
+    seen = editor(talk, tmp_path, "")
+    talk("edit", "3", keyboard=True).failed(2, "the model's own")
+    talk("edit", "9", keyboard=True).failed(2, "no message at position 9")
+    talk.set(OPENAI_BASE_URL=None)
+    talk("edit", "2", keyboard=True).failed(2, "OPENAI_API_KEY")
+    assert not seen.exists()
+
+
+def test_what_was_written_is_handed_back_where_the_conversation_has_moved_meanwhile(
+    talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path
+) -> None:
+    move = "import subprocess; subprocess.run([sys.executable, '-m', 'convstore', 'edit', '2', 'dos'], check=True)"
+    editor(talk, tmp_path, f"{move}; file.write_text('long work\\x1b[2J')")
+    ran = talk("edit", "2", keyboard=True, terminal=True)
+    assert ran.code == 5
+    assert "another message has come to stand at position 2" in ran.err
+    assert "this is what you wrote:\nlong work" in ran.err
+    assert is_tame(ran.err)
+    assert (len(chat_server.requests), rows.count) == (3, 7)
+    editor(talk, tmp_path, "file.write_text('more work')")
+    ran = talk("edit", "2", "--expected-head", "1", keyboard=True)
+    assert ran.code == 5
+    assert "this is what you wrote:\nmore work\n" in ran.err
