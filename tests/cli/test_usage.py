@@ -1,0 +1,222 @@
+"""`convstore usage`: a table for people, JSON for scripts, and what is unknown shown as unknown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import Program, Rows, python
+from tests.cli.terminal import is_tame
+
+TOKENS = {
+    "prompt_tokens": 1500,
+    "completion_tokens": 200,
+    "prompt_tokens_details": {"cached_tokens": 500},
+    "completion_tokens_details": {"reasoning_tokens": 50},
+}
+PRICES = """
+[models."gpt-priced*"]
+prompt = 10
+completion = 100
+"""
+
+
+@pytest.fixture
+def priced(program: Program, tmp_path: Path) -> Program:
+    """The command line with a price for one model."""
+    path = tmp_path / "prices.toml"
+    path.write_text(PRICES)
+    program.set(CONVSTORE_PRICES=str(path))
+    return program
+
+
+def reply(model: str = "gpt-priced-2026", **options: Any) -> Reply:
+    return Reply("Yes.", usage=TOKENS, model=model, **options)
+
+
+def ask(program: Program, server: ChatServer, *replies: Reply | Failure) -> None:
+    server.script(*replies)
+    for _ in replies:
+        program("say", "Hi", "--no-stream")
+
+
+def timeless(rows: Rows) -> None:
+    """Every turn took two seconds, on one day."""
+    rows.change("UPDATE convstore_turns SET latency_ms = 2000, started_at = '2026-11-20 10:00:00.000000'")
+
+
+def test_a_table_with_a_line_for_each_and_the_total(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
+    priced("new")
+    ask(priced, chat_server, reply(), reply(), reply("unpriced"), Failure(400))
+    timeless(rows)
+    ran = priced("usage", "--by", "model")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "model            turns  failed  prompt  cached  completion  reasoning  cost USD  median   p95",
+        "gpt-priced-2026      2       0   3,000   1,000         400        100    0.0700    2.0s  2.0s",
+        "unpriced             1       0   1,500     500         200         50         ?    2.0s  2.0s",
+        "test-model           1       1       ?       ?           ?          ?         ?       -     -",
+        "total                4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
+    ]
+    assert ran.err == "1 of 4 turns: their model has no price; see `usage --help`\n"
+    assert priced("usage").out.splitlines() == [
+        "       turns  failed  prompt  cached  completion  reasoning  cost USD  median   p95",
+        "total      4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
+    ]
+    by_day = priced("usage", "--by", "day").out.splitlines()
+    assert by_day[1].startswith("2026-11-20      4 ")
+
+
+def test_json_for_scripts(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
+    id = priced("new", "Games", "--name", "games").out.strip()
+    ask(priced, chat_server, reply())
+    timeless(rows)
+    ran = priced("usage", "--by", "conversation", "--since", "2026-11-01", "--json")
+    numbers = {
+        "turns": 1,
+        "failed": 0,
+        "interrupted": 0,
+        "prompt_tokens": 1500,
+        "cached_tokens": 500,
+        "completion_tokens": 200,
+        "reasoning_tokens": 50,
+        "turns_without_usage": 0,
+        "cost": 0.035,
+        "turns_without_price": 0,
+        "latency_median": 2.0,
+        "latency_p95": 2.0,
+    }
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json == {
+        "by": "conversation",
+        "since": "2026-11-01T00:00:00+00:00",
+        "until": None,
+        "currency": "USD",
+        "total": numbers,
+        "rows": [{"conversation": id, "label": "games", **numbers}],
+    }
+
+
+def test_a_turn_says_what_it_cost(priced: Program, chat_server: ChatServer) -> None:
+    priced("new")
+    chat_server.script(reply(), reply("unpriced"))
+    assert priced("say", "Hi", "--json").json["cost"] == 0.035
+    assert priced("say", "Hi", "--json").json["cost"] is None
+    assert [turn["cost"] for turn in priced("turns", "--json").json] == [0.035, None]
+
+
+def test_without_ref_it_is_of_all_conversations_and_with_one_of_that(priced: Program, chat_server: ChatServer) -> None:
+    priced("new", "--name", "one")
+    ask(priced, chat_server, reply(), reply())
+    priced("new", "--name", "two")
+    ask(priced, chat_server, reply())
+    assert priced("usage", "--json").json["total"]["turns"] == 3
+    priced.set(CONVSTORE_CONVERSATION="two")
+    assert priced("usage", "--json").json["total"]["turns"] == 3
+    assert priced("usage", "one", "--json").json["total"]["turns"] == 2
+    priced("usage", "three").failed(3, "no conversation 'three'")
+    priced("usage", "").failed(3, "no conversation ''")
+    assert [row["label"] for row in priced("usage", "--by", "conversation", "--json").json["rows"]] == ["one", "two"]
+
+
+def test_owners_see_their_own_and_whoever_runs_the_database_every_owner(
+    priced: Program, chat_server: ChatServer
+) -> None:
+    for owner, count in (("", 1), ("ann", 2)):
+        priced("new", "--owner", owner)
+        chat_server.script(*(reply() for _ in range(count)))
+        for _ in range(count):
+            priced("say", "Hi", "--owner", owner)
+    assert priced("usage", "--owner", "ann", "--json").json["total"]["turns"] == 2
+    table = priced("usage", "--by", "owner").out.splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(nobody's)", "1"], ["total", "3"]]
+    assert [row["owner"] for row in priced("usage", "--by", "owner", "--json").json["rows"]] == ["ann", ""]
+    priced("usage", "--by", "owner", "--owner", "ann").failed(2, "not for owner 'ann' to see")
+    assert "REF names one" in priced("usage", "games", "--by", "owner").failed(2).err
+
+
+def test_nothing_is_a_note_and_no_failure(priced: Program, chat_server: ChatServer) -> None:
+    for words, arguments in (("no turns\n", []), ("no turns in this time\n", ["--since", "7d"])):
+        ran = priced("usage", *arguments)
+        assert (ran.code, ran.out, ran.err) == (0, "", words)
+    assert priced("usage", "--json").json["total"]["cost"] == 0
+    priced("new")
+    ask(priced, chat_server, reply())
+    assert priced("usage", "--until", "2020-01-01").err == "no turns in this time\n"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "turns"),
+    [
+        ("2026-11-20", None, 1),
+        ("2026-11-21", None, 0),
+        (None, "2026-11-20", 0),
+        (None, "2026-11-21", 1),
+        ("2026-11-20T10:00", None, 1),
+        ("2026-11-20T10:00:01", None, 0),
+        ("2026-11-20T12:00+02:00", None, 1),
+        ("2026-11-20T11:59:59+02:00", "2026-11-20T12:00:00+02:00", 0),
+        ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00.000001Z", 1),
+    ],
+)
+def test_times_are_utc_and_their_end_is_not_among_them(
+    priced: Program, chat_server: ChatServer, rows: Rows, since: str | None, until: str | None, turns: int
+) -> None:
+    priced("new")
+    ask(priced, chat_server, reply())
+    timeless(rows)
+    arguments = [*(["--since", since] if since else []), *(["--until", until] if until else [])]
+    assert priced("usage", *arguments, "--json").json["total"]["turns"] == turns
+
+
+@pytest.mark.parametrize(("ago", "hours"), [("24h", 24), ("7d", 168), ("2w", 336), ("0h", 0)])
+def test_so_long_ago_is_counted_from_now(priced: Program, ago: str, hours: int) -> None:
+    before = datetime.now(UTC)
+    since = datetime.fromisoformat(priced("usage", "--since", ago, "--json").json["since"])
+    assert before <= since + timedelta(hours=hours) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("when", ["", "yesterday", "7", "7m", "-7d", "2026-13-01", "9" * 30 + "d", "99999999w", "٣x"])
+def test_any_other_time_is_refused(priced: Program, when: str) -> None:
+    for option in ("--since", "--until"):
+        priced("usage", option, when).failed(2, "neither a day (2026-11-01)", option)
+
+
+def test_wrong_prices_are_one_line_that_names_the_file_and_the_key(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text('[models."gpt-4o"]\nprompt = "cheap"\ncompletion = 1\n')
+    program.set(CONVSTORE_PRICES=str(path))
+    program("new")
+    for arguments in (["usage"], ["say", "Hi"], ["say", "Hi", "--no-stream"]):
+        ran = program(*arguments).failed(2, str(path), 'models."gpt-4o".prompt must be the price of a million tokens')
+        assert "not 'cheap'" in ran.err
+
+
+def test_names_that_a_provider_or_a_person_gave_cannot_drive_the_terminal(
+    priced: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    wild = "a\x1b]0;owned\x07b\x9b2J"
+    (tmp_path / "prices.toml").write_text(PRICES)
+    priced("new", wild)
+    ask(priced, chat_server, reply(wild))
+    for by in ("model", "conversation"):
+        ran = priced("usage", "--by", by, terminal=True)
+        assert "owned" in ran.out
+        assert is_tame(ran.out)
+        assert is_tame(priced("usage", "--by", by, "--json").out)
+
+
+def test_it_imports_neither_openai_nor_alembic(priced: Program, chat_server: ChatServer) -> None:
+    priced("new")
+    ask(priced, chat_server, reply())
+    code = (
+        "import sys\n"
+        "from convstore.cli import convstore\n"
+        "convstore(['usage', '--by', 'model'], standalone_mode=False)\n"
+        "print(sorted({'openai', 'alembic', 'pydantic'} & set(sys.modules)))"
+    )
+    assert python(code).splitlines()[-1] == "[]"
