@@ -62,7 +62,7 @@ def check_conversation(
     outputs = [
         turn["output_seq"]
         for turn in recorded.values()
-        if turn["status"] == "completed" and turn["output_seq"] is not None
+        if turn["status"] == "completed" and _is_output_here(turn, stored)
     ]
     assert len(outputs) == len(set(outputs)), f"two completed turns have one output: {outputs}"
     _check_pointers(conversation, stored, recorded, summarised)
@@ -323,6 +323,12 @@ def _ancestry(stored: Rows, seq: int) -> Iterable[int]:
     while seq != 0:
         yield seq
         seq = stored[seq]["parent_seq"]
+
+
+def _is_output_here(turn: RowMapping, stored: Rows) -> bool:
+    """Whether a turn's reply is among these messages: what an origin said after the fork has numbers of others here."""
+    output = stored.get(turn["output_seq"])
+    return output is not None and output["conversation_id"] == turn["conversation_id"]
 
 
 def _inputs(turn: RowMapping) -> list[int]:

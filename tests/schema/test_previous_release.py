@@ -15,7 +15,7 @@ from sqlalchemy.exc import NoResultFound
 from convstore import Store, TurnStatus
 from convstore.errors import InvalidInput
 from convstore.testing import ChatServer
-from tests.contract.invariants import check_conversation, engine_of
+from tests.contract.invariants import check_all, engine_of
 from tests.schema import release_0002 as old
 
 Message = dict[str, Any]
@@ -27,9 +27,7 @@ def store(database_url: str, chat_server: ChatServer, monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     with Store(database_url, base_url=chat_server.url, owner="ada", model="test-model") as store:
         yield store
-        for conversation in store.list(limit=None):
-            if conversation.forked_from is None:
-                check_conversation(store, "ada", conversation.id)
+        check_all(engine_of(store))
 
 
 def by_old(store: Store, work: Writes, *args: Any, **kwargs: Any) -> Any:
