@@ -48,14 +48,15 @@ class Lineage:
 
     def forked(self, seq: int, last_turn: int) -> tuple[Origin, ...]:
         """Return the origins of a fork of this conversation at message `seq`, when its latest turn is `last_turn`."""
-        past = (Origin(self.conversation_id, seq, last_turn), *self.origins)
-        clipped = [replace(origin, up_to_seq=min(origin.up_to_seq, seq)) for origin in past]
-        older = [*clipped[1:], Origin("", 0, 0)]
-        return tuple(
-            origin
-            for origin, before in zip(clipped, older, strict=True)
-            if origin.up_to_seq > before.up_to_seq or origin.up_to_turn > before.up_to_turn
-        )
+        origin = Origin(self.conversation_id, seq, last_turn)
+        clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in self.origins]
+        # Of those that keep nothing, only the one that was forked stays: to say what it was forked from.
+        kept = [
+            near
+            for near, far in pairwise([*clipped, Origin("", 0, 0)])
+            if near.up_to_seq > far.up_to_seq or near.up_to_turn > far.up_to_turn
+        ]
+        return (origin, *kept)
 
     def bound(self) -> dict[str, Any]:
         """Return the values of the parameters in `kept_in`."""

@@ -1,0 +1,527 @@
+"""Anything that moves along the tree, in any order, against a tree in plain Python."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from convstore import ConversationNotFound, HeadMoved, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
+from convstore.messages import to_request
+from convstore.testing import ChatServer, Failure, Reply
+from tests.contract.conftest import STORES_OWN, Backend
+
+EXAMPLES, STEPS = 8, 30
+ROLES = ["system", "user", "user", "assistant"]
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A message of the model's tree."""
+
+    seq: int
+    parent: int
+    message: Message
+    turn: int | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A turn that asked a model."""
+
+    seq: int
+    base: int
+    inputs: tuple[int, ...]
+    output: int | None
+    parameters: dict[str, Any]
+
+
+@dataclass
+class Tree:
+    """What a conversation should be."""
+
+    id: str
+    nodes: dict[int, Node] = field(default_factory=dict)
+    head: int = 0
+    redo: list[int] = field(default_factory=list)
+    pins: dict[int, None] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    """Its own turns, oldest first; of a fork, not those of its origin."""
+    shared: list[Asked] = field(default_factory=list)
+    """Those of its origins."""
+    dead: bool = False
+
+    def path(self, head: int | None = None) -> list[Node]:
+        found = []
+        seq = self.head if head is None else head
+        while seq:
+            found.append(self.nodes[seq])
+            seq = self.nodes[seq].parent
+        return found[::-1]
+
+    def messages(self, head: int | None = None) -> list[Message]:
+        return [node.message for node in self.path(head)]
+
+    def turn_of(self, node: Node) -> Asked | None:
+        return next((turn for turn in (*self.asked, *self.shared) if turn.seq == node.turn), None)
+
+
+def unanswered(messages: list[Message]) -> bool:
+    """Whether a tool call has no result before something else comes."""
+    waiting: set[str] = set()
+    for message in [*messages, {"role": "end"}]:
+        if message["role"] == "tool":
+            waiting.discard(message["tool_call_id"])
+        elif waiting:
+            return True
+        else:
+            waiting = {call["id"] for call in message.get("tool_calls", ())}
+    return False
+
+
+class Trees(RuleBasedStateMachine):
+    """Conversations of one store, and the trees that they should be."""
+
+    def __init__(self, store: Store, server: ChatServer, backend: Backend) -> None:
+        super().__init__()
+        self.store = store
+        self.server = server
+        self.backend = backend
+        self.trees: list[Tree] = []
+        self.digests: dict[str, bytes] = {}
+        self.count = 0
+        self.landed: set[int] = backend.landed
+
+    # --- what is drawn ---
+
+    def text(self) -> str:
+        """One that was never said before."""
+        self.count += 1
+        return f"text {self.count}"
+
+    def some(self, which: int) -> Tree:
+        alive = [tree for tree in self.trees if not tree.dead]
+        return alive[which % len(alive)]
+
+    # --- how the model follows ---
+
+    def new_nodes(self, tree: Tree) -> list[Node]:
+        """Take what was added to the tree since; what was there before is there unchanged."""
+        found = {
+            record.seq: Node(record.seq, record.parent_seq, record.message, record.turn)
+            for record in self.store.tree(tree.id)
+        }
+        assert {seq: node for seq, node in found.items() if seq in tree.nodes} == tree.nodes
+        added = [node for seq, node in found.items() if seq not in tree.nodes]
+        assert [node.seq for node in added] == sorted(node.seq for node in added)
+        assert all(node.seq > max(tree.nodes, default=0) for node in added)
+        tree.nodes = found
+        return added
+
+    def chain(self, tree: Tree, after: int, messages: list[Message]) -> list[Node]:
+        """What was added is these messages, one after the other."""
+        added = self.new_nodes(tree)
+        assert [node.message for node in added] == messages
+        for node in added:
+            assert node.parent == after
+            after = node.seq
+        return added
+
+    def ask(
+        self,
+        tree: Tree,
+        call: Callable[..., Any],
+        after: int,
+        inputs: list[Message],
+        *,
+        known: tuple[int, ...] = (),
+        streamed: bool = False,
+        fails: bool = False,
+        parameters: dict[str, Any] | None = None,
+        replies: list[Message] | None = None,
+    ) -> None:
+        """Ask the model something by `call`, and follow it.
+
+        Args:
+            after: what the messages that are asked with follow.
+            inputs: those messages; they are stored unless they are `known`.
+        """
+        parameters = parameters or {}
+        path = tree.messages(after) + inputs
+        calls = len(self.server.requests)
+        if unanswered(path):
+            with pytest.raises(UnansweredToolCalls):
+                self.answer(call, streamed)
+            assert len(self.server.requests) == calls
+            assert not self.new_nodes(tree)
+            return
+        base = tree.head if inputs else after
+        count = parameters.get("n", 1)
+        replies = replies or [{"role": "assistant", "content": self.text()} for _ in range(count)]
+        if fails:
+            self.server.script(Failure(500))
+            with pytest.raises(TurnFailed):
+                self.answer(call, streamed)
+        else:
+            reason = "tool_calls" if "tool_calls" in replies[0] else "stop"
+            choices = [{"index": n, "message": one, "finish_reason": reason} for n, one in enumerate(replies)]
+            self.server.script(Reply(choices=choices))
+            self.answer(call, streamed)
+        body = self.server.requests[-1].body
+        assert len(self.server.requests) == calls + 1
+        assert body["messages"] == [to_request(message) for message in path]
+        assert {key: body[key] for key in ("n", "temperature") if key in body} == parameters
+        added = self.new_nodes(tree)
+        stored = added[: len(inputs)] if not known else []
+        assert [node.message for node in stored] == (inputs if not known else [])
+        end = after if known == () else known[-1]
+        for node in stored:
+            assert node.parent == end
+            end = node.seq
+        answers = added[len(stored) :]
+        assert [(node.parent, node.message) for node in answers] == ([] if fails else [(end, one) for one in replies])
+        (turn,) = self.store.turns(tree.id, limit=1)
+        assert {node.turn for node in added} <= {turn.seq}
+        output = answers[0].seq if answers else None
+        assert (turn.base_seq, turn.output_seq) == (base, output)
+        tree.asked.append(Asked(turn.seq, base, known or tuple(node.seq for node in stored), output, parameters))
+        if output is not None:
+            tree.head = output
+
+    def answer(self, call: Callable[..., Any], streamed: bool) -> None:
+        if streamed:
+            with call() as reply:
+                list(reply)
+        else:
+            call()
+
+    def refused(self, tree: Tree, call: Callable[..., Any], error: type[Exception] = InvalidInput) -> None:
+        """A call that is refused changes nothing, and nothing is sent."""
+        calls = len(self.server.requests)
+        with pytest.raises(error):
+            call()
+        assert len(self.server.requests) == calls
+        assert not self.new_nodes(tree)
+
+    # --- what may happen ---
+
+    @initialize(system=st.booleans())
+    def begin(self, system: bool) -> None:
+        self.new(["user", "assistant"], system)
+
+    @precondition(lambda self: len(self.trees) < 6)
+    @rule(roles=st.lists(st.sampled_from(ROLES), max_size=5), system=st.booleans())
+    def new(self, roles: list[str], system: bool) -> None:
+        messages = [{"role": role, "content": self.text()} for role in (["system"] * system + roles)]
+        tree = Tree(self.store.new(messages=messages).id)
+        added = self.chain(tree, 0, messages)
+        tree.head = added[-1].seq if added else 0
+        self.trees.append(tree)
+
+    @rule(
+        which=st.integers(0, 9),
+        roles=st.lists(st.sampled_from(["user", "assistant", "system"]), min_size=1, max_size=3),
+    )
+    def append(self, which: int, roles: list[str]) -> None:
+        tree = self.some(which)
+        messages = [{"role": role, "content": self.text()} for role in roles]
+        records = self.store.append(tree.id, *messages, expected_head=tree.head)
+        added = self.chain(tree, tree.head, messages)
+        assert [record.seq for record in records] == [node.seq for node in added]
+        tree.head = added[-1].seq
+
+    @rule(
+        which=st.integers(0, 9),
+        system=st.booleans(),
+        streamed=st.booleans(),
+        n=st.sampled_from([1, 1, 3]),
+        calls=st.sampled_from([0, 0, 0, 1, 2]),
+        outcome=st.integers(0, 5),
+    )
+    def say(self, which: int, system: bool, streamed: bool, n: int, calls: int, outcome: int) -> None:
+        tree = self.some(which)
+        said = self.text()
+        inputs = [{"role": "user", "content": said}]
+        options: dict[str, Any] = {"expected_head": tree.head}
+        if system:
+            options["system"] = self.text()
+            inputs.insert(0, {"role": "system", "content": options["system"]})
+        parameters: dict[str, Any] = {"n": n} if n > 1 else {"temperature": 0.5} if outcome == 1 else {}
+        replies = None
+        if calls and n == 1:
+            made = [
+                {"id": f"{said} {number}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                for number in range(calls)
+            ]
+            replies = [{"role": "assistant", "content": None, "tool_calls": made}]
+        self.ask(
+            tree,
+            lambda: (self.store.stream if streamed else self.store.say)(tree.id, said, **options, **parameters),
+            tree.head,
+            inputs,
+            streamed=streamed,
+            fails=outcome == 0,
+            parameters=parameters,
+            replies=replies,
+        )
+
+    @rule(which=st.integers(0, 9), all_of_them=st.booleans())
+    def answer_tools(self, which: int, all_of_them: bool) -> None:
+        tree = self.some(which)
+        pending = self.store.pending_calls(tree.id)
+        results = [tool_result(call["id"], self.text()) for call in (pending if all_of_them else pending[:1])]
+        last = tree.nodes[tree.head].message if tree.head else {"role": "none"}
+        if results and last["role"] in ("assistant", "tool"):
+            self.store.append(tree.id, *results)
+            tree.head = self.chain(tree, tree.head, results)[-1].seq
+
+    @rule(which=st.integers(0, 9), streamed=st.booleans())
+    def complete(self, which: int, streamed: bool) -> None:
+        tree = self.some(which)
+        last = tree.nodes[tree.head].message if tree.head else None
+        if last is None or (last["role"] == "assistant" and not last.get("tool_calls")):
+            self.refused(tree, lambda: self.store.complete(tree.id))
+            return
+        call = self.store.complete_stream if streamed else self.store.complete
+        self.ask(tree, lambda: call(tree.id, expected_head=tree.head), tree.head, [], streamed=streamed)
+
+    @rule(which=st.integers(0, 9), streamed=st.booleans(), fails=st.booleans())
+    def retry(self, which: int, streamed: bool, fails: bool) -> None:
+        tree = self.some(which)
+        turn, in_place = self.to_ask_again(tree)
+        call = self.store.retry_stream if streamed else self.store.retry
+        if turn is None:
+            self.refused(tree, lambda: self.store.retry(tree.id))
+            return
+        inputs = [tree.nodes[seq].message for seq in turn.inputs]
+        known = turn.inputs if in_place else ()
+        if not inputs:
+            if not in_place:
+                self.refused(tree, lambda: self.store.retry(tree.id))
+                return
+            after = turn.base
+        else:
+            after = tree.nodes[turn.inputs[0]].parent if in_place else tree.head
+        self.ask(
+            tree,
+            lambda: call(tree.id),
+            after,
+            inputs,
+            known=known,
+            streamed=streamed,
+            fails=fails,
+            parameters=turn.parameters,
+        )
+
+    def to_ask_again(self, tree: Tree) -> tuple[Asked | None, bool]:
+        """Return the turn that a retry is of, and whether it is answered where it stands.
+
+        That is the latest, while the head is where it found or left it, or before its question; else that of the
+        message at the head, or that this message answers; else the latest again, at the head.
+        """
+        latest = tree.asked[-1] if tree.asked else None
+        if latest is not None:
+            before = tree.nodes[latest.inputs[0]].parent if latest.inputs else tree.head
+            if tree.head in (latest.base, latest.output, before):
+                return latest, True
+        node = tree.nodes.get(tree.head)
+        turn = tree.turn_of(node) if node is not None else None
+        if node is not None and turn is not None:
+            follows = turn.inputs[-1] if turn.inputs else turn.base
+            if follows in (node.seq, node.parent):
+                return turn, True
+        return latest, False
+
+    @rule(which=st.integers(0, 9), place=st.integers(0, 40), streamed=st.booleans())
+    def edit(self, which: int, place: int, streamed: bool) -> None:
+        tree = self.some(which)
+        path = tree.path()
+        position = 1 + place % (len(path) + 1)
+        said = self.text()
+        if position > len(path) or path[position - 1].message["role"] == "assistant":
+            self.refused(tree, lambda: self.store.edit(tree.id, position, said))
+            return
+        old = path[position - 1]
+        inputs = [{**old.message, "content": said}]
+        if old.message["role"] == "system":
+            for node in path[position:]:
+                if node.message["role"] not in ("user", "system"):
+                    break
+                inputs.append(node.message)
+            inputs = inputs[:16]
+        call = self.store.edit_stream if streamed else self.store.edit
+        self.ask(tree, lambda: call(tree.id, position, said), old.parent, inputs, streamed=streamed)
+
+    @rule(which=st.integers(0, 9), n=st.sampled_from([1, 1, 1, 2, 3]))
+    def undo(self, which: int, n: int) -> None:
+        tree = self.some(which)
+        path = tree.path()
+        begins = [
+            place
+            for place, node in enumerate(path)
+            if node.message["role"] == "user" and (not place or path[place - 1].message["role"] != "user")
+        ]
+        if len(begins) < n:
+            self.refused(tree, lambda: self.store.undo(tree.id, n))
+            return
+        first = begins[-n]
+        while first and path[first].turn is not None and path[first - 1].turn == path[first].turn:
+            first -= 1
+        tree.redo.append(tree.head)
+        tree.head = path[first].parent
+        found = self.store.undo(tree.id, n)
+        assert (found.head_seq, found.length) == (tree.head, first)
+
+    @rule(which=st.integers(0, 9))
+    def redo(self, which: int) -> None:
+        tree = self.some(which)
+        target = tree.redo[-1] if tree.redo else 0
+        way = [node.seq for node in tree.path(target)]
+        if target in (0, tree.head) or tree.head not in (0, *way):
+            self.refused(tree, lambda: self.store.redo(tree.id))
+            return
+        tree.head = tree.redo.pop()
+        assert self.store.redo(tree.id, expected_head=self.store.get(tree.id).head_seq).head_seq == tree.head
+
+    @rule(which=st.integers(0, 9), where=st.integers(0, 99))
+    def checkout(self, which: int, where: int) -> None:
+        tree = self.some(which)
+        seqs = [0, *sorted(tree.nodes)]
+        seq = seqs[where % len(seqs)]
+        self.landed.add(seq)
+        tree.head = seq
+        assert self.store.checkout(tree.id, seq).head_seq == seq
+        self.refused(tree, lambda: self.store.checkout(tree.id, max(seqs) + 100))
+
+    @precondition(lambda self: len(self.trees) < 10)
+    @rule(which=st.integers(0, 9), where=st.integers(0, 99))
+    def fork(self, which: int, where: int) -> None:
+        tree = self.some(which)
+        path = tree.path()
+        position = where % (len(path) + 2)
+        head, at = (tree.head, None) if position > len(path) else (path[position - 1].seq if position else 0, position)
+        found = self.store.fork(tree.id, at=at, expected_head=tree.head)
+        assert (found.head_seq, found.forked_from) == (head, tree.id)
+        shared = {seq: node for seq, node in tree.nodes.items() if seq <= head}
+        pins = {seq: None for seq in tree.pins if seq <= head}
+        turns = [*tree.shared, *tree.asked]
+        self.trees.append(Tree(found.id, shared, head, pins=pins, shared=turns))
+        self.refused(tree, lambda: self.store.fork(tree.id, at=len(path) + 1))
+
+    @precondition(lambda self: sum(not tree.dead for tree in self.trees) > 2)
+    @rule(which=st.integers(0, 9))
+    def delete(self, which: int) -> None:
+        tree = self.some(which)
+        self.store.delete(tree.id)
+        tree.dead = True
+        with pytest.raises(ConversationNotFound):
+            self.store.history(tree.id)
+
+    @rule()
+    def restore(self) -> None:
+        for tree in self.trees:
+            if tree.dead:
+                assert self.store.restore(tree.id).head_seq == tree.head
+                tree.dead = False
+                return
+
+    @rule(which=st.integers(0, 9), place=st.integers(0, 40), pinned=st.booleans())
+    def pin(self, which: int, place: int, pinned: bool) -> None:
+        tree = self.some(which)
+        path = tree.path()
+        if not path:
+            return
+        position = 1 + place % len(path)
+        node = path[position - 1]
+        if node.message["role"] == "tool" or node.message.get("tool_calls"):
+            return  # together with others: in test_window
+        found = (self.store.pin if pinned else self.store.unpin)(tree.id, position)
+        tree.pins.pop(node.seq, None)
+        if pinned:
+            tree.pins[node.seq] = None
+        assert sorted(found.pins) == sorted(tree.pins)
+
+    @rule(which=st.integers(0, 9), what=st.integers(0, 8))
+    def expect_another_head(self, which: int, what: int) -> None:
+        tree, store = self.some(which), self.store
+        wrong: dict[str, Any] = {"expected_head": tree.head + 1000}
+        calls: list[Callable[[], Any]] = [
+            lambda: store.say(tree.id, "x", **wrong),
+            lambda: store.append(tree.id, "x", **wrong),
+            lambda: store.undo(tree.id, **wrong),
+            lambda: store.redo(tree.id, **wrong),
+            lambda: store.checkout(tree.id, 0, **wrong),
+            lambda: store.fork(tree.id, **wrong),
+            lambda: store.complete(tree.id, **wrong),
+            lambda: store.retry(tree.id, **wrong),
+            lambda: store.preview(tree.id, "x", **wrong),
+        ]
+        self.refused(tree, calls[what], HeadMoved)
+
+    # --- what must hold ---
+
+    @invariant()
+    def every_conversation_is_the_tree_that_it_should_be(self) -> None:
+        for tree in self.trees:
+            if tree.dead:
+                continue
+            found = self.store.get(tree.id)
+            path = tree.path()
+            assert (found.head_seq, found.length) == (tree.head, len(path))
+            records = self.store.messages(tree.id, limit=None)
+            assert [record.message for record in records] == [node.message for node in path]
+            assert [record.position for record in records] == list(range(1, len(path) + 1))
+            assert [record.seq for record in records] == [node.seq for node in path]
+            for end in range(1, len(path) + 1):  # equal histories have equal digests, wherever they are kept
+                history = json.dumps([node.message for node in path[:end]], sort_keys=True)
+                assert self.digests.setdefault(history, records[end - 1].digest) == records[end - 1].digest
+            assert len(set(self.digests.values())) == len(self.digests)
+            assert not self.new_nodes(tree)
+
+    def teardown(self) -> None:
+        for tree in self.trees:
+            if not tree.dead:
+                assert self.store.history(tree.id, exact=True) == tree.messages()
+                for node in random.Random(0).sample(tree.path(), min(5, len(tree.path()))):
+                    assert self.store.at(tree.id, len(tree.path(node.seq))).message == node.message
+        self.backend.check()
+        self.landed.clear()
+
+
+@pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
+def test_whatever_moves_along_the_tree_nothing_is_lost_and_the_model_sees_the_path(
+    backend: Backend, chat_server: ChatServer
+) -> None:
+    store = backend.open()
+
+    class Here(Trees):
+        def __init__(self) -> None:
+            super().__init__(store, chat_server, backend)
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],  # as it was found: to make a failure smaller takes minutes
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
