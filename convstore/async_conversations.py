@@ -188,12 +188,12 @@ class AsyncConversations(ABC):
         return await self._run(Conversations.interrupted, conversation_id, records)
 
     @documented_as(Conversations.pin)
-    async def pin(self, conversation_id: str, position: int) -> Conversation:
-        return await self._run(Conversations.pin, conversation_id, position)
+    async def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
+        return await self._run(Conversations.pin, conversation_id, position, expected_head=expected_head)
 
     @documented_as(Conversations.unpin)
-    async def unpin(self, conversation_id: str, position: int) -> Conversation:
-        return await self._run(Conversations.unpin, conversation_id, position)
+    async def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
+        return await self._run(Conversations.unpin, conversation_id, position, expected_head=expected_head)
 
     @documented_as(Conversations.summary)
     async def summary(self, conversation_id: str) -> Summary | None:

@@ -148,29 +148,36 @@ class Branches:
 
     # --- what the window holds ---
 
-    def pin(self, conversation_id: str, position: int) -> Conversation:
+    def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         """Let the message at a position of the current path be sent always, however little else is.
 
         A tool call is pinned together with its results.
+
+        Args:
+            conversation_id: its id.
+            position: 1, 2, 3 …
+            expected_head: the `head_seq` that the caller saw; None: any.
 
         Raises:
             InvalidInput: there is no such position, its tool calls have no results yet, or 100 messages are pinned.
             ConversationNotFound: there is none with this id.
             ConversationBusy: a turn is running.
+            HeadMoved: the head is not the expected one.
         """
-        return self._pin(conversation_id, position, pinned=True)
+        return self._pin(conversation_id, position, expected_head, pinned=True)
 
-    def unpin(self, conversation_id: str, position: int) -> Conversation:
+    def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         """Pin a message no more; as `pin`."""
-        return self._pin(conversation_id, position, pinned=False)
+        return self._pin(conversation_id, position, expected_head, pinned=False)
 
-    def _pin(self, conversation_id: str, position: int, *, pinned: bool) -> Conversation:
+    def _pin(self, conversation_id: str, position: int, expected_head: int | None, *, pinned: bool) -> Conversation:
         return self._transactions.write_repeatable(
             changes.pin,
             self._owner,
             known_id(conversation_id),
             check_position(position),
             pinned,
+            check_head(expected_head),
             datetime.now(UTC),
             liveness.is_alive,
         )

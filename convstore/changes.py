@@ -179,14 +179,21 @@ def fork(
 
 
 def pin(
-    connection: Connection, owner: str, id: str, position: int, pinned: bool, now: datetime, alive: leases.Alive
+    connection: Connection,
+    owner: str,
+    id: str,
+    position: int,
+    pinned: bool,
+    expected_head: int | None,
+    now: datetime,
+    alive: leases.Alive,
 ) -> Conversation:
     """Pin, or unpin, the message at a position; a tool call together with its results.
 
     Raises:
         InvalidInput: there is no such position, its tool calls have no results yet, or there are too many pins.
     """
-    state = _taken(connection, owner, id, None, now, alive)
+    state = _taken(connection, owner, id, expected_head, now, alive)
     record = past.at_position(connection, state.lineage, state.head, position)
     group = {one.seq: one.position for one in _tool_group(connection, state, id, record)}
     kept = {seq: position for seq, position in state.pins if seq not in group}

@@ -48,8 +48,9 @@ def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[
         calls = [call for _, calls in missing for call in calls]
         named = ", ".join(f"{call.get('id')} ({name(call)})" for call in calls)
         raise UnansweredToolCalls(
-            f"tool calls without a result: {named}; append the results first (`convstore tool-result`), "
-            f"or send placeholders with fill_missing_tools",
+            f"tool calls without a result: {named}; append the results, if nothing has been said since "
+            f"(`convstore tool-result`), else go back (`convstore undo`) or let placeholders be sent "
+            f"(fill_missing_tools, `--fill-missing-tools`)",
             calls,
         )
     whole: list[Message] = []

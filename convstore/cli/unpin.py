@@ -12,13 +12,14 @@ from convstore.cli.target import find_conversation, open_store
 @click.command(epilog=style.example("convstore unpin 4", "convstore unpin 4 -c games"))
 @click.argument("position", type=click.IntRange(min=1))
 @style.conversation_option
+@style.head_option
 @style.json_option
 @style.store_options
-def unpin(position: int, ref: str | None, as_json: bool, db: str | None, owner: str) -> None:
+def unpin(position: int, ref: str | None, expected_head: int | None, as_json: bool, db: str | None, owner: str) -> None:
     """Pin a message no more.
 
     POSITION is the number that `show` has before it. A tool call is unpinned together with its results.
     """
     with open_store(db, owner) as store:
-        conversation = store.unpin(find_conversation(store, ref).id, position)
+        conversation = store.unpin(find_conversation(store, ref).id, position, expected_head=expected_head)
         print_pinned(store, conversation, position, "no longer pinned", as_json=as_json)
