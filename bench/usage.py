@@ -51,7 +51,7 @@ INSERT INTO convstore_turns (owner, conversation_id, seq, status, base_seq, firs
     completion_tokens, total_tokens, reasoning_tokens, usage, cost, latency_ms, started_at, ended_at)
 WITH RECURSIVE numbers(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM numbers WHERE i < :turns),
 dice AS (SELECT i, i * 7919 % 9973 AS a, i * 104729 % 99991 AS b, {moment} AS at,
-    CASE i % 10 {models} END AS model FROM numbers)
+    CASE i * 104729 % 99991 % :conversations % 10 {models} END AS model FROM numbers)
 SELECT '', 'c' || (b % :conversations), i, CASE WHEN a % 20 = 0 THEN 'failed' ELSE 'completed' END, 1, 2, 2,
     CASE WHEN a % 20 = 0 THEN NULL ELSE 3 END,
     '{{"model": "gpt-4o-mini", "temperature": 0.2, "stream": true, "stream_options": {{"include_usage": true}}}}',

@@ -194,7 +194,7 @@ def test_the_library_reference_has_every_public_name() -> None:
     assert set(convstore.__all__) - named == set()
 
 
-@pytest.mark.parametrize("name", ["Conversation", "MessageRecord", "Turn", "Completion"])
+@pytest.mark.parametrize("name", ["Conversation", "MessageRecord", "Turn", "Completion", "UsageReport", "UsageRow"])
 def test_the_library_reference_has_every_field_with_its_type(name: str) -> None:
     page = (DOCS / "reference" / "library.md").read_text()
     shown = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", sections(page)[name], flags=re.MULTILINE)
@@ -294,7 +294,8 @@ def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
         return Reply("Hello", usage=usage)
 
     chat_server.otherwise = answer
-    with Store(sqlite_url, model="test-model") as store:
+    prices = {"models": {"*": {"prompt": 1, "completion": 1}}}
+    with Store(sqlite_url, model="test-model", prices=prices) as store:
         conversation = store.new("All", name="all", system="Hello", metadata={"a": 1}, temperature=0)
         store.say(conversation.id, [{"type": "text", "text": "Hi"}], idempotency_key="first")
         with store.stream(conversation.id, "Hi", name="ann") as reply:

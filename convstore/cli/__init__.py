@@ -54,6 +54,7 @@ def convstore() -> None:
     CONVSTORE_DB      the database: a SQLAlchemy URL, or the path of a SQLite file
     CONVSTORE_OWNER   whose conversations these are, where several people share a database
     CONVSTORE_MODEL   the model to ask where neither the call nor the conversation names one
+    CONVSTORE_PRICES  what tokens cost: a TOML file
     OPENAI_API_KEY    the key for OpenAI, or for the server at OPENAI_BASE_URL
     OPENAI_BASE_URL   any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
     """

@@ -49,6 +49,7 @@ def _moment(_context: click.Context, _option: click.Parameter, value: str | None
 @click.option(
     "--by",
     type=click.Choice(["model", "day", "conversation", "owner"]),
+    metavar="model|day|conversation|owner",
     help="A line for each. Days are UTC; `owner` is for whoever runs the database: of every owner.",
 )
 @style.json_option
