@@ -68,10 +68,14 @@ def interrupted(
 
 
 def pending_calls(connection: Connection, owner: str, conversation_id: str) -> list[dict[str, Any]]:
-    """Return the tool calls of the latest turn that have no result, as the assistant's message has them."""
+    """Return the tool calls at the end of the path that have no result, as the assistant's message has them.
+
+    Of earlier ones it is too late: a result has to follow its call, before anything else is said.
+    """
     head, lineage = conversations.head(connection, owner, conversation_id)
-    found = paths.suffix(connection, lineage, head, Reach(turns=1))
-    return unanswered_calls([record.message for record in found])
+    found = [record.message for record in paths.suffix(connection, lineage, head, Reach(turns=1))]
+    spoken = [place for place, message in enumerate(found) if message["role"] != "tool"]
+    return unanswered_calls(found[spoken[-1] :]) if spoken else []
 
 
 def summary(connection: Connection, owner: str, conversation_id: str) -> Summary | None:

@@ -100,7 +100,10 @@ def say(
         if dry_run:
             target = None if begin_new else find_conversation(store, ref).id
             how |= {"stream": stream, "expected_head": expected_head}
-            _print_request(store.preview(target, said, **how, **parameters))
+            if target is not None and said is None:
+                _print_request(store.preview_complete(target, **_given(how), **parameters))
+            else:
+                _print_request(store.preview(target, said, **how, **parameters))
             return
         if begin_new:
             target, how, parameters = _begin(store, said, title, how, parameters)
@@ -108,7 +111,7 @@ def say(
             target = find_conversation(store, ref).id
         how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key, "expected_head": expected_head}
         if go_on:
-            asked = {key: value for key, value in how.items() if value is not None} | parameters
+            asked = _given(how) | parameters
             ways = partial(store.complete_stream, target, **asked), partial(store.complete, target, **asked)
         else:
             asked = how | parameters
@@ -120,6 +123,10 @@ def _check_nothing_said(given: dict[str, object]) -> None:
     for name, value in given.items():
         if value not in (None, False, ()):
             raise click.UsageError(f"give {name} or --continue, not both: it goes on from what is there.")
+
+
+def _given(how: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in how.items() if value is not None}
 
 
 def _said(message: str | None, attached: tuple[str, ...]) -> tuple[str | list[dict[str, Any]], str]:
