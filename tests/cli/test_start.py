@@ -47,7 +47,7 @@ def test_there_are_the_commands_that_there_should_be() -> None:
     assert set(NAMES) == {
         *("convstore", "new", "say", "show", "list", "set", "retry", "turns", "follow", "stop"),
         *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
-        *("db", "db upgrade", "db current", "db check"),
+        *("usage", "db", "db upgrade", "db current", "db check"),
     }
 
 
