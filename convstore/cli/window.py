@@ -82,7 +82,8 @@ def kept_options(command: F) -> F:
 
 def taken(given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of the window out of a command's arguments, and return those that were given."""
-    found = {key: given.pop(key) for key in KEYS & given.keys()}
+    # In the order in which they were given, so that what is kept and shown does not differ from run to run.
+    found = {key: given.pop(key) for key in [key for key in given if key in KEYS]}
     return {key: None if value == _ALL else value for key, value in found.items() if value is not None}
 
 
