@@ -21,7 +21,7 @@ from convstore import AsyncStore, Store
 from convstore.ledger.schema import upgrade
 from convstore.testing import ChatServer, Reply
 from tests.contract.facade import Facade, Loop
-from tests.contract.invariants import check_all, engine_of
+from tests.contract.invariants import Landing, check_all, engine_of
 
 ASYNC = ("async-sqlite-file", "async-postgresql")
 """An `AsyncStore`, on an event loop of its own."""
@@ -40,8 +40,8 @@ class Backend:
         self._asyncio = asyncio
         self.whole = True
         """False once a test has damaged rows on purpose: then they are not checked at its end."""
-        self.landed: set[int] = set()
-        """Messages that a test moved a head to on purpose, unanswered as they are: see `invariants`."""
+        self.landed: set[Landing] = set()
+        """Where a test moved a head to on purpose, to what has no answer there: conversation and `seq`."""
         self._stores: list[Store] = []
         self._engines: list[Engine] = []
 

@@ -18,6 +18,7 @@ from convstore.messages import Message, StoredMessage, decode, digest
 from convstore.window import check_options
 
 Rows = dict[int, RowMapping]
+Landing = tuple[str, int]
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -27,7 +28,7 @@ def engine_of(store: Store) -> Engine:
 
 
 def check_conversation(
-    store_or_engine: Store | Engine, owner: str, id: str, *, running: bool = False, landed: Collection[int] = ()
+    store_or_engine: Store | Engine, owner: str, id: str, *, running: bool = False, landed: Collection[Landing] = ()
 ) -> None:
     """Assert that the rows of a conversation agree with each other, and with those that it shares.
 
@@ -36,7 +37,7 @@ def check_conversation(
         owner: whose it is.
         id: its id.
         running: whether a turn may be at work on it, or have died on it.
-        landed: messages that somebody moved the head to on purpose (`checkout`): see `_check_replay`.
+        landed: where somebody moved a head to on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
     with engine.connect() as connection:
@@ -66,7 +67,9 @@ def check_conversation(
     ]
     assert len(outputs) == len(set(outputs)), f"two completed turns have one output: {outputs}"
     _check_pointers(conversation, stored, recorded, summarised)
-    _check_replay(path, stored, recorded, {*landed, *(origin.up_to_seq for origin in lineage.origins)})
+    homes = {id, *(origin.conversation_id for origin in lineage.origins)}
+    chosen = {seq for home, seq in landed if home in homes} | {origin.up_to_seq for origin in lineage.origins}
+    _check_replay(path, stored, recorded, chosen)
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
         assert lease == (None, None, None), f"nobody is at work, and the conversation is held: {lease}"
@@ -100,7 +103,7 @@ def _of(table: FromClause, owner: str, id: str) -> Select[Any]:
     return select(table).where(table.c.owner == owner, table.c.conversation_id == id).order_by(table.c.seq)
 
 
-def check_all(engine: Engine, *, running: bool = False, landed: Collection[int] = ()) -> int:
+def check_all(engine: Engine, *, running: bool = False, landed: Collection[Landing] = ()) -> int:
     """Check every conversation of every owner, and return how many there are."""
     with engine.connect() as connection:
         keys = connection.execute(select(conversations.c.owner, conversations.c.id)).all()

@@ -24,6 +24,7 @@ from convstore import ConversationNotFound, HeadMoved, InvalidInput, Store, Turn
 from convstore.messages import to_request
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import STORES_OWN, Backend
+from tests.contract.invariants import check_conversation, engine_of
 
 EXAMPLES, STEPS = 8, 30
 ROLES = ["system", "user", "user", "assistant"]
@@ -103,10 +104,10 @@ class Trees(RuleBasedStateMachine):
         self.store = store
         self.server = server
         self.backend = backend
+        self.engine = engine_of(store)
         self.trees: list[Tree] = []
         self.digests: dict[str, bytes] = {}
         self.count = 0
-        self.landed: set[int] = backend.landed
 
     # --- what is drawn ---
 
@@ -404,7 +405,7 @@ class Trees(RuleBasedStateMachine):
         tree = self.some(which)
         seqs = [0, *sorted(tree.nodes)]
         seq = seqs[where % len(seqs)]
-        self.landed.add(seq)
+        self.backend.landed.add((tree.id, seq))
         tree.head = seq
         assert self.store.checkout(tree.id, seq).head_seq == seq
         self.refused(tree, lambda: self.store.checkout(tree.id, max(seqs) + 100))
@@ -495,13 +496,13 @@ class Trees(RuleBasedStateMachine):
             assert not self.new_nodes(tree)
 
     def teardown(self) -> None:
+        """The rows agree too. (At the end of the test, those of all the conversations that were made.)"""
         for tree in self.trees:
             if not tree.dead:
                 assert self.store.history(tree.id, exact=True) == tree.messages()
                 for node in random.Random(0).sample(tree.path(), min(5, len(tree.path()))):
                     assert self.store.at(tree.id, len(tree.path(node.seq))).message == node.message
-        self.backend.check()
-        self.landed.clear()
+            check_conversation(self.engine, "", tree.id, landed=self.backend.landed)
 
 
 @pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
