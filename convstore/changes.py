@@ -226,6 +226,7 @@ def _tool_group(connection: Connection, state: State, id: str, record: MessageRe
 
 def drop_summary(connection: Connection, owner: str, id: str) -> Summary | None:
     """Let the latest summary of the path stand in no more; the one before it does again. None: there is none."""
+    conversations.lock(connection, owner, id)  # a summary that is just being put on record would be lost
     state = heads.state(connection, owner, id)
     _, summary = past.on_path(connection, past.Standing(state.lineage, state.head, (), state.summary_turn))
     if summary is not None:

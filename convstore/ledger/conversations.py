@@ -235,6 +235,12 @@ def latest(
     return [_conversation(row) for row in rows]
 
 
+def lock(connection: Connection, owner: str, id: str) -> None:
+    """Let nobody else change the conversation's row before this transaction ends."""
+    if connection.dialect.name != "sqlite":  # where a writing transaction is alone anyway
+        connection.execute(_LOCK, {"owner": owner, "id": id})
+
+
 def change(
     connection: Connection,
     owner: str,
@@ -259,8 +265,7 @@ def change(
         ConversationNotFound: there is none with this id.
         ConversationExists: the name is taken.
     """
-    if connection.dialect.name != "sqlite":  # where a writing transaction is alone anyway
-        connection.execute(_LOCK, {"owner": owner, "id": id})
+    lock(connection, owner, id)
     before = get(connection, owner, id)
     settings = merge(before.settings, parameters)
     values: dict[str, Any] = {"updated_at": now, "settings": to_json(settings)}
