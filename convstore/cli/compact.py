@@ -60,6 +60,7 @@ def compact(
 def _compact(
     store: Store, conversation: Conversation, keep_last: int | None, model: str | None, *, as_json: bool
 ) -> None:
+    output.note_on_terminal("(what was said is summarised: this may take a while)")
     try:
         found = store.compact(conversation.id, keep_last=keep_last, model=model)
     except SystemExit:

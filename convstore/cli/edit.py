@@ -88,7 +88,8 @@ def _written(store: Store, target: str, position: int) -> str:
     record = store.at(target, position)
     check_editable(target, record)
     _ = store.client  # with nobody to ask, nobody need write
-    old = text_of(record.message)
+    # As an editor can have it: half a character has no form in UTF-8, and click takes CRLF away.
+    old = text_of(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
     try:
         new = click.edit(old, extension=".md")
     except click.ClickException as error:

@@ -45,6 +45,8 @@ def turns(ref: str | None, limit: int, as_json: bool, db: str | None, owner: str
         tokens = f"{usage.prompt_tokens or '?'}+{usage.completion_tokens or '?'}" if usage else "-"
         seconds = f"{turn.latency:.1f}s" if turn.latency is not None else "-"
         said = output.one_line(" ".join(text_of(record.message) for record in asked))
+        if not asked:
+            said = "(went on)"
         if turn.purpose is not None:
             said = f"({turn.purpose} of what was said up to seq {turn.base_seq})"
         columns = (

@@ -137,6 +137,18 @@ def test_an_editor_that_changes_nothing_changes_nothing(
     assert (len(chat_server.requests), rows.count) == (2, 5)
 
 
+@pytest.mark.parametrize("text", ["a\r\nb", "half \ud83d", "end\n", "二\x1b[2J"], ids=ascii)
+def test_a_text_that_an_editor_only_saved_is_as_it_was(program: Program, tmp_path: Path, rows: Rows, text: str) -> None:
+    from convstore import Store
+
+    identity = program("new").out.strip()
+    with Store() as store:
+        store.append(identity, text)
+    editor(program, tmp_path, "file.write_bytes(file.read_bytes())")
+    program("edit", "1", keyboard=True).failed(2, "as it was")
+    assert rows.count == 1
+
+
 def test_an_editor_that_is_not_there_is_one_line(talk: Program, rows: Rows) -> None:
     talk.set(VISUAL="/nowhere/editor")
     talk("edit", "4", keyboard=True).failed(2, "/nowhere/editor", "Editing failed")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from convstore import Store
 from convstore.cli import convstore
 from tests.cli.program import Program, python
 
@@ -69,6 +70,46 @@ def test_list_and_show_load_neither_openai_nor_alembic(
     bare("new", "--system", "Be brief.")
     modules = loaded(*command)
     assert "convstore.store" in modules
+    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
+
+
+IN_TURN = """
+import json, sys
+from convstore.cli import main
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["convstore", *line]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (line, end.code)
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_asks_no_model_loads_neither_openai_nor_alembic(
+    bare: Program, request: pytest.FixtureRequest, kind: str
+) -> None:
+    bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
+    bare.set(CONVSTORE_MODEL="m")
+    calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    bare("new", "--name", "games", "--system", "Be brief.")
+    with Store() as store:
+        id = store.get("games").id
+        store.append(
+            id, "one", {"role": "assistant", "content": "1"}, "two", {"role": "assistant", "tool_calls": calls}
+        )
+    lines = [
+        *(["tool-result", "call_1", "x"], ["undo"], ["redo"], ["checkout", "3"], ["pin", "2"], ["unpin", "2"]),
+        *(["set", "--last", "3"], ["say", "hi", "--dry-run"], ["turns"], ["show", "--tree"], ["compact", "--drop"]),
+        *(
+            ["fork", "games", "--name", "copy"],
+            ["delete", "games"],
+            ["restore", id],
+            ["show", "copy", "--tree", "--json"],
+        ),
+    ]
+    modules = set(json.loads(python(IN_TURN, json.dumps(lines)).splitlines()[-1]))
     assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
 
 

@@ -59,6 +59,7 @@ def test_results_are_given_and_the_model_goes_on(
         {"role": "tool", "tool_call_id": "call_2", "content": "二十度"},
         {"role": "tool", "tool_call_id": "call_1", "content": "21 degrees"},
     ]
+    assert on_each("turns").out.splitlines()[-1].endswith("(went on)")
     assert on_each("say", "Thanks").out == "You said: Thanks\n"
 
 
