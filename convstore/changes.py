@@ -50,11 +50,14 @@ def _before_input(connection: Connection, state: State, records: list[MessageRec
 
     A system message that was given together with a user's goes with it.
     """
-    first, turn = records[at], records[at].turn
-    while turn is not None and first.parent_seq != 0:
+    first = records[at]
+    while first.turn is not None and first.parent_seq != 0:
         at -= 1
         before = records[at] if at >= 0 else messages.at(connection, state.lineage, first.parent_seq)
-        if before is None or before.turn != turn:
+        if before is None or before.turn is None:
+            break
+        # It was given with this question, or with the one whose place this one took (`edit`).
+        if before.turn != first.turn and before.message["role"] not in ("system", "developer"):
             break
         first = before
     return first.parent_seq, first.position - 1

@@ -382,7 +382,9 @@ class Trees(RuleBasedStateMachine):
             self.refused(tree, lambda: self.store.undo(tree.id, n))
             return
         first = begins[-n]
-        while first and path[first].turn is not None and path[first - 1].turn == path[first].turn:
+        while first and path[first].turn is not None and path[first - 1].turn is not None:
+            if path[first - 1].turn != path[first].turn and path[first - 1].message["role"] != "system":
+                break
             first -= 1
         tree.redo.append(tree.head)
         tree.head = path[first].parent
