@@ -71,6 +71,9 @@ def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list
     assert len(lines) == len(found) == len(parents)  # each once
     assert [found[seq][0] for seq in range(1, len(parents) + 1)] == parents
     assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == path(records(parents), head)
+    for parent in {0, *parents}:
+        *branches, _ = [seq for seq in found if found[seq][0] == parent]  # as they are drawn: its column is the last
+        assert branches == sorted(branches)
     assert {found[seq][2] for seq in way} == {0}
     assert max(column for _, _, column in found.values()) <= 2 * (1 + log2(len(parents)))
     assert [line for line in lines if line.endswith(glyphs.head)] == [
