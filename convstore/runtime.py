@@ -34,7 +34,7 @@ from convstore.ledger.recording import Ending, RunningTurn
 from convstore.prices import Prices, price_source
 from convstore.questions import Question
 from convstore.records import Turn
-from convstore.tokens import Counter
+from convstore.tokens import Counter, checked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,7 +86,7 @@ class Runtime:
     ) -> None:
         self.database = database
         self.retries = retries
-        self.count = count
+        self.count = checked(count)
         self._read_prices = prices or price_source(None)
         self._prices: Prices | None = None
         self._lease = lease

@@ -54,7 +54,8 @@ class Store(Asking):
         lease: seconds after which a turn whose process was last heard of from another host is taken for dead. On the
             same host, that is known at once.
         count_tokens: counts the tokens of a message, for windows; else they are estimated. Each message is counted
-            once, when it is stored.
+            once, when it is stored. Where it fails, what was to be said is refused (InvalidInput), before anything is
+            stored; a reply is estimated instead.
         prices: what tokens cost, by model: a mapping, or the path of a TOML file as docs/usage.md has it. None:
             the file that `CONVSTORE_PRICES` names, else `prices.toml` in the user's configuration directory. It is read
             once, before the first turn begins.

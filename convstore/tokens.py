@@ -14,10 +14,13 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, TypeAlias
 
+from convstore.errors import InvalidInput
 from convstore.messages import Message, to_request
 
 Counter: TypeAlias = Callable[[Message], int]
-"""What counts the tokens of one message in its exact form, whatever its role and content; at least 1."""
+"""What counts the tokens of one message in its exact form, whatever its role and content; 0 is taken for 1."""
+
+_MOST_OF_ONE = 2**53  # beyond, it is no count, and no JSON number either
 
 REQUEST = 3
 """What a request costs beside its messages: the words that begin the reply."""
@@ -73,6 +76,40 @@ _PIECE = re.compile(
 )
 # So long a run without a space is no word of anybody's: it is data.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{512,}={0,2}")
+
+
+def checked(count: Counter) -> Counter:
+    """Return a caller's own counter as one of which every failure has a name.
+
+    It raises:
+        InvalidInput: the caller's raised, or what it returned is no count.
+    """
+    if count is estimate:
+        return count
+
+    def counted(message: Message) -> int:
+        try:
+            tokens = count(message)
+        except Exception as error:
+            problem = f"raised {type(error).__name__}: {error}"
+            raise InvalidInput(f"count_tokens {problem:.200} (of a message of role {message['role']!r})") from error
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens < _MOST_OF_ONE:
+            raise InvalidInput(f"count_tokens must return a whole number of tokens, at least 0, not {tokens!r:.80}")
+        return max(1, tokens)  # a path that costs nothing would be read to its beginning, whatever the budget
+
+    return counted
+
+
+def unfailing(count: Counter) -> Counter:
+    """Return a counter that estimates where the caller's own fails: what was paid for must not be lost by it."""
+
+    def counted(message: Message) -> int:
+        try:
+            return count(message)
+        except InvalidInput:
+            return estimate(message)
+
+    return counted
 
 
 def estimate(message: Message) -> int:

@@ -19,9 +19,9 @@ from convstore.ledger.lineage import Lineage
 from convstore.ledger.models import conversations
 from convstore.ledger.models import turns as table
 from convstore.ledger.turns import get, seconds
-from convstore.messages import Message, to_column, to_json
+from convstore.messages import to_column, to_json
 from convstore.records import MessageRecord, Turn, TurnStatus
-from convstore.tokens import Counter, estimate
+from convstore.tokens import Counter, unfailing
 
 _KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
 _FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
@@ -179,7 +179,7 @@ def end(
         after=turn.last_input,
         turn=turn.seq,
         now=now,
-        count=_unfailing(turn.count),
+        count=unfailing(turn.count),
         siblings=True,
     )
     columns = _outcome(ending, first_reply if replies else None, now)
@@ -191,18 +191,6 @@ def end(
         deltas.remove(connection, turn.owner, turn.conversation_id, turn.seq)
     connection.execute(_CLOSE, {**key, "key_seq": turn.seq, **columns})
     return _ended(turn, ending, first_reply if replies else None, now), held
-
-
-def _unfailing(count: Counter) -> Counter:
-    """A counter of the caller's own that fails must not lose a reply."""
-
-    def counted(message: Message) -> int:
-        try:
-            return count(message)
-        except Exception:
-            return estimate(message)
-
-    return counted
 
 
 def _outcome(ending: Ending, output_seq: int | None, now: datetime) -> dict[str, Any]:

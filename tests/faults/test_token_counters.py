@@ -1,0 +1,170 @@
+"""A counter of tokens of the caller's own that fails: refused before anything is stored, and no reply is lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from convstore import InvalidInput, Store, TurnStatus
+from convstore.messages import Message
+from convstore.testing import ChatServer, Failure, Reply
+from convstore.tokens import checked, estimate, unfailing
+from tests.contract.invariants import check_all
+from tests.faults.driven import engine_of, opened
+
+
+class Counter:
+    """Counts ten for every message; but for those of one role, what it is told to."""
+
+    def __init__(self) -> None:
+        self.of_role: str | None = None
+        self.result: Any = 10
+
+    def __call__(self, message: Message) -> int:
+        if self.of_role is not None and message["role"] != self.of_role:
+            return 10
+        if isinstance(self.result, Exception):
+            raise self.result
+        count: int = self.result
+        return count
+
+
+WRONG = [RuntimeError("no tokenizer"), 1.5, None, -1, True, "12", float("nan"), 2**60]
+NAMES = ["raises", "float", "none", "negative", "bool", "text", "nan", "huge"]
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+@pytest.fixture(params=["sync", "async"])
+def store(
+    request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer, counter: Counter
+) -> Iterator[Store]:
+    with opened(str(request.param), database_url, chat_server, count_tokens=counter) as store:
+        yield store
+        check_all(engine_of(store))
+
+
+def streamed(store: Store, id: str, **options: Any) -> Any:
+    with store.stream(id, "Hi", **options) as reply:
+        list(reply)
+    return reply.turn
+
+
+def test_what_cannot_be_counted_is_refused_and_nothing_is_stored_or_sent(
+    store: Store, counter: Counter, chat_server: ChatServer
+) -> None:
+    id = store.new(system="Be brief.").id
+    store.say(id, "First")
+    store.say(id, "Second")
+    before = (store.tree(id), store.turns(id), store.get(id), len(chat_server.requests), len(store.list()))
+    calls: dict[str, Callable[[], object]] = {
+        "say": lambda: store.say(id, "Hi"),
+        "say with a budget": lambda: store.say(id, "Hi", max_context=1000),
+        "stream": lambda: streamed(store, id),
+        "edit": lambda: store.edit(id, 2, "Otherwise"),
+        "preview": lambda: store.preview(id, "Hi"),
+        "append": lambda: store.append(id, "Hi"),
+        "new": lambda: store.new(messages=[{"role": "user", "content": "Hi"}]),
+        "compact": lambda: store.compact(id, keep_last=1),
+    }
+    for wrong in WRONG:
+        counter.result = wrong
+        for name, call in calls.items():
+            with pytest.raises(InvalidInput, match="count_tokens"):
+                call()
+            now = (store.tree(id), store.turns(id), store.get(id), len(chat_server.requests), len(store.list()))
+            assert now == before, f"{name}: {wrong!r}"
+    counter.result = 10
+    assert store.say(id, "Third", wait=0).text == "You said: Third"
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=NAMES)
+def test_a_reply_that_cannot_be_counted_is_estimated(
+    store: Store, counter: Counter, chat_server: ChatServer, wrong: object
+) -> None:
+    id = store.new().id
+    counter.of_role, counter.result = "assistant", wrong
+    assert store.say(id, "Hi").text == "You said: Hi"
+    assert streamed(store, id).text == "You said: Hi"
+    assert store.retry(id).text == "You said: Hi"
+    chat_server.script(Reply(pieces=["It", " goes"], hold_after=1))
+    with store.stream(id, "Hi") as reply:
+        assert next(reply) == "It"
+    assert reply.turn.status is TurnStatus.INTERRUPTED
+    counts = {record.message["role"]: record.tokens for record in store.tree(id)}
+    assert counts["user"] == 10
+    assert [record.tokens for record in store.tree(id) if record.message["role"] == "assistant"] == [
+        estimate(record.message) for record in store.tree(id) if record.message["role"] == "assistant"
+    ]
+
+
+def test_a_summary_that_cannot_be_counted_is_estimated(store: Store, counter: Counter) -> None:
+    id = store.new().id
+    for number in range(3):
+        store.say(id, f"Question {number}")
+    counter.of_role, counter.result = "assistant", RuntimeError("no tokenizer")
+    (summary,) = store.compact(id, keep_last=1)
+    assert summary.tokens > 10
+    assert store.summary(id) == summary
+
+
+def test_a_counter_that_fails_in_a_compaction_that_happens_by_itself_spoils_no_reply(
+    store: Store, counter: Counter
+) -> None:
+    id = store.new(compact_at=1, keep_last=1).id
+    store.say(id, "One")
+    counter.of_role, counter.result = "system", RuntimeError("no tokenizer")  # of the request for a summary
+    assert store.say(id, "Two").text == "You said: Two"
+    assert store.summary(id) is None
+    counter.of_role = None
+    counter.result = 10
+    store.say(id, "Three")
+    assert store.summary(id) is not None
+
+
+def test_a_counter_that_fails_while_a_request_is_trimmed_leaves_the_providers_error(
+    store: Store, counter: Counter, chat_server: ChatServer
+) -> None:
+    id = store.new().id
+    for number in range(3):
+        store.say(id, f"Question {number}")
+    counted = 0
+
+    def count(message: Message) -> int:
+        nonlocal counted
+        counted += 1
+        if counted > 2:  # for the window, and for the row; then for a smaller window
+            raise RuntimeError("no tokenizer")
+        return 10
+
+    too_long = "This model's maximum context length is 50 tokens."
+    chat_server.script(Failure(400, too_long, code="context_length_exceeded"))
+    store._runtime.count = checked(count)
+    asked = len(chat_server.requests)
+    with pytest.raises(Exception, match="maximum context length"):
+        store.say(id, "Long", on_overflow="trim")
+    store._runtime.count = checked(counter)
+    assert len(chat_server.requests) == asked + 1
+    assert store.turns(id)[-1].status is TurnStatus.FAILED
+
+
+def test_a_count_of_nothing_is_one() -> None:
+    message: Message = {"role": "user", "content": ""}
+    assert checked(lambda _: 0)(message) == 1
+    assert checked(lambda _: 12)(message) == 12
+    assert checked(estimate) is estimate
+    assert unfailing(checked(lambda _: 7))(message) == 7
+
+
+def test_what_a_counter_raises_is_in_the_error_and_is_its_cause() -> None:
+    def count(message: Message) -> int:
+        raise LookupError("no such model")
+
+    with pytest.raises(InvalidInput, match=r"LookupError: no such model .*role 'user'") as caught:
+        checked(count)({"role": "user", "content": "Hi"})
+    assert isinstance(caught.value.__cause__, LookupError)
