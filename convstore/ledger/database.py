@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     Engine,
@@ -32,7 +33,11 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import OperatorType
 
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
@@ -340,6 +345,32 @@ def waits_briefly(dialect: str) -> tuple[ColumnElement[bool], ...]:
     if dialect == "sqlite":
         return ()
     return (func.set_config("lock_timeout", "3s", true()).is_not(None),)
+
+
+class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLAlchemy's own)
+    """A condition on the rows of a recursive query, which says that they are few.
+
+    SQLite takes a recursive query's rows for a million. It then reads all of a conversation rather than look a few of
+    its messages up: to join them in the order that is asked for, and once it has statistics (`ANALYZE`), to build a
+    Bloom filter over them. It believes what `likelihood` says (sqlite.org, "Built-in scalar functions").
+    """
+
+    name = "few"
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: OperatorType | None = None) -> few:  # noqa: ARG002
+        return self  # else it would be compared with 1, and SQLite not see what it says
+
+
+@compiles(few)
+def _few(element: few, compiler: SQLCompiler, **how: Any) -> str:
+    return f"({compiler.process(element.clauses, **how)})"
+
+
+@compiles(few, "sqlite")
+def _few_on_sqlite(element: few, compiler: SQLCompiler, **how: Any) -> str:
+    return f"likelihood({compiler.process(element.clauses, **how)}, 0.000001)"
 
 
 def _reason(error: exc.SQLAlchemyError) -> str:

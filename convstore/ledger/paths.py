@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from convstore.ledger.database import EVERYTHING
+from convstore.ledger.database import EVERYTHING, few
 from convstore.ledger.lineage import Lineage, kept_in
 from convstore.ledger.messages import COLUMNS, STRIDES, missing, records
 from convstore.ledger.models import messages as table
@@ -84,7 +84,7 @@ def _climb(depth: int) -> Any:
     ).where(
         *kept_in(table, depth, path.c.parent_seq),
         seq == path.c.parent_seq,
-        path.c.step < bindparam("most", type_=BigInteger),
+        few(path.c.step < bindparam("most", type_=BigInteger)),
         path.c.turns < bindparam("turns", type_=BigInteger),
         path.c.total <= bindparam("tokens", type_=BigInteger),
         path.c.position > bindparam("after", type_=BigInteger) + 1,
@@ -94,6 +94,7 @@ def _climb(depth: int) -> Any:
         select(*COLUMNS)
         .select_from(path)
         .join(table, (table.c.seq == path.c.seq) & _all(kept_in(table, depth, path.c.seq)))
+        .where(few(path.c.step > 0))
         .order_by(table.c.seq.desc())
     )
 
@@ -204,13 +205,14 @@ def _context_statement(depth: int) -> Any:
     )
     chain = start.cte("chain", recursive=True)
     up = select(table.c.seq, table.c.context_seq).where(
-        *kept_in(table, depth, chain.c.context_seq), table.c.seq == chain.c.context_seq
+        *kept_in(table, depth, chain.c.context_seq), table.c.seq == chain.c.context_seq, few(chain.c.context_seq > 0)
     )
     chain = chain.union_all(up)
     return (
         select(*COLUMNS)
         .select_from(chain)
         .join(table, (table.c.seq == chain.c.seq) & _all(kept_in(table, depth, chain.c.seq)))
+        .where(few(chain.c.seq > 0))
         .order_by(table.c.seq)
     )
 
@@ -254,7 +256,7 @@ def _ancestors_statement(depth: int, count: int) -> Any:
     ]
     following = case(*strides, else_=way.c.parent_seq)
     up = select(table.c.seq, table.c.parent_seq, table.c.position, *back, way.c.target).where(
-        *kept_in(table, depth, following), table.c.seq == following, way.c.position > way.c.target
+        *kept_in(table, depth, following), table.c.seq == following, few(way.c.position > way.c.target)
     )
     way = way.union_all(up)
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, case, insert, literal, select, update
 
+from convstore.ledger.database import few
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.models import conversations
 from convstore.ledger.models import summaries as table
@@ -34,7 +35,7 @@ def _chain_statement(depth: int) -> Any:
     before = select(*columns, chain.c.step + 1).where(
         *_kept_in(depth, chain.c.previous_turn),
         table.c.turn_seq == chain.c.previous_turn,
-        chain.c.step < _CANDIDATES,
+        few(chain.c.step < _CANDIDATES),
     )
     chain = chain.union_all(before)
     return select(chain).order_by(chain.c.step)
