@@ -112,7 +112,7 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
     upgrade(url)
     began = time.monotonic()
     fill(database, turns)
-    print(f"\n{name}, {turns:,} turns (filled in {time.monotonic() - began:.0f} s)")
+    print(f"\n{name}, {turns:,} turns (filled in {time.monotonic() - began:.0f} s)\n   ratio      CPU   report")
     with closing(connect(url)) as bare:
         for label, how in reports(turns):
             with database.read() as connection:
@@ -121,8 +121,9 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
                     return usage.report(on, "", PRICES, **how)
 
                 ours, one_pass = alternate(3, report, lambda _: bare.execute(ONE_PASS).fetchall())
+                cpu = f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "  # the server's is not ours
                 print(
-                    f"  {ours.wall / one_pass.wall:6.2f}   {label:<26} {ours.wall:9.1f} ms   one pass "
+                    f"  {ours.wall / one_pass.wall:6.2f}   {cpu}   {label:<26} {ours.wall:9.1f} ms   one pass "
                     f"{one_pass.wall:7.1f} ms",
                     flush=True,
                 )

@@ -87,8 +87,8 @@ def report(
         conversation_id: of this conversation alone; of a fork, what was said before it is its origin's.
         by: what to group by: a model, a day, a conversation or an owner. None: nothing.
     """
-    # Always there, so that the plan is: the index by owner and time, in whose order the rows lie in the file. A
-    # conversation's turns are found by the primary key, so there the column is hidden from the planner.
+    # Both are always there, so that SQLite goes by owner and time, in whose order the rows lie in the file: by the
+    # primary key they lie all over it. A conversation's turns are few: there the column is hidden from the planner.
     at = table.c.started_at if conversation_id is None else func.coalesce(table.c.started_at, ALWAYS)
     where: list[ColumnElement[bool]] = [
         at >= (since or ALWAYS),
@@ -115,8 +115,7 @@ def _key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
             return func.substr(table.c.started_at, 1, 10, type_=Text())
         return cast(func.timezone("UTC", table.c.started_at), Date)
     if by == "conversation":
-        # Not the bare column: SQLite would go by the primary key, in whose order the rows lie all over the file.
-        return table.c.conversation_id.concat("")
+        return table.c.conversation_id
     if by == "owner":
         return table.c.owner
     return None

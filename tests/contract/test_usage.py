@@ -81,6 +81,7 @@ def test_a_summary_costs_too(backend: Backend, chat_server: ChatServer) -> None:
     assert len(store.compact(id, keep_last=1)) == 1
     total = store.usage(id).total
     assert (total.turns, total.prompt_tokens) == (4, 4000)
+    assert [turn.cost for turn in store.turns(id)] == [pytest.approx(COST)] * 4
     assert total.cost == pytest.approx(4 * COST)
 
 
@@ -468,7 +469,7 @@ def test_a_report_goes_by_time_through_the_turns_of_its_owner_or_by_the_key_thro
     if backend.is_postgres:
         return  # whose plans depend on how many rows there are
     store = backend.open(prices=STATED)
-    put(backend, store, [random_turn(random.Random(seq), "", seq) for seq in range(1, 20)])
+    put(backend, store, [random_turn(random.Random(seq), "", seq) for seq in range(1, 300)])
     for how, index in (
         ({}, "(owner=? AND started_at>? AND started_at<?)"),
         ({"by": "model"}, "(owner=? AND started_at>? AND started_at<?)"),
