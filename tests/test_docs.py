@@ -52,7 +52,11 @@ ANSWERS = {
     "Who won most medals?": "The United States.",
     "Hello": "Hello! How can I help?",
     "What is on this photo?": "A cat on a sofa.",
+    "Where were the 2012 games held?": "In London.",
+    "21 degrees, sunny": "It is sunny in Beijing, at 21 degrees.",
 }
+CAT = ("Whiskers.", "Felix.")
+WEATHER = {"name": "weather", "arguments": '{"city": "Beijing"}'}
 
 
 def model(body: dict[str, Any]) -> Reply | Failure:
@@ -65,7 +69,19 @@ def model(body: dict[str, Any]) -> Reply | Failure:
     if question == "What is the secret code?":
         told = any("4821" in str(message.get("content")) for message in body["messages"])
         return Reply("The secret code is 4821." if told else "I do not know.")
+    if question == "Suggest a name for a cat.":
+        names = CAT[body.get("temperature") == 1 :][: body.get("n", 1)]
+        return Reply(choices=[choice({"content": name}, number) for number, name in enumerate(names)])
+    if question == "What is the weather in Beijing?" and body.get("tools"):
+        called = {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": WEATHER}]}
+        return Reply(choices=[choice(called, finish_reason="tool_calls")])
+    if question.endswith("</conversation>\n\nSummarise this conversation."):
+        return Reply("The 2008 games were held in Beijing. The United States won most medals.")
     return Reply(ANSWERS[question]) if question in ANSWERS else echo(body)
+
+
+def choice(message: dict[str, Any], number: int = 0, finish_reason: str = "stop") -> dict[str, Any]:
+    return {"index": number, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
 
 
 @dataclasses.dataclass(frozen=True)

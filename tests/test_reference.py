@@ -194,7 +194,9 @@ def test_the_library_reference_has_every_public_name() -> None:
     assert set(convstore.__all__) - named == set()
 
 
-@pytest.mark.parametrize("name", ["Conversation", "MessageRecord", "Turn", "Completion", "UsageReport", "UsageRow"])
+@pytest.mark.parametrize(
+    "name", ["Conversation", "MessageRecord", "Summary", "Turn", "Completion", "UsageReport", "UsageRow"]
+)
 def test_the_library_reference_has_every_field_with_its_type(name: str) -> None:
     page = (DOCS / "reference" / "library.md").read_text()
     shown = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", sections(page)[name], flags=re.MULTILINE)
