@@ -12,7 +12,7 @@ import click
 from convstore.cli import output, tree
 
 if TYPE_CHECKING:
-    from convstore.records import Conversation, MessageRecord
+    from convstore.records import Conversation, MessageRecord, Summary
     from convstore.store import Store
 
 _WIDTH = 100  # columns where no terminal says how many it has
@@ -22,7 +22,7 @@ _SAID_OF = {"running": "being answered", "unanswered": "not answered"}
 def print_tree(store: Store, conversation: Conversation) -> None:
     """Draw the tree."""
     records = store.tree(conversation.id)
-    remarks = _remarks(conversation, _statuses(store, conversation, records))
+    remarks = _remarks(conversation, _statuses(store, conversation, records), store.summary(conversation.id))
     on_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else _WIDTH
     coloured = output.colours(sys.stdout)
@@ -69,13 +69,15 @@ def _statuses(store: Store, conversation: Conversation, records: Sequence[Messag
     return found
 
 
-def _remarks(conversation: Conversation, statuses: Mapping[int, str]) -> dict[int, str]:
+def _remarks(conversation: Conversation, statuses: Mapping[int, str], summary: Summary | None) -> dict[int, str]:
     said: dict[int, list[str]] = {seq: [_SAID_OF.get(status, status)] for seq, status in statuses.items()}
     for seq in conversation.pins:
         said.setdefault(seq, []).append("pinned")
     if conversation.forked_at:
         origin = output.one_line(str(conversation.forked_from))
         said.setdefault(conversation.forked_at, []).append(f"forked from {origin} here")
+    if summary is not None:
+        said.setdefault(summary.up_to_seq, []).append("summarised up to here")
     return {seq: f"({', '.join(words)})" for seq, words in said.items()}
 
 

@@ -31,6 +31,8 @@ def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program
     ran = talk("compact", "games")
     assert (ran.code, ran.out) == (0, "They counted to two.\n")
     ran.one_line("the first 5 messages", "convstore compact --drop")
+    [line] = [line for line in talk("show", "--tree").out.splitlines() if line.endswith("(summarised up to here)")]
+    assert line.split()[1] == "5"
     ran = talk("say", "five", "--dry-run")
     assert "the summary of turn 5 stands in" in ran.err
     talk("say", "five")
