@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
-from convstore import provider, reading, summarising
+from sqlalchemy import Connection
+
+from convstore import provider, summarising
 from convstore.answers import NO_REASON
 from convstore.completions import Completion, NotACompletion, read_completion
 from convstore.messages import text_of
@@ -49,7 +52,7 @@ class Compaction:
         self._least_tokens = least_tokens
         self._most_tokens = MOST_TOKENS
         self._retries = 0
-        self._replaces: int | None = None
+        self._own: Summary | None = None
         self._began = (datetime.now(UTC), time.monotonic())
 
     def next(self) -> Step | None:
@@ -61,8 +64,6 @@ class Compaction:
         """
         if not self.summaries:
             self._runtime.prices()  # wrong ones are found before anything is paid for
-            present = self._runtime.read(reading.summary, *self._where)
-            self._replaces = present.turn if present is not None else None
         step = self._runtime.read(
             summarising.plan,
             *self._where,
@@ -111,17 +112,18 @@ class Compaction:
     def _keep(self, step: Step, completion: Completion) -> float:
         began, clock = self._began
         cost = self._runtime.prices().cost(completion.usage, completion.model, step.request["model"], began)
-        summary = self._runtime.write(
-            summarising.record,
-            *self._where,
-            step,
-            completion,
-            self._replaces,
-            began,
-            time.monotonic() - clock,
-            cost,
-            self._runtime.count,
-        )
+        latency = time.monotonic() - clock
+        tries = count()
+
+        def keep(connection: Connection) -> tuple[Summary, bool]:
+            # What was paid for is not given up where the connection breaks, nor put on record twice.
+            done = summarising.recorded(connection, *self._where, step, began) if next(tries) else None
+            return done or summarising.record(
+                connection, *self._where, step, completion, self._own, began, latency, cost, self._runtime.count
+            )
+
+        summary, is_own = self._runtime.write_repeatable(keep)
+        self._own = summary if is_own else None
         self.summaries.append(summary)
         self._retries = 0
         return 0.0

@@ -24,7 +24,7 @@ from convstore.ledger.recording import Ending
 from convstore.messages import Message, text_of
 from convstore.questions import split
 from convstore.records import MessageRecord, Summary, Turn, TurnStatus
-from convstore.tokens import Counter
+from convstore.tokens import Counter, unfailing
 from convstore.tools import unanswered
 from convstore.window import Policy, merge_options, policy, summary_messages, turn_beginnings
 
@@ -36,6 +36,7 @@ INSTRUCTION = (
 MOST_MESSAGES, MOST_TOKENS = 256, 24_000
 """What one summary is asked for at most: the rest of a long past is summarised on top of it, step by step."""
 _LEAST_TOKENS = 64  # below, trying with less is of no use
+_LATEST = 8  # turns among which one is looked for that was just put on record
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +170,19 @@ def record(
     id: str,
     step: Step,
     completion: Completion,
-    replaces: int | None,
+    own: Summary | None,
     started_at: datetime,
     latency: float,
     cost: float | None,
     count: Counter,
-) -> Summary:
-    """Put a summary that the model wrote on record, with its turn, and return the one that stands in from now on.
+) -> tuple[Summary, bool]:
+    """Put a summary that the model wrote on record, with its turn.
 
     Args:
-        replaces: the turn of the summary that is to stand in again when this one is dropped.
+        own: the one that the same compaction wrote before it: they are dropped together.
+
+    Returns:
+        The summary that stands in from now on, and whether it is this one.
     """
     now = datetime.now(UTC)
     turn = conversations.take_turn(connection, owner, id)
@@ -190,19 +194,34 @@ def record(
     standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
     present = past.on_path(connection, standing)[1]
     if present is not None and present.up_to_position >= step.up_to.position:
-        return present  # somebody else was quicker; what this one cost is on record
+        return present, False  # somebody else was quicker; what this one cost is on record
     text = text_of(completion.messages[0])
     summary = Summary(
         turn=turn,
         up_to_seq=step.up_to.seq,
         up_to_position=step.up_to.position,
         text=text,
-        tokens=sum(count(message) for message in summary_messages(text)),
-        previous_turn=replaces,
+        tokens=sum(map(unfailing(count), summary_messages(text))),
+        # Whichever it is: one of another path, too, that the head may return to.
+        previous_turn=own.previous_turn if own is not None and own.turn == state.summary_turn else state.summary_turn,
         created_at=now,
     )
     summaries.add(connection, owner, id, summary)
-    return summary
+    return summary, True
+
+
+def recorded(
+    connection: Connection, owner: str, id: str, step: Step, started_at: datetime
+) -> tuple[Summary, bool] | None:
+    """Return what `record` returned for a step, if it is on record already: its commit went through, unseen."""
+    state = heads.state(connection, owner, id)
+    for turn in reversed(turns.latest(connection, owner, id, _LATEST)):
+        if (turn.purpose, turn.base_seq, turn.started_at) == ("summary", step.up_to.seq, started_at):
+            written = summaries.latest(connection, state.lineage, turn.seq)
+            standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
+            present = written[0] if written else past.on_path(connection, standing)[1]
+            return (present, bool(written)) if present is not None else None
+    return None
 
 
 def record_failure(

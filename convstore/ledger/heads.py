@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, literal, select, update
+from sqlalchemy.exc import IntegrityError
 
 from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
 from convstore.ledger import leases
@@ -196,7 +197,13 @@ def restore(connection: Connection, owner: str, id: str) -> None:
         ConversationExists: its name was taken meanwhile.
     """
     key = {"key_owner": owner, "key_id": id}
+    taken = ConversationExists(f"the name of conversation {id} has been taken; rename the one that has it first")
+    # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
     if connection.execute(_NAME_TAKEN, key).first() is not None:
-        raise ConversationExists(f"the name of conversation {id} has been taken; rename the one that has it first")
-    if not connection.execute(_RESTORE, key).rowcount:
+        raise taken
+    try:
+        restored = connection.execute(_RESTORE, key)
+    except IntegrityError:
+        raise taken from None
+    if not restored.rowcount:
         raise ConversationNotFound(f"no deleted conversation {id!r}")

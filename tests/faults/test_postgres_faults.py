@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -316,18 +317,44 @@ def saboteur(store: Store) -> Iterator[Saboteur]:
     saboteur.close()
 
 
-OPERATIONS: dict[str, Callable[[Store, str], object]] = {
-    "new": lambda store, id: store.new(id=f"{id}-new", messages=[NOTE]),
-    "say": lambda store, id: _say(store, id, wait=0),
-    "stream": lambda store, id: _stream(store, id, wait=0),
-    "keyed say": lambda store, id: _say(store, id, wait=0, idempotency_key="k"),
-    "retry": lambda store, id: store.retry(id, wait=0),
-    "append": lambda store, id: store.append(id, NOTE),
-    "keyed append": lambda store, id: store.append(id, NOTE, idempotency_key="k"),
-    "set": lambda store, id: store.set(id, title="Another"),
-    "history": lambda store, id: store.history(id),
+@dataclass(frozen=True)
+class Operation:
+    """What is done to a conversation in which one thing was said, and what is done to it before."""
+
+    perform: Callable[[Store, str], object]
+    prepare: Callable[[Store, str], object] = lambda store, id: None
+    repeatable: bool = True
+    """Whether doing it twice is as doing it once. Else, where a commit's answer is lost, the caller is told."""
+
+
+OPERATIONS = {
+    "new": Operation(lambda store, id: store.new(id=f"{id}-new", messages=[NOTE])),
+    "say": Operation(lambda store, id: _say(store, id, wait=0)),
+    "stream": Operation(lambda store, id: _stream(store, id, wait=0)),
+    "keyed say": Operation(lambda store, id: _say(store, id, wait=0, idempotency_key="k")),
+    "retry": Operation(lambda store, id: store.retry(id, wait=0)),
+    "append": Operation(lambda store, id: store.append(id, NOTE), repeatable=False),
+    "keyed append": Operation(lambda store, id: store.append(id, NOTE, idempotency_key="k")),
+    "set": Operation(lambda store, id: store.set(id, title="Another")),
+    "history": Operation(lambda store, id: store.history(id)),
+    "undo": Operation(lambda store, id: store.undo(id), repeatable=False),
+    "redo": Operation(lambda store, id: store.redo(id), lambda store, id: store.undo(id), repeatable=False),
+    "checkout": Operation(lambda store, id: store.checkout(id, 1), repeatable=False),
+    "fork": Operation(lambda store, id: store.fork(id, new_id=f"{id}-new"), repeatable=False),
+    "edit": Operation(lambda store, id: store.edit(id, 2, "Otherwise", wait=0)),
+    "complete": Operation(lambda store, id: store.complete(id, wait=0), lambda store, id: store.append(id, NOTE)),
+    "pin": Operation(lambda store, id: store.pin(id, 2)),
+    "compact": Operation(lambda store, id: store.compact(id, keep_last=0)),
+    "drop": Operation(
+        lambda store, id: store.drop_summary(id), lambda store, id: store.compact(id, keep_last=0), repeatable=False
+    ),
+    "delete": Operation(lambda store, id: store.delete(id), repeatable=False),
+    "restore": Operation(lambda store, id: store.restore(id), lambda store, id: store.delete(id), repeatable=False),
 }
-EACH = [*(("sync", operation) for operation in OPERATIONS), ("async", "say"), ("async", "stream")]
+EACH = [
+    *(("sync", operation) for operation in OPERATIONS),
+    *(("async", operation) for operation in ("say", "stream", "edit", "compact")),
+]
 """What touches the database is the same for both; but for who drives a turn."""
 
 
@@ -335,21 +362,27 @@ EACH = [*(("sync", operation) for operation in OPERATIONS), ("async", "say"), ("
 def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing(
     store: Store, saboteur: Saboteur, chat_server: ChatServer, operation: str
 ) -> None:
-    perform = OPERATIONS[operation]
+    doing = OPERATIONS[operation]
 
     def prepared(name: str) -> str:
         id = store.new(id=name, system="Be brief.").id
         store.say(id, "Before")
+        doing.prepare(store, id)
         return id
 
     def found(id: str) -> list[object]:
-        made = [conversation.length for conversation in store.list(limit=None) if conversation.id == f"{id}-new"]
-        return [store.get(id).title, store.history(id, exact=True), made]
+        listed = {conversation.id: conversation for conversation in store.list(limit=None)}
+        made = [listed[f"{id}-new"].length] if f"{id}-new" in listed else []
+        if id not in listed:
+            return ["deleted", made]
+        summary = store.summary(id)
+        stands_in = (summary.turn, summary.text) if summary is not None else None
+        return [listed[id].title, store.history(id, exact=True), made, listed[id].pins, stands_in]
 
     id = prepared("unharmed")
     calls = len(chat_server.requests)
     saboteur.watch(None)
-    perform(store, id)
+    doing.perform(store, id)
     points = list(saboteur.points)
     whole = found(id)
     calls = len(chat_server.requests) - calls
@@ -360,9 +393,9 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
         untouched = found(id)
         saboteur.watch(number)
         where = f"{operation}: {point} ({number})"
-        is_unknown = operation == "append" and "COMMIT" in point
+        is_unknown = not doing.repeatable and "COMMIT" in point
         try:
-            perform(store, id)
+            doing.perform(store, id)
         except DatabaseUnavailable:
             # Whether it was committed, nobody can tell; so it is not done again, and the caller is told.
             assert is_unknown, where
@@ -374,9 +407,13 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
         assert found(id) == expected, where
         assert len(chat_server.requests) - before == calls, where
         check_all(engine_of(store))
+        if expected[0] == "deleted":
+            store.restore(id)
         # A turn whose beginning was committed, and whose caller could not know it, is on record as interrupted.
         statuses = [turn.status for turn in store.turns(id) if turn.status is not TurnStatus.COMPLETED]
         assert statuses in ([], [TurnStatus.INTERRUPTED]), where
+        written = [turn for turn in store.turns(id) if turn.purpose == "summary"]
+        assert len(written) == (operation in ("compact", "drop")), where
         assert store.say(id, "And now?", wait=0).status is TurnStatus.COMPLETED
     print(f"\n{operation}: terminated at {len(points)} points")
 
