@@ -17,12 +17,16 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    FromClause,
     Row,
+    and_,
     bindparam,
     case,
     func,
     literal,
+    literal_column,
     select,
+    true,
     union_all,
 )
 
@@ -55,13 +59,23 @@ class Reach:
     """Only what stands after this position."""
 
 
+def _with_row(dialect: str, depth: int, many: FromClause, seq: ColumnElement[int]) -> tuple[FromClause, FromClause]:
+    """Return the rows of a query joined with that of the message whose number they have in `seq`; and that row.
+
+    However many messages there are, each is to be looked up by the primary key. SQLite does so where it takes the rows
+    for few (`few`). PostgreSQL, until it has statistics of a table that has grown, takes all of a conversation for one
+    row, and would read it whole for each of them: unless the row is looked up by a query of its own.
+    """
+    conditions = (*kept_in(table, depth, seq), table.c.seq == seq)
+    if dialect == "sqlite":
+        return many.join(table, and_(*conditions)), table
+    row = select(table).where(*conditions).limit(literal_column("1")).lateral("looked_up")
+    return many.join(row, true()), row
+
+
 @cache
-def _climb(depth: int) -> Any:
+def _climb(dialect: str, depth: int) -> Any:
     """From a message up, by its parents: as far as a `Reach` goes."""
-    seq = table.c.seq
-    tokens = func.coalesce(
-        table.c.tokens, _LEAST_TOKENS + func.coalesce(func.length(table.c.content, type_=BigInteger), 0) // 8
-    )
     start = select(
         table.c.seq,
         table.c.parent_seq,
@@ -69,41 +83,45 @@ def _climb(depth: int) -> Any:
         table.c.role,
         literal(1, BigInteger).label("step"),
         literal(0, BigInteger).label("turns"),
-        tokens.label("total"),
-    ).where(*kept_in(table, depth, bindparam("head", type_=BigInteger)), seq == bindparam("head", type_=BigInteger))
-    path = start.cte("path", recursive=True)
-    begins_turn = case(((path.c.role == "user") & (table.c.role != "user"), 1), else_=0)
-    up = select(
-        table.c.seq,
-        table.c.parent_seq,
-        table.c.position,
-        table.c.role,
-        path.c.step + 1,
-        path.c.turns + begins_turn,
-        path.c.total + tokens,
+        _tokens(table).label("total"),
     ).where(
-        *kept_in(table, depth, path.c.parent_seq),
-        seq == path.c.parent_seq,
-        few(path.c.step < bindparam("most", type_=BigInteger)),
-        path.c.turns < bindparam("turns", type_=BigInteger),
-        path.c.total <= bindparam("tokens", type_=BigInteger),
-        path.c.position > bindparam("after", type_=BigInteger) + 1,
+        *kept_in(table, depth, bindparam("head", type_=BigInteger)),
+        table.c.seq == bindparam("head", type_=BigInteger),
+    )
+    path = start.cte("path", recursive=True)
+    joined, parent = _with_row(dialect, depth, path, path.c.parent_seq)
+    begins_turn = case(((path.c.role == "user") & (parent.c.role != "user"), 1), else_=0)
+    up = (
+        select(
+            parent.c.seq,
+            parent.c.parent_seq,
+            parent.c.position,
+            parent.c.role,
+            path.c.step + 1,
+            path.c.turns + begins_turn,
+            path.c.total + _tokens(parent),
+        )
+        .select_from(joined)
+        .where(
+            few(path.c.step < bindparam("most", type_=BigInteger)),
+            path.c.turns < bindparam("turns", type_=BigInteger),
+            path.c.total <= bindparam("tokens", type_=BigInteger),
+            path.c.position > bindparam("after", type_=BigInteger) + 1,
+        )
     )
     path = path.union_all(up)
+    joined, row = _with_row(dialect, depth, path, path.c.seq)
     return (
-        select(*COLUMNS)
-        .select_from(path)
-        .join(table, (table.c.seq == path.c.seq) & _all(kept_in(table, depth, path.c.seq)))
+        select(*(row.c[column.name] for column in COLUMNS))
+        .select_from(joined)
         .where(few(path.c.step > 0))
-        .order_by(table.c.seq.desc())
+        .order_by(path.c.step)
     )
 
 
-def _all(conditions: Iterable[ColumnElement[bool]]) -> ColumnElement[bool]:
-    first, *others = conditions
-    for condition in others:
-        first &= condition
-    return first
+def _tokens(row: FromClause) -> ColumnElement[int]:
+    length = func.coalesce(func.length(row.c.content, type_=BigInteger), 0)
+    return func.coalesce(row.c.tokens, _LEAST_TOKENS + length // 8)
 
 
 def path(connection: Connection, lineage: Lineage, head: int, limit: int | None = None) -> list[MessageRecord]:
@@ -175,7 +193,7 @@ def _rows(connection: Connection, lineage: Lineage, head: int, reach: Reach) -> 
         "tokens": reach.tokens,
         "after": reach.after_position,
     }
-    return connection.execute(_climb(len(lineage.origins)), values).all()
+    return connection.execute(_climb(connection.dialect.name, len(lineage.origins)), values).all()
 
 
 _TREE = (
@@ -198,22 +216,21 @@ def tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
 
 
 @cache
-def _context_statement(depth: int) -> Any:
+def _context_statement(dialect: str, depth: int) -> Any:
     start = select(table.c.seq, table.c.context_seq).where(
         *kept_in(table, depth, bindparam("from", type_=BigInteger)),
         table.c.seq == bindparam("from", type_=BigInteger),
     )
     chain = start.cte("chain", recursive=True)
-    up = select(table.c.seq, table.c.context_seq).where(
-        *kept_in(table, depth, chain.c.context_seq), table.c.seq == chain.c.context_seq, few(chain.c.context_seq > 0)
-    )
+    joined, before = _with_row(dialect, depth, chain, chain.c.context_seq)
+    up = select(before.c.seq, before.c.context_seq).select_from(joined).where(few(chain.c.context_seq > 0))
     chain = chain.union_all(up)
+    joined, row = _with_row(dialect, depth, chain, chain.c.seq)
     return (
-        select(*COLUMNS)
-        .select_from(chain)
-        .join(table, (table.c.seq == chain.c.seq) & _all(kept_in(table, depth, chain.c.seq)))
+        select(*(row.c[column.name] for column in COLUMNS))
+        .select_from(joined)
         .where(few(chain.c.seq > 0))
-        .order_by(table.c.seq)
+        .order_by(chain.c.seq)
     )
 
 
@@ -226,14 +243,15 @@ def context(connection: Connection, lineage: Lineage, first: MessageRecord) -> l
     if first.context_seq == 0:
         return []
     values = {**lineage.bound(), "from": first.context_seq}
-    found = records(connection, connection.execute(_context_statement(len(lineage.origins)), values).all(), lineage)
+    statement = _context_statement(connection.dialect.name, len(lineage.origins))
+    found = records(connection, connection.execute(statement, values).all(), lineage)
     if not found or found[0].context_seq != 0:
         raise missing(lineage.conversation_id, found[0].context_seq if found else first.context_seq)
     return found
 
 
 @cache
-def _ancestors_statement(depth: int, count: int) -> Any:
+def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
     targets = union_all(
         *(select(bindparam(f"target_{number}", type_=BigInteger).label("target")) for number in range(count))
     ).subquery("targets")
@@ -255,8 +273,12 @@ def _ancestors_statement(depth: int, count: int) -> Any:
         for stride in reversed(STRIDES)
     ]
     following = case(*strides, else_=way.c.parent_seq)
-    up = select(table.c.seq, table.c.parent_seq, table.c.position, *back, way.c.target).where(
-        *kept_in(table, depth, following), table.c.seq == following, few(way.c.position > way.c.target)
+    joined, ancestor = _with_row(dialect, depth, way, following)
+    known = [ancestor.c[f"back_{stride}"] for stride in STRIDES]
+    up = (
+        select(ancestor.c.seq, ancestor.c.parent_seq, ancestor.c.position, *known, way.c.target)
+        .select_from(joined)
+        .where(few(way.c.position > way.c.target))
     )
     way = way.union_all(up)
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)
@@ -272,5 +294,6 @@ def ancestors(connection: Connection, lineage: Lineage, head: int, positions: It
     if head == 0 or not wanted:
         return {}
     values = {**lineage.bound(), "head": head, **{f"target_{number}": seq for number, seq in enumerate(wanted)}}
-    found = connection.execute(_ancestors_statement(len(lineage.origins), len(wanted)), values)
+    statement = _ancestors_statement(connection.dialect.name, len(lineage.origins), len(wanted))
+    found = connection.execute(statement, values)
     return {row.target: row.seq for row in found}
