@@ -1,0 +1,229 @@
+"""Conversations of any length, made in seconds, and a meter for what is asked of a database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, insert, text
+from sqlalchemy.engine import CursorResult
+
+from convstore import Store
+from convstore.ledger import conversations, summaries
+from convstore.ledger.messages import STRIDES
+from convstore.ledger.models import turns
+from convstore.messages import digest
+from convstore.records import Summary
+from convstore.tokens import estimate
+
+WINDOW = 4_000
+"""Tokens: the budget of what is measured."""
+SYSTEM_MESSAGES, PINS = 6, 8
+_COLUMNS = (
+    *("owner", "conversation_id", "seq", "parent_seq", "position", "role", "content", "tokens", "context_seq"),
+    *(f"back_{stride}" for stride in STRIDES),
+    *("digest", "created_at"),
+)
+
+
+@dataclass
+class Cost:
+    """What went to a database."""
+
+    statements: list[str] = field(default_factory=list)
+    commits: int = 0
+    rows: int = 0
+    """Rows that the database handed over."""
+    steps: int = 0
+    """Of SQLite: instructions of its own machine, in hundreds. Of PostgreSQL: rows it looked at."""
+
+
+class Meter:
+    """Counts what goes through an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cost: Cost | None = None
+        event.listen(engine, "before_cursor_execute", self._before)
+        event.listen(engine, "after_cursor_execute", self._after)
+        event.listen(engine, "commit", self._commit)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", self._watch)
+
+    def _before(self, _c: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if self._cost is not None and not statement.startswith("BEGIN"):
+            self._cost.statements.append(statement)
+
+    def _after(self, _c: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if self._cost is not None and statement.lstrip("(").startswith(("SELECT", "WITH")) and cursor.rowcount > 0:
+            self._cost.rows += cursor.rowcount
+
+    def _commit(self, _: Connection) -> None:
+        if self._cost is not None:
+            self._cost.commits += 1
+
+    def _watch(self, connection: sqlite3.Connection, _: object) -> None:
+        connection.row_factory = self._row
+        connection.set_progress_handler(self._step, 100)
+
+    def _row(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._cost is not None:
+            self._cost.rows += 1
+        return row
+
+    def _step(self) -> int:
+        if self._cost is not None:
+            self._cost.steps += 1
+        return 0
+
+    @contextmanager
+    def measure(self) -> Iterator[Cost]:
+        cost = Cost()
+        looked = self._looked()
+        self._cost = cost
+        yield cost
+        self._cost = None
+        cost.steps += self._looked() - looked
+
+    def _looked(self) -> int:
+        """How many rows PostgreSQL has looked at in our tables so far."""
+        if self._engine.dialect.name == "sqlite":
+            return 0
+        with self._engine.connect() as connection, connection.begin():
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        with self._engine.connect() as connection, connection.begin():
+            found: CursorResult[Any] = connection.execute(
+                text(
+                    "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables "
+                    "WHERE relname LIKE 'convstore_%'"
+                )
+            )
+            return int(found.scalar_one())
+
+
+def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False) -> str:
+    """Make a conversation of `count` messages, some of them system messages, some pinned; return its id.
+
+    Questions and answers in turn, written past the store: a million take seconds.
+
+    Args:
+        summarised: whether a summary stands for all but the last 40.
+    """
+    id = store.new(model="test-model").id
+    pins = [[place, place] for place in range(2, count, max(1, count // PINS))][:PINS]
+    with engine.connect() as connection, connection.begin():
+        raw: Any = connection.connection.driver_connection
+        if engine.dialect.name == "sqlite":
+            marks = ", ".join("?" * len(_COLUMNS))
+            statement = f"INSERT INTO convstore_messages ({', '.join(_COLUMNS)}) VALUES ({marks})"
+            raw.executemany(statement, _rows(id, count, "2026-01-01 00:00:00.000000"))
+        else:
+            with (
+                raw.cursor() as cursor,
+                cursor.copy(f"COPY convstore_messages ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
+            ):
+                for row in _rows(id, count, "2026-01-01T00:00:00Z"):
+                    copy.write_row(row)
+        connection.execute(
+            text(
+                "UPDATE convstore_conversations SET head_seq = :count, length = :count, next_seq = :next, pins = :pins "
+                "WHERE id = :id"
+            ),
+            {"count": count, "next": count + 1, "pins": json.dumps(pins), "id": id},
+        )
+    if summarised:
+        store._runtime.write(_summarise, id, count - 40)
+    return id
+
+
+def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
+    context, parent = 0, b""
+    back = [None] * len(STRIDES)
+    system = max(1, count // SYSTEM_MESSAGES)
+    for seq in range(1, count + 1):
+        role = "system" if seq % system == 1 else "user" if seq % 2 == 0 else "assistant"
+        message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
+        parent = digest(parent, message)
+        yield "", id, seq, seq - 1, seq, role, message["content"], estimate(message), context, *back, parent, now
+        if role == "system":
+            context = seq
+        back = [seq if seq % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)]  # type: ignore[misc]
+
+
+def _summarise(connection: Connection, id: str, up_to: int) -> None:
+    now = datetime.now(UTC)
+    turn = conversations.take_turn(connection, "", id)
+    connection.execute(
+        insert(turns).values(
+            owner="",
+            conversation_id=id,
+            seq=turn,
+            status="completed",
+            purpose="summary",
+            base_seq=up_to,
+            request="{}",
+            finish_reason="stop",
+            started_at=now,
+            ended_at=now,
+        )
+    )
+    summaries.add(connection, "", id, Summary(turn, up_to, up_to, "So far.", 10, None, now))
+
+
+Step = tuple[str, Callable[[], object]]
+
+
+def steps(store: Store, id: str) -> list[Step]:
+    """Everything that may be done with a conversation, by name, in an order in which it can be."""
+    conversation = store.get(id)
+    head, length = conversation.head_seq, conversation.length
+    deep = length // 3 // 2 * 2  # a question
+    fork = store.fork(id, at=deep + 1).id
+    window: dict[str, Any] = {"max_context": WINDOW}
+    edited = length - length % 2 - 2
+    if store.at(id, edited).message["role"] != "user":
+        edited -= 2
+    return [
+        ("say, history=False", lambda: store.say(id, "hi", history=False)),
+        ("say, last=4", lambda: store.say(id, "hi", last=4)),
+        ("say, max_context", lambda: store.say(id, "hi", **window)),
+        ("retry, max_context", lambda: store.retry(id)),
+        ("append", lambda: store.append(id, "and")),
+        ("complete, max_context", lambda: store.complete(id, **window)),
+        ("undo", lambda: store.undo(id)),
+        ("redo", lambda: store.redo(id)),
+        ("checkout", lambda: store.checkout(id, deep)),
+        ("checkout of the end", lambda: store.checkout(id, head)),
+        ("fork", lambda: store.fork(id)),
+        ("fork, at a third", lambda: store.fork(id, at=deep)),
+        ("say in a fork, max_context", lambda: store.say(fork, "hi", **window)),
+        ("edit, max_context", lambda: store.edit(id, edited, "hi", **window)),
+        ("checkout after it", lambda: store.checkout(id, head)),
+        ("edit at a third, max_context", lambda: store.edit(id, deep, "hi", **window)),
+        ("checkout again", lambda: store.checkout(id, head)),
+        ("pin", lambda: store.pin(id, deep)),
+        ("unpin", lambda: store.unpin(id, deep)),
+        ("pending_calls", lambda: store.pending_calls(id)),
+        ("summary", lambda: store.summary(id)),
+        ("at a third", lambda: store.at(id, deep)),
+        ("a page of 50 messages", lambda: store.messages(id, limit=50)),
+        ("list", store.list),
+        ("get", lambda: store.get(id)),
+    ]
+
+
+def costs(store: Store, meter: Meter, id: str) -> dict[str, Cost]:
+    """What each of `steps` costs; the first time, which compiles, is not measured."""
+    for _, call in steps(store, id):
+        call()
+    found = {}
+    for name, call in steps(store, id):
+        with meter.measure() as cost:
+            call()
+        found[name] = cost
+    return found
