@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -75,6 +77,21 @@ def test_no_call_costs_more_in_a_long_conversation(backend: Backend, chat_server
             assert cost.steps > 1000
     finally:
         engine.dispose()
+
+
+def test_the_guarantees_state_these_counts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
+    say, complete, retry, edit = (MOST[f"{name}, max_context"][0] for name in ("say", "complete", "retry", "edit"))
+    undo, redo, checkout = (MOST[name][0] for name in ("undo", "redo", "checkout"))
+    for row in (
+        f"| within `last` or `max_context`, past pins and a summary | {say} at most | 2 |",
+        f"| `complete`, likewise | {complete} at most | 2 |",
+        f"| `retry`, `edit`, likewise | {retry}, {edit} at most | 2 |",
+        f"| `undo`, `redo`, `checkout` | {undo}, {redo}, {checkout} | 1 |",
+        f"| `fork`, wherever | {MOST['fork, at a third'][0]} at most | 1 |",
+        f"| `pin`, `unpin` | {MOST['pin'][0]} | 1 |",
+    ):
+        assert row in page
 
 
 def _check(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgres: bool) -> None:
