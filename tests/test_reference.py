@@ -269,12 +269,9 @@ def test_the_schema_reference_has_every_index() -> None:
 
 
 def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
-    sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
-    prices = tmp_path / "prices.toml"
-    prices.write_text("[models.test-model]\nprompt = 1.0\ncompletion = 2.0\n")
-    monkeypatch.setenv("CONVSTORE_PRICES", str(prices))
     held = open_database(sqlite_url)
     usage = {
         "prompt_tokens": 9,
