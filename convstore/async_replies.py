@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -116,12 +117,21 @@ class AsyncReplyStream(Reply):
         try:
             self._turn, held = await self._steps.end(self._live, ending)
         finally:
-            hang_up = getattr(self._chunks, "close", None)
-            if hang_up is not None:
-                await hang_up()
+            await _hang_up(self._chunks)
         settle(self._turn, held, stopped=stopped)
         if not stopped:
             await self._steps.afterwards(self._turn)
+
+
+async def _hang_up(chunks: Any) -> None:
+    """Close the connection of a stream; and the generator that read it, which else is left to the garbage collector."""
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        await close()
+    finish = getattr(getattr(chunks, "_iterator", None), "aclose", None)
+    if finish is not None:
+        with suppress(Exception):  # it has nothing more to say: the turn is over
+            await finish()
 
 
 class _Once:
