@@ -121,6 +121,8 @@ def parameters(
         if key in given:
             raise click.UsageError(f"{key} is given twice.")
         text = text_or_file(value) or ""
+        if value.startswith("@") and not text.strip():  # a schema that was not written is no text to send
+            raise click.UsageError(f"{value} is empty.")
         try:
             given[key] = json.loads(text)
         except ValueError:

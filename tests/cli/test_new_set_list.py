@@ -88,6 +88,7 @@ def test_a_system_text_that_begins_with_an_at_sign_is_written_with_two(program: 
         (["-o", "id", "x"], ["id is not a parameter", "--id"]),
         (["-o", "title", "x"], ["title is not a parameter"]),
         (["-o", "tools", "@missing"], ["@missing cannot be read"]),
+        (["-o", "tools", "@/dev/null"], ["@/dev/null is empty"]),
         (["-o", "system", "x"], ["system is not a parameter", "--system"]),
         (["-o", "metadata", "{}"], ["metadata", "--meta"]),
         (["-o", "timeout", "3"], ["timeout", "cannot be kept"]),
