@@ -53,6 +53,7 @@ class Compaction:
         self._most_tokens = MOST_TOKENS
         self._retries = 0
         self._own: Summary | None = None
+        self._up_to: int | None = None
         self._began = (datetime.now(UTC), time.monotonic())
 
     def next(self) -> Step | None:
@@ -72,7 +73,10 @@ class Compaction:
             default_model=self._default_model,
             count=self._runtime.count,
             most_tokens=self._most_tokens,
+            up_to=self._up_to,
         )
+        if self._up_to is None and step is not None:
+            self._up_to = step.last  # what others say meanwhile is left to the next compaction: else this may never end
         self._began = (datetime.now(UTC), time.monotonic())
         return step if step is not None and step.tokens >= self._least_tokens else None
 

@@ -49,6 +49,8 @@ class Step:
     """The counted tokens of the messages that it is of."""
     estimated_tokens: int
     """Those of the request."""
+    last: int
+    """The position up to which there is something to summarise, by this step and those after it."""
 
 
 def plan(
@@ -61,8 +63,12 @@ def plan(
     default_model: str | None,
     count: Counter,
     most_tokens: int = MOST_TOKENS,
+    up_to: int | None = None,
 ) -> Step | None:
     """Return the next summary to ask for: of what comes before the last `keep_last` turns; None: there is none.
+
+    Args:
+        up_to: the position up to which messages are summarised at most; None: any.
 
     Raises:
         ConversationNotFound: there is none with this id.
@@ -76,6 +82,7 @@ def plan(
     summary = past.on_path(connection, standing)[1]
     done = summary.up_to_position if summary is not None else 0
     last = _last_position(connection, state.lineage, state.head, chosen)
+    last = last if up_to is None else min(last, up_to)
     records = _older(connection, state.lineage, state.head, done, last, count, most_tokens)
     spoken = [record for record in records if record.message["role"] not in ("system", "developer")]
     if not spoken:
@@ -89,6 +96,7 @@ def plan(
         up_to=records[-1],
         tokens=sum(_tokens(record, count) for record in spoken),
         estimated_tokens=sum(count(message) for message in messages),
+        last=last,
     )
 
 
@@ -193,7 +201,7 @@ def record(
     state = heads.state(connection, owner, id)
     standing = past.Standing(state.lineage, state.head, (), state.summary_turn)
     present = past.on_path(connection, standing)[1]
-    if present is not None and present.up_to_position >= step.up_to.position:
+    if present is not None and present.up_to_position >= step.up_to.position and _is_on_path(connection, state, step):
         return present, False  # somebody else was quicker; what this one cost is on record
     text = text_of(completion.messages[0])
     summary = Summary(
@@ -208,6 +216,12 @@ def record(
     )
     summaries.add(connection, owner, id, summary)
     return summary, True
+
+
+def _is_on_path(connection: Connection, state: heads.State, step: Step) -> bool:
+    """Whether a step is of the present path: the head may have moved to another while the model wrote."""
+    position = step.up_to.position
+    return paths.ancestors(connection, state.lineage, state.head, [position]).get(position) == step.up_to.seq
 
 
 def recorded(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from convstore import liveness
+from convstore import Store, liveness
+from convstore.testing import ChatServer
+from tests.faults.clients import open_store
 from tests.faults.processes import Zygote, running_zygote
 
 
@@ -44,3 +48,28 @@ def other_host(tmp_path: Path) -> Path:
     host = tmp_path / "other-host"
     host.mkdir()
     return host
+
+
+Opener = Callable[..., Store]
+
+
+@pytest.fixture
+def opening(database_url: str, chat_server: ChatServer) -> Iterator[Opener]:
+    """Opens stores on the database, which has its schema."""
+    with ExitStack() as stack:
+
+        def another(**options: Any) -> Store:
+            store = open_store(database_url, chat_server.url, **options)
+            stack.callback(store.close)
+            return store
+
+        another().list()
+        yield another
+
+
+@pytest.fixture
+def elsewhere(chat_server: ChatServer) -> Iterator[Callable[..., Future[Any]]]:
+    """Runs a call in another thread, and returns its future."""
+    with ThreadPoolExecutor(8) as threads:
+        yield threads.submit
+        chat_server.close()  # of a test that failed, some reply may still be held

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,12 @@ from convstore import (
     heartbeat,
 )
 from convstore.ledger.models import conversations, deltas
-from convstore.testing import ChatServer, Reply
-from convstore.testing.responses import JSONObject, Response, echo, text_of
+from convstore.testing import ChatServer
+from convstore.testing.responses import text_of
 from tests.contract.invariants import check_conversation, engine_of
 from tests.faults.clients import open_store
+from tests.faults.conftest import Opener
+from tests.faults.gates import Gate
 from tests.faults.processes import PATIENCE, Channel, Zygote
 
 PROCESSES, SAYS = 8, 25
@@ -121,55 +122,9 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
             then()
 
 
-class Gate:
-    """Holds the replies to chosen questions until they are let go, and tells when they were asked."""
-
-    def __init__(self, server: ChatServer, held: Callable[[str], bool], **options: Any) -> None:
-        self._go, self._begun = threading.Event(), threading.Event()
-        self._held = held
-        self._options = options
-        server.otherwise = self._answer
-
-    def _answer(self, body: JSONObject) -> Response:
-        reply = echo(body)
-        if not self._held(text_of(body["messages"][-1])):
-            return reply
-        return Reply(reply.text, hold=self._go, started=self._begun, **self._options)
-
-    def wait(self) -> None:
-        assert self._begun.wait(PATIENCE), "nobody asked"
-
-    def open(self) -> None:
-        self._go.set()
-
-
-Opener = Callable[..., Store]
-
-
-@pytest.fixture
-def opening(database_url: str, chat_server: ChatServer) -> Iterator[Opener]:
-    """Opens stores on the database, which has its schema."""
-    with ExitStack() as stack:
-
-        def another(**options: Any) -> Store:
-            store = open_store(database_url, chat_server.url, **options)
-            stack.callback(store.close)
-            return store
-
-        another().list()
-        yield another
-
-
 @pytest.fixture
 def store(opening: Opener) -> Store:
     return opening()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Callable[..., Future[Any]]]:
-    """Runs a call in another thread, and returns its future."""
-    with ThreadPoolExecutor(8) as threads:
-        yield threads.submit
 
 
 def pairs(store: Store, id: str) -> list[tuple[str, str]]:

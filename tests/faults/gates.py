@@ -1,0 +1,47 @@
+"""Replies of the scripted server that wait for a test, so that moments are forced and not slept for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from convstore.testing import ChatServer, Reply
+from convstore.testing.responses import JSONObject, Response, echo, text_of
+from tests.faults.processes import PATIENCE
+
+
+class Held:
+    """The next reply of a server's script: it waits until it is let go."""
+
+    def __init__(self, server: ChatServer, text: str = "Held", **options: Any) -> None:
+        self._go, self._begun = threading.Event(), threading.Event()
+        server.script(Reply(text, hold=self._go, started=self._begun, **options))
+
+    def wait(self) -> None:
+        assert self._begun.wait(PATIENCE), "nobody asked"
+
+    def open(self) -> None:
+        self._go.set()
+
+
+class Gate:
+    """Holds the replies to chosen questions until they are let go, and tells when they were asked."""
+
+    def __init__(self, server: ChatServer, held: Callable[[str], bool], **options: Any) -> None:
+        self._go, self._begun = threading.Event(), threading.Event()
+        self._held = held
+        self._options = options
+        server.otherwise = self._answer
+
+    def _answer(self, body: JSONObject) -> Response:
+        reply = echo(body)
+        if not self._held(text_of(body["messages"][-1])):
+            return reply
+        return Reply(reply.text, hold=self._go, started=self._begun, **self._options)
+
+    def wait(self) -> None:
+        assert self._begun.wait(PATIENCE), "nobody asked"
+
+    def open(self) -> None:
+        self._go.set()

@@ -1,0 +1,64 @@
+"""What the model was sent, held against what the database says of it afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from convstore import Store
+from convstore.ledger import conversations
+from convstore.ledger.models import summaries
+from convstore.messages import from_column, to_request
+from convstore.records import MessageRecord, Turn
+from convstore.testing import ChatServer
+from convstore.window import summary_messages
+from tests.contract.invariants import engine_of
+
+
+def check_requests(store: Store, server: ChatServer, *ids: str) -> int:
+    """Hold the request of every turn of some conversations against their trees, and return how many there were.
+
+    Whatever stood for the older part was a summary of this very path; whatever no summary stood for was sent. Only for
+    turns without a limit and without pins.
+    """
+    checked = 0
+    for id in ids:
+        tree = {record.seq: record for record in store.tree(id)}
+        for turn in store.turns(id, limit=None):
+            if turn.purpose is None and turn.response_id is not None:
+                number = int(turn.response_id.rpartition("-")[2])
+                sent = server.requests[number - 1].body["messages"]
+                assert sent == _expected(store, id, tree, turn), f"conversation {id}, turn {turn.seq}"
+                checked += 1
+    return checked
+
+
+def _expected(store: Store, id: str, tree: dict[int, MessageRecord], turn: Turn) -> list[dict[str, Any]]:
+    inputs: list[int] = []
+    if turn.first_input_seq is not None and turn.last_input_seq is not None:
+        inputs = list(range(turn.first_input_seq, turn.last_input_seq + 1))
+    at = tree[inputs[0]].parent_seq if inputs else turn.base_seq
+    path: list[MessageRecord] = []
+    while at:
+        path.insert(0, tree[at])
+        at = tree[at].parent_seq
+    messages = [*(record.message for record in path), *(tree[seq].message for seq in inputs)]
+    written_by = (turn.window or {}).get("summary")
+    if written_by is not None:
+        up_to, text = _summary(store, id, written_by)
+        done = next(place for place, record in enumerate(path, 1) if record.seq == up_to)  # it is of this path
+        system = [message for message in messages[:done] if message["role"] == "system"]
+        messages = [*system, *summary_messages(text), *messages[done:]]
+    return [to_request(message) for message in messages]
+
+
+def _summary(store: Store, id: str, turn: int) -> tuple[int, str]:
+    with engine_of(store).connect() as connection:
+        _, lineage = conversations.head(connection, "", id)
+        row = connection.execute(
+            select(summaries.c.up_to_seq, summaries.c.text).where(
+                summaries.c.conversation_id == lineage.home_of_turn(turn), summaries.c.turn_seq == turn
+            )
+        ).one()
+    return row.up_to_seq, from_column(row.text) or ""
