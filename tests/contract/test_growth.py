@@ -47,8 +47,6 @@ MOST = {
 """The published constants, statements and commits (what only reads ends a transaction too): docs/guarantees.md."""
 WINDOW_ROWS = 250
 """Of a window of 4,000 tokens, in messages of some 25."""
-LOOKED_AT = 4
-"""How many rows a database may look at for one that it hands over, and for each pin a hundred or two."""
 
 
 @pytest.mark.parametrize("summarised", [False, True])
@@ -100,9 +98,8 @@ def _check(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgres: boo
         assert len(cost.statements) <= statements, (name, cost.statements)
         assert cost.commits == commits, name
         assert cost.rows <= WINDOW_ROWS, (name, cost.rows)
-        if is_postgres:
-            assert cost.steps <= LOOKED_AT * cost.rows + 150 * (PINS + 1) + 200, (name, cost.rows, cost.steps)
+        # Of PostgreSQL, rows; of SQLite, hundreds of instructions. A page more or less of a small table is no matter.
+        most = 4 * cost.rows + 150 * (PINS + 1) + 200 if is_postgres else 5 * cost.rows + 50 * (PINS + 1)
+        assert cost.steps <= most, (name, cost.rows, cost.steps)
     assert long.statements == middle.statements, name
     assert long.rows <= middle.rows + 16, (name, middle.rows, long.rows)
-    if not is_postgres:  # hundreds of instructions
-        assert long.steps <= 2 * middle.steps + 40 * (PINS + 1), (name, middle.steps, long.steps)

@@ -26,7 +26,7 @@ from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import STORES_OWN, Backend
 from tests.contract.invariants import check_conversation, engine_of
 
-EXAMPLES, STEPS = 8, 30
+EXAMPLES, STEPS = 12, 30
 ROLES = ["system", "user", "user", "assistant"]
 
 Message = dict[str, Any]
@@ -401,6 +401,17 @@ class Trees(RuleBasedStateMachine):
             return
         tree.head = tree.redo.pop()
         assert self.store.redo(tree.id, expected_head=self.store.get(tree.id).head_seq).head_seq == tree.head
+
+    @rule(which=st.integers(0, 9), times=st.integers(2, 3))
+    def undo_and_redo(self, which: int, times: int) -> None:
+        """As often back as forth: then all is as it was."""
+        tree = self.some(which)
+        head, before = tree.head, len(tree.redo)
+        for _ in range(times):
+            self.undo(which, 1)
+        while len(tree.redo) > before:
+            self.redo(which)
+        assert tree.head == head
 
     @rule(which=st.integers(0, 9), where=st.integers(0, 99))
     def checkout(self, which: int, where: int) -> None:
