@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 
-from convstore import Store, TurnFailed
+from convstore import InvalidInput, Store, TurnFailed
 from convstore.testing import ChatServer, Failure
 from tests.contract.conftest import Backend
 from tests.contract.invariants import check_conversation
@@ -64,3 +65,77 @@ def test_every_damage_is_found(store: Store, backend: Backend, chat_server: Chat
     backend.damage(damage)
     with pytest.raises(AssertionError):
         check_conversation(store, "", id)
+
+
+OF_A_FORK = [
+    "UPDATE convstore_messages SET back_32 = NULL WHERE seq = 40",
+    "UPDATE convstore_messages SET back_32 = 31 WHERE seq = 40",
+    "UPDATE convstore_messages SET back_1024 = 1 WHERE seq = 40",
+    "UPDATE convstore_messages SET tokens = 0 WHERE seq = 40",
+    "UPDATE convstore_messages SET context_seq = 0 WHERE seq = 42",
+    "UPDATE convstore_messages SET content = 'other' WHERE seq = 3",  # of the past that is shared
+    "DELETE FROM convstore_messages WHERE seq = 3",
+    "DELETE FROM convstore_messages WHERE seq = 38 AND conversation_id = 'fork'",  # the fork's first
+    "UPDATE convstore_messages SET conversation_id = 'fork' WHERE seq = 37",  # the last that is shared
+    "UPDATE convstore_conversations SET lineage = NULL WHERE id = 'fork'",
+    """UPDATE convstore_conversations SET lineage = '[["origin", 36, 1]]' WHERE id = 'fork'""",
+    """UPDATE convstore_conversations SET lineage = '[["origin", 37, 0]]' WHERE id = 'fork'""",
+    """UPDATE convstore_conversations SET lineage = '[["origin", 37, 9]]' WHERE id = 'fork'""",
+    """UPDATE convstore_conversations SET lineage = '[["nobody", 37, 1]]' WHERE id = 'fork'""",
+    "UPDATE convstore_conversations SET pins = '[[3, 4]]' WHERE id = 'fork'",
+    "UPDATE convstore_conversations SET pins = '[[99, 4]]' WHERE id = 'fork'",
+    "UPDATE convstore_conversations SET pins = '[[3, 3], [3, 3]]' WHERE id = 'fork'",
+    "UPDATE convstore_conversations SET redo = '[99]' WHERE id = 'fork'",
+    "UPDATE convstore_conversations SET summary_turn = 2 WHERE id = 'fork'",  # a reply's
+    "UPDATE convstore_conversations SET \"window\" = '{\"last\": -1}' WHERE id = 'fork'",
+    "UPDATE convstore_summaries SET up_to_position = 3",
+    "UPDATE convstore_summaries SET up_to_seq = 3",
+    "UPDATE convstore_summaries SET previous_turn = 7",
+    "DELETE FROM convstore_summaries",
+    "UPDATE convstore_turns SET purpose = NULL WHERE seq = 1",
+    "UPDATE convstore_turns SET purpose = 'other' WHERE seq = 1",
+    "UPDATE convstore_turns SET output_seq = 2 WHERE seq = 1",
+    r"""UPDATE convstore_turns SET "window" = replace("window", '"history"\:', '"history"\:1') WHERE seq = 3""",
+    r"""UPDATE convstore_turns SET "window" = replace("window", '"pinned"\:[3', '"pinned"\:[41') WHERE seq = 3""",
+    "UPDATE convstore_turns SET requested_model = NULL WHERE seq = 3",
+    # A head moved to what has no answer, and nobody did that.
+    "UPDATE convstore_conversations SET head_seq = 40, length = 40, redo = NULL WHERE id = 'fork'",
+]
+
+
+@pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
+@pytest.mark.parametrize("damage", OF_A_FORK)
+def test_every_damage_is_found_in_a_fork(store: Store, backend: Backend, chat_server: ChatServer, damage: str) -> None:
+    talk = [{"role": role, "content": f"{role} {number}"} for number in range(18) for role in ("user", "assistant")]
+    store.new(id="origin", messages=[{"role": "system", "content": "s"}, *talk, {"role": "user", "content": "later"}])
+    store.compact("origin", keep_last=5)
+    store.pin("origin", 3)
+    store.fork("origin", at=37, new_id="fork")
+    store.say("fork", "one")  # 38, 39
+    store.say("fork", "two", last=0, system="more")  # 40 to 42
+    store.undo("fork")
+    store.redo("fork")
+    store.undo("fork")
+    for id in ("origin", "fork"):
+        check_conversation(store, "", id)
+    check_conversation(store, "", "fork", landed=[("fork", 41)])
+    backend.damage(damage)
+    with pytest.raises((AssertionError, InvalidInput, NoResultFound)):
+        backend.check()
+
+
+@pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
+def test_a_head_that_was_moved_on_purpose_may_stand_on_what_failed(
+    store: Store, backend: Backend, chat_server: ChatServer
+) -> None:
+    id = store.new().id
+    chat_server.script(Failure(500))
+    with pytest.raises(TurnFailed):
+        store.say(id, "lost")
+    store.checkout(id, 1)
+    store.append(id, "and more")
+    with pytest.raises(AssertionError, match="without an answer"):
+        check_conversation(store, "", id)
+    backend.landed.add((id, 1))
+    check_conversation(store, "", id, landed=backend.landed)
+    check_conversation(store, "", store.fork(id).id, landed=backend.landed)
