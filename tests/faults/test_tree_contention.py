@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, create_engine, event
 
 from convstore import (
     ConversationBusy,
@@ -109,6 +110,7 @@ def test_a_crowd_on_one_tree_gets_replies_or_conflicts_with_a_name(
     assert {kind for _, kind, _ in outcomes} <= NAMED | {"ok"}, outcomes
     assert {kind for way, kind, _ in outcomes if way in ("say", "append", "fork", "say in a fork")} == {"ok"}
     check_all(engine_of(store))
+    print(f"\na crowd: {sorted(Counter(kind for _, kind, _ in outcomes).items())}")
 
     ids = [conversation.id for conversation in store.list(limit=None)]
     turns = {(turn.conversation_id, turn.seq): turn for one in ids for turn in store.turns(one, limit=None)}
@@ -569,7 +571,7 @@ def test_a_name_taken_while_its_conversation_comes_back_is_a_conflict_with_a_nam
 def test_a_fork_in_a_transaction_that_is_rolled_back_leaves_nothing(store: Store, chat_server: ChatServer) -> None:
     id = spoken(store, 2)
     before = store.get(id)
-    engine = engine_of(store)
+    engine = create_engine(engine_of(store).url)
     with engine.connect() as connection:
         inside = store.using(connection)
         fork = inside.fork(id, name="wanted", at=3)
@@ -589,3 +591,4 @@ def test_a_fork_in_a_transaction_that_is_rolled_back_leaves_nothing(store: Store
     assert store.say(kept.id, "On we go").text == "You said: On we go"
     assert check_requests(store, chat_server, id, kept.id) == 3
     check_all(engine)
+    engine.dispose()
