@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import event
 
 from convstore import AsyncStore, Store, TurnStatus
-from convstore.testing import ChatServer, Reply
+from convstore.testing import ChatServer, Failure, Reply, echo
+from convstore.testing.responses import JSONObject, Response
 from tests.contract.invariants import check_all
 from tests.faults.driven import async_client, client
 
@@ -259,6 +260,107 @@ def test_other_calls_cancelled_at_any_await_are_done_or_not_done(
                 assert at > 1, name
 
     asyncio.run(main())
+
+
+SPOKEN = [{"role": role, "content": f"{role} {number}"} for number in range(3) for role in ("user", "assistant")]
+
+
+def at_most_five(body: JSONObject) -> Response:
+    too_long = Failure(400, "This model's maximum context length is 50 tokens.", code="context_length_exceeded")
+    return too_long if len(body["messages"]) > 5 and not body.get("stream") else echo(body)
+
+
+async def edit(store: AsyncStore, id: str) -> object:
+    return await store.edit(id, 3, "Otherwise")
+
+
+async def edit_streamed(store: AsyncStore, id: str) -> object:
+    async with store.edit_stream(id, 3, "Otherwise") as reply:
+        return [piece async for piece in reply]
+
+
+async def complete(store: AsyncStore, id: str) -> object:
+    return await store.complete(id)
+
+
+async def trimmed(store: AsyncStore, id: str) -> object:
+    return await store.say(id, "Otherwise", on_overflow="trim")
+
+
+async def compact(store: AsyncStore, id: str) -> object:
+    return await store.compact(id, keep_last=1)
+
+
+async def undo(store: AsyncStore, id: str) -> object:
+    return await store.undo(id)
+
+
+async def fork(store: AsyncStore, id: str) -> object:
+    return await store.fork(id, new_id=f"{id}-fork")
+
+
+@MOMENTS
+@pytest.mark.parametrize("way", [edit, edit_streamed, complete, trimmed, compact, undo, fork])
+def test_what_moves_along_the_tree_cancelled_at_any_await_is_done_or_stopped_or_not_done(
+    database_url: str,
+    chat_server: ChatServer,
+    way: Callable[[AsyncStore, str], Coroutine[Any, Any, object]],
+    when: When,
+) -> None:
+    base = [*SPOKEN, {"role": "user", "content": "Otherwise"}] if way is complete else SPOKEN
+    if way is trimmed:
+        chat_server.otherwise = at_most_five
+    before = [message["content"] for message in base]
+    stem = before[:2] if way in (edit, edit_streamed) else before
+    stem = [*stem, "Otherwise"] if way is not complete else stem
+
+    async def main() -> tuple[int, set[str]]:
+        seen: set[str] = set()
+        undisturbed = at = 0
+        async with opened(database_url, chat_server) as store:
+            await store.client.models.list()
+            while undisturbed < 2:
+                at += 1
+                id = (await store.new(messages=base)).id
+                work = Cancelled(way(store, id), at, when)
+                task = asyncio.ensure_future(_awaited(work))
+                done, _ = await asyncio.wait({task}, timeout=20)
+                assert done, f"cancelled at {at}, the task does not end"
+                await nothing_is_left(store)
+                if not task.cancelled():
+                    task.result()
+                    undisturbed += 1
+                    continue
+                path = [message["content"] for message in await store.history(id)]
+                turns = await store.turns(id)
+                statuses = [turn.status.value for turn in turns]
+                present = await store.summary(id)
+                if way in (compact, undo, fork):
+                    assert path == before or (way is undo and path == before[:4])
+                    assert statuses == (["completed"] if present is not None else [])
+                elif statuses == ["completed"]:
+                    assert path == [*stem, "You said: Otherwise"]
+                elif statuses == ["interrupted"]:
+                    assert turns[0].error is not None
+                    assert turns[0].error["type"] == "Stopped"
+                    assert path == ([*stem, turns[0].text] if turns[0].text else before)
+                else:
+                    assert statuses == []
+                    assert path == before
+                seen.update(statuses or ["none"])
+                asked = len(chat_server.requests)
+                async with store.stream(id, "Next") as reply:
+                    assert "".join([piece async for piece in reply]) == "You said: Next", f"cancelled at {at}"
+                sent = [message["content"] for message in chat_server.requests[asked].body["messages"]]
+                done_before = present.up_to_position if present is not None else 0
+                assert sent[2 if done_before else 0 :] == [*path[done_before:], "Next"]
+        return at - undisturbed, seen
+
+    tried, seen = asyncio.run(main())
+    if way in (edit, edit_streamed, complete, trimmed):
+        assert tried >= 5
+        assert "interrupted" in seen
+    assert tried >= 1
 
 
 def test_a_waiting_caller_that_is_cancelled_has_asked_nothing(database_url: str, chat_server: ChatServer) -> None:
