@@ -191,7 +191,17 @@ def choose(past: Past, sending: Sending, chosen: Policy, scale: Scale) -> Window
     fixed += sum(scale.of_record(record) for record in before)
     budget = scale.counted(chosen.max_context) if chosen.max_context is not None else None
 
-    begin, total = _beginning(past, sending, chosen, scale, kept_anyway, fixed, budget)
+    counts = [scale.of_record(record) for record in past.tail]
+    if chosen.fill_missing_tools:  # each placeholder is sent with what it follows
+        read = [record.message for record in (*before, *past.tail)]
+        for end, calls in missing_results([*read, *sending.new]):
+            place, tokens = end - 1 - len(before), sum(scale.of(placeholder(call)) for call in calls)
+            if place < 0:
+                fixed += tokens
+            elif place < len(counts):
+                counts[place] += tokens
+
+    begin, total = _beginning(past, sending, chosen, scale, kept_anyway, counts, fixed, budget)
     dropped, tail = past.tail[:begin], past.tail[begin:]
     before = [*before, *(record for record in dropped if _stays(record, kept_anyway))]
     leading = next((n for n, record in enumerate(before) if not _is_context(record)), len(before))
@@ -227,6 +237,7 @@ def _beginning(
     chosen: Policy,
     scale: Scale,
     kept_anyway: set[int],
+    counts: list[int],
     fixed: int,
     budget: int | None,
 ) -> tuple[int, int]:
@@ -241,11 +252,6 @@ def _beginning(
         wanted = chosen.last + sending.continues
         earliest = len(tail) if wanted == 0 else beginnings[-wanted] if len(beginnings) >= wanted else 0
         places = [place for place in places if place >= earliest]
-    counts = [scale.of_record(record) for record in tail]
-    if chosen.fill_missing_tools:  # each placeholder is sent with what it follows
-        for end, calls in missing_results([*(record.message for record in tail), *sending.new]):
-            if end <= len(tail):
-                counts[end - 1] += sum(scale.of(placeholder(call)) for call in calls)
     total = fixed + sum(counts)
     at = 0
     for place in sorted(set(places)):

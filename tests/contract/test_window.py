@@ -138,7 +138,7 @@ def some_policy(rng: random.Random) -> Policy:
 
 
 @ON_BOTH
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), 123])
 def test_a_window_read_with_limits_is_that_of_the_whole_path(
     backend: Backend, chat_server: ChatServer, seed: int
 ) -> None:
