@@ -542,6 +542,7 @@ def test_a_name_taken_while_its_conversation_comes_back_is_a_conflict_with_a_nam
     store.delete(twin)
     plain = store.new().id
     late = opening()
+    late.list()  # what a store does once is done
     looked, go = threading.Event(), threading.Event()
 
     @event.listens_for(engine_of(late), "after_cursor_execute")
