@@ -14,6 +14,7 @@ from convstore.ledger.recording import Ending
 from convstore.messages import is_replayable, to_plain
 from convstore.records import Turn, TurnStatus
 from convstore.streaming import Accumulator
+from convstore.window import KEEP_LAST
 
 NO_REASON = "the reply ended without its finish_reason"
 
@@ -154,3 +155,14 @@ def settle(turn: Turn, held: bool, *, stopped: bool = False) -> Turn:
 def _problem(error: Mapping[str, Any]) -> str:
     status = f"{error['status']} " if "status" in error else ""
     return f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": ")
+
+
+def compaction_due(turn: Turn) -> tuple[int, int] | None:
+    """Return how many turns to keep, and the threshold, after a turn that is to be followed by a compaction."""
+    options = (turn.window or {}).get("options", {})
+    threshold = options.get("compact_at")
+    if not isinstance(threshold, int):
+        return None
+    reported = turn.usage.prompt_tokens if turn.usage is not None else None
+    sent = reported if reported is not None else (turn.window or {}).get("tokens", 0)
+    return (options.get("keep_last", KEEP_LAST), threshold) if sent >= threshold else None

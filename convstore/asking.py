@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convstore import provider, summarising
-from convstore.answers import settle
+from convstore import provider
+from convstore.answers import compaction_due, settle
 from convstore.calls import call
-from convstore.compaction import Compaction
 from convstore.completions import read_completion
 from convstore.conversations import Conversations
 from convstore.errors import ConvstoreError
@@ -22,6 +21,9 @@ from convstore.records import Request, Summary, Turn
 from convstore.replies import ReplyStream
 from convstore.runtime import Runtime
 from convstore.turns import preview, preview_new
+
+if TYPE_CHECKING:
+    from convstore.compaction import Compaction
 
 WORTH_A_SUMMARY = 0.25  # of the threshold: what a conversation that compacts itself has to gain by it
 
@@ -356,6 +358,8 @@ class Asking(Conversations):
         parameters: Mapping[str, Any],
         least_tokens: int = 0,
     ) -> Compaction:
+        from convstore.compaction import Compaction
+
         return Compaction(
             self._runtime,
             self._owner,
@@ -378,7 +382,7 @@ class Asking(Conversations):
 
     def _compact_if_due(self, turn: Turn) -> None:
         """Compact a conversation that is to do so by itself. What fails is on record, and spoils no reply."""
-        due = summarising.is_due(turn)
+        due = compaction_due(turn)
         if due is not None:
             with suppress(ConvstoreError):
                 keep_last, threshold = due

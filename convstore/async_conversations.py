@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from convstore.branches import Calls, Records
 from convstore.conversations import BorrowedConversations, ConversationList, Conversations, Messages, Turns
 from convstore.keys import OnBusy, check_owner, patience
-from convstore.prices import Prices
 from convstore.records import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
 from convstore.tokens import Counter
-from convstore.usage import UsageBy, UsageReport
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from convstore.prices import Prices
+    from convstore.usage import UsageBy, UsageReport
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Engine
 
-from convstore import liveness, provider, reading, summarising
-from convstore.answers import settle
+from convstore import liveness, provider, reading
+from convstore.answers import compaction_due, settle
 from convstore.asking import WORTH_A_SUMMARY
 from convstore.async_conversations import AsyncBorrowedConversations, AsyncConversations, documented_as
 from convstore.async_replies import AsyncReplyStream, Steps
 from convstore.calls import acall
-from convstore.compaction import Compaction
 from convstore.completions import read_completion
 from convstore.errors import ConversationBusy, ConvstoreError
 from convstore.keys import OnBusy, check_owner, check_wait, known_id, patience
@@ -49,6 +48,8 @@ from convstore.tokens import Counter, estimate
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from convstore.compaction import Compaction
 
 R = TypeVar("R")
 
@@ -323,7 +324,7 @@ class AsyncStore(AsyncConversations):
         return compaction.summaries
 
     async def _compact_if_due(self, turn: Turn) -> None:
-        due = summarising.is_due(turn)
+        due = compaction_due(turn)
         if due is not None:
             with suppress(ConvstoreError):
                 keep_last, threshold = due

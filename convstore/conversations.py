@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from sqlalchemy import Connection
 
@@ -30,16 +30,17 @@ from convstore.keys import (
 )
 from convstore.ledger import appending
 from convstore.ledger import conversations as ledger
-from convstore.ledger import usage as ledger_usage
 from convstore.messages import Message, digest, to_input, to_message, to_request
 from convstore.params import check_sticky
-from convstore.prices import Prices
 from convstore.questions import split
 from convstore.records import UNCHANGED, Conversation, Given, Turn
 from convstore.tokens import Counter
 from convstore.transactions import Borrowed
-from convstore.usage import UsageBy, UsageReport, check_by, check_moment
 from convstore.window import merge_options
+
+if TYPE_CHECKING:
+    from convstore.prices import Prices
+    from convstore.usage import UsageBy, UsageReport
 
 # Inside the class, `list` is a method.
 ConversationList: TypeAlias = list[Conversation]
@@ -259,6 +260,8 @@ class Conversations(Branches):
             InvalidInput: a moment says nothing of its time zone; there is no such grouping; the prices are wrong.
             ConversationNotFound: there is none with this id.
         """
+        from convstore.usage import check_by, check_moment
+
         return self._transactions.read(
             reading.usage,
             self._owner,
@@ -284,18 +287,18 @@ class Conversations(Branches):
         Raises:
             InvalidInput: this is the store of one owner; or as `usage`.
         """
+        from convstore.usage import check_moment
+
         if self._owner:
             raise InvalidInput(
                 f"what all owners used is not for owner {self._owner!r} to see: ask the store of nobody in particular "
                 f'(owner="")'
             )
         return self._transactions.read(
-            ledger_usage.report,
-            None,
+            reading.usage_by_owner,
             self._transactions.prices(),
             since=check_moment(since, "since"),
             until=check_moment(until, "until"),
-            by="owner",
         )
 
     def append(

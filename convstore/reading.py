@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
 from convstore import past
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.ledger import conversations, deltas, heads, leases, messages, paths, turns
-from convstore.ledger import usage as ledger_usage
 from convstore.ledger.lineage import Lineage
 from convstore.ledger.paths import Reach
-from convstore.prices import Prices
 from convstore.records import MessageRecord, Summary, Turn, TurnStatus
 from convstore.streaming import Accumulator
 from convstore.tools import unanswered as unanswered_calls
-from convstore.usage import UsageReport
+
+if TYPE_CHECKING:
+    from convstore.prices import Prices
+    from convstore.usage import UsageReport
 
 
 def path(
@@ -104,12 +105,21 @@ def usage(
     by: str | None,
 ) -> UsageReport:
     """Return what an owner's turns used, or a conversation's."""
-    found = ledger_usage.report(
-        connection, owner, prices, conversation_id=conversation_id, since=since, until=until, by=by
-    )
+    from convstore.ledger.usage import report
+
+    found = report(connection, owner, prices, conversation_id=conversation_id, since=since, until=until, by=by)
     if conversation_id is not None and not found.total.turns:
         conversations.head(connection, owner, conversation_id)  # raises where there is no such conversation
     return found
+
+
+def usage_by_owner(
+    connection: Connection, prices: Prices, *, since: datetime | None, until: datetime | None
+) -> UsageReport:
+    """Return what the turns of all owners used."""
+    from convstore.ledger.usage import report
+
+    return report(connection, None, prices, since=since, until=until, by="owner")
 
 
 def unanswered(connection: Connection, owner: str, conversation_id: str) -> list[Turn]:

@@ -23,7 +23,7 @@ from convstore.ledger.paths import Reach
 from convstore.ledger.recording import Ending
 from convstore.messages import Message, text_of
 from convstore.questions import split
-from convstore.records import MessageRecord, Summary, Turn, TurnStatus
+from convstore.records import MessageRecord, Summary, TurnStatus
 from convstore.tokens import Counter, unfailing
 from convstore.tools import unanswered
 from convstore.window import Policy, merge_options, policy, summary_messages, turn_beginnings
@@ -258,14 +258,3 @@ def record_failure(
     assert found is not None  # noqa: S101 (for the type checker: it was just inserted)
     problem = f"{error.get('type', 'error')}: {error.get('message', '')}"
     return TurnFailed(f"conversation {id}, turn {turn}: no summary ({problem}); nothing is changed", found)
-
-
-def is_due(turn: Turn) -> tuple[int, int] | None:
-    """Return how many turns to keep, and the threshold, after a turn that is to be followed by a compaction."""
-    options = (turn.window or {}).get("options", {})
-    threshold = options.get("compact_at")
-    if not isinstance(threshold, int):
-        return None
-    reported = turn.usage.prompt_tokens if turn.usage is not None else None
-    sent = reported if reported is not None else (turn.window or {}).get("tokens", 0)
-    return (options.get("keep_last", Policy().keep_last), threshold) if sent >= threshold else None

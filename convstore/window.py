@@ -24,6 +24,9 @@ SUMMARY_REQUEST = "Summarise our conversation so far, so that we can go on from 
 """What a summary answers in a window: a user's message, so that the roles alternate as some servers insist."""
 
 
+KEEP_LAST = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What decides about a window."""
@@ -42,7 +45,7 @@ class Policy:
     """Whether the model's reasoning is sent back to it."""
     compact_at: int | None = None
     """With how many tokens of a request the conversation compacts itself after the turn; None: never."""
-    keep_last: int = 2
+    keep_last: int = KEEP_LAST
     """How many turns are kept out of a summary."""
 
 

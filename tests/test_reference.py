@@ -26,6 +26,7 @@ from convstore.errors import ConvstoreError
 from convstore.ledger.database import open_database
 from convstore.ledger.models import Base
 from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -37,7 +38,7 @@ README = ROOT / "README.md"
 
 def commands(group: click.Group = program, prefix: str = "convstore") -> dict[str, click.Command]:
     found: dict[str, click.Command] = {}
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(commands_of(group).items()):
         found[f"{prefix} {name}"] = command
         if isinstance(command, click.Group):
             found |= commands(command, f"{prefix} {name}")

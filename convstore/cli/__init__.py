@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import warnings
@@ -10,32 +11,51 @@ import click
 
 from convstore import __version__
 from convstore.cli import output, style
-from convstore.cli.checkout import checkout
-from convstore.cli.compact import compact
-from convstore.cli.database import database
-from convstore.cli.delete import delete
-from convstore.cli.edit import edit
 from convstore.cli.failures import report
-from convstore.cli.follow import follow
-from convstore.cli.fork import fork
-from convstore.cli.list import list_conversations
-from convstore.cli.new import new
-from convstore.cli.pin import pin
-from convstore.cli.redo import redo
-from convstore.cli.restore import restore
-from convstore.cli.retry import retry
-from convstore.cli.say import say
-from convstore.cli.set import set_conversation
-from convstore.cli.show import show
-from convstore.cli.stop import stop
-from convstore.cli.tool_result import tool_result
-from convstore.cli.turns import turns
-from convstore.cli.undo import undo
-from convstore.cli.unpin import unpin
-from convstore.cli.usage import usage
+
+_COMMANDS = {
+    "checkout": "checkout.checkout",
+    "compact": "compact.compact",
+    "db": "database.database",
+    "delete": "delete.delete",
+    "edit": "edit.edit",
+    "follow": "follow.follow",
+    "fork": "fork.fork",
+    "list": "list.list_conversations",
+    "new": "new.new",
+    "pin": "pin.pin",
+    "redo": "redo.redo",
+    "restore": "restore.restore",
+    "retry": "retry.retry",
+    "say": "say.say",
+    "set": "set.set_conversation",
+    "show": "show.show",
+    "stop": "stop.stop",
+    "tool-result": "tool_result.tool_result",
+    "turns": "turns.turns",
+    "undo": "undo.undo",
+    "unpin": "unpin.unpin",
+    "usage": "usage.usage",
+}
+"""Where each command is: a command that runs does not wait for the others to load."""
+
+
+class Commands(click.Group):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name].split(".")
+        command: click.Command = getattr(importlib.import_module(f"convstore.cli.{module}"), name)
+        return command
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=style.example(
         'ID=$(convstore new "Olympics" --system "You are a sports expert." -m gpt-4o-mini)',
@@ -58,30 +78,6 @@ def convstore() -> None:
     OPENAI_API_KEY    the key for OpenAI, or for the server at OPENAI_BASE_URL
     OPENAI_BASE_URL   any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
     """
-
-
-convstore.add_command(new)
-convstore.add_command(say)
-convstore.add_command(show)
-convstore.add_command(list_conversations)
-convstore.add_command(set_conversation)
-convstore.add_command(retry)
-convstore.add_command(turns)
-convstore.add_command(follow)
-convstore.add_command(stop)
-convstore.add_command(undo)
-convstore.add_command(redo)
-convstore.add_command(edit)
-convstore.add_command(checkout)
-convstore.add_command(fork)
-convstore.add_command(pin)
-convstore.add_command(unpin)
-convstore.add_command(compact)
-convstore.add_command(usage)
-convstore.add_command(tool_result)
-convstore.add_command(delete)
-convstore.add_command(restore)
-convstore.add_command(database)
 
 
 def main() -> None:

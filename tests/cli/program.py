@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import click
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
@@ -217,3 +218,10 @@ class Rows:
 
 def _run(connection: Connection, statement: str) -> None:
     connection.execute(text(statement))
+
+
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """The commands of a group, each loaded."""
+    with click.Context(group) as context:
+        found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}

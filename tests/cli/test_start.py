@@ -8,7 +8,7 @@ import pytest
 
 from convstore import Store
 from convstore.cli import convstore
-from tests.cli.program import Program, python
+from tests.cli.program import Program, commands_of, python
 
 HEAVY = [
     *("sqlalchemy", "openai", "alembic", "rich", "pydantic", "platformdirs", "httpx", "psycopg", "sqlite3", "asyncio"),
@@ -33,7 +33,7 @@ def loaded(*arguments: str) -> set[str]:
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, group
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:
