@@ -51,6 +51,7 @@ class Compaction:
         self._default_model = default_model
         self._least_tokens = least_tokens
         self._most_tokens = MOST_TOKENS
+        self._too_long: int | None = None
         self._retries = 0
         self._own: Summary | None = None
         self._up_to: int | None = None
@@ -96,8 +97,8 @@ class Compaction:
                 answer = error
         share = provider.overflow(answer)
         less = summarising.smaller(step, share) if share is not None else None
-        if less is not None:
-            self._most_tokens = less
+        if less is not None and step.up_to.seq != self._too_long:  # else it is one turn, and there is no less of it
+            self._most_tokens, self._too_long = less, step.up_to.seq
             return 0.0
         pause = provider.wait_before_retry(answer, self._retries) if self._retries < self._runtime.retries else None
         if pause is not None:
