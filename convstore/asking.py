@@ -383,11 +383,20 @@ class Asking(Conversations):
     def _compact_if_due(self, turn: Turn) -> None:
         """Compact a conversation that is to do so by itself. What fails is on record, and spoils no reply."""
         due = compaction_due(turn)
-        if due is not None:
-            with suppress(ConvstoreError):
+        if due is None:
+            return
+        from convstore import summarising
+
+        where = self._owner, turn.conversation_id
+        with suppress(ConvstoreError):
+            if not self._runtime.write_repeatable(summarising.claim, *where):
+                return
+            try:
                 keep_last, threshold = due
                 least = int(threshold * WORTH_A_SUMMARY)
                 self._compacted(self._compaction(turn.conversation_id, keep_last, None, {}, least))
+            finally:
+                self._runtime.write_repeatable(summarising.release, *where)
 
 
 def default_model(given: str | None) -> str | None:

@@ -325,11 +325,20 @@ class AsyncStore(AsyncConversations):
 
     async def _compact_if_due(self, turn: Turn) -> None:
         due = compaction_due(turn)
-        if due is not None:
-            with suppress(ConvstoreError):
+        if due is None:
+            return
+        from convstore import summarising
+
+        where = self._owner, turn.conversation_id
+        with suppress(ConvstoreError):
+            if not await self._threads.run(partial(self._runtime.write_repeatable, summarising.claim, *where)):
+                return
+            try:
                 keep_last, threshold = due
                 least = int(threshold * WORTH_A_SUMMARY)
                 await self._compacted(self._sync._compaction(turn.conversation_id, keep_last, None, {}, least))
+            finally:
+                await self._threads.run(partial(self._runtime.write_repeatable, summarising.release, *where))
 
     @documented_as(Store.stop)
     async def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:

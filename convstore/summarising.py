@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -35,6 +35,7 @@ INSTRUCTION = (
 )
 MOST_MESSAGES, MOST_TOKENS = 256, 24_000
 """What one summary is asked for at most: the rest of a long past is summarised on top of it, step by step."""
+_LONGEST = timedelta(minutes=5)  # for which a process that died keeps others from compacting by themselves
 _LEAST_TOKENS = 64  # below, trying with less is of no use
 _LATEST = 8  # turns among which one is looked for that was just put on record
 
@@ -258,3 +259,14 @@ def record_failure(
     assert found is not None  # noqa: S101 (for the type checker: it was just inserted)
     problem = f"{error.get('type', 'error')}: {error.get('message', '')}"
     return TurnFailed(f"conversation {id}, turn {turn}: no summary ({problem}); nothing is changed", found)
+
+
+def claim(connection: Connection, owner: str, id: str) -> bool:
+    """Return whether the caller is to compact a conversation by itself; not while another process does."""
+    now = datetime.now(UTC)
+    return summaries.claim(connection, owner, id, now, now + _LONGEST)
+
+
+def release(connection: Connection, owner: str, id: str) -> None:
+    """Let others compact it by themselves again."""
+    summaries.release(connection, owner, id)

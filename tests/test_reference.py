@@ -340,6 +340,8 @@ def along_the_tree(store: Store) -> None:
     store.compact(tree.id, keep_last=1)
     store.append(tree.id, "Three", {"role": "assistant", "content": "Yes"})
     store.compact(tree.id, keep_last=1)
+    store.set(tree.id, compact_at=1, keep_last=1)
+    store.say(tree.id, "Four")
 
 
 # --- the errors ---

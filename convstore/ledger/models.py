@@ -93,6 +93,7 @@ class ConversationRow(Base):
     pins: Mapped[str | None] = mapped_column(Text)  # JSON [[seq, position], …]
     redo: Mapped[str | None] = mapped_column(Text)  # JSON: the heads that `undo` left, latest last
     summary_turn: Mapped[int | None] = mapped_column(BigInteger)  # that wrote the latest summary
+    compacting_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by itself, in some process
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

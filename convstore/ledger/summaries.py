@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, case, insert, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    bindparam,
+    case,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from convstore.ledger.database import few
 from convstore.ledger.lineage import Lineage
@@ -18,11 +31,17 @@ _CANDIDATES = 8
 """How many summaries back one is looked for that is of the present path; after `undo` the latest may not be."""
 
 _INSERT = insert(table)
-_POINT = (
+_KEY = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
+_CLAIM = (
     update(conversations)
-    .where(conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
-    .values(summary_turn=bindparam("turn"))
+    .where(
+        *_KEY,
+        or_(conversations.c.compacting_until.is_(None), conversations.c.compacting_until < bindparam("now")),
+    )
+    .values(compacting_until=bindparam("until"))
 )
+_RELEASE = update(conversations).where(*_KEY).values(compacting_until=null())
+_POINT = update(conversations).where(*_KEY).values(summary_turn=bindparam("turn"))
 
 
 @cache
@@ -92,3 +111,17 @@ def add(connection: Connection, owner: str, id: str, summary: Summary) -> None:
 def point(connection: Connection, owner: str, id: str, turn: int | None) -> None:
     """Let the summary of turn `turn` be the latest, or (None) no summary at all; the rows stay."""
     connection.execute(_POINT, {"key_owner": owner, "key_id": id, "turn": turn})
+
+
+def claim(connection: Connection, owner: str, id: str, now: datetime, until: datetime) -> bool:
+    """Return whether the caller is the one that is to compact a conversation by itself, until a moment at most.
+
+    It is no lease: whoever compacts without it does no harm but to pay for the same summary twice.
+    """
+    claimed = connection.execute(_CLAIM, {"key_owner": owner, "key_id": id, "now": now, "until": until})
+    return bool(claimed.rowcount)
+
+
+def release(connection: Connection, owner: str, id: str) -> None:
+    """Let others compact the conversation by themselves again."""
+    connection.execute(_RELEASE, {"key_owner": owner, "key_id": id})

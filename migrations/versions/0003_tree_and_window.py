@@ -28,6 +28,7 @@ def upgrade() -> None:
     for name in CONVERSATION_COLUMNS:
         op.add_column("convstore_conversations", sa.Column(name, sa.Text))
     op.add_column("convstore_conversations", sa.Column("summary_turn", sa.BigInteger))
+    op.add_column("convstore_conversations", sa.Column("compacting_until", MOMENT))
     for name in MESSAGE_COLUMNS:
         op.add_column("convstore_messages", sa.Column(name, sa.BigInteger))
     op.add_column("convstore_turns", sa.Column("purpose", sa.Text))
@@ -71,7 +72,7 @@ def downgrade() -> None:
         op.drop_column("convstore_turns", name)
     for name in reversed(MESSAGE_COLUMNS):
         op.drop_column("convstore_messages", name)
-    for name in ("summary_turn", *reversed(CONVERSATION_COLUMNS)):
+    for name in ("compacting_until", "summary_turn", *reversed(CONVERSATION_COLUMNS)):
         op.drop_column("convstore_conversations", name)
 
 

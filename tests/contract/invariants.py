@@ -73,6 +73,7 @@ def check_conversation(
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
         assert lease == (None, None, None), f"nobody is at work, and the conversation is held: {lease}"
+        assert conversation["compacting_until"] is None, "nobody is at work, and one is said to compact it"
 
 
 def _rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:

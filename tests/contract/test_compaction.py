@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -143,6 +144,29 @@ def test_a_conversation_compacts_itself_past_its_threshold(store: Store, chat_se
     assert summary is not None
     assert summary.text == "By itself."
     assert sent(store, id) == [SUMMARY_REQUEST, "By itself.", "Hi", "Hello.", "next"]
+
+
+def test_while_one_caller_compacts_by_itself_no_other_pays_for_the_same(
+    store: Store, chat_server: ChatServer, hold: Callable[..., Any], elsewhere: Callable[..., Any]
+) -> None:
+    usage = {"prompt_tokens": 500, "completion_tokens": 1, "total_tokens": 501}
+    id = store.new(messages=pairs(3, " with many more words than before" * 5), compact_at=400, keep_last=1).id
+    chat_server.script(Reply("Hello.", usage=usage))
+    held = hold("By itself.")
+    first = elsewhere(lambda: store.say(id, "Hi"))
+    held.wait()  # the turn is over, and its compaction is not
+    chat_server.script(Reply("Hello again.", usage=usage))
+    assert store.say(id, "Hi again").text == "Hello again."
+    assert len(chat_server.requests) == 3
+    held.let_go()
+    assert first.result(10).text == "Hello."
+    summary = store.summary(id)
+    assert summary is not None
+    assert summary.text == "By itself."
+    store.append(id, *pairs(3, " with many more words than before" * 5))
+    chat_server.script(Reply("And again.", usage=usage), Reply("The next one."))
+    store.say(id, "Hi once more")
+    assert [turn.purpose for turn in store.turns(id)].count("summary") == 2, "it may be done again afterwards"
 
 
 def test_a_compaction_that_fails_by_itself_spoils_no_reply(store: Store, chat_server: ChatServer) -> None:
