@@ -112,6 +112,19 @@ def unfailing(count: Counter) -> Counter:
     return counted
 
 
+def remembering(count: Counter) -> Counter:
+    """Return a counter that counts each message once: of a turn, the new ones are for its window and for their rows."""
+    known: dict[int, tuple[Message, int]] = {}  # with the message itself, whose identity another could else have later
+
+    def counted(message: Message) -> int:
+        found = known.get(id(message))
+        if found is None:
+            found = known[id(message)] = message, count(message)
+        return found[1]
+
+    return counted
+
+
 def estimate(message: Message) -> int:
     """Return about how many tokens a message is in a request, its role and the marks around it included: at least 1.
 

@@ -27,6 +27,7 @@ from convstore.messages import Message
 from convstore.params import check_parameters, merge
 from convstore.questions import Kind, Place, Question, check_editable
 from convstore.records import MessageRecord, Request, Turn, TurnStatus
+from convstore.tokens import remembering
 from convstore.window import Past, Policy, Scale, Sending, Window, choose, merge_options, narrowed, policy
 
 _ASKING = ("user", "system", "developer")
@@ -99,6 +100,7 @@ def begin(connection: Connection, owner: str, conversation_id: str, question: Qu
             return done
     if question.instead_of is not None:
         _look_up(connection, owner, conversation_id, question.instead_of)
+    question = replace(question, count=remembering(question.count))
     now = datetime.now(UTC)
     claim = leases.claim(
         connection,

@@ -677,3 +677,20 @@ def test_a_preview_is_what_is_sent(backend: Backend, chat_server: ChatServer) ->
     request = store.preview_complete(id, last=1)
     assert store.complete(id, last=1).window == request.window
     assert chat_server.requests[-1].body == dict(request)
+
+
+def test_each_message_is_counted_once_however_often_it_is_sent(backend: Backend, chat_server: ChatServer) -> None:
+    chat_server.otherwise = lambda _: Reply("ok")
+    counted: list[str] = []
+
+    def count(message: dict[str, Any]) -> int:
+        counted.append(str(message["content"]))
+        return 10
+
+    store = backend.open(count_tokens=count)
+    id = store.new(system="s").id
+    store.say(id, "one", max_context=1000)
+    store.say(id, "two", max_context=1000)
+    with store.stream(id, "three") as reply:
+        list(reply)
+    assert counted == ["s", "one", "ok", "two", "ok", "three", "ok"]

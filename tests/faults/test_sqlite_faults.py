@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -102,7 +103,7 @@ EACH = [*(("sync", operation) for operation in OPERATIONS), ("async", "say"), ("
 # --- full, or broken, at every statement and every commit ---
 
 
-class Trouble:
+class Trouble(ABC):
     """Begins at one point of what goes through an engine, and lasts until it is lifted."""
 
     def __init__(self, engine: Engine) -> None:
@@ -135,8 +136,8 @@ class Trouble:
         if self._begun:
             self.happen(connection, point)
 
-    def happen(self, connection: sqlite3.Connection, point: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def happen(self, connection: sqlite3.Connection, point: str) -> None: ...
 
 
 class Full(Trouble):
