@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from convstore.prices import Prices
 from convstore.tokens import Counter
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Transactions(Protocol):
     """Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
 
-    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+    def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @property
     def count(self) -> Counter:
@@ -27,9 +28,11 @@ class Transactions(Protocol):
         """Return the prices of tokens."""
         ...
 
-    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+    def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def write_repeatable(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+    def write_repeatable(
+        self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
 
     def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
 
@@ -42,10 +45,10 @@ class Borrowed:
         self.count = count
         self.prices = prices
 
-    def read(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return unit(self._connection, *args, **kwargs)
 
-    def write(self, unit: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return unit(self._connection, *args, **kwargs)
 
     write_repeatable = write
