@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from bench.model import FakeClient
 from convstore import Store
-from convstore.ledger.schema import upgrade
+from convstore.db.schema_upgrade import upgrade
 from tests.postgres import new_database
 
 Fill = Callable[[Store], None]

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from bench.model import FakeClient
 from convstore import Store
-from convstore.ledger.schema import upgrade
+from convstore.db.schema_upgrade import upgrade
 from tests.contract.growth import Cost, Meter, costs, filled
 from tests.postgres import new_database, running_server
 

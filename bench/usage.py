@@ -19,10 +19,10 @@ from sqlalchemy import Connection, event, text
 
 from bench.clock import alternate
 from bench.databases import connect_postgres, connect_sqlite
-from convstore.ledger import usage
-from convstore.ledger.database import Database, open_database
-from convstore.ledger.schema import upgrade
-from convstore.prices import Prices, parse
+from convstore.db import usage_sums
+from convstore.db.engine import Database, open_database
+from convstore.db.schema_upgrade import upgrade
+from convstore.usage.prices import Prices, parse
 from tests.postgres import new_database, running_server
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,7 +118,7 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
             with database.read() as connection:
 
                 def report(_: int, how: dict[str, Any] = how, on: Connection = connection) -> object:
-                    return usage.report(on, "", PRICES, **how)
+                    return usage_sums.report(on, "", PRICES, **how)
 
                 ours, one_pass = alternate(3, report, lambda _: bare.execute(ONE_PASS).fetchall())
                 cpu = f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "  # the server's is not ours
@@ -139,7 +139,7 @@ def _print_plans(connection: Connection, how: dict[str, Any]) -> None:
         said.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", note)
-    usage.report(connection, "", PRICES, **how)
+    usage_sums.report(connection, "", PRICES, **how)
     event.remove(connection, "before_cursor_execute", note)
     is_sqlite = connection.dialect.name == "sqlite"
     for statement, parameters in said:

@@ -13,9 +13,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convstore.async_replies import AsyncReplyStream
-    from convstore.async_store import AsyncStore
-    from convstore.completions import Completion, Usage
     from convstore.errors import (
         AmbiguousReference,
         Conflict,
@@ -41,20 +38,23 @@ if TYPE_CHECKING:
         TurnFailed,
         UnansweredToolCalls,
     )
-    from convstore.messages import Message
-    from convstore.records import UNCHANGED, Conversation, MessageRecord, Request, Summary, Turn, TurnStatus
-    from convstore.replies import ReplyStream
-    from convstore.store import Store
-    from convstore.tools import tool_result
-    from convstore.usage import UsageReport, UsageRow
+    from convstore.messages.codec import Message
+    from convstore.messages.completion import Completion, Usage
+    from convstore.messages.tool_calls import tool_result
+    from convstore.store.async_reply_stream import AsyncReplyStream
+    from convstore.store.async_store import AsyncStore
+    from convstore.store.reply_stream import ReplyStream
+    from convstore.store.store import Store
+    from convstore.usage.usage_report import UsageReport, UsageRow
+    from convstore.values.results import UNCHANGED, Conversation, MessageRecord, Request, Summary, Turn, TurnStatus
 
 __version__ = "0.1.0"
 
 # Each name is imported when it is first used: `import convstore` costs nothing, and `convstore --help` little.
 _HOMES = {
-    "convstore.async_replies": ("AsyncReplyStream",),
-    "convstore.async_store": ("AsyncStore",),
-    "convstore.completions": ("Completion", "Usage"),
+    "convstore.store.async_reply_stream": ("AsyncReplyStream",),
+    "convstore.store.async_store": ("AsyncStore",),
+    "convstore.messages.completion": ("Completion", "Usage"),
     "convstore.errors": (
         "AmbiguousReference",
         "Conflict",
@@ -80,12 +80,20 @@ _HOMES = {
         "TurnFailed",
         "UnansweredToolCalls",
     ),
-    "convstore.messages": ("Message",),
-    "convstore.records": ("UNCHANGED", "Conversation", "MessageRecord", "Request", "Summary", "Turn", "TurnStatus"),
-    "convstore.replies": ("ReplyStream",),
-    "convstore.store": ("Store",),
-    "convstore.tools": ("tool_result",),
-    "convstore.usage": ("UsageReport", "UsageRow"),
+    "convstore.messages.codec": ("Message",),
+    "convstore.values.results": (
+        "UNCHANGED",
+        "Conversation",
+        "MessageRecord",
+        "Request",
+        "Summary",
+        "Turn",
+        "TurnStatus",
+    ),
+    "convstore.store.reply_stream": ("ReplyStream",),
+    "convstore.store.store": ("Store",),
+    "convstore.messages.tool_calls": ("tool_result",),
+    "convstore.usage.usage_report": ("UsageReport", "UsageRow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -36,8 +36,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convstore.completions import Completion
-    from convstore.records import Conversation, Turn
+    from convstore.messages.completion import Completion
+    from convstore.values.results import Conversation, Turn
 
 
 class ConvstoreError(Exception):

@@ -7,10 +7,10 @@ import logging.config
 from alembic import context
 from sqlalchemy import Connection
 
-from convstore.ledger.database import open_database
-from convstore.ledger.models import VERSION_TABLE, Base
-from convstore.ledger.schema import is_ours, migrating
-from convstore.location import database_url
+from convstore.config import database_url
+from convstore.db.engine import open_database
+from convstore.db.schema_upgrade import is_ours, migrating
+from convstore.db.tables import VERSION_TABLE, Base
 
 
 def run() -> None:
@@ -43,7 +43,7 @@ def migrate(connection: Connection) -> None:
 
 def run_offline() -> None:
     """Write the SQL instead of running it (`alembic upgrade head --sql`), for those who apply it by hand."""
-    from convstore.ledger.database import parse_url
+    from convstore.db.engine import parse_url
 
     url = parse_url(database_url(context.get_x_argument(as_dictionary=True).get("db")))
     context.configure(

@@ -45,7 +45,7 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> Iterator[str]:
     """The name of a database with convstore's schema, made once: a copy is far cheaper than an upgrade."""
-    from convstore.ledger.schema import upgrade
+    from convstore.db.schema_upgrade import upgrade
 
     with new_database(postgres_server) as url:
         upgrade(url)

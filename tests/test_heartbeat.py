@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from convstore.heartbeat import Heartbeat
-from convstore.ledger.recording import RunningTurn
-from convstore.tokens import estimate
+from convstore.db.turn_writes import RunningTurn
+from convstore.leases.heartbeat import Heartbeat
+from convstore.messages.token_estimate import estimate
 
 PATIENCE = 10.0
 TURN = RunningTurn(

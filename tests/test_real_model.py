@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convstore import Store, TurnFailed
-from convstore.window import SUMMARY_REQUEST
+from convstore.context.window import SUMMARY_REQUEST
 from demo.model import local_model
 
 FIRST = "The secret code is 4821. Please remember it."

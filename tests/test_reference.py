@@ -20,11 +20,11 @@ from sqlalchemy import Column, Table, UniqueConstraint, select
 import convstore
 from convstore import AsyncStore, Store
 from convstore.cli import convstore as program
-from convstore.cli.failures import _EXIT_CODES
-from convstore.conversations import Conversations
+from convstore.cli.exit_codes import _EXIT_CODES
+from convstore.db.engine import open_database
+from convstore.db.tables import Base
 from convstore.errors import ConvstoreError
-from convstore.ledger.database import open_database
-from convstore.ledger.models import Base
+from convstore.store.conversation_methods import Conversations
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import commands_of
 

@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from bench.tokens import Count, Sample, counting, crosswoz, measure, mt_bench, own_errors, scaled_errors
-from convstore import tokens
+from convstore.messages import token_estimate
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "windows.md").read_text()
 
@@ -53,15 +53,15 @@ def test_the_page_states_the_bounds_and_the_rules_that_the_code_has() -> None:
     assert f"under {BY_OTHERS:.0%}".replace("%", " %") in PAGE
     assert f"under {BY_ITS_OWN:.0%}".replace("%", " %") in PAGE
     for number in (
-        tokens.REQUEST,
-        tokens.MESSAGE,
-        tokens.CALL,
-        tokens.IMAGE,
-        tokens.IMAGE_OF_LOW_DETAIL,
-        tokens.AUDIO,
-        tokens.FILE,
-        tokens.ENOUGH,
-        tokens.LEAST,
-        tokens.MOST,
+        token_estimate.REQUEST,
+        token_estimate.MESSAGE,
+        token_estimate.CALL,
+        token_estimate.IMAGE,
+        token_estimate.IMAGE_OF_LOW_DETAIL,
+        token_estimate.AUDIO,
+        token_estimate.FILE,
+        token_estimate.ENOUGH,
+        token_estimate.LEAST,
+        token_estimate.MOST,
     ):
         assert f"{number:,}".removesuffix(".0") in PAGE

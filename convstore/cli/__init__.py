@@ -10,13 +10,14 @@ import warnings
 import click
 
 from convstore import __version__
-from convstore.cli import output, style
-from convstore.cli.failures import report
+from convstore.cli.exit_codes import report
+from convstore.cli.options import shared_options
+from convstore.cli.render import output
 
 _COMMANDS = {
     "checkout": "checkout.checkout",
     "compact": "compact.compact",
-    "db": "database.database",
+    "db": "db.database",
     "delete": "delete.delete",
     "edit": "edit.edit",
     "follow": "follow.follow",
@@ -50,14 +51,14 @@ class Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name].split(".")
-        command: click.Command = getattr(importlib.import_module(f"convstore.cli.{module}"), name)
+        command: click.Command = getattr(importlib.import_module(f"convstore.cli.commands.{module}"), name)
         return command
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=style.example(
+    epilog=shared_options.example(
         'ID=$(convstore new "Olympics" --system "You are a sports expert." -m gpt-4o-mini)',
         'convstore say "Where were the 2008 games held?"',
         'convstore say "Who won most medals?" -c "$ID"',
@@ -90,7 +91,7 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored on purpose, as under nohup
             signal.signal(number, _stop)
     try:
-        style.check_arguments(sys.argv[1:])
+        shared_options.check_arguments(sys.argv[1:])
         convstore.main(prog_name="convstore", standalone_mode=False)
         sys.stdout.flush()
         status = 0

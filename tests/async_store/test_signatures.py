@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from convstore import AsyncReplyStream, AsyncStore, ReplyStream, Store
-from convstore.async_conversations import AsyncBorrowedConversations
-from convstore.conversations import BorrowedConversations
+from convstore.store.async_methods import AsyncBorrowedConversations
+from convstore.store.conversation_methods import BorrowedConversations
 
 PAIRS = [
     (Store, AsyncStore),

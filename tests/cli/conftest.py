@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convstore.ledger.database import parse_url
-from convstore.ledger.schema import upgrade
+from convstore.db.engine import parse_url
+from convstore.db.schema_upgrade import upgrade
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Rows
 

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from convstore.cli import main
-from convstore.ledger.database import parse_url
+from convstore.db.engine import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0

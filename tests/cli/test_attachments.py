@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore import Store
-from convstore.cli.media import by_content, by_name, extension, size
+from convstore.cli.render.media_types import by_content, by_name, extension, size
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows
 from tests.cli.test_say import sent

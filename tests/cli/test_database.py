@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convstore.ledger.schema import HEAD
+from convstore.db.schema_upgrade import HEAD
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Rows
 

@@ -12,7 +12,7 @@ from tests.cli.program import Program, commands_of, python
 
 HEAVY = [
     *("sqlalchemy", "openai", "alembic", "rich", "pydantic", "platformdirs", "httpx", "psycopg", "sqlite3", "asyncio"),
-    *("convstore.store", "convstore.ledger", "convstore.runtime", "convstore.records"),
+    *("convstore.store.store", "convstore.db", "convstore.turns.runtime", "convstore.values.results"),
 ]
 LOADED = """
 import json, sys
@@ -69,7 +69,7 @@ def test_list_and_show_load_neither_openai_nor_alembic(
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
     modules = loaded(*command)
-    assert "convstore.store" in modules
+    assert "convstore.store.store" in modules
     assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
 
 
@@ -167,7 +167,7 @@ def test_a_fault_of_ours_is_one_line_and_names_the_way_to_see_more(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("convstore.store.Store.list", broken)
+    monkeypatch.setattr("convstore.store.store.Store.list", broken)
     program("list").failed(1, "RuntimeError: two lines", "CONVSTORE_DEBUG=1")
     program.set(CONVSTORE_DEBUG="1")
     assert "Traceback" in program("list").err

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convstore.cli.tree import ASCII, BOXES, Glyphs, draw, path
-from convstore.records import MessageRecord
+from convstore.cli.render.tree import ASCII, BOXES, Glyphs, draw, path
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.values.results import MessageRecord
 from tests.cli.program import Program, Running
 from tests.cli.terminal import is_tame
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from convstore.cli import window
+from convstore.cli.options import window_options
+from convstore.context.window import OPTIONS
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.window import OPTIONS
 from tests.cli.program import Program, Rows
 from tests.cli.terminal import is_tame
 
@@ -35,7 +35,7 @@ def kept(program: Program) -> dict[str, Any]:
 
 
 def test_the_command_line_knows_every_option_of_the_window() -> None:
-    assert window.KEYS == OPTIONS
+    assert window_options.KEYS == OPTIONS
 
 
 # --- for one call ---
@@ -223,6 +223,6 @@ def test_what_a_dry_run_says_does_not_drive_the_terminal(program: Program, chat_
 
 def test_many_messages_that_are_sent_anyway_are_not_all_listed() -> None:
     facts = {"left_out": 5, "history": 12, "from_seq": 30, "context": list(range(1, 13)), "tokens": 12345}
-    first, second = window.explained(facts)
+    first, second = window_options.explained(facts)
     assert first.endswith("before it system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
     assert second == "about 12,345 tokens"

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from convstore import AsyncStore, Store
-from convstore.ledger.schema import upgrade
+from convstore.db.schema_upgrade import upgrade
 from convstore.testing import ChatServer, Reply
 from tests.contract.facade import Facade, Loop
 from tests.contract.invariants import Landing, check_all, engine_of

@@ -14,12 +14,12 @@ from sqlalchemy import Connection, Engine, event, insert, text
 from sqlalchemy.engine import CursorResult
 
 from convstore import Store
-from convstore.ledger import conversations, summaries
-from convstore.ledger.messages import STRIDES
-from convstore.ledger.models import turns
-from convstore.messages import digest
-from convstore.records import Summary
-from convstore.tokens import estimate
+from convstore.db import conversation_rows, summary_rows
+from convstore.db.message_rows import STRIDES
+from convstore.db.tables import turns
+from convstore.messages.codec import digest
+from convstore.messages.token_estimate import estimate
+from convstore.values.results import Summary
 
 WINDOW = 4_000
 """Tokens: the budget of what is measured."""
@@ -157,7 +157,7 @@ def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
 
 def _summarise(connection: Connection, id: str, up_to: int) -> None:
     now = datetime.now(UTC)
-    turn = conversations.take_turn(connection, "", id)
+    turn = conversation_rows.take_turn(connection, "", id)
     connection.execute(
         insert(turns).values(
             owner="",
@@ -172,7 +172,7 @@ def _summarise(connection: Connection, id: str, up_to: int) -> None:
             ended_at=now,
         )
     )
-    summaries.add(connection, "", id, Summary(turn, up_to, up_to, "So far.", 10, None, now))
+    summary_rows.add(connection, "", id, Summary(turn, up_to, up_to, "So far.", 10, None, now))
 
 
 Step = tuple[str, Callable[[], object]]

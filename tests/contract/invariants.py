@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
-from convstore.attachments import written
-from convstore.ledger.lineage import Lineage, read_lineage
-from convstore.ledger.messages import STRIDES
-from convstore.ledger.models import attachments, conversations, messages, summaries, turns
-from convstore.messages import Message, StoredMessage, decode, digest
-from convstore.window import check_options
+from convstore.context.window import check_options
+from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.message_rows import STRIDES
+from convstore.db.tables import attachments, conversations, messages, summaries, turns
+from convstore.messages.codec import Message, StoredMessage, decode, digest
+from convstore.messages.inline_data import written
 
 Rows = dict[int, RowMapping]
 Landing = tuple[str, int]

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import event, select, text
 
 from convstore import DamagedRow, Store, TurnFailed
-from convstore.attachments import digest_of
-from convstore.ledger.models import attachments, messages
+from convstore.db.tables import attachments, messages
+from convstore.messages.inline_data import digest_of
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import STORES_OWN, Backend
 from tests.contract.invariants import engine_of

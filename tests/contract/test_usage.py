@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Engine, event, insert
 
 from convstore import ConversationNotFound, InvalidInput, Store, TurnFailed, UsageReport, UsageRow
-from convstore.completions import Usage
-from convstore.ledger.models import turns as table
-from convstore.messages import from_column, to_column
-from convstore.prices import cost, parse
+from convstore.db.tables import turns as table
+from convstore.messages.codec import from_column, to_column
+from convstore.messages.completion import Usage
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.usage.prices import cost, parse
 from tests.contract.conftest import Backend
 from tests.contract.invariants import engine_of
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, past, tool_result
-from convstore.ledger import heads, paths, summaries
-from convstore.ledger.heads import State
-from convstore.ledger.paths import Reach
-from convstore.records import MessageRecord, Summary
+from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
+from convstore.context import history_reader
+from convstore.context.window import Past, Policy, Scale, Sending, choose
+from convstore.db import head_rows, history_rows, summary_rows
+from convstore.db.head_rows import State
+from convstore.db.history_rows import Reach
 from convstore.testing import ChatServer, Failure, Raw, Reply
-from convstore.window import Past, Policy, Scale, Sending, choose
+from convstore.values.results import MessageRecord, Summary
 from tests.contract.conftest import Backend
 
 ON_BOTH = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
@@ -88,8 +89,8 @@ class Grove:
 def states(connection: Connection, grove: Grove) -> Iterator[tuple[State, list[MessageRecord]]]:
     """Where each conversation stands, and its path; then the same for other messages that its head might be at."""
     for id in grove.ids:
-        state = heads.state(connection, "", id)
-        tree = {record.seq: record for record in paths.tree(connection, state.lineage)}
+        state = head_rows.state(connection, "", id)
+        tree = {record.seq: record for record in history_rows.tree(connection, state.lineage)}
         others = grove.rng.sample(sorted(tree), min(4, len(tree)))
         for head in (state.head, *others):
             path = []
@@ -105,7 +106,7 @@ def whole(connection: Connection, state: State, path: list[MessageRecord], chose
     if not chosen.history:
         return Past(path[-1] if path else None)
     on_path = {record.seq for record in path}
-    chain = summaries.latest(connection, state.lineage, state.summary_turn)
+    chain = summary_rows.latest(connection, state.lineage, state.summary_turn)
     summary: Summary | None = next((one for one in chain if one.up_to_seq in on_path), None)
     up_to = summary.up_to_position if summary is not None else 0
     pins = {seq for seq, _ in state.pins}
@@ -151,7 +152,7 @@ def test_a_window_read_with_limits_is_that_of_the_whole_path(
             forget_what_earlier_releases_did_not_know(backend, connection, rng)
         for state, path in states(connection, grove):
             check_paths(connection, state, path, rng)
-            standing = past.Standing(state.lineage, state.head, state.pins, state.summary_turn)
+            standing = history_reader.Standing(state.lineage, state.head, state.pins, state.summary_turn)
             for _ in range(12):
                 chosen = some_policy(rng)
                 continues = rng.random() < 0.3
@@ -160,7 +161,7 @@ def test_a_window_read_with_limits_is_that_of_the_whole_path(
                     continue  # there is nothing to send
                 sending = Sending(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
                 scale = Scale(counted, rng.choice([1.0, 0.5, 2.17]))
-                found = past.read(connection, standing, chosen, scale, continues=continues)
+                found = history_reader.read(connection, standing, chosen, scale, continues=continues)
                 expected = outcome(whole(connection, state, path, chosen), sending, chosen, scale)
                 assert outcome(found, sending, chosen, scale) == expected, (state, chosen, sending)
                 seen.add(expected if isinstance(expected, str) else type(expected))
@@ -181,17 +182,17 @@ def check_paths(connection: Connection, state: State, path: list[MessageRecord],
     by_position = {record.position: record for record in path}
     assert list(by_position) == list(range(1, len(path) + 1))
     wanted = [rng.randint(-2, len(path) + 3) for _ in range(rng.randint(1, 30))]
-    found = paths.ancestors(connection, state.lineage, state.head, wanted)
+    found = history_rows.ancestors(connection, state.lineage, state.head, wanted)
     assert found == {place: by_position[place].seq for place in wanted if place in by_position}
     limit = rng.randrange(1, 60)
-    assert paths.path(connection, state.lineage, state.head, limit) == path[-limit:]
-    assert paths.path(connection, state.lineage, state.head) == path
+    assert history_rows.path(connection, state.lineage, state.head, limit) == path[-limit:]
+    assert history_rows.path(connection, state.lineage, state.head) == path
     if path:
         most = rng.randrange(1, 60)
-        assert paths.suffix(connection, state.lineage, state.head, Reach(messages=most)) == path[-most:]
+        assert history_rows.suffix(connection, state.lineage, state.head, Reach(messages=most)) == path[-most:]
         first = rng.choice(path)
         expected = [one for one in path[: first.position - 1] if one.message["role"] in ("system", "developer")]
-        assert paths.context(connection, state.lineage, first) == expected
+        assert history_rows.context(connection, state.lineage, first) == expected
 
 
 # --- what the options do ---

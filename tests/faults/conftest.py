@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from convstore import Store, liveness
+from convstore import Store
+from convstore.leases import process_locks
 from convstore.testing import ChatServer
 from tests.faults.clients import open_store
 from tests.faults.processes import Zygote, running_zygote
@@ -31,15 +32,15 @@ def zygote(_zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     host.mkdir()
     _zygote.tmpdir = host
     monkeypatch.setattr(tempfile, "tempdir", str(host))
-    monkeypatch.setattr(liveness, "_name", None)
-    monkeypatch.setattr(liveness, "_descriptor", None)
+    monkeypatch.setattr(process_locks, "_name", None)
+    monkeypatch.setattr(process_locks, "_descriptor", None)
     try:
         yield _zygote
     finally:
         _zygote.discard()
-        if liveness._descriptor is not None:
+        if process_locks._descriptor is not None:
             with suppress(OSError):
-                os.close(liveness._descriptor)
+                os.close(process_locks._descriptor)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
-from convstore.ledger.schema import upgrade
+from convstore.db.schema_upgrade import upgrade
 from tests.faults.processes import Channel, Child
 
 

@@ -173,13 +173,13 @@ def _serve(control: socket.socket) -> None:
     import alembic.command
     import psycopg
 
-    import convstore.ledger.schema
+    import convstore.db.schema_upgrade
     import convstore.testing
     from tests.faults import clients
 
     assert alembic.command
     assert psycopg
-    assert convstore.ledger.schema
+    assert convstore.db.schema_upgrade
     assert convstore.testing
     clients.prepare()
     children: set[int] = set()

@@ -14,17 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, select
 
-from convstore import (
-    ConversationBusy,
-    ConvstoreError,
-    IdempotencyMismatch,
-    LeaseLost,
-    Store,
-    Turn,
-    TurnStatus,
-    heartbeat,
-)
-from convstore.ledger.models import conversations, deltas
+from convstore import ConversationBusy, ConvstoreError, IdempotencyMismatch, LeaseLost, Store, Turn, TurnStatus
+from convstore.db.tables import conversations, deltas
+from convstore.leases import heartbeat
 from convstore.testing import ChatServer
 from convstore.testing.responses import text_of
 from tests.contract.invariants import check_conversation, engine_of

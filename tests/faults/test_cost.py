@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from convstore import ConversationBusy, Store, TurnFailed, heartbeat
+from convstore import ConversationBusy, Store, TurnFailed
+from convstore.leases import heartbeat
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened

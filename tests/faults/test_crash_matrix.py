@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from convstore import ConversationNotFound, Store, TurnStatus, heartbeat
-from convstore.ledger.models import deltas, messages, turns
+from convstore import ConversationNotFound, Store, TurnStatus
+from convstore.db.tables import deltas, messages, turns
+from convstore.leases import heartbeat
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, text_of
 from tests.contract.invariants import check_conversation, engine_of

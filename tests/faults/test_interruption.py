@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import event, select
 
 from convstore import Store, Turn, TurnStatus
-from convstore.heartbeat import FLUSH_SECONDS
-from convstore.ledger.models import deltas
+from convstore.db.tables import deltas
+from convstore.leases.heartbeat import FLUSH_SECONDS
 from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all
 from tests.faults.clients import open_store
@@ -338,7 +338,7 @@ def test_a_stream_shorter_than_the_flush_interval_puts_no_delta_on_record_howeve
     sync_store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = sync_store
-    monkeypatch.setattr("convstore.heartbeat.FLUSH_SECONDS", 8.0)  # none of these takes as long on any machine
+    monkeypatch.setattr("convstore.leases.heartbeat.FLUSH_SECONDS", 8.0)  # none of these takes as long on any machine
     first = store.new().id
     go = held(chat_server, "Hel", "lo")
     with inserts(store) as times, store.stream(first, "Hi") as reply:

@@ -17,18 +17,11 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
 
-from convstore import (
-    ConversationBusy,
-    DatabaseUnavailable,
-    ReplyNotStored,
-    Store,
-    Turn,
-    TurnStatus,
-    runtime,
-)
-from convstore.ledger.models import conversations, turns
-from convstore.ledger.schema import upgrade
+from convstore import ConversationBusy, DatabaseUnavailable, ReplyNotStored, Store, Turn, TurnStatus
+from convstore.db.schema_upgrade import upgrade
+from convstore.db.tables import conversations, turns
 from convstore.testing import ChatServer, Reply
+from convstore.turns import runtime
 from tests.contract.invariants import check_all, check_conversation
 from tests.faults.clients import open_store
 from tests.faults.driven import client, engine_of, opened

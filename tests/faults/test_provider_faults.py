@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 
 from convstore import ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
-from convstore.ledger.models import deltas, turns
+from convstore.db.tables import deltas, turns
 from convstore.testing import ChatServer, Drop, Failure, Raw, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
@@ -50,8 +50,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def asleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("convstore.calls.time", SimpleNamespace(sleep=waited.append))
-    monkeypatch.setattr("convstore.calls.asyncio", SimpleNamespace(sleep=asleep))
+    monkeypatch.setattr("convstore.turns.model_call.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr("convstore.turns.model_call.asyncio", SimpleNamespace(sleep=asleep))
     return waited
 
 

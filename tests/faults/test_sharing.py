@@ -17,17 +17,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import NullPool, QueuePool, create_engine, select, text
 
-from convstore import (
-    ConversationBusy,
-    ConversationNotFound,
-    InvalidInput,
-    Store,
-    TurnFailed,
-    TurnStatus,
-    heartbeat,
-    liveness,
-)
-from convstore.ledger.models import conversations
+from convstore import ConversationBusy, ConversationNotFound, InvalidInput, Store, TurnFailed, TurnStatus
+from convstore.db.tables import conversations
+from convstore.leases import heartbeat, process_locks
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.testing.responses import JSONObject, echo, text_of
 from tests.contract.invariants import check_conversation, engine_of
@@ -303,13 +295,13 @@ def test_however_many_ask_at_once_a_dead_process_is_known_to_be_dead(
     with engine_of(store).connect() as connection:
         token = connection.scalar(select(conversations.c.lease_token))
     assert token is not None
-    assert liveness.is_alive(token) is True
+    assert process_locks.is_alive(token) is True
     child.kill()
     together = threading.Barrier(8)
 
     def ask(_: int) -> set[bool | None]:
         together.wait(PATIENCE)
-        return {liveness.is_alive(token) for _ in range(500)}
+        return {process_locks.is_alive(token) for _ in range(500)}
 
     with ThreadPoolExecutor(8) as threads:
         assert set().union(*threads.map(ask, range(8))) == {False}

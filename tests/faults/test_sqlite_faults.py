@@ -30,8 +30,8 @@ from convstore import (
     Turn,
     TurnStatus,
 )
-from convstore.ledger import database
-from convstore.ledger.schema import upgrade
+from convstore.db import engine as database
+from convstore.db.schema_upgrade import upgrade
 from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all, check_conversation
 from tests.faults.driven import engine_of, opened
@@ -234,7 +234,7 @@ def test_a_full_disk_costs_a_stream_nothing_that_was_written_down_before(
     store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The beats that fail are made up for by the reply itself, when there is room again."""
-    monkeypatch.setattr("convstore.heartbeat.FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("convstore.leases.heartbeat.FLUSH_SECONDS", 0.01)
     go, begun = threading.Event(), threading.Event()
     chat_server.script(Reply(pieces=PIECES, hold=go, hold_after=2, started=begun))
     id = store.new().id

@@ -21,19 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from convstore import (
-    IdempotencyMismatch,
-    InvalidInput,
-    ReplyInterrupted,
-    Store,
-    TurnFailed,
-    TurnStatus,
-    liveness,
-    turns,
-)
-from convstore.ledger import deltas
-from convstore.questions import ask
+from convstore import IdempotencyMismatch, InvalidInput, ReplyInterrupted, Store, TurnFailed, TurnStatus
+from convstore.db import delta_rows
+from convstore.leases import process_locks
 from convstore.testing import ChatServer, Drop, Failure, Reply
+from convstore.turns import turn_start
+from convstore.turns.turn_request import ask
 from tests.contract.invariants import check_conversation
 from tests.faults.driven import engine_of, opened
 
@@ -228,20 +221,20 @@ class Conversations(RuleBasedStateMachine):
     @rule(model=models, flushed=st.booleans())
     def crash(self, model: Model, flushed: bool) -> None:
         """A process of this host begins a turn and dies; of its reply, something may be on record."""
-        folder = liveness._folder()
+        folder = process_locks._folder()
         assert folder is not None
         name = secrets.token_hex(16)
         self.dead.append(folder / name)
         self.dead[-1].touch()  # and nobody holds its lock
         text = self.text()
         question = ask(text, {}, stream=True, default_model="test-model")
-        lease = turns.Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30), liveness.is_alive)
+        lease = turn_start.Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30), process_locks.is_alive)
         runtime = self.store._runtime
-        begun = runtime.write(turns.begin, "", model.id, question, lease)
-        assert isinstance(begun, turns.Begun)
+        begun = runtime.write(turn_start.begin, "", model.id, question, lease)
+        assert isinstance(begun, turn_start.Begun)
         if flushed:
             delta = {"choices": [{"index": 0, "delta": {"content": "Some"}}]}
-            runtime.write(deltas.add, "", model.id, begun.turn.seq, 1, delta)
+            runtime.write(delta_rows.add, "", model.id, begun.turn.seq, 1, delta)
         model.ask({"role": "user", "content": text})
         model.crashed = True
 

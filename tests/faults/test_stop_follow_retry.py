@@ -21,7 +21,7 @@ from convstore import (
     TurnFailed,
     TurnStatus,
 )
-from convstore.ledger.models import deltas
+from convstore.db.tables import deltas
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.clients import open_store

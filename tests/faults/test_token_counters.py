@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from convstore import InvalidInput, Store, TurnStatus
-from convstore.messages import Message
+from convstore.messages.codec import Message
+from convstore.messages.token_estimate import checked, estimate, unfailing
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.tokens import checked, estimate, unfailing
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
 

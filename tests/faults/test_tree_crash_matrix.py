@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Table, insert, select
 
-from convstore import ConversationNotFound, Store, compaction, tool_result
-from convstore.ledger.models import conversations, messages, summaries, turns
-from convstore.messages import to_request
-from convstore.summarising import INSTRUCTION
+from convstore import ConversationNotFound, Store, tool_result
+from convstore.context.window import summary_messages
+from convstore.db.tables import conversations, messages, summaries, turns
+from convstore.messages.codec import to_request
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, text_of
-from convstore.window import summary_messages
+from convstore.turns import compaction
+from convstore.turns.compaction_plan import INSTRUCTION
 from tests.contract.invariants import check_all, check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.crashing import Points, run_child

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from convstore import Store, Turn, TurnStatus, calls, tool_result
+from convstore import Store, Turn, TurnStatus, tool_result
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.testing.responses import JSONObject, Response, echo
+from convstore.turns import model_call
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
 from tests.faults.test_interruption import held, interrupted_at
@@ -227,7 +228,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     asked = len(chat_server.requests)
     trim: dict[str, Any] = {"on_overflow": "trim"}
     with monkeypatch.context() as patched:
-        patched.setattr(calls, "time", _Interrupted)
+        patched.setattr(model_call, "time", _Interrupted)
         ask = (lambda: next(store.stream(id, "Long", **trim))) if streamed else (lambda: store.say(id, "Long", **trim))
         with pytest.raises(KeyboardInterrupt):
             ask()

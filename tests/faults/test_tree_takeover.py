@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from convstore import ConversationBusy, ConversationNotFound, Store, TurnStatus, heartbeat
-from convstore.ledger.models import deltas
+from convstore import ConversationBusy, ConversationNotFound, Store, TurnStatus
+from convstore.db.tables import deltas
+from convstore.leases import heartbeat
 from convstore.testing import ChatServer
 from tests.contract.invariants import check_all, engine_of
 from tests.faults.clients import open_store

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import select
 
 from convstore import Store
-from convstore.ledger import conversations
-from convstore.ledger.models import summaries
-from convstore.messages import from_column, to_request
-from convstore.records import MessageRecord, Turn
+from convstore.context.window import summary_messages
+from convstore.db import conversation_rows
+from convstore.db.tables import summaries
+from convstore.messages.codec import from_column, to_request
 from convstore.testing import ChatServer
-from convstore.window import summary_messages
+from convstore.values.results import MessageRecord, Turn
 from tests.contract.invariants import engine_of
 
 
@@ -55,7 +55,7 @@ def _expected(store: Store, id: str, tree: dict[int, MessageRecord], turn: Turn)
 
 def _summary(store: Store, id: str, turn: int) -> tuple[int, str]:
     with engine_of(store).connect() as connection:
-        _, lineage = conversations.head(connection, "", id)
+        _, lineage = conversation_rows.head(connection, "", id)
         row = connection.execute(
             select(summaries.c.up_to_seq, summaries.c.text).where(
                 summaries.c.conversation_id == lineage.home_of_turn(turn), summaries.c.turn_seq == turn

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convstore.attachments import LEAST, Detached, attach, detach, digest_of, from_list, read, to_list, written
-from convstore.messages import to_json
+from convstore.messages.codec import to_json
+from convstore.messages.inline_data import LEAST, Detached, attach, detach, digest_of, from_list, read, to_list, written
 from tests.pure.strategies import json_value, text
 from tests.pure.test_messages import same
 

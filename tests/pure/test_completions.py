@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from convstore.completions import Completion, NotACompletion, Usage, error_message, read_completion
+from convstore.messages.completion import Completion, NotACompletion, Usage, error_message, read_completion
 
 JSON = dict[str, Any]
 

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from convstore.errors import InvalidInput
-from convstore.keys import check_id, check_limit, check_metadata, check_name, check_owner, is_key, random_id
+from convstore.values.validation import (
+    check_id,
+    check_limit,
+    check_metadata,
+    check_name,
+    check_owner,
+    is_key,
+    random_id,
+)
 
 LONGEST = "x" * 255
 

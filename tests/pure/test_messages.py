@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessage, ParsedChatC
 from pydantic import BaseModel, field_serializer
 
 from convstore.errors import InvalidInput, InvalidMessage
-from convstore.messages import (
+from convstore.messages.codec import (
     DEEPEST,
     StoredMessage,
     decode,

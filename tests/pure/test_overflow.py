@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convstore.provider import overflow
+from convstore.provider.openai_client import overflow
 
 
 class Refused(Exception):

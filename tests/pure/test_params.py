@@ -9,8 +9,8 @@ import pytest
 
 from convstore import Store
 from convstore.errors import InvalidParameter
-from convstore.params import check_names, check_parameters, check_sticky, merge
 from convstore.testing import ChatServer
+from convstore.values.completion_parameters import check_names, check_parameters, check_sticky, merge
 
 JSON = dict[str, Any]
 

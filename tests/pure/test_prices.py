@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convstore.completions import Usage
 from convstore.errors import InvalidInput
-from convstore.prices import NO_PRICES, Price, Prices, cost, parse, price_source, read
+from convstore.messages.completion import Usage
+from convstore.usage.prices import NO_PRICES, Price, Prices, cost, parse, price_source, read
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TEXT = """

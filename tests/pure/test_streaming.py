@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from convstore import messages as codec
-from convstore.completions import Completion
-from convstore.messages import rejoin, text_of
-from convstore.streaming import Accumulator
+from convstore.messages import codec
+from convstore.messages.chunk_accumulator import Accumulator
+from convstore.messages.codec import rejoin, text_of
+from convstore.messages.completion import Completion
 from tests.pure.strategies import cuts, text
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -398,7 +398,7 @@ def test_each_chunk_costs_what_it_brings_and_not_what_came_before(monkeypatch: p
         next(looked_at)
         return rejoin(given)
 
-    monkeypatch.setattr("convstore.streaming.rejoin", counting)
+    monkeypatch.setattr("convstore.messages.chunk_accumulator.rejoin", counting)
     monkeypatch.setattr(codec, "rejoin", counting)
     reply = Accumulator()
     for _ in range(2_000):

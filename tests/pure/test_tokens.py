@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convstore import tokens
-from convstore.messages import to_request
-from convstore.tokens import Counter, estimate, estimate_json, estimate_text, learn
+from convstore.messages import token_estimate
+from convstore.messages.codec import to_request
+from convstore.messages.token_estimate import Counter, estimate, estimate_json, estimate_text, learn
 from tests.pure.strategies import any_message, json_value
 from tests.pure.strategies import text as odd_text
 
@@ -158,7 +158,7 @@ def test_images_audio_and_files_are_counted_by_what_is_known_of_them(part: Messa
 def test_base64_in_a_part_of_a_vendor_is_not_counted_as_text() -> None:
     part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded(2**20)}}
 
-    assert tokens.IMAGE < estimate(user([part])) < tokens.IMAGE + 40
+    assert token_estimate.IMAGE < estimate(user([part])) < token_estimate.IMAGE + 40
 
 
 def test_a_file_is_counted_with_its_name() -> None:
@@ -194,10 +194,10 @@ def test_each_field_that_is_sent_is_counted() -> None:
 
     assert min(costs) >= 2
     arguments, name = estimate_text('{"city": "Paris"}'), estimate_text("get_weather")
-    assert costs[2] == tokens.CALL + arguments + name
+    assert costs[2] == token_estimate.CALL + arguments + name
     assert costs[3] == 2 * costs[2]
     assert costs[4] == costs[2]
-    assert costs[6] == tokens.AUDIO
+    assert costs[6] == token_estimate.AUDIO
 
 
 def test_a_kilobyte_takes_microseconds() -> None:
@@ -213,7 +213,7 @@ def test_a_kilobyte_takes_microseconds() -> None:
 
 
 def test_counting_imports_nothing_heavy() -> None:
-    code = "import sys, convstore.tokens; print([m for m in ('sqlalchemy', 'openai', 'click') if m in sys.modules])"
+    code = "import sys, convstore.messages.token_estimate; print([m for m in ('sqlalchemy', 'openai', 'click') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.strip() == "[]"
@@ -226,7 +226,7 @@ samples = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_
 
 @given(samples)
 def test_a_factor_stays_between_its_limits(told: list[tuple[int, int]]) -> None:
-    assert tokens.LEAST <= learn(told) <= tokens.MOST
+    assert token_estimate.LEAST <= learn(told) <= token_estimate.MOST
 
 
 @given(st.floats(0.3, 7.5), st.lists(st.integers(1_000, 10**6), min_size=1, max_size=30))
@@ -245,7 +245,7 @@ def test_the_order_of_the_turns_does_not_matter(drawn: tuple[list[tuple[int, int
 def test_scaled_by_the_factor_the_estimates_come_to_what_was_reported(told: list[tuple[int, int]]) -> None:
     known = [(estimated, reported) for estimated, reported in told if estimated and reported]
     factor = learn(told)
-    if tokens.LEAST < factor < tokens.MOST and known:
+    if token_estimate.LEAST < factor < token_estimate.MOST and known:
         assert sum(each for each, _ in known) * factor == pytest.approx(sum(reported for _, reported in known))
 
 

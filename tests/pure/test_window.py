@@ -12,12 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convstore.errors import ContextTooLong, InvalidMessage, InvalidParameter, UnansweredToolCalls
-from convstore.messages import to_request
-from convstore.records import MessageRecord, Summary
-from convstore.tokens import REQUEST
-from convstore.tools import PLACEHOLDER, tool_result
-from convstore.window import (
+from convstore.context.window import (
     Past,
     Policy,
     Scale,
@@ -30,6 +25,11 @@ from convstore.window import (
     policy,
     summary_messages,
 )
+from convstore.errors import ContextTooLong, InvalidMessage, InvalidParameter, UnansweredToolCalls
+from convstore.messages.codec import to_request
+from convstore.messages.token_estimate import REQUEST
+from convstore.messages.tool_calls import PLACEHOLDER, tool_result
+from convstore.values.results import MessageRecord, Summary
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = ("system", "developer")

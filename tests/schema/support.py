@@ -18,8 +18,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, inspect, text
 
 from convstore import Store
-from convstore.ledger import schema
-from convstore.ledger.database import Database, open_database
+from convstore.db import schema_upgrade
+from convstore.db.engine import Database, open_database
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -86,8 +86,8 @@ def revision_after(revision: str) -> str:
 def copy_of_migrations(folder: Path, *scripts: str) -> Path:
     """A copy of the project's migrations, and after them those whose bodies are given."""
     copy = folder / "migrations"
-    shutil.copytree(schema.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    before = schema.HEAD
+    shutil.copytree(schema_upgrade.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    before = schema_upgrade.HEAD
     for body in scripts:
         revision = revision_after(before)
         (copy / "versions" / f"{revision}_test.py").write_text(
@@ -100,8 +100,8 @@ def copy_of_migrations(folder: Path, *scripts: str) -> Path:
 
 def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down: bool = False) -> None:
     """Run migrations as an upgrade does, `migrations` instead of the project's own."""
-    with opened(url) as database, schema.migrating(database.engine) as connection:
-        config = schema.alembic_config()
+    with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
+        config = schema_upgrade.alembic_config()
         if migrations is not None:
             config.set_main_option("script_location", str(migrations))
         config.attributes["connection"] = connection
@@ -110,9 +110,9 @@ def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down:
 
 def check_drift(url: str) -> None:
     """Raise what `alembic check` raises when models and database differ; by the project's own env.py."""
-    with opened(url) as database, schema.migrating(database.engine) as connection:
+    with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
         config = Config(stdout=io.StringIO())
-        config.set_main_option("script_location", str(schema.migrations_folder()))
+        config.set_main_option("script_location", str(schema_upgrade.migrations_folder()))
         config.attributes["connection"] = connection
         command.check(config)
 
@@ -152,7 +152,7 @@ def _first_use(url: str) -> int:
 
 def _upgrade(url: str) -> int:
     _start.wait(60)
-    schema.upgrade(url)
+    schema_upgrade.upgrade(url)
     return os.getpid()
 
 

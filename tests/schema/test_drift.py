@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import text
 
-from convstore.ledger import schema
-from convstore.ledger.models import VERSION_TABLE, Base
+from convstore.db import schema_upgrade
+from convstore.db.tables import VERSION_TABLE, Base
 from tests.postgres import new_database
 from tests.schema.support import application_tables, check_drift, contents, fill, migrate, opened, ours
 
@@ -51,16 +51,16 @@ def second_url(request: pytest.FixtureRequest, empty_url: str, tmp_path: Path) -
 
 
 def test_the_release_writes_the_schema_of_its_last_migration() -> None:
-    assert ScriptDirectory.from_config(schema.alembic_config()).get_heads() == [schema.HEAD]
+    assert ScriptDirectory.from_config(schema_upgrade.alembic_config()).get_heads() == [schema_upgrade.HEAD]
 
 
 def test_every_revision_is_a_number_and_follows_the_one_before() -> None:
-    revisions = list(ScriptDirectory.from_config(schema.alembic_config()).walk_revisions())
+    revisions = list(ScriptDirectory.from_config(schema_upgrade.alembic_config()).walk_revisions())
     assert [script.revision for script in reversed(revisions)] == [f"{n + 1:04}" for n in range(len(revisions))]
 
 
 def test_alembic_sees_no_difference_between_models_and_migrations(empty_url: str) -> None:
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     check_drift(empty_url)
 
 
@@ -73,7 +73,7 @@ def test_alembic_sees_no_difference_between_models_and_migrations(empty_url: str
     ],
 )
 def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str) -> None:
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     with opened(empty_url) as database, database.write() as connection:
         connection.execute(text(change))
     with pytest.raises(CommandError, match="New upgrade operations detected"):
@@ -82,7 +82,7 @@ def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str
 
 def test_migrations_make_column_by_column_what_the_models_would(empty_url: str, second_url: str) -> None:
     """Collations, constraints and their names too, which Alembic does not compare. Not the columns' order."""
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     with opened(second_url) as database, database.write() as connection:
         Base.metadata.create_all(connection)
     migrated, modelled = _structure(empty_url), _structure(second_url)
@@ -152,7 +152,7 @@ def test_keys_compare_bytewise_on_postgresql(postgres_url: str) -> None:
 def test_an_applications_own_tables_are_neither_touched_nor_reported(empty_url: str) -> None:
     application_tables(empty_url)
     before = contents(empty_url)
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     check_drift(empty_url)
     fill(empty_url, conversations=2)
     after = contents(empty_url)
@@ -165,11 +165,11 @@ def test_an_applications_own_tables_are_neither_touched_nor_reported(empty_url: 
 
 
 def test_a_schema_taken_down_can_be_put_up_again(empty_url: str) -> None:
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     structure = _structure(empty_url)
     migrate(empty_url, to="base", down=True)
     with opened(empty_url) as database:
-        assert schema.state(database).current is None
-    schema.upgrade(empty_url)
+        assert schema_upgrade.state(database).current is None
+    schema_upgrade.upgrade(empty_url)
     assert _structure(empty_url) == structure
     fill(empty_url, conversations=2)

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, NullPool, StaticPool, create_engine, event, make_url, text
 
 from convstore import Store
+from convstore.db import schema_upgrade
+from convstore.db.engine import Database
+from convstore.db.engine import open_database as open_url
 from convstore.errors import ConvstoreError, DatabaseUnavailable, InvalidInput
-from convstore.ledger import schema
-from convstore.ledger.database import Database
-from convstore.ledger.database import open_database as open_url
 from tests.schema.support import contents, opened, run
 
 # --- an engine of the caller's own ---
@@ -150,7 +150,7 @@ def test_closing_a_store_leaves_a_callers_connections_alone(database_url: str) -
 
 
 def test_closing_a_store_closes_the_connections_that_it_made(database_url: str) -> None:
-    schema.upgrade(database_url)
+    schema_upgrade.upgrade(database_url)
     database = open_url(database_url)
     with database.read() as connection:
         driver: Any = connection.connection.driver_connection
@@ -315,7 +315,7 @@ def test_a_role_that_may_not_make_tables_is_told_so(postgres_empty_url: str) -> 
         connection.commit()
 
     with pytest.raises(DatabaseUnavailable, match="permission denied") as raised:
-        schema.upgrade_database(Database(engine, owned=False))
+        schema_upgrade.upgrade_database(Database(engine, owned=False))
     assert isinstance(raised.value, ConvstoreError)
     engine.dispose()
     assert contents(postgres_empty_url) == {}

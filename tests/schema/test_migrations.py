@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from convstore import Store
+from convstore.db import schema_upgrade
 from convstore.errors import DatabaseUnavailable
-from convstore.ledger import schema
 from tests.schema.support import contents, copy_of_migrations, fill, migrate, opened, revision_after
 
 REBUILD = """
@@ -37,7 +37,7 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
         assert columns == [*before[table][0], "colour"]
         assert [row[:-1] for row in rows] == before[table][1]
     assert after["convstore_turns"] == before["convstore_turns"]
-    assert after["convstore_version"][1] == [(revision_after(schema.HEAD),)]
+    assert after["convstore_version"][1] == [(revision_after(schema_upgrade.HEAD),)]
     with opened(sqlite_url) as database:
         with database.read() as connection:
             assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
@@ -58,8 +58,8 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
 
 def test_foreign_keys_hold_again_after_a_migration_on_the_same_connection(sqlite_url: str) -> None:
     with opened(sqlite_url) as database:
-        schema.upgrade_database(database)
-        with schema.migrating(database.engine) as connection:
+        schema_upgrade.upgrade_database(database)
+        with schema_upgrade.migrating(database.engine) as connection:
             driver = connection.connection.driver_connection
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0
         with database.engine.connect() as connection:

@@ -14,13 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from convstore import Store, TurnStatus
-from convstore.errors import (
-    DatabaseUnavailable,
-    SchemaOutdated,
-    SchemaTooNew,
-)
-from convstore.ledger import schema
-from convstore.ledger.models import VERSION_TABLE, Base
+from convstore.db import schema_upgrade
+from convstore.db.tables import VERSION_TABLE, Base
+from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
 from convstore.testing import ChatServer
 from tests.contract.invariants import check_conversation
 from tests.schema.old.kept import FOLDER, OLDER, UNEXPLAINED, Old, unpacked
@@ -84,10 +80,10 @@ def test_they_open_with_nothing_lost(old: Old) -> None:
             with pytest.raises(SchemaOutdated, match=f"schema {old.revision}.*run `convstore db upgrade`"):
                 store.list()
             assert contents(old.url) == before
-            schema.upgrade(old.url)
+            schema_upgrade.upgrade(old.url)
         assert_nothing_lost(old, store)
     after = contents(old.url)
-    assert after.pop(VERSION_TABLE)[1] == [(schema.HEAD,)]
+    assert after.pop(VERSION_TABLE)[1] == [(schema_upgrade.HEAD,)]
     for table, (columns, _) in before.items():
         if table != VERSION_TABLE:
             assert only(after, table, columns) == before[table], table
@@ -135,7 +131,7 @@ def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds
     for table, (columns, rows) in lowered.items():
         if table != VERSION_TABLE:
             assert only(full, table, columns) == (columns, rows), table
-    schema.upgrade(old.url)
+    schema_upgrade.upgrade(old.url)
     raised = contents(old.url)
     assert {table: raised[table][0] for table in full} == {table: columns for table, (columns, _) in full.items()}
     for table, (columns, rows) in lowered.items():
@@ -160,7 +156,7 @@ def test_going_down_puts_attachments_back_into_their_messages(database_url: str)
     with opened(database_url) as database, database.read() as connection:
         rows = connection.execute(text("SELECT extra FROM convstore_messages WHERE extra IS NOT NULL")).scalars()
         assert [json.loads(extra) for extra in rows] == [{"content": message["content"]}] * 2
-    schema.upgrade(database_url)
+    schema_upgrade.upgrade(database_url)
     with Store(database_url) as store:
         assert store.history("theirs", exact=True) == [message, {"role": "user", "content": "[plain"}]
         assert store.for_owner("ada").history("hers", exact=True) == [message]

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from convstore import Store, TurnStatus
 from convstore.errors import ConversationExists, IdempotencyMismatch
-from convstore.messages import to_request
+from convstore.messages.codec import to_request
+from convstore.messages.tool_calls import PLACEHOLDER
 from convstore.testing import ChatServer, Reply
-from convstore.tools import PLACEHOLDER
 from tests.contract.invariants import check_conversation, engine_of
 from tests.schema.old.kept import UNEXPLAINED, Old
 

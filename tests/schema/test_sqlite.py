@@ -18,10 +18,10 @@ import pytest
 from sqlalchemy import URL, event
 
 from convstore import Store
+from convstore.config import database_url as default_database
+from convstore.db import schema_upgrade
+from convstore.db.engine import Database
 from convstore.errors import DatabaseUnavailable
-from convstore.ledger import schema
-from convstore.ledger.database import Database
-from convstore.location import database_url as default_database
 from tests.schema.support import fill, first_uses, opened, run
 
 
@@ -42,7 +42,7 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 def test_every_connection_of_every_thread_is_durable_and_enforces_foreign_keys(sqlite_url: str) -> None:
-    schema.upgrade(sqlite_url)
+    schema_upgrade.upgrade(sqlite_url)
     with opened(sqlite_url) as database:
         all_open = threading.Barrier(8)
 
@@ -64,7 +64,7 @@ def test_every_connection_of_every_thread_is_durable_and_enforces_foreign_keys(s
 
 def test_a_writing_transaction_takes_the_lock_at_once_and_a_reading_one_does_not(sqlite_url: str) -> None:
     """Asserted on what SQLite itself is told, below the driver."""
-    schema.upgrade(sqlite_url)
+    schema_upgrade.upgrade(sqlite_url)
     told: list[str] = []
     with opened(sqlite_url) as database:
 
@@ -383,7 +383,7 @@ def test_two_stores_in_memory_are_two_databases() -> None:
 
 def test_a_forked_child_has_connections_of_its_own(database_url: str, tmp_path: Path) -> None:
     """As under a server that loads the application, then forks its workers."""
-    schema.upgrade(database_url)
+    schema_upgrade.upgrade(database_url)
     program = """
 import os
 from convstore import Store
@@ -434,5 +434,5 @@ os.waitpid(pid, 0)
 
 
 def test_processes_that_come_later_find_the_file_ready(sqlite_url: str) -> None:
-    schema.upgrade(sqlite_url)
+    schema_upgrade.upgrade(sqlite_url)
     assert len(first_uses(sqlite_url, 4)) == 4

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import make_url, text
 
 from convstore import Store
+from convstore.db import schema_upgrade
+from convstore.db.engine import Database
+from convstore.db.tables import VERSION_TABLE, Base
 from convstore.errors import SchemaOutdated, SchemaTooNew
-from convstore.ledger import schema
-from convstore.ledger.database import Database
-from convstore.ledger.models import VERSION_TABLE, Base
 from tests.schema.support import CHECKOUT, contents, fill, first_uses, migrate, opened, ours, run, upgrades
 
-OLDER = [f"{number:04}" for number in range(1, int(schema.HEAD))]
+OLDER = [f"{number:04}" for number in range(1, int(schema_upgrade.HEAD))]
 OURS = {*Base.metadata.tables, VERSION_TABLE}
 
 
@@ -67,24 +67,24 @@ def test_the_sql_that_alembic_writes_makes_the_schema(empty_url: str) -> None:
             driver.autocommit = True
             driver.execute(written.stdout)
     with opened(empty_url) as database:
-        assert schema.state(database) == schema.SchemaState(schema.HEAD, "0001")
+        assert schema_upgrade.state(database) == schema_upgrade.SchemaState(schema_upgrade.HEAD, "0001")
     fill(empty_url, conversations=2)
 
 
 def test_the_command_upgrades_and_says_what_it_did(empty_url: str, tmp_path: Path) -> None:
     done = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
     assert done.returncode == 0, done.stderr
-    assert f"schema none -> {schema.HEAD}" in done.stdout
+    assert f"schema none -> {schema_upgrade.HEAD}" in done.stdout
     again = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
-    assert f"schema {schema.HEAD}, nothing to do" in again.stdout
+    assert f"schema {schema_upgrade.HEAD}, nothing to do" in again.stdout
     assert ours(contents(empty_url)) == OURS
 
 
 def test_the_function_upgrades_and_does_nothing_the_second_time(empty_url: str) -> None:
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     fill(empty_url, conversations=2)
     before = contents(empty_url)
-    schema.upgrade(empty_url)
+    schema_upgrade.upgrade(empty_url)
     assert contents(empty_url) == before
 
 
@@ -130,18 +130,18 @@ def test_threads_may_make_databases_in_different_folders_at_once(tmp_path: Path)
 
 def test_many_processes_may_upgrade_one_postgresql_database(postgres_empty_url: str) -> None:
     assert len(upgrades(postgres_empty_url, 8)) == 8
-    assert contents(postgres_empty_url)[VERSION_TABLE][1] == [(schema.HEAD,)]
+    assert contents(postgres_empty_url)[VERSION_TABLE][1] == [(schema_upgrade.HEAD,)]
 
 
 def test_an_upgrade_waits_for_one_that_is_running(postgres_empty_url: str) -> None:
     with opened(postgres_empty_url) as first, opened(postgres_empty_url) as watcher:
         with ThreadPoolExecutor(1) as threads:
-            with schema.migrating(first.engine):
-                second = threads.submit(schema.upgrade, postgres_empty_url)
+            with schema_upgrade.migrating(first.engine):
+                second = threads.submit(schema_upgrade.upgrade, postgres_empty_url)
                 while not _waits_for_lock(watcher):
                     assert not second.done()
             second.result(60)
-        assert schema.state(first).up_to_date
+        assert schema_upgrade.state(first).up_to_date
 
 
 def _waits_for_lock(database: Database) -> bool:
@@ -163,7 +163,7 @@ def test_postgresql_never_upgrades_itself(postgres_empty_url: str) -> None:
     with Store(postgres_empty_url) as store, pytest.raises(SchemaOutdated, match="run `convstore db upgrade`"):
         store.new("Too early")
     assert contents(postgres_empty_url) == {}
-    schema.upgrade(postgres_empty_url)
+    schema_upgrade.upgrade(postgres_empty_url)
     with Store(postgres_empty_url) as store:
         store.new("Now")
 
@@ -172,7 +172,7 @@ def test_a_store_refused_once_works_as_soon_as_the_database_is_upgraded(postgres
     with Store(postgres_empty_url) as store:
         with pytest.raises(SchemaOutdated):
             store.list()
-        schema.upgrade(postgres_empty_url)
+        schema_upgrade.upgrade(postgres_empty_url)
         assert store.list() == []
 
 
@@ -182,7 +182,7 @@ def test_looking_makes_no_file(tmp_path: Path, form: str) -> None:
     folder.mkdir()
     url = form.format(folder / "chat.db")
     with opened(url) as database:
-        assert schema.state(database) == schema.SchemaState(None, None)
+        assert schema_upgrade.state(database) == schema_upgrade.SchemaState(None, None)
     Store(url).close()
     current = run("-m", "convstore", "db", "current", cwd=tmp_path, CONVSTORE_DB=url)
     assert (current.returncode, current.stdout) == (0, "none\n")
@@ -200,7 +200,7 @@ def test_looking_changes_nothing_on_postgresql(postgres_empty_url: str, tmp_path
 
 
 def test_the_check_at_first_use_does_not_import_alembic(database_url: str, tmp_path: Path) -> None:
-    schema.upgrade(database_url)
+    schema_upgrade.upgrade(database_url)
     program = "import sys; from convstore import Store; Store().list(); print('alembic' in sys.modules)"
     done = run("-c", program, cwd=tmp_path, CONVSTORE_DB=database_url)
     assert done.stdout == "False\n", done.stderr
@@ -220,10 +220,10 @@ def test_a_database_of_an_older_release_keeps_all_that_it_holds(database_url: st
             with pytest.raises(SchemaOutdated, match=f"schema {revision}.*convstore db upgrade"):
                 store.list()
             assert contents(database_url) == before
-            schema.upgrade(database_url)
+            schema_upgrade.upgrade(database_url)
         assert len(store.list(limit=None)) == 10
         after = contents(database_url)
-        assert after.pop(VERSION_TABLE)[1] == [(schema.HEAD,)]
+        assert after.pop(VERSION_TABLE)[1] == [(schema_upgrade.HEAD,)]
         for table, (columns, rows) in before.items():
             if table != VERSION_TABLE:
                 assert _only(after[table], columns) == rows, table
@@ -238,17 +238,17 @@ def _only(table: tuple[list[str], list[tuple[Any, ...]]], columns: list[str]) ->
 
 
 def _pretend(url: str, current: str, minimum: str) -> None:
-    schema.upgrade(url)
+    schema_upgrade.upgrade(url)
     with opened(url) as database, database.write() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :it"), {"it": current})
         connection.execute(text("UPDATE convstore_compatibility SET minimum_version = :it"), {"it": minimum})
 
 
 def test_a_newer_schema_that_admits_this_release_is_used_as_it_is(database_url: str) -> None:
-    _pretend(database_url, "0999", minimum=schema.HEAD)
+    _pretend(database_url, "0999", minimum=schema_upgrade.HEAD)
     fill(database_url, conversations=2)
     with opened(database_url) as database:
-        assert schema.upgrade_database(database) == schema.SchemaState("0999", schema.HEAD)
+        assert schema_upgrade.upgrade_database(database) == schema_upgrade.SchemaState("0999", schema_upgrade.HEAD)
     assert contents(database_url)[VERSION_TABLE][1] == [("0999",)]
 
 
@@ -262,5 +262,5 @@ def test_a_newer_schema_that_does_not_is_refused_and_not_changed(database_url: s
                 use()
     assert "0999" in str(raised.value)
     with pytest.raises(SchemaTooNew):
-        schema.upgrade(database_url)
+        schema_upgrade.upgrade(database_url)
     assert contents(database_url) == before

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from convstore.ledger.schema import HEAD
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy import text as statement
 
 from convstore import Store
 from convstore.errors import LeaseLost, ReplyInterrupted, TurnFailed
-from convstore.ledger.schema import HEAD
 from convstore.testing import ChatServer, Drop, Failure, Reply
 from tests.schema.old.samples import CALLING, OWNERS, PARTS, TITLES, USAGE, WEATHER, completion, messages, nested
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convstore import Store
 from convstore.ledger import schema
+
+from convstore import Store
 from tests.schema.support import opened
 
 FOLDER = Path(__file__).parent

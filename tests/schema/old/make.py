@@ -74,6 +74,7 @@ def write(path: Path, content: bytes) -> None:
 def main(checkout: Path, folder: Path) -> None:
     """Make the files of the schema that the code in `checkout` writes."""
     from convstore.ledger import schema
+
     from tests.postgres import new_database, running_server
 
     if not Path(schema.__file__).is_relative_to(checkout):

@@ -1,0 +1,1 @@
+"""What commands share on the way in: options and arguments."""

@@ -1,0 +1,1 @@
+"""What commands share on the way out: text, JSON, trees."""

@@ -1,0 +1,1 @@
+"""What needs no model: one transaction each."""

@@ -1,0 +1,194 @@
+"""The schema's version: checked cheaply at the first use, upgraded by Alembic.
+
+An embedded SQLite file upgrades itself; a server's database never does, because other releases may be using it. The
+check reads two small tables and does not import Alembic, which costs half a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, inspect, select, text
+
+from convstore.db.engine import Database, file_lock, open_database, transaction
+from convstore.db.tables import VERSION_TABLE, Base, compatibility
+from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0003"
+"""The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
+
+_UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time
+_upgrading = threading.Lock()  # and one in a process: Alembic keeps what it is doing in its modules
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The schema that a database has."""
+
+    current: str | None
+    """Its revision; None: no tables yet."""
+    minimum: str | None
+    """The oldest revision whose code may still use it."""
+    head: str = HEAD
+    """The revision that this release writes."""
+
+    @property
+    def up_to_date(self) -> bool:
+        return self.current == self.head
+
+    @property
+    def usable(self) -> bool:
+        """Whether this release may use it: the same schema, or a newer one that still admits this release."""
+        if self.current is None or self.current < self.head:
+            return False
+        return self.minimum is None or self.minimum <= self.head
+
+
+def read_state(connection: Connection) -> SchemaState:
+    """Return the schema that the database has. Writes nothing."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return SchemaState(None, None)
+    current = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
+    minimum = connection.scalar(select(compatibility.c.minimum_version)) if current is not None else None
+    return SchemaState(current, minimum)
+
+
+def state(database: Database) -> SchemaState:
+    """Return the schema that the database has. Writes nothing."""
+    if not _exists(database.path):
+        return SchemaState(None, None)  # looking must not make the file
+    with database.read() as connection:
+        return read_state(connection)
+
+
+def _exists(path: Path | None) -> bool:
+    try:
+        return path is None or path.exists()
+    except OSError as error:  # a folder that this user may not look into, a name too long
+        raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
+
+
+def ensure(database: Database) -> None:
+    """Make sure that this release may use the database; a SQLite file is upgraded first if it is older.
+
+    Raises:
+        SchemaOutdated: a PostgreSQL database needs `convstore db upgrade`.
+        SchemaTooNew: a newer release has upgraded it beyond what this one understands.
+    """
+    found = state(database)
+    if found.usable:
+        return
+    if database.is_sqlite and not _is_newer(found):
+        upgrade_database(database)
+        return
+    raise refusal(found, database)
+
+
+def _is_newer(found: SchemaState) -> bool:
+    return found.current is not None and found.current > found.head
+
+
+def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTooNew:
+    """Return the error that says why this release cannot use the database, and what to do."""
+    if _is_newer(found):
+        return SchemaTooNew(
+            f"database {database.label} has schema {found.current}, made by a newer convstore; "
+            f"this one knows {found.head}: upgrade convstore"
+        )
+    has = f"schema {found.current}" if found.current else "no convstore schema"
+    return SchemaOutdated(
+        f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade`"
+    )
+
+
+def upgrade(url: str) -> None:
+    """Bring the database at `url` to this release's schema; nothing happens if it is there already."""
+    database = open_database(url)
+    try:
+        upgrade_database(database)
+    finally:
+        database.close()
+
+
+def upgrade_database(database: Database) -> SchemaState:
+    """Bring the database to this release's schema and return what it had before.
+
+    Safe when many processes start at once: all but the first find the work done.
+
+    Raises:
+        SchemaTooNew: it has a newer schema.
+    """
+    from alembic import command
+
+    with _upgrading, file_lock(database.path) if database.path is not None else nullcontext():
+        before = state(database)
+        if _is_newer(before):
+            if before.usable:
+                return before
+            raise refusal(before, database)
+        if not before.up_to_date:
+            with database._translated(), migrating(database.engine) as connection:
+                config = alembic_config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        return before
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """One transaction in which a schema may change, used by every migration, by whichever door it comes.
+
+    PostgreSQL: under an advisory lock. SQLite: Alembic changes a table there by copying it and dropping the old one,
+    which foreign keys forbid; they can only be switched off outside a transaction, so they are, and what they guard is
+    checked before the commit (https://sqlite.org/lang_altertable.html#otheralter).
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            with transaction(connection, writes=True):
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+                yield connection
+            return
+        driver = connection.connection.driver_connection
+        if driver is None:
+            raise DatabaseUnavailable("the SQLite connection is closed")
+        if driver.in_transaction:
+            driver.execute("ROLLBACK")  # a caller's engine whose driver is always in one
+        enforced = driver.execute("PRAGMA foreign_keys").fetchone()[0]
+        driver.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with transaction(connection, writes=True):
+                yield connection
+                damage = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchone()
+                if damage is not None:
+                    raise DatabaseUnavailable(f"the migration would leave rows of {damage[0]} without a parent")
+        finally:
+            driver.execute(f"PRAGMA foreign_keys = {int(enforced)}")
+
+
+def alembic_config() -> Config:
+    """Return Alembic's configuration for the migrations, from a checkout and from an installed package alike."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    return config
+
+
+def migrations_folder() -> Path:
+    """Return the folder of the migrations: inside an installed package, at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def is_ours(name: str | None, kind: str, _parents: object = None) -> bool:
+    """Whether a table belongs to convstore: what Alembic compares and an application's own tables are apart."""
+    return kind != "table" or (name is not None and name in Base.metadata.tables)

@@ -1,0 +1,1 @@
+"""Messages as plain values: the codec, completions, streams, tool calls, tokens."""

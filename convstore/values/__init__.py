@@ -1,0 +1,1 @@
+"""What travels between the rooms: results, parameters and their rules."""

@@ -1,0 +1,118 @@
+"""Completion parameters and their rules: pure.
+
+The rules are those of the Chat Completions specification that convstore was built from: `temperature` between 0 and 2;
+`temperature` or `top_p`, "but not both"; `name` of letters, digits and underscores, at most 64 (the API has since
+admitted the hyphen). They bind what a caller gives. What is merely stored or imported is never refused for them, and
+every other parameter of the API passes through untouched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from convstore.errors import InvalidInput, InvalidParameter
+from convstore.messages.codec import Message, to_plain
+
+CALL_OPTIONS = frozenset({"extra_headers", "extra_query", "timeout"})
+"""Options of the HTTP call, not of the completion: never stored (headers carry keys) and never sticky."""
+
+_OURS = {
+    "messages": "convstore fills it from the history",
+    "stream": "`stream()` streams and `say()` does not",
+}
+_EXCLUSIVE = ("temperature", "top_p")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a caller gave, checked, as plain JSON (call options stay as they are).
+
+    A value of None means "not, this time": it takes a sticky parameter away.
+
+    Raises:
+        InvalidParameter: one breaks a rule, which the message states.
+    """
+    checked: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in _OURS:
+            raise InvalidParameter(f"{key} is not a parameter to give: {_OURS[key]}")
+        if key in CALL_OPTIONS:
+            checked[key] = value
+            continue
+        try:
+            checked[key] = to_plain(value)
+        except InvalidInput as error:
+            raise InvalidParameter(f"parameter {key}: {error}") from None
+    _check_extra_body(checked.get("extra_body"))
+    _check_temperature(checked.get("temperature"))
+    _check_max_tokens(checked.get("max_tokens"))
+    model = checked.get("model")
+    if model is not None and (not isinstance(model, str) or not model.strip()):
+        raise InvalidParameter(f"model must be the name of a model, not {model!r:.80}")
+    if all(checked.get(key) is not None for key in _EXCLUSIVE):
+        raise InvalidParameter("give temperature or top_p, not both (the specification: one of the two)")
+    return checked
+
+
+def _check_extra_body(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise InvalidParameter(f"extra_body must be a JSON object, not {value!r:.80}")
+    for key, why in _OURS.items():
+        if key in value:
+            raise InvalidParameter(f"{key} is not a parameter to give, in extra_body either: {why}")
+
+
+def _check_temperature(value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 2:
+        raise InvalidParameter(f"temperature must be a number from 0 to 2, not {value!r:.80}")
+
+
+def _check_max_tokens(value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidParameter(f"max_tokens must be a whole number of at least 1, not {value!r:.80}")
+
+
+def check_names(messages: list[Message]) -> None:
+    """Check the sender's name of every message that a caller wants sent.
+
+    Raises:
+        InvalidParameter: a name is not of letters, digits, `_` or `-`, or is longer than 64.
+    """
+    for message in messages:
+        name = message.get("name")
+        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
+            raise InvalidParameter(f"name must be 1 to 64 letters (a-z, A-Z), digits, _ or -, not {name!r:.80}")
+
+
+def merge(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sticky parameters as changed by checked ones: a new value replaces, None removes.
+
+    Of `temperature` and `top_p`, the one that is given replaces the other sticky one.
+    """
+    merged = dict(sticky)
+    for key, other in (_EXCLUSIVE, _EXCLUSIVE[::-1]):
+        if given.get(key) is not None:
+            merged.pop(other, None)
+    merged.update(given)
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def check_sticky(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked parameters that a conversation is to keep.
+
+    Raises:
+        InvalidParameter: as `check_parameters`; or it is an option of one call.
+    """
+    checked = check_parameters(given)
+    for key in checked:
+        if key in CALL_OPTIONS:
+            raise InvalidParameter(f"{key} is an option of one call and cannot be kept with a conversation")
+    return checked
