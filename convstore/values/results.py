@@ -1,4 +1,4 @@
-"""What convstore hands out: frozen values, made of rows, that know nothing of a database."""
+"""What convstore returns: frozen values, made of rows, that know nothing of a database."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from convstore.messages.codec import Message, text_of
 from convstore.messages.completion import Usage
+from convstore.values.identifiers import Position, Seq, TurnNumber
+from convstore.values.window_report import WindowReport
 
 
 class Unchanged(Enum):
@@ -18,21 +20,21 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-"""Stands for "as it was" where None means "none"."""
+"""Leaves a value as it is, where None removes it."""
 
 T = TypeVar("T")
 Given: TypeAlias = T | Unchanged | None
 
 
 class TurnStatus(StrEnum):
-    """Where a turn stands."""
+    """The state of a turn."""
 
     RUNNING = "running"
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
-    """The reply broke off, or was stopped; what came of it is kept."""
+    """The reply was cut off or stopped; the part that came is kept."""
     FAILED = "failed"
-    """Nothing came. The turn's messages stay on record and are not replayed."""
+    """No reply came. The turn's messages are kept and not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,97 +51,97 @@ class Conversation:
     metadata: dict[str, Any]
     window: dict[str, Any]
     """The sticky options of the window: `last`, `max_context` …"""
-    pins: tuple[int, ...]
-    """The `seq` of the pinned messages, on its current path or off it."""
+    pins: tuple[Seq, ...]
+    """The `seq` of the pinned messages, on the current path or off it."""
     forked_from: str | None
-    """The id of the conversation that it was forked from."""
-    forked_at: int | None
-    """The `seq` of the last message that it shares with that one; 0: they share none."""
+    """Id of the conversation that it was forked from."""
+    forked_at: Seq | None
+    """The `seq` of the last message shared with the origin; 0: none is shared."""
     length: int
-    """How many messages its current path holds."""
-    head_seq: int
-    """The `seq` of the last message of its current path; 0 when it has none."""
+    """Number of messages on the current path."""
+    head_seq: Seq
+    """The `seq` of the last message on the current path; 0: the path is empty."""
     model: str | None
-    """The sticky model; else the one that the latest turn asked for; else None."""
+    """The sticky model; else the model that the latest turn asked for; else None."""
     created_at: datetime
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
-    """A message where it stands."""
+    """A message with its place in the tree."""
 
-    position: int
+    position: Position
     """1, 2, 3 … along its path."""
-    seq: int
-    """Unique and increasing in its conversation: what never changes about a message."""
-    parent_seq: int
-    """The `seq` of the message before it on its path; 0 for the first."""
-    turn: int | None
-    """The turn that it came with; None where it was appended by itself."""
+    seq: Seq
+    """Unique and increasing in its conversation; never changes."""
+    parent_seq: Seq
+    """The `seq` of the message before it on its path; 0: it is the first."""
+    turn: TurnNumber | None
+    """The turn that stored it; None: it was appended without a turn."""
     created_at: datetime
     message: Message
     """The exact form."""
     digest: bytes
-    """Names the whole history up to and with this message."""
-    context_seq: int
-    """The nearest system or developer message before it; 0 for none."""
+    """16 bytes that name the whole history up to and including this message."""
+    context_seq: Seq
+    """The nearest system or developer message before it on its path; 0: none."""
     tokens: int | None = None
-    """What the store's counter made of it; None where an earlier release stored it."""
-    back: tuple[int | None, ...] = (None, None, None)
-    """The `seq` of ancestors at fixed distances: how convstore finds a position without reading the way to it."""
+    """Tokens by the store's counter; None: an earlier release stored the message."""
+    back: tuple[Seq | None, ...] = (None, None, None)
+    """The `seq` of ancestors at fixed distances: a position is found without reading every message before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What stands in a window, and nowhere else, for the older part of a conversation."""
+    """A text that is sent instead of the older part of a conversation."""
 
-    turn: int
+    turn: TurnNumber
     """The turn that wrote it."""
-    up_to_seq: int
-    """It is of the path from the beginning to this message."""
-    up_to_position: int
+    up_to_seq: Seq
+    """The last message that it covers; the first is the first of the path."""
+    up_to_position: Position
     text: str
     tokens: int
-    """What the store's counter made of it, as it is sent."""
-    previous_turn: int | None
-    """That of the summary that it took the place of."""
+    """Tokens by the store's counter, in the form that is sent."""
+    previous_turn: TurnNumber | None
+    """The turn of the summary that it replaced; None: it replaced none."""
     created_at: datetime
 
 
 class Request(dict[str, Any]):
     """A request as it would be sent: the body of the call."""
 
-    def __init__(self, body: dict[str, Any], window: dict[str, Any]) -> None:
+    def __init__(self, body: dict[str, Any], window: WindowReport) -> None:
         super().__init__(body)
         self.window = window
-        """Which messages it holds, and what is left out: as it would be put on the turn's record."""
+        """Which messages it holds and which are left out: as the turn would record it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: what was asked, and how it ended."""
+    """One exchange: the request to the model, and how it ended."""
 
     conversation_id: str
-    seq: int
+    seq: TurnNumber
     """1, 2, 3 … in its conversation."""
     status: TurnStatus
-    base_seq: int
+    base_seq: Seq
     """The head of the conversation when the turn began."""
-    first_input_seq: int | None
-    last_input_seq: int | None
-    output_seq: int | None
-    """The reply's message: of an interrupted turn, as far as it came."""
+    first_input_seq: Seq | None
+    last_input_seq: Seq | None
+    output_seq: Seq | None
+    """The reply's message; for an interrupted turn, the partial reply."""
     purpose: str | None
     """None: a reply; `"summary"`: a summary of the conversation, which is on no path."""
     request: dict[str, Any]
     """The completion parameters that were sent."""
-    window: dict[str, Any] | None
-    """Which messages were sent; see `Store.preview`."""
+    window: WindowReport | None
+    """Which messages were sent; None: no model was called."""
     estimated_tokens: int | None
-    """What the store's counter made of all that was sent; the model's own count is `usage.prompt_tokens`."""
+    """Tokens of the request by the store's counter; the model's own count is `usage.prompt_tokens`."""
     message: Message | None
-    """The reply in its exact form. None: there is none, or it was not read."""
+    """The reply in its exact form; None: the turn has no reply."""
     finish_reason: str | None
     model: str | None
     """The model that answered, as the provider named it."""
@@ -147,13 +149,13 @@ class Turn:
     system_fingerprint: str | None
     usage: Usage | None
     cost: float | None
-    """What it cost by the prices in effect when it began; None: its tokens, or their price, were unknown."""
+    """Cost by the prices in effect when the turn began; None: its tokens or their price are unknown."""
     latency: float | None
     """Seconds from the call to the end of the answer."""
     time_to_first_token: float | None
     """Seconds from the call to the first piece of a streamed answer."""
     error: dict[str, Any] | None
-    """What went wrong: `type`, `message`, and where known `status` and `code`."""
+    """The error: `type`, `message`, and if known `status` and `code`."""
     attempts: tuple[dict[str, Any], ...]
     """The calls before the last one, which failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None
@@ -162,5 +164,5 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The reply's readable text; `""` where it has none."""
+        """The reply's readable text; `""` if it has no text."""
         return text_of(self.message) if self.message is not None else ""
