@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from convstore import Store, TurnFailed, TurnStatus, tool_result
+from convstore.context.summary_plan import MAX_SUMMARISED_TOKENS as MOST_TOKENS
 from convstore.context.window import SUMMARY_REQUEST
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.turns.compaction_plan import MOST_TOKENS
 from tests.contract.conftest import Backend
 
 TOO_LONG = Failure(400, "This model's maximum context length is 4096 tokens.", code="context_length_exceeded")
