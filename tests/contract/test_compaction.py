@@ -113,7 +113,7 @@ def test_no_summary_is_a_failure_on_record_that_changes_nothing(
 ) -> None:
     id = store.new(messages=pairs(3)).id
     chat_server.script(reply)
-    with pytest.raises(TurnFailed, match="nothing is changed"):
+    with pytest.raises(TurnFailed, match="nothing has changed"):
         store.compact(id)
     assert [(turn.purpose, turn.status) for turn in store.turns(id)] == [("summary", TurnStatus.FAILED)]
     assert len(sent(store, id)) == 7
