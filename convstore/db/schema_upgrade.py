@@ -161,8 +161,8 @@ def migrating(engine: Engine) -> Iterator[Connection]:
     """Open a transaction in which a schema may change; every migration runs in one.
 
     PostgreSQL: under an advisory lock. SQLite: Alembic changes a table there by copying it and dropping the old one,
-    which foreign keys forbid. They can only be switched off outside a transaction: so they are, and the rows are checked
-    before the commit (https://sqlite.org/lang_altertable.html#otheralter).
+    which foreign keys forbid. They can only be switched off outside a transaction: so they are, and the rows are
+    checked before the commit (https://sqlite.org/lang_altertable.html#otheralter).
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":

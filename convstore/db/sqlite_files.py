@@ -79,8 +79,8 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "invalidate")
     def roll_back(connection: sqlite3.Connection, *_: object) -> None:
-        # After Ctrl-C in the middle of a statement. A connection that is closed with an open cursor keeps its lock until
-        # the cursor is collected: https://sqlite.org/c3ref/close.html
+        # After Ctrl-C in the middle of a statement. A connection that is closed with an open cursor keeps its lock
+        # until the cursor is collected: https://sqlite.org/c3ref/close.html
         with suppress(sqlite3.Error):
             connection.rollback()
 
@@ -125,8 +125,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     if path is not None and _journal_mode(connection) != "wal":
-        # Switching fails, timeout or not, when several processes race. It may still fail here: the file is read-only, or
-        # another program is reading it, and this one does not wait. All promises hold in the other modes too.
+        # Switching fails, timeout or not, when several processes race. It may still fail here: the file is read-only,
+        # or another program is reading it, and this one does not wait. All promises hold in the other modes too.
         with file_lock(path):
             if _journal_mode(connection) != "wal":
                 connection.execute("PRAGMA busy_timeout = 0")

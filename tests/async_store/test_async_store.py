@@ -261,7 +261,7 @@ def test_leaving_the_block_closes_connections_and_threads(database_url: str, cha
 
     store = asyncio.run(main())
     assert [thread for thread in threading.enumerate() if thread.name.startswith("convstore")] == []
-    assert store._runtime.database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+    assert store._engine.transactions.database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -68,8 +68,8 @@ async def nothing_is_left(store: AsyncStore) -> None:
             break
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == here
-    assert store._runtime.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    assert store._runtime._heartbeat._watched == []
+    assert store._engine.transactions.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert store._engine._heartbeat._watched == []
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def opened(url: str, server: ChatServer) -> AsyncIterator[AsyncStore]:
         yield store
     check = Store(url)
     try:
-        check_all(check._runtime.database.engine)
+        check_all(check._engine.transactions.database.engine)
     finally:
         check.close()
 
@@ -164,7 +164,7 @@ class _Interrupter:
     def __init__(self, store: AsyncStore, at: int, times: int) -> None:
         self._at = at
         self._times = times
-        self._engine = store._runtime.database.engine
+        self._engine = store._engine.transactions.database.engine
         self._loop = asyncio.get_running_loop()
         self.task: asyncio.Future[Any] | None = None
         self.count = 0
@@ -474,8 +474,8 @@ def test_the_end_of_the_event_loop_ends_what_runs_in_it_and_loses_nothing(
     asyncio.run(main())
     assert store is not None
     store._threads.close()
-    assert store._runtime._heartbeat._watched == []
-    store._runtime.close()
+    assert store._engine._heartbeat._watched == []
+    store._engine.close()
     with client(chat_server) as caller, Store(database_url, client=caller, model="test-model") as after:
         contents = [[message["content"] for message in after.history(id)] for id in ids]
         assert contents[0] == ["Hi", "Hel"]
@@ -484,4 +484,4 @@ def test_the_end_of_the_event_loop_ends_what_runs_in_it_and_loses_nothing(
         for id in ids:
             assert {turn.status for turn in after.turns(id)} <= {TurnStatus.INTERRUPTED}
             assert after.say(id, "Next", wait=0).text == "You said: Next"
-        check_all(after._runtime.database.engine)
+        check_all(after._engine.transactions.database.engine)

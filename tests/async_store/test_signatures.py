@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from convstore import AsyncReplyStream, AsyncStore, ReplyStream, Store
-from convstore.store.async_methods import AsyncBorrowedConversations
-from convstore.store.conversation_methods import BorrowedConversations
+from convstore.store.transaction_view import AsyncTransactionView, TransactionView
 
 PAIRS = [
     (Store, AsyncStore),
-    (BorrowedConversations, AsyncBorrowedConversations),
+    (TransactionView, AsyncTransactionView),
     (ReplyStream, AsyncReplyStream),
 ]
 PAIRED = pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=["Store", "using", "ReplyStream"])
@@ -27,7 +26,7 @@ GENERATORS = {"follow"}
 TYPES = {
     "OpenAI": "AsyncOpenAI",
     "Connection": "AsyncConnection",
-    "BorrowedConversations": "AsyncBorrowedConversations",
+    "TransactionView": "AsyncTransactionView",
     "ReplyStream": "AsyncReplyStream",
     "Iterator[str]": "AsyncIterator[str]",
 }

@@ -58,7 +58,7 @@ class _Driven:
     def __init__(self, store: AsyncStore, runner: asyncio.Runner) -> None:
         self._store = store
         self._runner = runner
-        self._runtime = store._runtime
+        self._engine = store._engine
 
     def _run(self, awaitable: Any) -> Any:
         async def wait() -> Any:
@@ -125,4 +125,4 @@ def opened(kind: str, url: str, server: ChatServer, **options: Any) -> Iterator[
 
 def engine_of(store: Store) -> Engine:
     """The engine that a store runs on, for looking at its statements."""
-    return store._runtime.database.engine
+    return store._engine.transactions.database.engine

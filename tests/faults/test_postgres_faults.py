@@ -18,10 +18,10 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
 
 from convstore import ConversationBusy, DatabaseUnavailable, ReplyNotStored, Store, Turn, TurnStatus
+from convstore.db import transactions
 from convstore.db.schema_upgrade import upgrade
 from convstore.db.tables import conversations, turns
 from convstore.testing import ChatServer, Reply
-from convstore.turns import runtime
 from tests.contract.invariants import check_all, check_conversation
 from tests.faults.clients import open_store
 from tests.faults.driven import client, engine_of, opened
@@ -165,7 +165,7 @@ def test_a_reply_that_no_server_takes_in_time_is_in_the_error(
     under_way: Begin,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "_END_PATIENCE", 0.3)
+    monkeypatch.setattr(transactions, "END_RETRY_SECONDS", 0.3)
     with opened(kind, restarted_url, chat_server) as store:
         id = store.new().id
         turn = under_way(ask, store, id)
@@ -199,7 +199,7 @@ def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_no
     under_way: Begin,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "_END_PATIENCE", 0.1)
+    monkeypatch.setattr(transactions, "END_RETRY_SECONDS", 0.1)
     with opened("sync", restarted_url, chat_server) as store:
         lost, other = store.new().id, store.new().id
         turn = under_way(_say, store, lost)
@@ -490,7 +490,7 @@ def test_a_reply_waits_for_the_row_that_somebody_holds(store: Store, ask: Ask, u
 def test_nobody_waits_for_ever_for_a_row(
     postgres_url: str, chat_server: ChatServer, under_way: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "_END_PATIENCE", 0.1)
+    monkeypatch.setattr(transactions, "END_RETRY_SECONDS", 0.1)
     with opened("sync", postgres_url, chat_server) as store:
         id = store.new().id
         turn = under_way(_say, store, id)

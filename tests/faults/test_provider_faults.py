@@ -5,6 +5,7 @@ Every test runs by `Store` and by `AsyncStore`. What a provider does is the same
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -50,8 +51,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def asleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("convstore.turns.model_call.time", SimpleNamespace(sleep=waited.append))
-    monkeypatch.setattr("convstore.turns.model_call.asyncio", SimpleNamespace(sleep=asleep))
+    monkeypatch.setattr("convstore.turns.sync_runner.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(
+        "convstore.turns.async_runner.asyncio", SimpleNamespace(sleep=asleep, get_running_loop=asyncio.get_running_loop)
+    )
     return waited
 
 
@@ -454,7 +457,7 @@ def test_a_connection_that_was_never_made_is_tried_again_and_then_fails(
 ) -> None:
     id = store.new().id
     with place() as url:
-        store._runtime.client().base_url = url
+        store._engine.clients.get().base_url = url
         with pytest.raises(TurnFailed, match=problem) as caught:
             ask(store, id, "Hi", streamed=streamed, timeout=0.1)
     assert len(waits) == len(caught.value.turn.attempts) == 2

@@ -380,7 +380,7 @@ def test_a_store_that_is_dropped_takes_its_thread_with_it(database_url: str, cha
     with store.stream(id, "Hello") as reply:
         list(reply)
     assert our_threads() == ["convstore-heartbeat"]
-    runtime = weakref.ref(store._runtime)
+    runtime = weakref.ref(store._engine)
     engine_of(store).dispose()
     del store, reply
     wait_until(lambda: our_threads() == [])

@@ -22,11 +22,14 @@ from hypothesis.stateful import (
 )
 
 from convstore import IdempotencyMismatch, InvalidInput, ReplyInterrupted, Store, TurnFailed, TurnStatus
-from convstore.db import delta_rows
+from convstore.db.delta_rows import insert_delta
+from convstore.db.lease_rows import Lease
+from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases import process_locks
 from convstore.testing import ChatServer, Drop, Failure, Reply
-from convstore.turns import turn_start
-from convstore.turns.turn_request import ask
+from convstore.turns.turn_request import make_say_request, make_terms
+from convstore.turns.turn_start import StartedTurn, start_turn
+from convstore.values.identifiers import ConversationKey
 from tests.contract.invariants import check_conversation
 from tests.faults.driven import engine_of, opened
 
@@ -227,14 +230,18 @@ class Conversations(RuleBasedStateMachine):
         self.dead.append(folder / name)
         self.dead[-1].touch()  # and nobody holds its lock
         text = self.text()
-        question = ask(text, {}, stream=True, default_model="test-model")
-        lease = turn_start.Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30), process_locks.is_alive)
-        runtime = self.store._runtime
-        begun = runtime.write(turn_start.begin, "", model.id, question, lease)
-        assert isinstance(begun, turn_start.Begun)
+        question = make_say_request(text, {}, make_terms("test-model", stream=True))
+        lease = Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30))
+        transactions, key = self.store._engine.transactions, ConversationKey("", model.id)
+        begun = transactions.write(start_turn, key, question, lease)
+        assert isinstance(begun, StartedTurn)
         if flushed:
             delta = {"choices": [{"index": 0, "delta": {"content": "Some"}}]}
-            runtime.write(delta_rows.add, "", model.id, begun.turn.seq, 1, delta)
+
+            def flush(work: UnitOfWork) -> None:
+                insert_delta(work.connection, key, begun.turn.seq, 1, delta)
+
+            transactions.write(flush)
         model.ask({"role": "user", "content": text})
         model.crashed = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,10 +144,11 @@ def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_b
 
     too_long = "This model's maximum context length is 50 tokens."
     chat_server.script(Failure(400, too_long, code="context_length_exceeded"))
-    store._runtime.count = checked(count)
+    transactions = store._engine.transactions
+    transactions.services = replace(transactions.services, count_tokens=checked(count))
     asked = len(chat_server.requests)
     turn = store.say(id, "Long", on_overflow="trim")
-    store._runtime.count = checked(counter)
+    transactions.services = replace(transactions.services, count_tokens=checked(counter))
     assert len(chat_server.requests) == asked + 2
     assert (turn.status, len(turn.attempts)) == (TurnStatus.COMPLETED, 1)
     assert counted == ["Long", turn.text]

@@ -345,10 +345,10 @@ def test_a_compaction_beside_turns_leaves_out_nothing_that_was_said_meanwhile(
     (written,) = compacting.result(PATIENCE)  # while the turn runs
     assert written.up_to_position == 5
     turn.open()
-    assert running.result(PATIENCE).window["history"] == 9  # as it was when it began
+    assert running.result(PATIENCE).window.history == 9  # as it was when it began
     after = store.say(id, "After")
     assert after.window is not None
-    assert after.window["summary"] == written.turn
+    assert after.window.summary == written.turn
     assert check_requests(store, chat_server, id) == 6
     check_conversation(store, "", id)
 

@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, Table, insert, select
 
 from convstore import ConversationNotFound, Store, tool_result
-from convstore.context.window import summary_messages
+from convstore.context.summary_plan import INSTRUCTION, SummaryOptions
+from convstore.context.window import make_summary_messages
 from convstore.db.tables import conversations, messages, summaries, turns
 from convstore.messages.codec import to_request
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, text_of
 from convstore.turns import compaction
-from convstore.turns.compaction_plan import INSTRUCTION
 from tests.contract.invariants import check_all, check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.crashing import Points, run_child
@@ -101,7 +102,7 @@ OPERATIONS = {
 
 
 def perform(channel: Channel, *, url: str, base_url: str, id: str, operation: str, kill_at: int) -> None:
-    compaction.MOST_TOKENS = SUMMARY_TOKENS  # type: ignore[attr-defined]
+    compaction.SummaryOptions = partial(SummaryOptions, max_tokens=SUMMARY_TOKENS)  # type: ignore[attr-defined]
     store = open_store(url, base_url, mark=id)
     store.list()
     points = Points(channel, kill_at)
@@ -161,7 +162,7 @@ def request_for(store: Store, id: str, question: str) -> list[JSONObject]:
     """What a question must be asked with: of all that is on the path nothing is missing that no summary stands for."""
     summary = store.summary(id)
     done = summary.up_to_position if summary is not None else 0
-    stand_in = summary_messages(summary.text) if summary is not None else []
+    stand_in = make_summary_messages(summary.text) if summary is not None else []
     path = store.messages(id)
     system = [record.message for record in path if record.message["role"] == "system" and record.position <= done]
     rest = [to_request(record.message) for record in path if record.position > done]

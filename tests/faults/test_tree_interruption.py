@@ -12,7 +12,7 @@ import pytest
 from convstore import Store, Turn, TurnStatus, tool_result
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.testing.responses import JSONObject, Response, echo
-from convstore.turns import model_call
+from convstore.turns import sync_runner
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
 from tests.faults.test_interruption import held, interrupted_at
@@ -228,7 +228,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     asked = len(chat_server.requests)
     trim: dict[str, Any] = {"on_overflow": "trim"}
     with monkeypatch.context() as patched:
-        patched.setattr(model_call, "time", _Interrupted)
+        patched.setattr(sync_runner, "time", _Interrupted)
         ask = (lambda: next(store.stream(id, "Long", **trim))) if streamed else (lambda: store.say(id, "Long", **trim))
         with pytest.raises(KeyboardInterrupt):
             ask()
@@ -239,7 +239,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     again = store.retry(id)  # with the options of that turn
     assert again.text == "You said: Long"
     assert again.window is not None
-    assert again.window["left_out"] > 0
+    assert again.window.left_out > 0
     assert texts(store, id) == [*before, "Long", "You said: Long"]
 
 
@@ -255,5 +255,5 @@ def test_a_trimmed_stream_that_is_closed_early_keeps_what_came_and_says_what_was
     turn = check_stopped(store, id, "Hel")
     assert texts(store, id) == [*before, "Long", "Hel"]
     assert turn.window is not None
-    assert turn.window["left_out"] == 6 - turn.window["history"]
-    assert len(chat_server.requests[-1].body["messages"]) == turn.window["history"] + 1
+    assert turn.window.left_out == 6 - turn.window.history
+    assert len(chat_server.requests[-1].body["messages"]) == turn.window.history + 1

@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import select
 
 from convstore import Store
-from convstore.context.window import summary_messages
-from convstore.db import conversation_rows
+from convstore.context.window import make_summary_messages
+from convstore.db.head_rows import read_head_seq
 from convstore.db.tables import summaries
 from convstore.messages.codec import from_column, to_request
 from convstore.testing import ChatServer
+from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn
 from tests.contract.invariants import engine_of
 
@@ -34,31 +35,31 @@ def check_requests(store: Store, server: ChatServer, *ids: str) -> int:
     return checked
 
 
-def _expected(store: Store, id: str, tree: dict[int, MessageRecord], turn: Turn) -> list[dict[str, Any]]:
-    inputs: list[int] = []
+def _expected(store: Store, id: str, tree: dict[Seq, MessageRecord], turn: Turn) -> list[dict[str, Any]]:
+    inputs: list[Seq] = []
     if turn.first_input_seq is not None and turn.last_input_seq is not None:
-        inputs = list(range(turn.first_input_seq, turn.last_input_seq + 1))
+        inputs = [Seq(seq) for seq in range(turn.first_input_seq, turn.last_input_seq + 1)]
     at = tree[inputs[0]].parent_seq if inputs else turn.base_seq
     path: list[MessageRecord] = []
     while at:
         path.insert(0, tree[at])
         at = tree[at].parent_seq
     messages = [*(record.message for record in path), *(tree[seq].message for seq in inputs)]
-    written_by = (turn.window or {}).get("summary")
+    written_by = turn.window.summary if turn.window is not None else None
     if written_by is not None:
         up_to, text = _summary(store, id, written_by)
         done = next(place for place, record in enumerate(path, 1) if record.seq == up_to)  # it is of this path
         system = [message for message in messages[:done] if message["role"] == "system"]
-        messages = [*system, *summary_messages(text), *messages[done:]]
+        messages = [*system, *make_summary_messages(text), *messages[done:]]
     return [to_request(message) for message in messages]
 
 
-def _summary(store: Store, id: str, turn: int) -> tuple[int, str]:
+def _summary(store: Store, id: str, turn: TurnNumber) -> tuple[int, str]:
     with engine_of(store).connect() as connection:
-        _, lineage = conversation_rows.head(connection, "", id)
+        _, lineage = read_head_seq(connection, ConversationKey("", id))
         row = connection.execute(
             select(summaries.c.up_to_seq, summaries.c.text).where(
-                summaries.c.conversation_id == lineage.home_of_turn(turn), summaries.c.turn_seq == turn
+                summaries.c.conversation_id == lineage.find_turn_home(turn).id, summaries.c.turn_seq == turn
             )
         ).one()
     return row.up_to_seq, from_column(row.text) or ""

@@ -221,7 +221,7 @@ def test_a_password_is_in_no_error_and_no_label(url: str) -> None:
 
     def use() -> None:
         with Store(url) as store:
-            labels.append(store._runtime.database.label)
+            labels.append(store._engine.transactions.database.label)
             store.list()
 
     with pytest.raises((InvalidInput, DatabaseUnavailable)) as raised:

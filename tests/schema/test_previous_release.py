@@ -33,7 +33,7 @@ def store(database_url: str, chat_server: ChatServer, monkeypatch: pytest.Monkey
 def by_old(store: Store, work: Writes, *args: Any, **kwargs: Any) -> Any:
     """Let the previous release do something, in a transaction of its own."""
     store.list(limit=1)  # so that there is a schema
-    with store._runtime.database.write() as connection:
+    with store._engine.transactions.database.write() as connection:
         return work(connection, "ada", *args, **kwargs)
 
 

@@ -89,7 +89,7 @@ def test_every_write_of_a_turn_begins_by_taking_the_lock(sqlite_url: str) -> Non
     told: list[str] = []
     with Store(sqlite_url) as store:
         made = store.new("Before")
-        database: Database = store._runtime.database
+        database: Database = store._engine.transactions.database
 
         @event.listens_for(database.engine, "before_cursor_execute")
         def note(*arguments: object) -> None:
@@ -390,12 +390,12 @@ from convstore import Store
 
 store = Store()
 made = store.new("Before the fork")
-inherited = store._runtime.database.engine.pool
+inherited = store._engine.transactions.database.engine.pool
 for child in range(4):
     if (pid := os.fork()) == 0:
         status = 1
         try:
-            assert store._runtime.database.engine.pool is not inherited
+            assert store._engine.transactions.database.engine.pool is not inherited
             for number in range(5):
                 store.append(made.id, f"child {child}: {number}")
             store.close()
@@ -415,7 +415,7 @@ def test_a_child_forked_during_an_upgrade_does_not_keep_the_lock(sqlite_url: str
     program = """
 import os, sys
 from pathlib import Path
-from convstore.ledger.database import file_lock
+from convstore.db.sqlite_files import file_lock
 
 path = Path(sys.argv[1])
 ready, go = os.pipe()

@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
-from convstore.ledger.schema import HEAD
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy import text as statement
 
@@ -24,6 +24,17 @@ from convstore import Store
 from convstore.errors import LeaseLost, ReplyInterrupted, TurnFailed
 from convstore.testing import ChatServer, Drop, Failure, Reply
 from tests.schema.old.samples import CALLING, OWNERS, PARTS, TITLES, USAGE, WEATHER, completion, messages, nested
+
+
+def find_schema_module() -> ModuleType:
+    """Return the release's module that has the number of its schema and upgrades to it, by its name then or now."""
+    try:
+        return importlib.import_module("convstore.db.schema_upgrade")
+    except ModuleNotFoundError:
+        return importlib.import_module("convstore.ledger.schema")
+
+
+HEAD: str = find_schema_module().HEAD
 
 
 class Filling:

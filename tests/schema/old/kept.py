@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convstore.ledger import schema
-
 from convstore import Store
+from convstore.db import schema_upgrade
 from tests.schema.support import opened
 
 FOLDER = Path(__file__).parent
-OLDER = [f"{number:04}" for number in range(1, int(schema.HEAD))]
+OLDER = [f"{number:04}" for number in range(1, int(schema_upgrade.HEAD))]
 
 UNEXPLAINED = {("0001", "late")}
 """Conversations in which a turn has no error that should have one: 0001 forgot it when a reply came too late."""
@@ -39,7 +38,7 @@ class Old:
             with Store(self.url) as store:
                 store.list()
         else:
-            schema.upgrade(self.url)
+            schema_upgrade.upgrade(self.url)
 
     def conversations(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Each owner, id, and what was read."""

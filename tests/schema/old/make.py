@@ -73,11 +73,11 @@ def write(path: Path, content: bytes) -> None:
 
 def main(checkout: Path, folder: Path) -> None:
     """Make the files of the schema that the code in `checkout` writes."""
-    from convstore.ledger import schema
-
     from tests.postgres import new_database, running_server
+    from tests.schema.old.filling import find_schema_module
 
-    if not Path(schema.__file__).is_relative_to(checkout):
+    schema = find_schema_module()
+    if not Path(str(schema.__file__)).is_relative_to(checkout):
         sys.exit(f"this is not the code in {checkout}, but {schema.__file__}")
     os.environ["OPENAI_API_KEY"] = "none"
     with tempfile.TemporaryDirectory() as temporary:
