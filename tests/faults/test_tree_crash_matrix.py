@@ -102,7 +102,7 @@ OPERATIONS = {
 
 
 def perform(channel: Channel, *, url: str, base_url: str, id: str, operation: str, kill_at: int) -> None:
-    compaction.SummaryOptions = partial(SummaryOptions, max_tokens=SUMMARY_TOKENS)  # type: ignore[attr-defined]
+    compaction.SummaryOptions = partial(SummaryOptions, max_tokens=SUMMARY_TOKENS)  # type: ignore[attr-defined, assignment]
     store = open_store(url, base_url, mark=id)
     store.list()
     points = Points(channel, kill_at)
