@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore import Store
-from convstore.cli.render.media_types import by_content, by_name, extension, size
+from convstore.cli.render.media_types import choose_extension, format_size, guess_by_content, guess_by_name
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows
 from tests.cli.test_say import sent
@@ -308,7 +308,7 @@ def test_a_file_that_holds_something_else_is_never_written_over(
     else:
         there.write_bytes(PNG + b"x" if kind == "longer" else b"mine")
     before = there.read_bytes() if there.is_file() else None
-    program("show", "--save-attachments", str(folder)).failed(2, "1-1.png is there already")
+    program("show", "--save-attachments", str(folder)).failed(2, "1-1.png' exists already")
     assert (there.read_bytes() if there.is_file() else None) == before
     assert elsewhere.exists() is (kind == "link")
 
@@ -317,7 +317,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(program: Program, file: 
     program("new")
     program("say", "What?", "-a", file("a.png", PNG))
     (tmp_path / "taken").touch()
-    program("show", "--save-attachments", str(tmp_path / "taken")).failed(2, "taken cannot be written: File exists")
+    program("show", "--save-attachments", str(tmp_path / "taken")).failed(2, "taken' cannot be written: File exists")
     program("show", "--save-attachments", str(tmp_path / "taken" / "x")).failed(2, "cannot be written: Not a directory")
 
 
@@ -325,7 +325,7 @@ def test_where_nothing_is_attached_nothing_is_written(program: Program, tmp_path
     program("new")
     program("say", "Hi")
     ran = program("show", "--save-attachments", str(tmp_path / "folder"))
-    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: nothing is attached to these messages\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: these messages have no attachments\n")
     assert program("show", "--save-attachments", str(tmp_path / "folder"), "--json").json == []
     assert not (tmp_path / "folder").exists()
 
@@ -350,15 +350,15 @@ def test_the_name_that_a_message_gives_never_leads_out_of_the_folder(program: Pr
     [b"", b"RIFF", b"RIFF0000AVI ", b"ID3 tags are", b"\xff\xfe\x00x", b"\xff\xf1\x50\x80", b" %PDF-", b"GIF88a"],
 )
 def test_bytes_that_only_look_a_little_like_it_are_not_taken_for_it(data: bytes) -> None:
-    assert by_content(data) is None
+    assert guess_by_content(data) is None
 
 
 def test_names_and_sizes() -> None:
-    assert [by_name(name) for name in ("a.pdf", "a", "a.tar.gz", "a.unheard-of")] == [
+    assert [guess_by_name(name) for name in ("a.pdf", "a", "a.tar.gz", "a.unheard-of")] == [
         "application/pdf",
         *["application/octet-stream"] * 3,
     ]
-    assert extension(b"", kind="application/json") == "json"
-    assert [size(count) for count in (1, 1023, 1024, 48 * 1024, 1024 * 1000, 10 * 1024**2)] == [
+    assert choose_extension(b"", kind="application/json") == "json"
+    assert [format_size(count) for count in (1, 1023, 1024, 48 * 1024, 1024 * 1000, 10 * 1024**2)] == [
         *("1 byte", "1023 bytes", "1 KiB", "48 KiB", "1 MiB", "10 MiB"),
     ]

@@ -150,7 +150,7 @@ def test_a_stream_that_breaks_off_is_printed_kept_and_not_replayed(
     [(status, _)] = rows.turns
     assert status == "interrupted"
     shown = program("show")
-    assert f"as far as it came)\n{came}\n" in shown.out
+    assert f"partial reply)\n{came}\n" in shown.out
     [turn] = program("show", "--json").json["unanswered"]
     assert turn["reply"]["content"] == came
     goes_on(program, chat_server, rows)

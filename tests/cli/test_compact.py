@@ -34,7 +34,7 @@ def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program
     [line] = [line for line in talk("show", "--tree").out.splitlines() if line.endswith("(summarised up to here)")]
     assert line.split()[1] == "5"
     ran = talk("say", "five", "--dry-run")
-    assert "the summary of turn 5 stands in" in ran.err
+    assert "the summary of turn 5 replaces older messages" in ran.err
     talk("say", "five")
     first, _, *rest = sent(chat_server)
     assert (first, rest) == ("Be brief.", ["They counted to two.", *asked("three", "four"), "five"])
@@ -43,7 +43,7 @@ def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program
     assert (summary["turn"], summary["purpose"], summary["status"]) == (5, "summary", "completed")
     assert summary["usage"]["total_tokens"] > 0
     [line] = [line for line in talk("turns").out.splitlines() if line.split()[0] == "5"]
-    assert line.endswith("(summary of what was said up to seq 5)")
+    assert line.endswith("(summary of the messages up to seq 5)")
 
 
 def test_it_is_taken_back_and_the_one_before_it_stands_in_again(talk: Program, chat_server: ChatServer) -> None:
@@ -52,15 +52,15 @@ def test_it_is_taken_back_and_the_one_before_it_stands_in_again(talk: Program, c
     talk("compact", "--keep-last", "1")
     ran = talk("compact", "--drop")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("taken back", "the first 3 messages")
+    ran.one_line("dropped", "the first 3 messages")
     talk("say", "five")
     assert sent(chat_server)[2:] == ["First summary.", *asked("two", "three", "four"), "five"]
-    talk("compact", "--drop").one_line("taken back", "the messages themselves")
+    talk("compact", "--drop").one_line("dropped; the messages are sent again")
     talk("say", "six")
     assert len(sent(chat_server)) == 12
     ran = talk("compact", "--drop")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("no summary to take back")
+    ran.one_line("no summary to drop")
 
 
 def test_where_there_is_nothing_to_summarise_nobody_is_asked(talk: Program, chat_server: ChatServer) -> None:

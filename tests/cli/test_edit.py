@@ -119,12 +119,12 @@ def test_an_editor_begins_with_the_old_text_and_what_it_leaves_is_asked(
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("", ["message 4 is as it was", "nothing is changed"]),
-        ("file.write_text(old)", ["message 4 is as it was"]),
+        ("", ["message 4 was not changed", "nothing is sent"]),
+        ("file.write_text(old)", ["message 4 was not changed"]),
         ("file.write_text('')", ["the text is empty"]),
         ("file.write_text(' \\n\\n')", ["the text is empty"]),
         ("file.write_bytes(b'caf\\xe9')", ["not UTF-8"]),
-        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is changed"]),
+        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is sent"]),
     ],
     ids=["not saved", "saved as it was", "emptied", "blank", "latin 1", "given up"],
 )
@@ -145,7 +145,7 @@ def test_a_text_that_an_editor_only_saved_is_as_it_was(program: Program, tmp_pat
     with Store() as store:
         store.append(identity, text)
     editor(program, tmp_path, "file.write_bytes(file.read_bytes())")
-    program("edit", "1", keyboard=True).failed(2, "as it was")
+    program("edit", "1", keyboard=True).failed(2, "was not changed")
     assert rows.count == 1
 
 
@@ -171,11 +171,11 @@ def test_what_was_written_is_handed_back_where_the_conversation_has_moved_meanwh
     editor(talk, tmp_path, f"{move}; file.write_text('long work\\x1b[2J')")
     ran = talk("edit", "2", keyboard=True, terminal=True)
     assert ran.code == 5
-    assert "another message has come to stand at position 2" in ran.err
-    assert "this is what you wrote:\nlong work" in ran.err
+    assert "another message is at position 2 now" in ran.err
+    assert "this is your text:\nlong work" in ran.err
     assert is_tame(ran.err)
     assert (len(chat_server.requests), rows.count) == (3, 7)
     editor(talk, tmp_path, "file.write_text('more work')")
     ran = talk("edit", "2", "--expected-head", "1", keyboard=True)
     assert ran.code == 5
-    assert "this is what you wrote:\nmore work\n" in ran.err
+    assert "this is your text:\nmore work\n" in ran.err

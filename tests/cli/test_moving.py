@@ -53,14 +53,14 @@ def test_a_person_is_told_what_was_undone_and_where_the_conversation_stands(talk
     ran = talk("undo", "games", terminal=True)
     assert (ran.code, ran.out) == (0, "")
     first, second = ran.err.splitlines()
-    assert "undid turn: three; `convstore redo` returns" in first
-    assert "now at 5 assistant: You said: two" in second
+    assert 'undid 1 turn, from "three"; `convstore redo`' in first
+    assert "the head is at 5 assistant: You said: two" in second
     assert all(line.startswith("\x1b[2m") for line in (first, second))
     ran = talk("undo", "games", "-n", "2", terminal=True)
-    assert "undid 2 turns, from: one;" in ran.err
-    assert "now at 1 system: Be brief." in ran.err
-    assert "now at 5 assistant: You said: two" in talk("redo", "games", terminal=True).err
-    assert "now before the first message" in talk("checkout", "0", "-c", "games", terminal=True).err
+    assert 'undid 2 turns, from "one";' in ran.err
+    assert "the head is at 1 system: Be brief." in ran.err
+    assert "the head is at 5 assistant: You said: two" in talk("redo", "games", terminal=True).err
+    assert "the head is before the first message" in talk("checkout", "0", "-c", "games", terminal=True).err
 
 
 def test_what_was_undone_is_told_also_of_many_turns(program: Program) -> None:
@@ -71,7 +71,7 @@ def test_what_was_undone_is_told_also_of_many_turns(program: Program) -> None:
         for number in range(40):
             store.append(identity, f"q{number}", {"role": "assistant", "content": "a"})
             store.append(identity, *[{"role": "assistant", "content": "more"}] * 3)
-    assert "undid 30 turns, from: q10;" in program("undo", identity, "-n", "30", terminal=True).err
+    assert 'undid 30 turns, from "q10";' in program("undo", identity, "-n", "30", terminal=True).err
 
 
 def test_what_moves_the_head_prints_the_conversation_for_scripts(talk: Program) -> None:
@@ -212,7 +212,7 @@ def test_a_pinned_message_is_always_sent_and_show_marks_it(talk: Program, chat_s
     assert "\n2 user (pinned)\none\n" in talk("show").out
     assert talk("show", "--json").json["pins"] == [2]
     assert "pinned: 3 assistant: You said: one" in talk("pin", "3", "-c", "games", terminal=True).err
-    assert "no longer pinned: 2 user: one" in talk("unpin", "2", "-c", "games", terminal=True).err
+    assert "unpinned: 2 user: one" in talk("unpin", "2", "-c", "games", terminal=True).err
     assert talk("unpin", "3", "--json").json["pins"] == []
     talk("say", "five", "--last", "1")
     assert sent(chat_server) == ["Be brief.", "four", "You said: four", "five"]

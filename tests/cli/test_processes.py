@@ -221,11 +221,11 @@ def test_a_stream_of_another_process_is_stopped_and_what_came_is_kept(
         other.until("first")
         ran = on_each("stop", *(["games"] if by_name else []))
         assert (ran.code, ran.out) == (0, "")
-        ran.one_line("stopped", identity, "what came is kept")
+        ran.one_line("interrupted", identity, "partial reply is kept")
         stopped = other.end()
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert stopped.code == 130
-    stopped.one_line("stopped", "what came is kept")
+    stopped.one_line("interrupted by `convstore stop`; the partial reply is kept")
     assert stopped.out.startswith("first\n0\n")
     assert "2999" not in stopped.out
     [turn] = on_each("turns", "--json").json
@@ -245,7 +245,7 @@ def test_a_silent_stream_is_taken_away_with_what_came_and_its_end_is_kept_beside
         other.until("first")
         with Running("follow") as follower:
             follower.until("first")  # so much is on record
-            program("stop", "--wait", "0.05").one_line("stopped", "what came is kept")
+            program("stop", "--wait", "0.05").one_line("interrupted", "partial reply is kept")
             assert follower.end().out == "first\n"
         assert answered(program, "say", "next", "--no-wait") == "You said: next"
         assert sent(chat_server) == ["hi", "first", "next"]
@@ -267,7 +267,7 @@ def test_a_call_that_does_not_stream_is_taken_away_and_its_reply_is_printed_all_
     chat_server.script(Reply("late", hold=go, started=started))
     with Running("say", "hi", "--no-stream") as other:
         assert started.wait(30)
-        program("stop", "--wait", "0").one_line("stopped")
+        program("stop", "--wait", "0").one_line("interrupted")
         go.set()
         late = other.end()
     assert (late.code, late.out) == (5, "late\n")
@@ -280,7 +280,7 @@ def test_where_nothing_runs_there_is_nothing_to_stop(on_each: Program) -> None:
     identity = on_each("new").out.strip()
     on_each("say", "hi")
     ran = on_each("stop")
-    assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: no turn of {identity} is running\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: no turn of '{identity}' is running\n")
     on_each("stop", "nope").failed(3, "nope")
     on_each("stop", "--wait", "-1").failed(2, "--wait")
 
@@ -321,7 +321,7 @@ def test_after_kill_9_a_stop_frees_the_conversation_at_once_and_keeps_what_came(
 ) -> None:
     program("new")
     killed_after_its_first_piece(program, chat_server, go)
-    program("stop").one_line("stopped", "what came is kept")
+    program("stop").one_line("interrupted", "partial reply is kept")
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     program("say", "next", "--no-wait")
     assert sent(chat_server) == ["lost?", "first", "next"]
@@ -353,7 +353,7 @@ def test_ctrl_c_ends_a_stream_whose_reply_goes_on_and_prints_what_was_kept(
         terminal.interrupt(signal.SIGINT)
         assert terminal.end() == 130
     screen = OUR_COLOURS.sub("", terminal.screen)
-    before, note, after = screen.partition("convstore: stopped; what came is kept\n")
+    before, note, after = screen.partition("convstore: interrupted; the partial reply is kept\n")
     assert (bool(note), after) == (True, "")
     [turn] = program("turns", "--json").json
     kept = turn["partial"]["content"]

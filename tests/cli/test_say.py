@@ -282,6 +282,6 @@ def test_show_names_what_a_message_holds_besides_text(program: Program, chat_ser
     program("new")
     ran = program("say", "find it")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("tools to be called")
+    ran.one_line("the reply calls tools")
     assert '[calls find({"q": 1}) as call_1]' in program("show").out
     assert json.loads(program("show", "--json").out)["messages"][1]["message"]["tool_calls"] == [call]

@@ -144,7 +144,7 @@ def test_a_stopped_stream_keeps_what_came(
         terminal.until("first")
         terminal.interrupt(number)
         assert terminal.end() == code
-        assert "first\nconvstore: stopped; what came is kept\n" in OUR_COLOURS.sub("", terminal.screen)
+        assert "first\nconvstore: interrupted; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
@@ -164,7 +164,7 @@ def test_ctrl_c_before_anything_came_leaves_nothing_on_the_path(
         assert started.wait(30)
         terminal.interrupt()
         assert terminal.end() == 130
-        assert "convstore: stopped before anything came\n" in terminal.screen
+        assert "convstore: interrupted before the reply began\n" in terminal.screen
         assert "Traceback" not in terminal.screen
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "not answered: stopped by the user" in program("show").out

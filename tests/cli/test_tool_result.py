@@ -59,12 +59,12 @@ def test_results_are_given_and_the_model_goes_on(
         {"role": "tool", "tool_call_id": "call_2", "content": "二十度"},
         {"role": "tool", "tool_call_id": "call_1", "content": "21 degrees"},
     ]
-    assert on_each("turns").out.splitlines()[-1].endswith("(went on)")
+    assert on_each("turns").out.splitlines()[-1].endswith("(continued)")
     assert on_each("say", "Thanks").out == "You said: Thanks\n"
 
 
 def test_a_person_is_told_what_is_still_pending_and_then_how_to_go_on(talk: Program) -> None:
-    assert "still without a result: call_2 (weather)" in talk("tool-result", "call_1", "x", terminal=True).err
+    assert "calls still without a result: call_2 (weather)" in talk("tool-result", "call_1", "x", terminal=True).err
     assert "`convstore say --continue`" in talk("tool-result", "call_2", "y", "-c", "w", terminal=True).err
 
 
@@ -78,13 +78,13 @@ def test_json_has_the_message_and_what_is_still_pending(talk: Program) -> None:
 
 
 def test_a_call_that_nobody_made_or_that_is_answered_is_refused(talk: Program, rows: Rows) -> None:
-    talk("tool-result", "call_9", "x").failed(2, "no call call_9", "call_1 (weather), call_2 (weather)")
+    talk("tool-result", "call_9", "x").failed(2, "no call 'call_9'", "call_1 (weather), call_2 (weather)")
     talk("tool-result", "call_1", "x")
-    talk("tool-result", "call_1", "x").failed(2, "call_1 has its result already, at position 3")
+    talk("tool-result", "call_1", "x").failed(2, "call 'call_1' already has a result, at position 3")
     talk("tool-result", "call_2", "y")
     talk("say", "--continue")
-    talk("tool-result", "call_9", "x").failed(2, "no call call_9", "none waits for one")
-    talk("tool-result", "call_1", "x").failed(2, "already, at position 3")
+    talk("tool-result", "call_9", "x").failed(2, "no call 'call_9'", "every call has a result")
+    talk("tool-result", "call_1", "x").failed(2, "already has a result, at position 3")
     assert len(talk("show", "--json").json["messages"]) == 5
 
 
@@ -103,7 +103,7 @@ def test_unanswered_calls_are_named_or_filled(talk: Program, chat_server: ChatSe
 
 def test_which_conversation_and_where_it_stands_can_be_said(talk: Program) -> None:
     talk("new", "other")
-    talk("tool-result", "call_1", "x").failed(2, "none waits")
+    talk("tool-result", "call_1", "x").failed(2, "every call has a result")
     talk("tool-result", "call_1", "x", "-c", "nope").failed(3, "nope")
     talk("tool-result", "call_1", "x", "-c", "w", "--expected-head", "1").failed(5, "head")
     talk.set(CONVSTORE_CONVERSATION="w")
@@ -139,7 +139,7 @@ def test_a_result_waits_for_a_running_turn_or_not(program: Program, chat_server:
         finally:
             go.set()
         assert other.end().code == 0
-    program("tool-result", "call_1", "x").failed(2, "none waits")
+    program("tool-result", "call_1", "x").failed(2, "every call has a result")
 
 
 # --- going on ---

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convstore.cli.render.tree import ASCII, BOXES, Glyphs, draw, path
+from convstore.cli.render.tree_drawing import ASCII_GLYPHS, BOX_GLYPHS, Glyphs, draw_tree, find_path
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.values.results import MessageRecord
 from tests.cli.program import Program, Running
@@ -33,8 +33,8 @@ def records(parents: Sequence[int], text: str = "hi") -> list[MessageRecord]:
     return found
 
 
-def drawn(parents: Sequence[int], head: int, glyphs: Glyphs = BOXES, width: int = 100) -> list[str]:
-    heading, *lines = [line.text for line in draw(records(parents), head, {}, width, glyphs)]
+def drawn(parents: Sequence[int], head: int, glyphs: Glyphs = BOX_GLYPHS, width: int = 100) -> list[str]:
+    heading, *lines = [line.text for line in draw_tree(records(parents), head, {}, width, glyphs)]
     assert heading.split() == ["seq", "at"]
     return lines
 
@@ -60,7 +60,7 @@ TREES = st.lists(st.integers(0, 10**6), min_size=1, max_size=60).map(
 )
 
 
-@given(parents=TREES, at=st.integers(0, 10**6), glyphs=st.sampled_from([BOXES, ASCII]))
+@given(parents=TREES, at=st.integers(0, 10**6), glyphs=st.sampled_from([BOX_GLYPHS, ASCII_GLYPHS]))
 def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list[int], at: int, glyphs: Glyphs) -> None:
     head = at % len(parents) + 1
     way = {head}
@@ -70,7 +70,7 @@ def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list
     found = read_back(lines)
     assert len(lines) == len(found) == len(parents)  # each once
     assert [found[seq][0] for seq in range(1, len(parents) + 1)] == parents
-    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == path(records(parents), head)
+    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == find_path(records(parents), head)
     for parent in {0, *parents}:
         *branches, _ = [seq for seq in found if found[seq][0] == parent]  # as they are drawn: its column is the last
         assert branches == sorted(branches)
@@ -93,7 +93,7 @@ def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list
 def test_ten_thousand_messages_are_drawn_in_little_time_and_few_columns(parents: list[int], head: int) -> None:
     made = records(parents)
     began = time.process_time()
-    lines = [line.text for line in draw(made, head, {}, 100)]
+    lines = [line.text for line in draw_tree(made, head, {}, 100)]
     assert time.process_time() - began < 5
     assert len(lines) == 10_001
     assert max(len(line) - len(line.lstrip("│├─ ")) for line in lines[1:]) <= 6
@@ -101,7 +101,7 @@ def test_ten_thousand_messages_are_drawn_in_little_time_and_few_columns(parents:
 
 def test_a_line_is_cut_where_the_terminal_ends_also_where_characters_are_wide() -> None:
     for text in ("x" * 500, "二〇〇八" * 100):
-        lines = [line.text for line in draw(records([0, 1], text), 2, {1: "(pinned)"}, 60)]
+        lines = [line.text for line in draw_tree(records([0, 1], text), 2, {1: "(pinned)"}, 60)]
         for line in lines[1:]:
             assert 55 <= sum(2 if character in "二〇八" else 1 for character in line) <= 60
         assert lines[1].endswith("…  (pinned)")

@@ -62,7 +62,7 @@ def test_a_table_with_a_line_for_each_and_the_total(priced: Program, chat_server
         "test-model           1       1       ?       ?           ?          ?         ?       -     -",
         "total                4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
     ]
-    assert ran.err == "1 of 4 turns: their model has no price; see `usage --help`\n"
+    assert ran.err == "1 of 4 turns have a model without a price; see `convstore usage --help`\n"
     assert priced("usage").out.splitlines() == [
         "       turns  failed  prompt  cached  completion  reasoning  cost USD  median   p95",
         "total      4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
@@ -133,20 +133,20 @@ def test_owners_see_their_own_and_whoever_runs_the_database_every_owner(
             priced("say", "Hi", "--owner", owner)
     assert priced("usage", "--owner", "ann", "--json").json["total"]["turns"] == 2
     table = priced("usage", "--by", "owner").out.splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(nobody's)", "1"], ["total", "3"]]
+    assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(none)", "1"], ["total", "3"]]
     assert [row["owner"] for row in priced("usage", "--by", "owner", "--json").json["rows"]] == ["ann", ""]
     priced("usage", "--by", "owner", "--owner", "ann").failed(2, "not for owner 'ann' to see")
-    assert "REF names one" in priced("usage", "games", "--by", "owner").failed(2).err
+    assert "give REF or --by owner" in priced("usage", "games", "--by", "owner").failed(2).err
 
 
 def test_nothing_is_a_note_and_no_failure(priced: Program, chat_server: ChatServer) -> None:
-    for words, arguments in (("no turns\n", []), ("no turns in this time\n", ["--since", "7d"])):
+    for words, arguments in (("no turns\n", []), ("no turns in this period\n", ["--since", "7d"])):
         ran = priced("usage", *arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", words)
     assert priced("usage", "--json").json["total"]["cost"] == 0
     priced("new")
     ask(priced, chat_server, reply())
-    assert priced("usage", "--until", "2020-01-01").err == "no turns in this time\n"
+    assert priced("usage", "--until", "2020-01-01").err == "no turns in this period\n"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_so_long_ago_is_counted_from_now(priced: Program, ago: str, hours: int) 
 @pytest.mark.parametrize("when", ["", "yesterday", "7", "7m", "-7d", "2026-13-01", "9" * 30 + "d", "99999999w", "٣x"])
 def test_any_other_time_is_refused(priced: Program, when: str) -> None:
     for option in ("--since", "--until"):
-        priced("usage", option, when).failed(2, "neither a day (2026-11-01)", option)
+        priced("usage", option, when).failed(2, "is not a day (2026-11-01)", option)
 
 
 def test_wrong_prices_are_one_line_that_names_the_file_and_the_key(program: Program, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from convstore.cli.options import window_options
+from convstore.cli.options.window_options import WINDOW_OPTION_NAMES
+from convstore.cli.render.window_text import explain_window
 from convstore.context.window import OPTIONS
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import Program, Rows
@@ -35,7 +36,7 @@ def kept(program: Program) -> dict[str, Any]:
 
 
 def test_the_command_line_knows_every_option_of_the_window() -> None:
-    assert window_options.KEYS == OPTIONS
+    assert WINDOW_OPTION_NAMES == OPTIONS
 
 
 # --- for one call ---
@@ -97,8 +98,8 @@ def test_a_request_that_the_provider_finds_too_long_is_made_smaller_when_told_so
         (["--max-context", "0"], ["max_context", "at least 1"]),
         (["--max-context", "4k"], ["--max-context", "'4k'"]),
         (["--on-overflow", "cry"], ["--on-overflow", "'cry'"]),
-        (["-o", "last", "4"], ["last is not a parameter", "--last"]),
-        (["-o", "max_context", "4"], ["max_context is not a parameter", "--max-context"]),
+        (["-o", "last", "4"], ["'last' is not a completion parameter", "--last"]),
+        (["-o", "max_context", "4"], ["'max_context' is not a completion parameter", "--max-context"]),
         (["-o", "on_overflow", "trim"], ["--on-overflow"]),
         (["-o", "fill_missing_tools", "true"], ["--fill-missing-tools"]),
         (["-o", "send_reasoning", "true"], ["--send-reasoning"]),
@@ -144,7 +145,7 @@ def test_what_a_conversation_keeps_holds_until_it_is_changed_or_overridden(
     assert sent(chat_server) == ["Be brief.", *asked("three", "four"), "five"]
     assert "last 2 · " in on_each("show").out.splitlines()[1]
     changed = on_each("set", "--unset", "last", "--unset", "max-context", "--max-context", "all", "--json")
-    changed.failed(2, "max_context is both set and unset")
+    changed.failed(2, "'max_context' is both set and unset")
     on_each("set", "--unset", "last", "--unset", "max-context", "--unset", "on_overflow", "--no-send-reasoning")
     assert kept(on_each) == {"compact_at": 100000, "keep_last": 3, "send_reasoning": False}
     on_each("set", "--max-context", "8000", "--fill-missing-tools")
@@ -188,8 +189,8 @@ def test_a_dry_run_says_what_is_left_out_and_why_what_is_older_is_sent(talk: Pro
     assert [message["content"] for message in ran.json["messages"]] == ["Be brief.", "one", *asked("three"), "four"]
     first, second = ran.err.splitlines()
     assert first == (
-        "convstore: 3 of 7 messages of the history are left out; 4 are sent, all from seq 6 on; "
-        "before it system messages (seq 1) and pinned messages (seq 2)"
+        "convstore: 3 of 7 messages of the history are left out; 4 are sent: all from seq 6, "
+        "before that system messages (seq 1) and pinned messages (seq 2)"
     )
     assert second.startswith("convstore: about ")
     assert second.endswith(" tokens")
@@ -223,6 +224,6 @@ def test_what_a_dry_run_says_does_not_drive_the_terminal(program: Program, chat_
 
 def test_many_messages_that_are_sent_anyway_are_not_all_listed() -> None:
     facts = {"left_out": 5, "history": 12, "from_seq": 30, "context": list(range(1, 13)), "tokens": 12345}
-    first, second = window_options.explained(facts)
-    assert first.endswith("before it system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
+    first, second = explain_window(facts)
+    assert first.endswith("before that system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
     assert second == "about 12,345 tokens"

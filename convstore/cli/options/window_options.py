@@ -1,131 +1,107 @@
-"""How much of a conversation a model is to see: the options, and in words what was chosen."""
+"""The options for the window: how much of a conversation is sent to the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-KEYS = frozenset(
+WINDOW_OPTION_NAMES = frozenset(
     {
         *("history", "last", "max_context", "on_overflow"),
         *("fill_missing_tools", "send_reasoning", "compact_at", "keep_last"),
     }
 )
-"""What these options are called in the library."""
+"""What the library calls these options."""
 
-_ALL = "all"
+_NO_LIMIT = "all"
 
 
-def _most(value: str) -> int | str:
-    """Read a number, or `all`, which takes a limit that the conversation has away."""
+def _read_limit(value: str) -> int | str:
+    """Return a number, or `all`, which removes a limit that the conversation keeps."""
     try:
-        return _ALL if value == _ALL else int(value)
+        return _NO_LIMIT if value == _NO_LIMIT else int(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor {_ALL!r}.") from None
+        raise click.BadParameter(f"{value!r} is neither a number nor {_NO_LIMIT!r}.") from None
 
 
-def options(command: F) -> F:
-    """The options of the window that a call can have; `taken` turns them into what the library takes."""
-    for option in (
-        click.option(
-            "--send-reasoning/--no-send-reasoning", default=None, help="Send the model its own reasoning back, or not."
-        ),
-        click.option(
-            "--fill-missing-tools/--no-fill-missing-tools",
-            default=None,
-            help="Send a placeholder for each tool call without a result, or refuse.",
-        ),
-        click.option(
-            "--on-overflow",
-            type=click.Choice(["error", "trim"]),
-            metavar="error|trim",
-            help="What to do when the provider finds the request too long: fail, or send less, once.",
-        ),
-        click.option(
-            "--max-context",
-            type=_most,
-            metavar="TOKENS|all",
-            help="Send no more of the history than fits into so many tokens.",
-        ),
-        click.option(
-            "--last",
-            type=_most,
-            metavar="N|all",
-            help="Send the last N turns of the history at most; 0: system messages and the new one.",
-        ),
-        click.option("--history/--no-history", default=None, help="Send the history, or the new message alone."),
-    ):
-        command = option(command)
-    return command
+_CALL_OPTIONS = (
+    click.option("--history/--no-history", default=None, help="History before the new message, or the message alone."),
+    click.option(
+        "--last",
+        type=_read_limit,
+        metavar="N|all",
+        help="Largest number of turns of the history to send; 0: system messages and the new one.",
+    ),
+    click.option(
+        "--max-context",
+        type=_read_limit,
+        metavar="TOKENS|all",
+        help="Largest request, in tokens; older history is left out.",
+    ),
+    click.option(
+        "--on-overflow",
+        type=click.Choice(["error", "trim"]),
+        metavar="error|trim",
+        help="When the provider finds the request too long: an error, or one more call with less.",
+    ),
+    click.option(
+        "--fill-missing-tools/--no-fill-missing-tools",
+        default=None,
+        help="Placeholder for each tool call without a result, or an error.",
+    ),
+    click.option(
+        "--send-reasoning/--no-send-reasoning",
+        default=None,
+        help="The model's own reasoning in the request, or not.",
+    ),
+)
+_STORED_OPTIONS = (
+    *_CALL_OPTIONS,
+    click.option(
+        "--compact-at",
+        type=click.INT,
+        metavar="TOKENS",
+        help="Size of a request after which older messages are summarised.",
+    ),
+    click.option(
+        "--keep-last",
+        type=click.INT,
+        metavar="N",
+        help="Number of last turns that a summary does not cover.  [default: 2]",
+    ),
+)
 
 
-def kept_options(command: F) -> F:
-    """The options of the window that a conversation can keep."""
-    for option in (
-        click.option(
-            "--keep-last", type=click.INT, metavar="N", help="How many turns a summary leaves alone.  [default: 2]"
-        ),
-        click.option(
-            "--compact-at",
-            type=click.INT,
-            metavar="TOKENS",
-            help="Summarise the older part after a request of so many tokens.",
-        ),
-    ):
-        command = option(command)
-    return options(command)
+def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that one call can have to a command, which receives a dict as `window`."""
+    return _add_options(command, _CALL_OPTIONS)
 
 
-def taken(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of the window out of a command's arguments, and return those that were given."""
-    # In the order in which they were given, so that what is kept and shown does not differ from run to run.
-    found = {key: given.pop(key) for key in [key for key in given if key in KEYS]}
-    return {key: None if value == _ALL else value for key, value in found.items() if value is not None}
+def stored_window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that a conversation can keep to a command, which receives a dict as `window`."""
+    return _add_options(command, _STORED_OPTIONS)
 
 
-def key(word: str) -> str | None:
-    """Return what the library calls the option of the window that a person names, as `max-context`; None: none."""
-    found = word.replace("-", "_")
-    return found if found in KEYS else None
+def find_window_option(word: str) -> str | None:
+    """Return what the library calls an option, as `max_context` for `max-context`; None if there is no such option."""
+    name = word.replace("-", "_")
+    return name if name in WINDOW_OPTION_NAMES else None
 
 
-def is_partial(facts: Mapping[str, Any]) -> bool:
-    """Whether a request is not simply the whole history and the new message."""
-    return any(facts.get(key) for key in ("left_out", "summary", "filled"))
+def _add_options(
+    command: Callable[..., Any], options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]
+) -> Callable[..., Any]:
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        # In the order of the command line, so that a conversation keeps and shows them in that order.
+        names = [name for name in arguments if name in WINDOW_OPTION_NAMES]
+        given = {name: arguments.pop(name) for name in names}
+        window = {name: None if value == _NO_LIMIT else value for name, value in given.items() if value is not None}
+        command(window=window, **arguments)
 
-
-def explained(facts: Mapping[str, Any]) -> list[str]:
-    """Return in a line or two what a request leaves out, what stands for it, and how long it is."""
-    tokens = f"about {facts['tokens']:,} tokens"
-    lines = []
-    left_out = facts.get("left_out", 0)
-    if left_out:
-        kept = facts["history"]
-        sent = f"{kept} {'is' if kept == 1 else 'are'} sent"
-        if facts["from_seq"] is not None:
-            sent += f", all from seq {facts['from_seq']} on"
-        also = [
-            f"{name} messages (seq {_listed(facts[key])})"
-            for key, name in (("context", "system"), ("pinned", "pinned"))
-            if facts.get(key)
-        ]
-        if also:
-            sent += f"{'; before it' if facts['from_seq'] is not None else ':'} {' and '.join(also)}"
-        lines.append(f"{left_out} of {left_out + kept} messages of the history are left out; {sent}")
-    stand_in = []
-    if facts.get("summary") is not None:
-        stand_in.append(f"the summary of turn {facts['summary']} stands in")
-    if facts.get("filled"):
-        stand_in.append(f"placeholders answer {', '.join(map(str, facts['filled']))}")
-    lines.append("; ".join([*stand_in, tokens]))
-    return lines
-
-
-def _listed(seqs: Sequence[int]) -> str:
-    most = 8
-    more = f" … {len(seqs) - most} more" if len(seqs) > most else ""
-    return ", ".join(map(str, seqs[:most])) + more
+    for option in reversed(options):
+        run = option(run)
+    return run
