@@ -94,11 +94,13 @@ def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_j
     """Print what an error carries: the turn as JSON, or a complete reply that is not on the path or not stored."""
     from convstore.messages.codec import text_of
 
-    if as_json:
-        is_turn = not isinstance(error, ReplyNotStored)
-        write_json(turn_to_json(error.turn) if is_turn else unstored_reply_to_json(error.completion))
-    elif isinstance(error, ReplyNotStored):
-        write_answer(text_of(error.completion.messages[0]))
+    if isinstance(error, ReplyNotStored):
+        if as_json:
+            write_json(unstored_reply_to_json(error.completion))
+        else:
+            write_answer(text_of(error.completion.messages[0]))
+    elif as_json:
+        write_json(turn_to_json(error.turn))
     elif isinstance(error, LeaseLost):
         write_answer(error.turn.text)
 
