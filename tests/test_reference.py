@@ -20,7 +20,7 @@ from sqlalchemy import Column, Table, UniqueConstraint, select
 import convstore
 from convstore import AsyncStore, Store
 from convstore.cli import convstore as program
-from convstore.cli.exit_codes import _EXIT_CODES
+from convstore.cli.exit_codes import EXIT_CODES
 from convstore.db.engine import open_database
 from convstore.db.tables import Base
 from convstore.errors import ConvstoreError
@@ -52,7 +52,7 @@ def option_table(command: click.Command) -> list[str]:
             continue
         assert isinstance(parameter, click.Option)
         flags = "`, `".join([*parameter.opts, *parameter.secondary_opts])
-        value = "" if parameter.is_flag else f" {parameter.metavar or parameter.type.name.upper()}"
+        value = "" if parameter.is_flag or parameter.count else f" {parameter.metavar or parameter.type.name.upper()}"
         value = value.replace("|", "\\|")  # it would end the cell
         help_text = " ".join((parameter.help or "").split())
         default = f" [default: {parameter.default}]" if parameter.show_default else ""
@@ -87,7 +87,7 @@ def test_the_command_line_reference_has_every_command_with_its_options() -> None
 
 def test_every_command_and_exit_code_and_variable_is_in_the_readme_and_the_reference() -> None:
     readme, reference = README.read_text(), (DOCS / "reference" / "cli.md").read_text()
-    codes = {0, 1, 2, 130} | {code for _, code in _EXIT_CODES}
+    codes = {0, 1, 2, 130} | {code for _, code in EXIT_CODES}
     source = "".join(path.read_text() for path in (ROOT / "convstore").rglob("*.py"))
     variables = set(re.findall(r"\"((?:CONVSTORE|OPENAI)_[A-Z_]+)\"", source)) - {"CONVSTORE_DEBUG"}
 
@@ -233,7 +233,7 @@ def test_the_library_reference_says_what_each_error_is_a_kind_of_and_its_exit_co
 
 
 def exit_code(kind: type[ConvstoreError]) -> int:
-    return next((code for base, code in _EXIT_CODES if issubclass(kind, base)), 1)
+    return next((code for base, code in EXIT_CODES if issubclass(kind, base)), 1)
 
 
 # --- the reference of the schema ---

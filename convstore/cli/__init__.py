@@ -1,4 +1,4 @@
-"""The command line. `convstore --help` imports click and nothing heavier: each command loads what it needs."""
+"""The command line. `convstore --help` imports click and nothing heavier: each command imports what it needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import warnings
 import click
 
 from convstore import __version__
-from convstore.cli.exit_codes import report
-from convstore.cli.options import shared_options
-from convstore.cli.render import output
+from convstore.cli.exit_codes import report_error
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.text_input import check_arguments
+from convstore.cli.render.output_streams import abandon_stdout, prepare_streams
 
 _COMMANDS = {
     "checkout": "checkout.checkout",
@@ -38,11 +39,11 @@ _COMMANDS = {
     "unpin": "unpin.unpin",
     "usage": "usage.usage",
 }
-"""Where each command is: a command that runs does not wait for the others to load."""
+"""The module and the function of each command: only the one that runs is imported."""
 
 
-class Commands(click.Group):
-    """The commands, each loaded when it is asked for."""
+class _Commands(click.Group):
+    """The commands; each is imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
@@ -56,9 +57,9 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=shared_options.example(
+    epilog=format_examples(
         'ID=$(convstore new "Olympics" --system "You are a sports expert." -m gpt-4o-mini)',
         'convstore say "Where were the 2008 games held?"',
         'convstore say "Who won most medals?" -c "$ID"',
@@ -66,45 +67,44 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="convstore", message="%(prog)s %(version)s")
 def convstore() -> None:
-    """Keep conversations with language models in your own database.
+    """Keep conversations with language models in your database.
 
-    REF names a conversation: its name, its id, or the beginning of its id. Without one, the conversation
-    is CONVSTORE_CONVERSATION if that is set, else the one used last.
+    REF is the name of a conversation, its id, or the beginning of its id. Without it, the conversation is
+    CONVSTORE_CONVERSATION, else the one used last.
 
     \b
-    CONVSTORE_DB      the database: a SQLAlchemy URL, or the path of a SQLite file
-    CONVSTORE_OWNER   whose conversations these are, where several people share a database
-    CONVSTORE_MODEL   the model to ask where neither the call nor the conversation names one
-    CONVSTORE_PRICES  what tokens cost: a TOML file
-    OPENAI_API_KEY    the key for OpenAI, or for the server at OPENAI_BASE_URL
+    CONVSTORE_DB      database: a SQLAlchemy URL, or the path of a SQLite file
+    CONVSTORE_OWNER   owner of the conversations, if several people share a database
+    CONVSTORE_MODEL   model to call, if neither the command nor the conversation names one
+    CONVSTORE_PRICES  prices of tokens: a TOML file
+    OPENAI_API_KEY    key for OpenAI, or for the server at OPENAI_BASE_URL
     OPENAI_BASE_URL   any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
     """
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 unexpected, 2 usage, 3 not found, 4 ambiguous, 5 busy or conflict,
-    6 the model or its provider failed, 7 the database, 130 Ctrl-C."""
-    output.prepare_streams()
+    """Run the command line and exit with a code of `exit_codes`; 0 is success."""
+    prepare_streams()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell programmers
+        warnings.simplefilter("ignore")  # they are for programmers
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored on purpose, as under nohup
-            signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, _exit_on_signal)
     try:
-        shared_options.check_arguments(sys.argv[1:])
+        check_arguments(sys.argv[1:])
         convstore.main(prog_name="convstore", standalone_mode=False)
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:
-        output.abandon()  # whoever read our output (head, less) has seen enough
+        abandon_stdout()  # the reader of stdout (head, less) has ended
         status = 1
     except BaseException as error:
-        status = report(error)
+        status = report_error(error)
         if isinstance(error, OSError):
-            output.abandon()
+            abandon_stdout()
     sys.exit(status)
 
 
-def _stop(number: int, _: object) -> None:
-    """End in good order after Ctrl-C, and when the terminal is closed or the program told to end: what came is kept."""
+def _exit_on_signal(number: int, _: object) -> None:
+    """Raise SystemExit, so that a partial reply is stored before the program ends."""
     raise SystemExit(128 + number)

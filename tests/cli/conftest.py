@@ -1,4 +1,4 @@
-"""The command line, ready to be run against a new database and a scripted server."""
+"""Fixtures: the command line with a new database and a scripted server."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from tests.cli.program import Program, Rows
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
-    """The command line with an environment that names neither a database, a model nor a server."""
+    """The command line without a database, a model or a server in its environment."""
     for name in ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)  # the real program is to have Python's usual streams
+        monkeypatch.delenv(name, raising=False)  # the real program must have the usual streams of Python
     monkeypatch.setenv("TERM", "xterm")
     return Program(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with convstore's schema, made once: a copy is far cheaper than an upgrade."""
+    """A SQLite file with the schema, made once: a copy is much faster than an upgrade."""
     path = tmp_path_factory.mktemp("template") / "chat.db"
     upgrade(str(path))
     return path
@@ -39,14 +39,14 @@ def program(bare: Program, sqlite_url: str, sqlite_template: Path, chat_server: 
 
 @pytest.fixture
 def on_each(bare: Program, database_url: str, chat_server: ChatServer) -> Program:
-    """As `program`, on each kind of database in turn."""
+    """The same as `program`, once on each kind of database."""
     bare.set(CONVSTORE_DB=database_url, OPENAI_BASE_URL=chat_server.url, CONVSTORE_MODEL="test-model")
     return bare
 
 
 @pytest.fixture
 def rows(sqlite_url: str) -> Iterator[Rows]:
-    """What `program`'s database holds."""
+    """The rows of the database of `program`."""
     found = Rows(sqlite_url)
     yield found
     found.close()

@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run ended."""
+    """The exit code and the output of a run."""
 
     code: int
     out: str
@@ -39,13 +39,13 @@ class Ran:
         return json.loads(self.out)
 
     def failed(self, code: int, *words: str) -> "Ran":
-        """Assert that it failed as commands should: one line on stderr that holds `words`, nothing on stdout."""
+        """Assert that it failed with this code, one line on stderr that has these words, and nothing on stdout."""
         assert (self.code, self.out) == (code, ""), self
         self.one_line(*words)
         return self
 
     def one_line(self, *words: str) -> None:
-        """Assert that stderr is one line of ours, and holds `words`."""
+        """Assert that stderr is one line of convstore that has these words."""
         assert self.err.startswith("convstore: "), self
         assert self.err.endswith("\n"), self
         assert self.err.count("\n") == 1, self
@@ -62,14 +62,14 @@ class _Screen(io.TextIOWrapper):
 
 
 class Program:
-    """The command line with an environment of its own."""
+    """The command line with its own environment."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self._patch = monkeypatch
         self._input = tmp_path / "standard input"
 
     def set(self, **environment: str | None) -> None:
-        """Set environment variables; None takes one away."""
+        """Set environment variables; None removes one."""
         for name, value in environment.items():
             if value is None:
                 self._patch.delenv(name, raising=False)
@@ -79,7 +79,7 @@ class Program:
     def __call__(
         self, *arguments: str, stdin: bytes | None = None, terminal: bool = False, keyboard: bool = False
     ) -> Ran:
-        """Run in this process: the real streams' types, the real exit code, none of the start-up.
+        """Run in this process: the same types of streams and the same exit code as the real program, but faster.
 
         Args:
             terminal: whether stdout and stderr say that they are one.
@@ -126,12 +126,12 @@ def _written(stream: io.TextIOWrapper) -> str:
 
 
 def command(*arguments: str | bytes) -> list[str | bytes]:
-    """The command that starts the real program."""
+    """Return the command line that starts the real program."""
     return [sys.executable, "-m", "convstore", *arguments]
 
 
 class Running:
-    """The real program while it runs, its output at pipes."""
+    """The real program while it runs, with pipes for its output."""
 
     def __init__(self, *arguments: str) -> None:
         self.out = ""
@@ -162,19 +162,19 @@ class Running:
             self.out += self._decoder.decode(data)
 
     def kill(self) -> None:
-        """Kill it outright, and return when it is gone."""
+        """Kill the process with SIGKILL, and wait for its end."""
         self.process.kill()
         self.process.wait(PATIENCE)
 
     def end(self) -> Ran:
-        """Wait for its end."""
+        """Wait for the end of the process, and return its output."""
         out, err = self.process.communicate(timeout=PATIENCE)
         self.out += self._decoder.decode(out, final=True)
         return Ran(self.process.returncode, self.out, err.decode())
 
 
 def python(code: str, *arguments: str) -> str:
-    """What a new interpreter prints that runs `code`."""
+    """Return what a new Python process prints that runs `code`."""
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -187,7 +187,7 @@ def python(code: str, *arguments: str) -> str:
 
 
 class Rows:
-    """What is in a database, read behind convstore's back."""
+    """The rows of a database, read without convstore."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(parse_url(url))
@@ -205,13 +205,13 @@ class Rows:
 
     @property
     def turns(self) -> list[tuple[str, Any]]:
-        """Each turn's status and error, in order of beginning."""
+        """The status and the error of each turn, oldest first."""
         found = self("SELECT status, error FROM convstore_turns ORDER BY started_at, seq")
         return [(status, json.loads(error) if error is not None else None) for status, error in found]
 
     @property
     def count(self) -> int:
-        """How many messages there are."""
+        """The number of messages."""
         [(count,)] = self("SELECT count(*) FROM convstore_messages")
         return int(count)
 
@@ -221,7 +221,7 @@ def _run(connection: Connection, statement: str) -> None:
 
 
 def commands_of(group: click.Group) -> dict[str, click.Command]:
-    """The commands of a group, each loaded."""
+    """Return the commands of a group by name."""
     with click.Context(group) as context:
         found = {name: group.get_command(context, name) for name in group.list_commands(context)}
     return {name: command for name, command in found.items() if command is not None}

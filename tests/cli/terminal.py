@@ -1,4 +1,4 @@
-"""The real program on a terminal of its own (a pty)."""
+"""The real program on its own terminal (a pty)."""
 
 import os
 import pty
@@ -17,7 +17,7 @@ DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """Runs the program with its streams at one terminal, or, where told so, stdout at a pipe."""
+    """Runs the program on a terminal; stdout may go elsewhere."""
 
     def __init__(self, *arguments: str, out: int | None = None, feed: str | None = None) -> None:
         self._master, slave = pty.openpty()
@@ -45,7 +45,7 @@ class Terminal:
         os.close(self._master)
 
     def until(self, text: str) -> str:
-        """Read until `text` is on the screen; return all of it."""
+        """Read until `text` is on the screen; return the whole screen."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.screen:
             assert self._read(deadline), self.screen
@@ -74,12 +74,12 @@ class Terminal:
 
 
 def shown(*arguments: str, feed: str | None = None) -> str:
-    """What the screen shows in the end."""
+    """Return what is on the screen at the end."""
     with Terminal(*arguments, feed=feed) as terminal:
         assert terminal.end() in (0, 3, 4, 6), terminal.screen
         return terminal.screen
 
 
 def is_tame(screen: str) -> bool:
-    """Whether nothing on the screen drove the terminal, but for our own colours."""
+    """Return True if the screen has no control characters except our own colours."""
     return DRIVES_A_TERMINAL.search(OUR_COLOURS.sub("", screen)) is None

@@ -1,4 +1,4 @@
-"""`say -a` sends images, sounds and files; `show` names them, and writes them out."""
+"""`say -a` sends images, sounds and files; `show` prints their labels, or saves them."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore import Store
-from convstore.cli.render.media_types import by_content, by_name, extension, size
+from convstore.cli.render.media_types import choose_extension, format_size, guess_by_content, guess_by_name
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows
 from tests.cli.test_say import sent
@@ -85,7 +85,7 @@ ASCII_PDF, LATIN = b"%PDF-1.4 all of it ASCII", b"caf\xe9"
         ("a.svg", b"<svg/>", text("a.svg:\n\n<svg/>")),
     ],
 )
-def test_a_file_becomes_the_part_that_its_content_asks_for(
+def test_the_content_of_a_file_decides_which_part_it_becomes(
     program: Program, chat_server: ChatServer, file: File, name: str, data: bytes, part: dict[str, Any]
 ) -> None:
     program("new")
@@ -94,14 +94,14 @@ def test_a_file_becomes_the_part_that_its_content_asks_for(
     assert sent(chat_server) == [{"role": "user", "content": [text("What is it?"), part]}]
 
 
-def test_the_url_of_an_image_is_sent_as_it_is(program: Program, chat_server: ChatServer) -> None:
+def test_the_url_of_an_image_is_sent_unchanged(program: Program, chat_server: ChatServer) -> None:
     program("new")
     url = "HTTPS://example.org/a b.png?x=%20&y=中"
     assert program("say", "What?", "--attach", url).code == 0
     assert sent(chat_server)[0]["content"][1:] == [{"type": "image_url", "image_url": {"url": url}}]
 
 
-def test_several_go_in_their_order_after_the_text_and_come_back_with_the_next_question(
+def test_attachments_follow_the_text_in_order_and_are_sent_again_with_the_next_question(
     on_each: Program, chat_server: ChatServer, file: File
 ) -> None:
     on_each("new")
@@ -130,7 +130,9 @@ def test_the_text_may_come_from_standard_input(program: Program, chat_server: Ch
         assert len(sent(chat_server)[-1]["content"]) == 2
 
 
-def test_a_new_conversation_is_called_by_the_text_or_else_by_what_is_attached(program: Program, file: File) -> None:
+def test_the_title_of_a_new_conversation_is_the_text_or_the_names_of_the_attachments(
+    program: Program, file: File
+) -> None:
     assert program("say", "--new", "What is it?", "-a", file("a.png", PNG)).code == 0
     assert program("say", "--new", "-a", file("b.png", PNG), "-a", "https://example.org/c/d.png").code == 0
     assert [found["title"] for found in program("list", "--json").json] == ["b.png, d.png", "What is it?"]
@@ -145,7 +147,7 @@ def test_dry_run_shows_the_parts_and_stores_nothing(
     assert (chat_server.requests, rows.count, rows("SELECT * FROM convstore_attachments")) == ([], 0, [])
 
 
-def test_a_key_stands_for_the_attachments_too(program: Program, chat_server: ChatServer, file: File) -> None:
+def test_an_idempotency_key_covers_the_attachments(program: Program, chat_server: ChatServer, file: File) -> None:
     program("new")
     png, other = file("a.png", PNG), file("b.png", PNG + b"x")
     for _ in range(2):
@@ -170,7 +172,7 @@ def test_a_key_stands_for_the_attachments_too(program: Program, chat_server: Cha
         ("https://[::1/a.png", "names no host"),
     ],
 )
-def test_what_cannot_be_attached_is_one_line_and_nothing_is_stored(
+def test_a_file_that_cannot_be_attached_is_an_error_and_nothing_is_stored(
     program: Program,
     chat_server: ChatServer,
     rows: Rows,
@@ -192,7 +194,7 @@ def test_what_cannot_be_attached_is_one_line_and_nothing_is_stored(
 # --- what is shown ---
 
 
-def test_show_names_what_is_attached(program: Program, file: File, rows: Rows) -> None:
+def test_show_prints_a_label_for_each_attachment(program: Program, file: File, rows: Rows) -> None:
     program("new")
     files = [file("a.png", PNG), file("a.wav", WAV), file("report.pdf", PDF)]
     given = [argument for path in files for argument in ("-a", path)]
@@ -247,7 +249,7 @@ def test_show_names_what_is_attached(program: Program, file: File, rows: Rows) -
         ({"content": [{"type": "text", "text": encoded(BODY)}]}, encoded(BODY)),
     ],
 )
-def test_whatever_a_message_holds_has_a_name(program: Program, message: dict[str, Any], shown: str | None) -> None:
+def test_every_part_of_a_message_has_a_label(program: Program, message: dict[str, Any], shown: str | None) -> None:
     id = program("new").out.strip()
     with Store(os.environ["CONVSTORE_DB"]) as store:
         store.append(id, {"role": "assistant", **message})
@@ -255,10 +257,10 @@ def test_whatever_a_message_holds_has_a_name(program: Program, message: dict[str
     assert program("show").out.endswith(f"\n1 assistant\n{shown}\n")
 
 
-# --- what is written out ---
+# --- what is saved ---
 
 
-def test_attachments_are_written_out_byte_for_byte(
+def test_saved_attachments_have_the_same_bytes(
     on_each: Program, chat_server: ChatServer, file: File, tmp_path: Path
 ) -> None:
     chat_server.script(
@@ -291,7 +293,7 @@ def test_attachments_are_written_out_byte_for_byte(
 
 
 @pytest.mark.parametrize("kind", ["other", "longer", "link", "dangling", "folder"])
-def test_a_file_that_holds_something_else_is_never_written_over(
+def test_an_existing_file_with_other_content_is_never_overwritten(
     program: Program, file: File, tmp_path: Path, kind: str
 ) -> None:
     program("new")
@@ -308,29 +310,29 @@ def test_a_file_that_holds_something_else_is_never_written_over(
     else:
         there.write_bytes(PNG + b"x" if kind == "longer" else b"mine")
     before = there.read_bytes() if there.is_file() else None
-    program("show", "--save-attachments", str(folder)).failed(2, "1-1.png is there already")
+    program("show", "--save-attachments", str(folder)).failed(2, "1-1.png' exists already")
     assert (there.read_bytes() if there.is_file() else None) == before
     assert elsewhere.exists() is (kind == "link")
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(program: Program, file: File, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(program: Program, file: File, tmp_path: Path) -> None:
     program("new")
     program("say", "What?", "-a", file("a.png", PNG))
     (tmp_path / "taken").touch()
-    program("show", "--save-attachments", str(tmp_path / "taken")).failed(2, "taken cannot be written: File exists")
+    program("show", "--save-attachments", str(tmp_path / "taken")).failed(2, "taken' cannot be written: File exists")
     program("show", "--save-attachments", str(tmp_path / "taken" / "x")).failed(2, "cannot be written: Not a directory")
 
 
-def test_where_nothing_is_attached_nothing_is_written(program: Program, tmp_path: Path) -> None:
+def test_without_attachments_no_folder_is_made(program: Program, tmp_path: Path) -> None:
     program("new")
     program("say", "Hi")
     ran = program("show", "--save-attachments", str(tmp_path / "folder"))
-    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: nothing is attached to these messages\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: these messages have no attachments\n")
     assert program("show", "--save-attachments", str(tmp_path / "folder"), "--json").json == []
     assert not (tmp_path / "folder").exists()
 
 
-def test_the_name_that_a_message_gives_never_leads_out_of_the_folder(program: Program, tmp_path: Path) -> None:
+def test_a_file_name_in_a_message_never_leads_out_of_the_folder(program: Program, tmp_path: Path) -> None:
     id = program("new").out.strip()
     names = ["../../x", "/etc/passwd", "a.b/../c", "a./..", "x.\n", "x.\0", "x." + "a" * 300, "", ".", "x.é"]
     with Store(os.environ["CONVSTORE_DB"]) as store:
@@ -342,23 +344,23 @@ def test_the_name_that_a_message_gives_never_leads_out_of_the_folder(program: Pr
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{n}-1.bin" for n in range(1, len(names) + 1))
 
 
-# --- what bytes are ---
+# --- media types ---
 
 
 @pytest.mark.parametrize(
     "data",
     [b"", b"RIFF", b"RIFF0000AVI ", b"ID3 tags are", b"\xff\xfe\x00x", b"\xff\xf1\x50\x80", b" %PDF-", b"GIF88a"],
 )
-def test_bytes_that_only_look_a_little_like_it_are_not_taken_for_it(data: bytes) -> None:
-    assert by_content(data) is None
+def test_bytes_that_are_only_similar_to_a_media_type_have_none(data: bytes) -> None:
+    assert guess_by_content(data) is None
 
 
-def test_names_and_sizes() -> None:
-    assert [by_name(name) for name in ("a.pdf", "a", "a.tar.gz", "a.unheard-of")] == [
+def test_names_suggest_media_types_and_sizes_are_readable() -> None:
+    assert [guess_by_name(name) for name in ("a.pdf", "a", "a.tar.gz", "a.unheard-of")] == [
         "application/pdf",
         *["application/octet-stream"] * 3,
     ]
-    assert extension(b"", kind="application/json") == "json"
-    assert [size(count) for count in (1, 1023, 1024, 48 * 1024, 1024 * 1000, 10 * 1024**2)] == [
+    assert choose_extension(b"", kind="application/json") == "json"
+    assert [format_size(count) for count in (1, 1023, 1024, 48 * 1024, 1024 * 1000, 10 * 1024**2)] == [
         *("1 byte", "1023 bytes", "1 KiB", "48 KiB", "1 MiB", "10 MiB"),
     ]

@@ -1,4 +1,4 @@
-"""What goes wrong with the model: each ends with one clear line, its exit code, and nothing lost."""
+"""Failures of the model: each is one clear line and an exit code, and nothing is lost."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.cli.program import Program, Rows
 
 MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 NOT_GENERATED = (429, 503)
-"""What a provider answers before it has generated anything: the call is made again."""
+"""Status codes of a provider that has generated nothing yet: the call is made again."""
 TRIES = 3
 
 
@@ -19,7 +19,7 @@ def contents(server: ChatServer) -> list[str]:
 
 
 def goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> None:
-    """Assert that the failed message is on record, is shown as not answered, and is not sent again."""
+    """Assert that the failed message is stored, is shown as not answered, and is not sent again."""
     assert ("lost?",) in rows("SELECT content FROM convstore_messages")
     shown = program("show")
     assert shown.out.count("lost?") == 1
@@ -57,7 +57,7 @@ def goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> N
         f"{type(value).__name__}-{getattr(value, 'status', '')}" if not isinstance(value, list) else "words"
     ),
 )
-def test_a_call_that_fails_is_on_record_and_not_replayed(
+def test_a_failed_call_is_stored_and_not_replayed(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str], response: Response, words: list[str]
 ) -> None:
     identity = program("new", "--system", "Be brief.").out.strip()
@@ -81,7 +81,7 @@ def test_a_call_that_fails_is_on_record_and_not_replayed(
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
-def test_a_refused_connection_is_on_record(
+def test_a_refused_connection_is_stored_as_a_failed_turn(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]
 ) -> None:
     program("new")
@@ -94,9 +94,7 @@ def test_a_refused_connection_is_on_record(
     goes_on(program, chat_server, rows)
 
 
-def test_what_was_refused_before_anything_was_generated_is_asked_again(
-    program: Program, chat_server: ChatServer
-) -> None:
+def test_a_call_refused_before_generation_is_made_again(program: Program, chat_server: ChatServer) -> None:
     program("new")
     chat_server.script(Failure(429, retry_after=0), Failure(503, retry_after=0))
     ran = program("say", "hi")
@@ -120,13 +118,13 @@ def test_failures_are_the_same_on_each_database(on_each: Program, chat_server: C
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
-def test_an_error_under_status_200_is_told(program: Program, chat_server: ChatServer, mode: list[str]) -> None:
+def test_an_error_with_status_200_is_reported(program: Program, chat_server: ChatServer, mode: list[str]) -> None:
     program("new")
     chat_server.script(Raw('{"error": {"message": "out of credit"}}'))
     program("say", "lost?", *mode).failed(6, "out of credit")
 
 
-# --- a reply that breaks off ---
+# --- a partial reply ---
 
 
 @pytest.mark.parametrize(
@@ -139,7 +137,7 @@ def test_an_error_under_status_200_is_told(program: Program, chat_server: ChatSe
     ],
     ids=["no finish", "no finish, no done", "error event", "garbage"],
 )
-def test_a_stream_that_breaks_off_is_printed_kept_and_not_replayed(
+def test_an_interrupted_stream_is_printed_and_kept_but_not_replayed(
     program: Program, chat_server: ChatServer, rows: Rows, response: Reply, came: str
 ) -> None:
     program("new")
@@ -150,7 +148,7 @@ def test_a_stream_that_breaks_off_is_printed_kept_and_not_replayed(
     [(status, _)] = rows.turns
     assert status == "interrupted"
     shown = program("show")
-    assert f"as far as it came)\n{came}\n" in shown.out
+    assert f"partial reply)\n{came}\n" in shown.out
     [turn] = program("show", "--json").json["unanswered"]
     assert turn["reply"]["content"] == came
     goes_on(program, chat_server, rows)
@@ -179,7 +177,7 @@ def test_a_stream_that_is_cut_anywhere_is_never_complete(
     assert program("say", "again").out == "Hello world\n"
 
 
-def test_an_error_event_before_anything_came_is_a_failure(
+def test_an_error_event_before_the_first_piece_is_a_failure(
     program: Program, chat_server: ChatServer, rows: Rows
 ) -> None:
     program("new")
@@ -188,9 +186,7 @@ def test_an_error_event_before_anything_came_is_a_failure(
     goes_on(program, chat_server, rows)
 
 
-def test_a_whole_reply_without_its_finish_is_not_complete(
-    program: Program, chat_server: ChatServer, rows: Rows
-) -> None:
+def test_a_reply_without_a_finish_reason_is_not_complete(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     program("new")
     chat_server.script(Reply("Hello wor", finish_reason=None))
     ran = program("say", "lost?", "--json")
@@ -214,7 +210,7 @@ def test_a_whole_reply_without_its_finish_is_not_complete(
     ],
     ids=["length", "content_filter", "content_filter, empty", "null", "empty"],
 )
-def test_an_unusual_end_is_remarked_on_and_recorded(
+def test_an_unusual_finish_reason_is_noted_on_stderr_and_stored(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str], reply: Reply, out: str, word: str
 ) -> None:
     program("new")
@@ -227,7 +223,7 @@ def test_an_unusual_end_is_remarked_on_and_recorded(
     assert contents(chat_server) == ["well?", reply.text or "", "go on"]
 
 
-# --- nothing to say, nobody to say it to ---
+# --- no message, no key, no model ---
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])
@@ -238,7 +234,7 @@ def test_an_empty_message_is_refused(program: Program, chat_server: ChatServer, 
     assert (chat_server.requests, rows.turns, rows.count) == ([], [], 0)
 
 
-def test_without_a_key_and_a_server_three_ways_are_named(program: Program, rows: Rows) -> None:
+def test_without_a_key_and_a_server_the_error_names_three_ways_to_set_them(program: Program, rows: Rows) -> None:
     program("new")
     program.set(OPENAI_BASE_URL=None)
     program("say", "hi").failed(2, "OPENAI_API_KEY", "OPENAI_BASE_URL", "--base-url")
@@ -247,7 +243,9 @@ def test_without_a_key_and_a_server_three_ways_are_named(program: Program, rows:
     assert (rows.turns, rows.count) == ([], 0)
 
 
-def test_without_a_model_three_ways_are_named(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_without_a_model_the_error_names_three_ways_to_set_it(
+    program: Program, chat_server: ChatServer, rows: Rows
+) -> None:
     program("new")
     for empty in (None, ""):
         program.set(CONVSTORE_MODEL=empty)
@@ -305,7 +303,7 @@ def test_a_reply_that_cannot_be_stored_is_printed(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_reply_that_comes_after_another_caller_took_over_is_printed(
+def test_a_reply_is_printed_even_if_another_caller_took_the_conversation(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]
 ) -> None:
     program("new")
@@ -327,7 +325,7 @@ KEY = "sk-secret-0123456789abcdef"
 
 
 @pytest.mark.parametrize("mode", [*MODES, ["--dry-run"]])
-def test_the_key_is_on_no_stream_and_not_in_the_database(
+def test_the_api_key_is_never_printed_or_stored(
     program: Program, chat_server: ChatServer, tmp_path: Path, mode: list[str]
 ) -> None:
     program.set(OPENAI_API_KEY=KEY, CONVSTORE_DEBUG="1")
@@ -364,7 +362,7 @@ def test_the_key_is_on_no_stream_and_not_in_the_database(
         "sk-secret-0123\x1b[2J",
     ],
 )
-def test_a_key_that_no_header_can_carry_is_not_shown(program: Program, tmp_path: Path, key: str) -> None:
+def test_an_api_key_that_is_no_valid_header_is_not_printed(program: Program, tmp_path: Path, key: str) -> None:
     program.set(OPENAI_API_KEY=key, CONVSTORE_DEBUG="1")
     program("new")
     shown = [program("say", "hi"), program("say", "hi", "--json"), program("show"), program("show", "--json")]
@@ -376,7 +374,9 @@ def test_a_key_that_no_header_can_carry_is_not_shown(program: Program, tmp_path:
         assert b"sk-secret" not in file.read_bytes()
 
 
-def test_one_line_for_the_real_program_too(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_the_real_program_also_reports_errors_as_one_line(
+    program: Program, chat_server: ChatServer, rows: Rows
+) -> None:
     program("new")
     chat_server.script(Failure(500))
     program.real("say", "lost?").failed(6, "500")

@@ -1,4 +1,4 @@
-"""`convstore compact`: a summary stands in for the older part, in what is sent alone."""
+"""`convstore compact`: a summary replaces older messages in requests, and nowhere else."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def talk(on_each: Program) -> Program:
     return on_each
 
 
-def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program, chat_server: ChatServer) -> None:
+def test_the_summary_is_printed_and_sent_instead_of_its_messages(talk: Program, chat_server: ChatServer) -> None:
     chat_server.script(Reply("They counted to two."))
     ran = talk("compact", "games")
     assert (ran.code, ran.out) == (0, "They counted to two.\n")
@@ -34,7 +34,7 @@ def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program
     [line] = [line for line in talk("show", "--tree").out.splitlines() if line.endswith("(summarised up to here)")]
     assert line.split()[1] == "5"
     ran = talk("say", "five", "--dry-run")
-    assert "the summary of turn 5 stands in" in ran.err
+    assert "the summary of turn 5 replaces older messages" in ran.err
     talk("say", "five")
     first, _, *rest = sent(chat_server)
     assert (first, rest) == ("Be brief.", ["They counted to two.", *asked("three", "four"), "five"])
@@ -43,27 +43,27 @@ def test_the_summary_is_printed_and_sent_in_place_of_what_it_is_of(talk: Program
     assert (summary["turn"], summary["purpose"], summary["status"]) == (5, "summary", "completed")
     assert summary["usage"]["total_tokens"] > 0
     [line] = [line for line in talk("turns").out.splitlines() if line.split()[0] == "5"]
-    assert line.endswith("(summary of what was said up to seq 5)")
+    assert line.endswith("(summary of the messages up to seq 5)")
 
 
-def test_it_is_taken_back_and_the_one_before_it_stands_in_again(talk: Program, chat_server: ChatServer) -> None:
+def test_after_a_drop_the_earlier_summary_is_used_again(talk: Program, chat_server: ChatServer) -> None:
     chat_server.script(Reply("First summary."), Reply("Second summary."))
     talk("compact", "--keep-last", "3")
     talk("compact", "--keep-last", "1")
     ran = talk("compact", "--drop")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("taken back", "the first 3 messages")
+    ran.one_line("dropped", "the first 3 messages")
     talk("say", "five")
     assert sent(chat_server)[2:] == ["First summary.", *asked("two", "three", "four"), "five"]
-    talk("compact", "--drop").one_line("taken back", "the messages themselves")
+    talk("compact", "--drop").one_line("dropped; the messages are sent again")
     talk("say", "six")
     assert len(sent(chat_server)) == 12
     ran = talk("compact", "--drop")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("no summary to take back")
+    ran.one_line("no summary to drop")
 
 
-def test_where_there_is_nothing_to_summarise_nobody_is_asked(talk: Program, chat_server: ChatServer) -> None:
+def test_with_nothing_to_summarise_the_model_is_not_called(talk: Program, chat_server: ChatServer) -> None:
     ran = talk("compact", "--keep-last", "4")
     assert (ran.code, ran.out) == (0, "")
     ran.one_line("nothing to summarise")
@@ -90,7 +90,7 @@ def test_json_has_the_summaries(talk: Program, chat_server: ChatServer) -> None:
     assert talk("compact", "--drop", "--json").json["dropped"] is None
 
 
-def test_a_failure_is_on_record_and_changes_nothing(talk: Program, chat_server: ChatServer) -> None:
+def test_a_failed_summary_is_stored_as_a_turn_and_changes_nothing(talk: Program, chat_server: ChatServer) -> None:
     chat_server.script(Failure(400, "no such model"))
     talk("compact").failed(6, "no summary", "no such model")
     assert [(turn["purpose"], turn["status"]) for turn in talk("turns", "--json").json][-1] == ("summary", "failed")
@@ -107,7 +107,7 @@ def test_a_failure_is_on_record_and_changes_nothing(talk: Program, chat_server: 
     talk("compact", "nope").failed(3, "nope")
 
 
-def test_a_conversation_compacts_itself_when_it_is_told_so(
+def test_a_conversation_with_compact_at_is_summarised_automatically(
     program: Program, chat_server: ChatServer, rows: Rows
 ) -> None:
     program("new", "--compact-at", "150", "--keep-last", "1")

@@ -11,7 +11,7 @@ from tests.cli.program import Program, Rows
 EVERY = (["new"], ["say", "hi"], ["say", "--new", "hi"], ["show"], ["list"], ["set", "--title", "x"])
 
 
-def test_a_postgresql_database_is_never_upgraded_by_itself(
+def test_a_postgresql_database_is_only_upgraded_by_the_command(
     bare: Program, postgres_empty_url: str, chat_server: ChatServer
 ) -> None:
     bare.set(CONVSTORE_DB=postgres_empty_url, OPENAI_BASE_URL=chat_server.url, CONVSTORE_MODEL="m")
@@ -33,7 +33,7 @@ def test_a_postgresql_database_is_never_upgraded_by_itself(
     assert [bare(*command).code for command in EVERY] == [0] * len(EVERY)
 
 
-def test_an_older_postgresql_schema_names_the_command(bare: Program, postgres_url: str) -> None:
+def test_the_error_for_an_older_schema_names_the_upgrade_command(bare: Program, postgres_url: str) -> None:
     rows = Rows(postgres_url)
     rows.change("UPDATE convstore_version SET version_num = '0000'")
     rows.close()
@@ -42,7 +42,7 @@ def test_an_older_postgresql_schema_names_the_command(bare: Program, postgres_ur
         bare(*command).failed(7, "schema 0000", HEAD, "convstore db upgrade")
 
 
-def test_looking_at_a_sqlite_file_does_not_make_it(bare: Program, tmp_path: Path) -> None:
+def test_checking_a_sqlite_file_does_not_create_it(bare: Program, tmp_path: Path) -> None:
     bare.set(CONVSTORE_DB=str(tmp_path / "none.db"))
     assert bare("db", "current").out == "none\n"
     bare("db", "check").failed(7, "none.db", "convstore db upgrade")
@@ -61,7 +61,7 @@ def test_a_newer_schema_is_refused(program: Program, chat_server: ChatServer, ro
     assert (chat_server.requests, rows.turns) == ([], [])
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(program: Program, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "letter.txt"
     file.write_bytes(b"Dear all, " * 1000)
     program.set(CONVSTORE_DB=str(file))
@@ -89,7 +89,7 @@ def test_a_path_that_cannot_be_written_is_refused(program: Program, tmp_path: Pa
         ("postgresql://u:secret@127.0.0.1:port/x", 2, ["not a database URL"]),
     ],
 )
-def test_a_database_that_is_none_is_one_line_without_its_password(
+def test_the_error_for_a_wrong_database_url_has_no_password(
     bare: Program, url: str, code: int, words: list[str]
 ) -> None:
     for command in (["list"], ["db", "check"], ["db", "upgrade"]):
@@ -99,7 +99,7 @@ def test_a_database_that_is_none_is_one_line_without_its_password(
         assert "secret" not in ran.err
 
 
-def test_without_a_name_the_database_is_a_private_file_in_the_data_directory(bare: Program, tmp_path: Path) -> None:
+def test_the_default_database_is_a_private_file_in_the_data_directory(bare: Program, tmp_path: Path) -> None:
     bare.set(CONVSTORE_DB="")
     bare("new")
     [file] = (tmp_path / "home").rglob("convstore.db")
@@ -107,12 +107,12 @@ def test_without_a_name_the_database_is_a_private_file_in_the_data_directory(bar
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_data_directory_that_cannot_be_made_is_one_line(bare: Program, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_made_is_an_error(bare: Program, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("", encoding="utf-8")
     bare("list").failed(7, "data directory")
 
 
-def test_a_damaged_row_is_told_and_not_skipped(program: Program, rows: Rows) -> None:
+def test_a_damaged_row_is_an_error_and_not_skipped(program: Program, rows: Rows) -> None:
     identity = program("new", "--system", "Be brief.").out.strip()
     rows.change("UPDATE convstore_messages SET extra = 'not json'")
     for command in (["show"], ["say", "hi"], ["say", "hi", "--dry-run"]):

@@ -1,4 +1,4 @@
-"""`convstore edit`: another text in a message's place, and the question asked again."""
+"""`convstore edit`: a message gets a new text, and the question is asked again."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def talk(program: Program) -> Program:
 
 
 def editor(program: Program, tmp_path: Path, code: str) -> Path:
-    """Let a script be the editor: it does `code` with the text `old` and the `file`; return where it puts `old`."""
+    """Make a script the editor: it runs `code` with the text `old` and the `file`. Return where it stores `old`."""
     seen = tmp_path / "seen"
     script = tmp_path / "my editor.py"
     script.write_text(
@@ -37,7 +37,7 @@ def editor(program: Program, tmp_path: Path, code: str) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_the_question_is_asked_again_and_what_was_said_before_stays(
+def test_the_edited_question_is_asked_again_and_the_old_messages_are_kept(
     on_each: Program, chat_server: ChatServer, mode: list[str]
 ) -> None:
     on_each("new", "--system", "Be brief.")
@@ -54,12 +54,12 @@ def test_the_question_is_asked_again_and_what_was_said_before_stays(
     assert len(on_each("show", "--tree", "--json").json["tree"]) == 7
 
 
-def test_of_a_system_message_what_was_asked_under_it_is_asked_again(talk: Program, chat_server: ChatServer) -> None:
+def test_after_an_edit_of_a_system_message_its_question_is_asked_again(talk: Program, chat_server: ChatServer) -> None:
     assert talk("edit", "1", "Be long.", "-c", "games", "--last", "0").out == "You said: one\n"
     assert sent(chat_server) == ["Be long.", "one"]
 
 
-def test_the_text_is_read_from_standard_input_where_that_is_no_terminal(talk: Program, chat_server: ChatServer) -> None:
+def test_the_text_is_read_from_standard_input_unless_it_is_a_terminal(talk: Program, chat_server: ChatServer) -> None:
     assert talk("edit", "2", stdin="  uno\n二\n".encode()).code == 0
     assert sent(chat_server)[-1] == "  uno\n二"
     assert talk("edit", "2", "-", stdin=b"dos").code == 0
@@ -85,7 +85,7 @@ def test_the_text_is_read_from_standard_input_where_that_is_no_terminal(talk: Pr
     ],
     ids=str,
 )
-def test_what_cannot_be_edited_is_refused_and_nothing_is_stored(
+def test_an_impossible_edit_is_refused_and_nothing_is_stored(
     talk: Program, chat_server: ChatServer, rows: Rows, arguments: list[str], code: int, words: list[str]
 ) -> None:
     talk("edit", *arguments).failed(code, *words)
@@ -105,7 +105,7 @@ def test_a_failure_keeps_the_old_path_and_the_new_question(talk: Program, chat_s
 # --- in an editor ---
 
 
-def test_an_editor_begins_with_the_old_text_and_what_it_leaves_is_asked(
+def test_an_editor_opens_with_the_old_text_and_the_saved_text_is_asked(
     talk: Program, chat_server: ChatServer, tmp_path: Path
 ) -> None:
     seen = editor(talk, tmp_path, "file.write_text(old.replace('two', 'deux') + 'trois\\n')")
@@ -119,16 +119,16 @@ def test_an_editor_begins_with_the_old_text_and_what_it_leaves_is_asked(
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("", ["message 4 is as it was", "nothing is changed"]),
-        ("file.write_text(old)", ["message 4 is as it was"]),
+        ("", ["message 4 was not changed", "nothing is sent"]),
+        ("file.write_text(old)", ["message 4 was not changed"]),
         ("file.write_text('')", ["the text is empty"]),
         ("file.write_text(' \\n\\n')", ["the text is empty"]),
         ("file.write_bytes(b'caf\\xe9')", ["not UTF-8"]),
-        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is changed"]),
+        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is sent"]),
     ],
     ids=["not saved", "saved as it was", "emptied", "blank", "latin 1", "given up"],
 )
-def test_an_editor_that_changes_nothing_changes_nothing(
+def test_an_unchanged_or_unusable_text_from_the_editor_is_refused(
     talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path, code: str, words: list[str]
 ) -> None:
     seen = editor(talk, tmp_path, code)
@@ -138,24 +138,26 @@ def test_an_editor_that_changes_nothing_changes_nothing(
 
 
 @pytest.mark.parametrize("text", ["a\r\nb", "half \ud83d", "end\n", "二\x1b[2J"], ids=ascii)
-def test_a_text_that_an_editor_only_saved_is_as_it_was(program: Program, tmp_path: Path, rows: Rows, text: str) -> None:
+def test_a_text_that_was_only_saved_counts_as_unchanged(
+    program: Program, tmp_path: Path, rows: Rows, text: str
+) -> None:
     from convstore import Store
 
     identity = program("new").out.strip()
     with Store() as store:
         store.append(identity, text)
     editor(program, tmp_path, "file.write_bytes(file.read_bytes())")
-    program("edit", "1", keyboard=True).failed(2, "as it was")
+    program("edit", "1", keyboard=True).failed(2, "was not changed")
     assert rows.count == 1
 
 
-def test_an_editor_that_is_not_there_is_one_line(talk: Program, rows: Rows) -> None:
+def test_a_missing_editor_is_an_error(talk: Program, rows: Rows) -> None:
     talk.set(VISUAL="/nowhere/editor")
     talk("edit", "4", keyboard=True).failed(2, "/nowhere/editor", "Editing failed")
     assert rows.count == 5
 
 
-def test_nobody_writes_what_cannot_be_sent(talk: Program, tmp_path: Path) -> None:
+def test_the_editor_does_not_open_if_the_text_could_not_be_sent(talk: Program, tmp_path: Path) -> None:
     seen = editor(talk, tmp_path, "")
     talk("edit", "3", keyboard=True).failed(2, "the model's own")
     talk("edit", "9", keyboard=True).failed(2, "no message at position 9")
@@ -164,18 +166,18 @@ def test_nobody_writes_what_cannot_be_sent(talk: Program, tmp_path: Path) -> Non
     assert not seen.exists()
 
 
-def test_what_was_written_is_handed_back_where_the_conversation_has_moved_meanwhile(
+def test_an_unsent_text_is_printed_if_the_head_moved_while_it_was_written(
     talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path
 ) -> None:
     move = "import subprocess; subprocess.run([sys.executable, '-m', 'convstore', 'edit', '2', 'dos'], check=True)"
     editor(talk, tmp_path, f"{move}; file.write_text('long work\\x1b[2J')")
     ran = talk("edit", "2", keyboard=True, terminal=True)
     assert ran.code == 5
-    assert "another message has come to stand at position 2" in ran.err
-    assert "this is what you wrote:\nlong work" in ran.err
+    assert "another message is at position 2 now" in ran.err
+    assert "this is your text:\nlong work" in ran.err
     assert is_tame(ran.err)
     assert (len(chat_server.requests), rows.count) == (3, 7)
     editor(talk, tmp_path, "file.write_text('more work')")
     ran = talk("edit", "2", "--expected-head", "1", keyboard=True)
     assert ran.code == 5
-    assert "this is what you wrote:\nmore work\n" in ran.err
+    assert "this is your text:\nmore work\n" in ran.err

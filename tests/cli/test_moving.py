@@ -1,4 +1,4 @@
-"""`undo`, `redo`, `checkout`, `fork`, `pin`, `delete`: people change their minds, and nothing is lost."""
+"""`undo`, `redo`, `checkout`, `fork`, `pin`, `delete`: nothing is lost by any of them."""
 
 import threading
 import time
@@ -33,7 +33,7 @@ def talk(on_each: Program) -> Program:
 # --- undo and redo ---
 
 
-def test_undo_goes_back_by_turns_and_redo_returns(talk: Program, chat_server: ChatServer) -> None:
+def test_undo_removes_turns_from_the_path_and_redo_adds_them_again(talk: Program, chat_server: ChatServer) -> None:
     for arguments, length in ((["undo"], 5), (["undo", "games", "-n", "2"], 1), (["redo"], 5), (["redo", "games"], 7)):
         ran = talk(*arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", "")
@@ -49,21 +49,21 @@ def test_undo_goes_back_by_turns_and_redo_returns(talk: Program, chat_server: Ch
     assert len(on_path(talk)) == 7
 
 
-def test_a_person_is_told_what_was_undone_and_where_the_conversation_stands(talk: Program) -> None:
+def test_a_terminal_shows_what_was_undone_and_where_the_head_is(talk: Program) -> None:
     ran = talk("undo", "games", terminal=True)
     assert (ran.code, ran.out) == (0, "")
     first, second = ran.err.splitlines()
-    assert "undid turn: three; `convstore redo` returns" in first
-    assert "now at 5 assistant: You said: two" in second
+    assert 'undid 1 turn, from "three"; `convstore redo`' in first
+    assert "the head is at 5 assistant: You said: two" in second
     assert all(line.startswith("\x1b[2m") for line in (first, second))
     ran = talk("undo", "games", "-n", "2", terminal=True)
-    assert "undid 2 turns, from: one;" in ran.err
-    assert "now at 1 system: Be brief." in ran.err
-    assert "now at 5 assistant: You said: two" in talk("redo", "games", terminal=True).err
-    assert "now before the first message" in talk("checkout", "0", "-c", "games", terminal=True).err
+    assert 'undid 2 turns, from "one";' in ran.err
+    assert "the head is at 1 system: Be brief." in ran.err
+    assert "the head is at 5 assistant: You said: two" in talk("redo", "games", terminal=True).err
+    assert "the head is before the first message" in talk("checkout", "0", "-c", "games", terminal=True).err
 
 
-def test_what_was_undone_is_told_also_of_many_turns(program: Program) -> None:
+def test_a_terminal_shows_the_first_question_of_many_undone_turns(program: Program) -> None:
     from convstore import Store
 
     identity = program("new").out.strip()
@@ -71,10 +71,10 @@ def test_what_was_undone_is_told_also_of_many_turns(program: Program) -> None:
         for number in range(40):
             store.append(identity, f"q{number}", {"role": "assistant", "content": "a"})
             store.append(identity, *[{"role": "assistant", "content": "more"}] * 3)
-    assert "undid 30 turns, from: q10;" in program("undo", identity, "-n", "30", terminal=True).err
+    assert 'undid 30 turns, from "q10";' in program("undo", identity, "-n", "30", terminal=True).err
 
 
-def test_what_moves_the_head_prints_the_conversation_for_scripts(talk: Program) -> None:
+def test_commands_that_move_the_head_print_the_conversation_as_json(talk: Program) -> None:
     for arguments, head in ((["undo"], 5), (["redo"], 7), (["checkout", "3"], 3), (["checkout", "0"], 0)):
         ran = talk(*arguments, "--json")
         assert (ran.code, ran.err) == (0, "")
@@ -82,9 +82,7 @@ def test_what_moves_the_head_prints_the_conversation_for_scripts(talk: Program) 
     assert talk("undo", "--json").failed(2, "no turn to undo")
 
 
-def test_the_message_where_a_conversation_stands_does_not_drive_the_terminal(
-    program: Program, chat_server: ChatServer
-) -> None:
+def test_the_message_at_the_head_does_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
     chat_server.otherwise = lambda _: Reply(message={"role": "assistant", "content": WILD})
     program("new", WILD)
     for _ in range(3):
@@ -99,7 +97,7 @@ def test_the_message_where_a_conversation_stands_does_not_drive_the_terminal(
 @pytest.mark.parametrize(
     "arguments", [["undo"], ["redo"], ["checkout", "1"], ["fork"], ["retry"], ["say", "x"], ["edit", "2", "x"]], ids=str
 )
-def test_a_head_that_is_not_the_expected_one_is_a_conflict_and_nothing_is_done(
+def test_another_head_than_expected_is_a_conflict_and_nothing_is_done(
     talk: Program, chat_server: ChatServer, arguments: list[str]
 ) -> None:
     talk("undo")
@@ -110,7 +108,7 @@ def test_a_head_that_is_not_the_expected_one_is_a_conflict_and_nothing_is_done(
     assert talk(*arguments, "--expected-head", "5").code == 0
 
 
-def test_checkout_goes_to_any_message_and_the_conversation_goes_on_from_there(
+def test_checkout_moves_the_head_to_any_message_and_the_next_message_follows_it(
     talk: Program, chat_server: ChatServer
 ) -> None:
     talk("edit", "2", "uno")
@@ -125,7 +123,9 @@ def test_checkout_goes_to_any_message_and_the_conversation_goes_on_from_there(
 
 
 @pytest.mark.parametrize("command", ["undo", "redo", "fork", "compact"])
-def test_without_a_name_it_is_the_conversation_of_the_environment_else_the_last(program: Program, command: str) -> None:
+def test_without_ref_the_conversation_is_that_of_the_environment_or_the_one_used_last(
+    program: Program, command: str
+) -> None:
     program(command).failed(3, "no conversation yet")
     for name in ("first", "second"):
         program("new", "--name", name)
@@ -148,7 +148,7 @@ def go() -> Iterator[threading.Event]:
     event.set()
 
 
-def test_while_a_turn_runs_nothing_is_moved(
+def test_while_a_turn_runs_the_head_cannot_be_moved(
     program: Program, chat_server: ChatServer, rows: Rows, go: threading.Event
 ) -> None:
     program("new")
@@ -172,7 +172,7 @@ def test_while_a_turn_runs_nothing_is_moved(
 # --- forks ---
 
 
-def test_fork_prints_the_id_of_a_conversation_with_the_same_past(talk: Program, chat_server: ChatServer) -> None:
+def test_fork_prints_the_id_of_a_conversation_that_shares_the_messages(talk: Program, chat_server: ChatServer) -> None:
     origin = talk("show", "--json").json["id"]
     ran = talk("fork", "--at", "3", "--name", "branch", "--title", "Other games")
     assert (ran.code, ran.err) == (0, "")
@@ -191,7 +191,7 @@ def test_fork_prints_the_id_of_a_conversation_with_the_same_past(talk: Program, 
     assert len(on_path(talk, "mine")) == 9
 
 
-def test_fork_refuses_what_cannot_be(talk: Program) -> None:
+def test_fork_refuses_unknown_positions_and_taken_names(talk: Program) -> None:
     talk("fork", "--at", "8").failed(2, "no message at position 8")
     talk("fork", "--at", "-1").failed(2, "--at")
     talk("fork", "--name", "games").failed(5, "'games'")
@@ -212,7 +212,7 @@ def test_a_pinned_message_is_always_sent_and_show_marks_it(talk: Program, chat_s
     assert "\n2 user (pinned)\none\n" in talk("show").out
     assert talk("show", "--json").json["pins"] == [2]
     assert "pinned: 3 assistant: You said: one" in talk("pin", "3", "-c", "games", terminal=True).err
-    assert "no longer pinned: 2 user: one" in talk("unpin", "2", "-c", "games", terminal=True).err
+    assert "unpinned: 2 user: one" in talk("unpin", "2", "-c", "games", terminal=True).err
     assert talk("unpin", "3", "--json").json["pins"] == []
     talk("say", "five", "--last", "1")
     assert sent(chat_server) == ["Be brief.", "four", "You said: four", "five"]
@@ -225,7 +225,7 @@ def test_a_pinned_message_is_always_sent_and_show_marks_it(talk: Program, chat_s
 # --- delete and restore ---
 
 
-def test_a_deleted_conversation_is_out_of_sight_and_can_be_brought_back(talk: Program) -> None:
+def test_a_deleted_conversation_is_not_found_and_can_be_restored(talk: Program) -> None:
     identity = talk("show", "--json").json["id"]
     talk("new", "other")
     ran = talk("delete", "games")
@@ -242,7 +242,7 @@ def test_a_deleted_conversation_is_out_of_sight_and_can_be_brought_back(talk: Pr
     assert talk("restore", identity, "--json").json["name"] == "games"
 
 
-def test_what_is_deleted_has_to_be_named(program: Program) -> None:
+def test_delete_needs_a_ref(program: Program) -> None:
     program("new", "--id", "abc1")
     program("new", "--id", "abc2")
     program("delete").failed(2, "REF")
@@ -253,7 +253,7 @@ def test_what_is_deleted_has_to_be_named(program: Program) -> None:
     assert len(program("list", "--json").json) == 2
 
 
-def test_a_name_that_was_taken_meanwhile_is_a_conflict(program: Program) -> None:
+def test_restoring_a_conversation_with_a_taken_name_is_a_conflict(program: Program) -> None:
     identity = program("new", "--name", "games").out.strip()
     program("delete", "games")
     program("new", "--name", "games")

@@ -15,7 +15,7 @@ def test_new_prints_the_id_alone_on_stdout(on_each: Program) -> None:
     assert on_each("list", "--json").json[0]["id"] == ran.out.strip()
 
 
-def test_new_keeps_everything_that_it_is_given(on_each: Program, tmp_path: Path) -> None:
+def test_new_stores_everything_that_it_is_given(on_each: Program, tmp_path: Path) -> None:
     (tmp_path / "expert.txt").write_text("You know sports.\n第二行", encoding="utf-8")
     identity = on_each(
         *("new", "Olympics", "--name", "games", "--system", f"@{tmp_path}/expert.txt", "-m", "gpt-x"),
@@ -76,20 +76,20 @@ def test_a_system_text_that_begins_with_an_at_sign_is_written_with_two(program: 
         (["--temperature", "nan"], ["temperature"]),
         (["--temperature", "warm"], ["--temperature", "'warm'"]),
         (["--temperature", "1", "--top-p", "1"], ["temperature or top_p, not both"]),
-        (["--temperature", "1", "-o", "temperature", "1"], ["temperature is given twice"]),
-        (["-o", "seed", "1", "-o", "seed", "2"], ["seed is given twice"]),
+        (["--temperature", "1", "-o", "temperature", "1"], ["'temperature' is given twice"]),
+        (["-o", "seed", "1", "-o", "seed", "2"], ["'seed' is given twice"]),
         (["--max-tokens", "0"], ["max_tokens", "at least 1"]),
         (["-o", "max_tokens", "1.5"], ["max_tokens"]),
         (["-m", ""], ["model"]),
         (["-o", "", "3"], ["KEY", "empty"]),
-        (["-o", "messages", "x"], ["messages is not a parameter", "history"]),
-        (["-o", "stream", "true"], ["stream is not a parameter", "--no-stream"]),
-        (["-o", "name", "x"], ["name is not a parameter", "--name"]),
-        (["-o", "id", "x"], ["id is not a parameter", "--id"]),
-        (["-o", "title", "x"], ["title is not a parameter"]),
-        (["-o", "tools", "@missing"], ["@missing cannot be read"]),
-        (["-o", "tools", "@/dev/null"], ["@/dev/null is empty"]),
-        (["-o", "system", "x"], ["system is not a parameter", "--system"]),
+        (["-o", "messages", "x"], ["'messages' is not a completion parameter", "history"]),
+        (["-o", "stream", "true"], ["'stream' is not a completion parameter", "--no-stream"]),
+        (["-o", "name", "x"], ["'name' is not a completion parameter", "--name"]),
+        (["-o", "id", "x"], ["'id' is not a completion parameter", "--id"]),
+        (["-o", "title", "x"], ["'title' is not a completion parameter"]),
+        (["-o", "tools", "@missing"], ["'@missing' cannot be read"]),
+        (["-o", "tools", "@/dev/null"], ["'@/dev/null' is empty"]),
+        (["-o", "system", "x"], ["'system' is not a completion parameter", "--system"]),
         (["-o", "metadata", "{}"], ["metadata", "--meta"]),
         (["-o", "timeout", "3"], ["timeout", "cannot be kept"]),
         (["-o", "extra_headers", '{"Authorization": "x"}'], ["extra_headers", "cannot be kept"]),
@@ -101,13 +101,13 @@ def test_a_system_text_that_begins_with_an_at_sign_is_written_with_two(program: 
         (["--name", ""], ["a name is"]),
         (["--id", ""], ["an id is"]),
         (["--system", ""], ["empty"]),
-        (["--system", "@missing"], ["@missing cannot be read", "No such file"]),
-        (["--system", "@"], ["@ cannot be read"]),
+        (["--system", "@missing"], ["'@missing' cannot be read", "No such file"]),
+        (["--system", "@"], ["'@' cannot be read"]),
         (["one", "two"], ["two"]),
         (["--nope"], ["--nope", "convstore new --help"]),
     ],
 )
-def test_new_refuses_what_it_cannot_keep(
+def test_new_refuses_invalid_options(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,7 +129,7 @@ def test_a_name_or_an_id_that_is_taken_is_a_conflict(on_each: Program, option: s
     assert on_each("show", first, "--json").json["title"] is None
 
 
-def test_an_id_given_again_with_the_same_content_is_the_same_conversation(on_each: Program) -> None:
+def test_the_same_id_with_the_same_content_is_the_same_conversation(on_each: Program) -> None:
     made = on_each("new", "Olympics", "--id", "games", "--system", "Be brief.", "-m", "gpt-x", "--meta", "a=1")
     on_each("say", "hi", "-c", "games")
     on_each("set", "games", "--title", "changed since")
@@ -149,7 +149,7 @@ def test_set_changes_what_it_is_given_and_nothing_else(on_each: Program) -> None
     assert shown["metadata"] == {"a": "1", "b": "2"}
 
 
-def test_set_takes_away_parameters_and_metadata(program: Program) -> None:
+def test_set_removes_parameters_and_metadata(program: Program) -> None:
     program("new", "T", "--temperature", "1", "-o", "seed", "7", "--meta", "a=1")
     changed = program("set", "--unset", "temperature", "--unset", "title", "--unset", "metadata", "--json").json
     assert (changed["settings"], changed["title"], changed["metadata"]) == ({"seed": 7}, None, {})
@@ -161,16 +161,16 @@ def test_set_takes_away_parameters_and_metadata(program: Program) -> None:
     ("arguments", "words"),
     [
         ([], ["nothing to change"]),
-        (["--unset", "seed", "-o", "seed", "1"], ["seed is both set and unset"]),
-        (["--unset", "messages"], ["messages is not a parameter"]),
-        (["--unset", "conversation_id"], ["conversation_id is not a parameter"]),
+        (["--unset", "seed", "-o", "seed", "1"], ["'seed' is both set and unset"]),
+        (["--unset", "messages"], ["'messages' is not a completion parameter"]),
+        (["--unset", "conversation_id"], ["'conversation_id' is not a completion parameter"]),
         (["--unset", ""], ["empty"]),
         (["--name", "a b"], ["a name is"]),
         (["--temperature", "3"], ["0 to 2"]),
         (["--meta", "x"], ["KEY=VALUE"]),
     ],
 )
-def test_set_refuses_what_it_cannot_keep(program: Program, arguments: list[str], words: list[str]) -> None:
+def test_set_refuses_invalid_options(program: Program, arguments: list[str], words: list[str]) -> None:
     program("new", "T", "-o", "seed", "7")
     program("set", *arguments).failed(2, *words)
     assert program("show", "--json").json["settings"] == {"seed": 7}
@@ -196,13 +196,13 @@ def test_list_has_the_latest_activity_first(on_each: Program) -> None:
     assert lines[0].endswith("first")
 
 
-def test_list_names_the_model_that_was_asked_where_none_is_kept(program: Program) -> None:
+def test_list_shows_the_last_model_if_the_conversation_keeps_none(program: Program) -> None:
     program("new")
     program("say", "hello", "-m", "gpt-once")
     assert program("list", "--json").json[0]["model"] == "gpt-once"
 
 
-def test_list_is_limited_to_20_unless_it_is_told_otherwise(program: Program) -> None:
+def test_list_has_20_conversations_unless_limit_says_otherwise(program: Program) -> None:
     for number in range(22):
         program("new", str(number))
     assert len(program("list").out.splitlines()) == 20
@@ -211,7 +211,7 @@ def test_list_is_limited_to_20_unless_it_is_told_otherwise(program: Program) -> 
     program("list", "--limit", "-1").failed(2, "--limit")
 
 
-def test_an_empty_list_says_how_to_begin(on_each: Program) -> None:
+def test_an_empty_list_says_how_to_start(on_each: Program) -> None:
     ran = on_each("list")
     assert (ran.code, ran.out) == (0, "")
     assert "convstore new" in ran.err

@@ -1,4 +1,4 @@
-"""Several processes at one conversation: keys, waiting, following, stopping, taking over from one that was killed."""
+"""Several processes and one conversation: keys, waiting, `follow`, `stop`, and a killed process."""
 
 import signal
 import threading
@@ -19,7 +19,7 @@ def sent(server: ChatServer) -> list[str]:
 
 
 def answered(program: Program, *arguments: str) -> str:
-    """The reply that a call prints, as text or as JSON."""
+    """Return the reply that a call prints, as text or as JSON."""
     ran = program(*arguments)
     assert (ran.code, ran.err) == (0, "")
     return str(ran.json["message"]["content"]) if "--json" in arguments else ran.out.removesuffix("\n")
@@ -27,7 +27,7 @@ def answered(program: Program, *arguments: str) -> str:
 
 @pytest.fixture
 def go() -> Iterator[threading.Event]:
-    """Lets a held reply go, at the latest when the test is over."""
+    """Releases a held reply, at the latest after the test."""
     event = threading.Event()
     yield event
     event.set()
@@ -38,7 +38,7 @@ def go() -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("second", MODES, ids=str)
 @pytest.mark.parametrize("first", MODES, ids=str)
-def test_with_one_key_the_model_is_asked_once(
+def test_with_the_same_key_the_model_is_called_once(
     on_each: Program, chat_server: ChatServer, first: list[str], second: list[str]
 ) -> None:
     on_each("new")
@@ -51,7 +51,7 @@ def test_with_one_key_the_model_is_asked_once(
     assert on_each("list", "--json").json[0]["messages"] == 2
 
 
-def test_a_key_that_was_spent_on_something_else_is_a_conflict(on_each: Program, chat_server: ChatServer) -> None:
+def test_a_key_that_was_used_for_another_message_is_a_conflict(on_each: Program, chat_server: ChatServer) -> None:
     identity = on_each("new").out.strip()
     on_each("say", "well?", "--key", "job-17")
     for other in (["say", "other"], ["say", "well?", "-o", "seed", "1"], ["say", "well?", "--no-history"]):
@@ -80,7 +80,7 @@ def test_after_a_failure_the_key_is_free(program: Program, chat_server: ChatServ
     assert sent(chat_server) == ["well?"]
 
 
-def test_while_the_first_runs_another_with_the_same_key_waits_for_its_reply(
+def test_a_second_call_with_the_same_key_waits_for_the_first_reply(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1))
@@ -99,7 +99,7 @@ def test_while_the_first_runs_another_with_the_same_key_waits_for_its_reply(
 
 @pytest.mark.parametrize("how", [["--no-wait"], ["--wait", "0"], ["--wait", "0.05"]], ids=" ".join)
 @pytest.mark.parametrize("command", [["say", "two"], ["say", "two", "--no-stream"], ["retry"]], ids=" ".join)
-def test_a_conversation_that_is_busy_refuses_and_nothing_is_stored(
+def test_a_busy_conversation_is_an_error_and_nothing_is_stored(
     program: Program, chat_server: ChatServer, rows: Rows, go: threading.Event, command: list[str], how: list[str]
 ) -> None:
     started = threading.Event()
@@ -115,7 +115,7 @@ def test_a_conversation_that_is_busy_refuses_and_nothing_is_stored(
         assert other.end().out == "answer\n"
 
 
-def test_a_call_waits_for_the_one_before_it(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
+def test_a_call_waits_for_the_running_turn(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
     started = threading.Event()
     chat_server.script(Reply("answer", hold=go, started=started))
     program("new")
@@ -130,7 +130,7 @@ def test_a_call_waits_for_the_one_before_it(program: Program, chat_server: ChatS
 # --- follow ---
 
 
-def test_a_reply_is_followed_from_its_beginning_to_its_end(
+def test_follow_prints_a_reply_from_beginning_to_end(
     on_each: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     on_each("new", "--name", "games")
@@ -147,7 +147,7 @@ def test_a_reply_is_followed_from_its_beginning_to_its_end(
     assert len(chat_server.requests) == 1
 
 
-def test_where_no_reply_is_streamed_there_is_nothing_to_follow(on_each: Program) -> None:
+def test_follow_without_a_running_reply_prints_a_note(on_each: Program) -> None:
     on_each("follow").failed(3, "no conversation yet")
     on_each("new")
     on_each("say", "hi")
@@ -156,7 +156,7 @@ def test_where_no_reply_is_streamed_there_is_nothing_to_follow(on_each: Program)
     on_each("follow", "nope").failed(3, "nope")
 
 
-def test_a_reply_that_breaks_off_is_followed_as_far_as_it_came(
+def test_follow_prints_the_partial_reply_of_a_failed_stream(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     program("new")
@@ -173,7 +173,7 @@ def test_a_reply_that_breaks_off_is_followed_as_far_as_it_came(
             assert follower.end().out == "first second\n"
 
 
-def test_what_is_followed_does_not_drive_the_terminal(
+def test_a_followed_reply_does_not_drive_the_terminal(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     wild = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg"
@@ -190,9 +190,7 @@ def test_what_is_followed_does_not_drive_the_terminal(
         assert other.end().out == wild + " end\n"
 
 
-def test_whoever_follows_may_leave_and_the_reply_goes_on(
-    program: Program, chat_server: ChatServer, go: threading.Event
-) -> None:
+def test_ending_follow_does_not_end_the_reply(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
     program("new")
     chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
     with Running("say", "hi") as other:
@@ -212,7 +210,7 @@ def test_whoever_follows_may_leave_and_the_reply_goes_on(
 
 
 @pytest.mark.parametrize("by_name", [False, True], ids=["the one used last", "by its name"])
-def test_a_stream_of_another_process_is_stopped_and_what_came_is_kept(
+def test_stop_interrupts_a_stream_of_another_process_and_keeps_the_partial_reply(
     on_each: Program, chat_server: ChatServer, by_name: bool
 ) -> None:
     identity = on_each("new", "--name", "games").out.strip()
@@ -221,11 +219,11 @@ def test_a_stream_of_another_process_is_stopped_and_what_came_is_kept(
         other.until("first")
         ran = on_each("stop", *(["games"] if by_name else []))
         assert (ran.code, ran.out) == (0, "")
-        ran.one_line("stopped", identity, "what came is kept")
+        ran.one_line("interrupted", identity, "partial reply is kept")
         stopped = other.end()
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert stopped.code == 130
-    stopped.one_line("stopped", "what came is kept")
+    stopped.one_line("interrupted by `convstore stop`; the partial reply is kept")
     assert stopped.out.startswith("first\n0\n")
     assert "2999" not in stopped.out
     [turn] = on_each("turns", "--json").json
@@ -236,7 +234,7 @@ def test_a_stream_of_another_process_is_stopped_and_what_came_is_kept(
     assert sent(chat_server) == ["hi", stopped.out, "next"]
 
 
-def test_a_silent_stream_is_taken_away_with_what_came_and_its_end_is_kept_beside_the_path(
+def test_stop_ends_the_turn_of_a_silent_stream_and_its_late_reply_stays_off_the_path(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     program("new")
@@ -244,8 +242,8 @@ def test_a_silent_stream_is_taken_away_with_what_came_and_its_end_is_kept_beside
     with Running("say", "hi") as other:
         other.until("first")
         with Running("follow") as follower:
-            follower.until("first")  # so much is on record
-            program("stop", "--wait", "0.05").one_line("stopped", "what came is kept")
+            follower.until("first")  # the first piece is stored
+            program("stop", "--wait", "0.05").one_line("interrupted", "partial reply is kept")
             assert follower.end().out == "first\n"
         assert answered(program, "say", "next", "--no-wait") == "You said: next"
         assert sent(chat_server) == ["hi", "first", "next"]
@@ -259,7 +257,7 @@ def test_a_silent_stream_is_taken_away_with_what_came_and_its_end_is_kept_beside
     assert (first["status"], first["error"]["message"]) == ("interrupted", "stopped from elsewhere")
 
 
-def test_a_call_that_does_not_stream_is_taken_away_and_its_reply_is_printed_all_the_same(
+def test_stop_ends_the_turn_of_a_call_without_a_stream_and_its_late_reply_is_printed(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     started = threading.Event()
@@ -267,7 +265,7 @@ def test_a_call_that_does_not_stream_is_taken_away_and_its_reply_is_printed_all_
     chat_server.script(Reply("late", hold=go, started=started))
     with Running("say", "hi", "--no-stream") as other:
         assert started.wait(30)
-        program("stop", "--wait", "0").one_line("stopped")
+        program("stop", "--wait", "0").one_line("interrupted")
         go.set()
         late = other.end()
     assert (late.code, late.out) == (5, "late\n")
@@ -275,12 +273,12 @@ def test_a_call_that_does_not_stream_is_taken_away_and_its_reply_is_printed_all_
     assert sent(chat_server) == ["next"]
 
 
-def test_where_nothing_runs_there_is_nothing_to_stop(on_each: Program) -> None:
+def test_stop_without_a_running_turn_prints_a_note(on_each: Program) -> None:
     on_each("stop").failed(3, "no conversation yet")
     identity = on_each("new").out.strip()
     on_each("say", "hi")
     ran = on_each("stop")
-    assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: no turn of {identity} is running\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: no turn of '{identity}' is running\n")
     on_each("stop", "nope").failed(3, "nope")
     on_each("stop", "--wait", "-1").failed(2, "--wait")
 
@@ -289,7 +287,7 @@ def test_where_nothing_runs_there_is_nothing_to_stop(on_each: Program) -> None:
 
 
 def killed_after_its_first_piece(program: Program, server: ChatServer, go: threading.Event) -> None:
-    """Kill a `say` whose reply has begun, and is on record so far."""
+    """Kill a `say` after the first piece of its reply is stored."""
     server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
     with Running("say", "lost?") as killed:
         killed.until("first")
@@ -299,7 +297,7 @@ def killed_after_its_first_piece(program: Program, server: ChatServer, go: threa
 
 
 @pytest.mark.parametrize("command", [["say", "next"], ["retry"]], ids=" ".join)
-def test_after_kill_9_the_next_call_goes_on_at_once_and_the_partial_reply_is_kept_apart(
+def test_after_kill_9_the_next_call_works_at_once_and_the_partial_reply_stays_off_the_path(
     on_each: Program, chat_server: ChatServer, go: threading.Event, command: list[str]
 ) -> None:
     on_each("new")
@@ -316,18 +314,18 @@ def test_after_kill_9_the_next_call_goes_on_at_once_and_the_partial_reply_is_kep
     assert "ended" in lines[1]
 
 
-def test_after_kill_9_a_stop_frees_the_conversation_at_once_and_keeps_what_came(
+def test_after_kill_9_stop_frees_the_conversation_and_keeps_the_partial_reply(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     program("new")
     killed_after_its_first_piece(program, chat_server, go)
-    program("stop").one_line("stopped", "what came is kept")
+    program("stop").one_line("interrupted", "partial reply is kept")
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     program("say", "next", "--no-wait")
     assert sent(chat_server) == ["lost?", "first", "next"]
 
 
-def test_a_follower_of_a_process_that_is_killed_ends_too(
+def test_follow_ends_when_the_process_that_streams_is_killed(
     on_each: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     on_each("new")
@@ -343,7 +341,7 @@ def test_a_follower_of_a_process_that_is_killed_ends_too(
     assert (ran.code, ran.out) == (0, "first\n")
 
 
-def test_ctrl_c_ends_a_stream_whose_reply_goes_on_and_prints_what_was_kept(
+def test_ctrl_c_interrupts_a_stream_and_what_is_printed_is_what_is_kept(
     program: Program, chat_server: ChatServer
 ) -> None:
     program("new")
@@ -353,7 +351,7 @@ def test_ctrl_c_ends_a_stream_whose_reply_goes_on_and_prints_what_was_kept(
         terminal.interrupt(signal.SIGINT)
         assert terminal.end() == 130
     screen = OUR_COLOURS.sub("", terminal.screen)
-    before, note, after = screen.partition("convstore: stopped; what came is kept\n")
+    before, note, after = screen.partition("convstore: interrupted; the partial reply is kept\n")
     assert (bool(note), after) == (True, "")
     [turn] = program("turns", "--json").json
     kept = turn["partial"]["content"]

@@ -1,4 +1,4 @@
-"""`convstore retry` and `convstore turns`: asking once more, and what is on record about every time."""
+"""`convstore retry` and `convstore turns`: asking again, and what is stored about every turn."""
 
 import threading
 
@@ -20,7 +20,9 @@ def sent(server: ChatServer) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_after_a_failure_the_same_is_asked_again(on_each: Program, chat_server: ChatServer, mode: list[str]) -> None:
+def test_after_a_failure_retry_asks_the_same_question(
+    on_each: Program, chat_server: ChatServer, mode: list[str]
+) -> None:
     on_each("new", "--system", "Be brief.")
     chat_server.script(Failure(500), Failure(500), Reply("At last."))
     assert on_each("say", "well?").code == 6
@@ -42,9 +44,7 @@ def test_after_a_failure_the_same_is_asked_again(on_each: Program, chat_server: 
     assert sent(chat_server) == ["Be brief.", "well?", "At last.", "next"]
 
 
-def test_another_answer_takes_the_place_of_the_first_which_stays_on_record(
-    on_each: Program, chat_server: ChatServer
-) -> None:
+def test_a_retried_reply_replaces_the_first_which_is_kept(on_each: Program, chat_server: ChatServer) -> None:
     on_each("new")
     chat_server.script(Reply("one"), Reply("two"), Reply("three"))
     on_each("say", "well?")
@@ -57,7 +57,7 @@ def test_another_answer_takes_the_place_of_the_first_which_stays_on_record(
     assert sent(chat_server) == ["well?", "three", "next"]
 
 
-def test_a_retry_that_fails_leaves_the_answer_that_there_was(program: Program, chat_server: ChatServer) -> None:
+def test_a_failed_retry_leaves_the_earlier_reply(program: Program, chat_server: ChatServer) -> None:
     program("new")
     chat_server.script(Reply("one"), Failure(500))
     program("say", "well?")
@@ -66,7 +66,7 @@ def test_a_retry_that_fails_leaves_the_answer_that_there_was(program: Program, c
     assert sent(chat_server) == ["well?", "one", "next"]
 
 
-def test_a_retry_asks_as_the_last_time_but_for_what_is_given(program: Program, chat_server: ChatServer) -> None:
+def test_a_retry_uses_the_same_parameters_except_those_given(program: Program, chat_server: ChatServer) -> None:
     program("new", "--temperature", "0.2")
     program("say", "well?", "-m", "gpt-once", "-o", "seed", "7")
     program("retry", "--top-p", "0.5", "-o", "seed", "8")
@@ -82,9 +82,7 @@ def test_a_retry_asks_as_the_last_time_but_for_what_is_given(program: Program, c
     assert len(chat_server.requests) == 3
 
 
-def test_where_nothing_was_asked_there_is_nothing_to_ask_again(
-    program: Program, chat_server: ChatServer, rows: Rows
-) -> None:
+def test_retry_without_a_question_is_an_error(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     program("retry").failed(3, "no conversation yet")
     identity = program("new", "--system", "Be brief.").out.strip()
     program("retry").failed(2, identity, "no turn to try again")
@@ -92,7 +90,7 @@ def test_where_nothing_was_asked_there_is_nothing_to_ask_again(
     assert (chat_server.requests, rows.turns, rows.count) == ([], [], 1)
 
 
-def test_retry_takes_the_conversation_that_is_named(program: Program, chat_server: ChatServer) -> None:
+def test_retry_uses_the_named_conversation(program: Program, chat_server: ChatServer) -> None:
     program("new", "--name", "games")
     program("say", "first", "-c", "games")
     program("new")
@@ -134,7 +132,7 @@ KEYS = [
 ]
 
 
-def test_turns_json_has_every_turn_and_all_that_is_known_of_it(on_each: Program, chat_server: ChatServer) -> None:
+def test_turns_json_has_everything_about_every_turn(on_each: Program, chat_server: ChatServer) -> None:
     usage = {"prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27}
     on_each("new")
     chat_server.script(
@@ -161,7 +159,7 @@ def test_turns_json_has_every_turn_and_all_that_is_known_of_it(on_each: Program,
     assert three["error"]["type"] == "NoFinishReason"
 
 
-def test_turns_are_a_line_each_and_one_more_for_what_went_wrong(on_each: Program, chat_server: ChatServer) -> None:
+def test_each_turn_is_one_line_and_its_error_another(on_each: Program, chat_server: ChatServer) -> None:
     on_each("new")
     usage = {"prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27}
     chat_server.script(Reply("whole", usage=usage), Failure(500, "A fault\nof two lines"), Reply("x", usage=None))
@@ -180,7 +178,7 @@ def test_turns_are_a_line_each_and_one_more_for_what_went_wrong(on_each: Program
     assert third.endswith("  -  three")
 
 
-def test_turns_are_limited_to_20_unless_told_otherwise(program: Program) -> None:
+def test_turns_lists_20_turns_unless_limit_says_otherwise(program: Program) -> None:
     program("new")
     for number in range(22):
         program("say", str(number), "--no-history")
@@ -190,16 +188,16 @@ def test_turns_are_limited_to_20_unless_told_otherwise(program: Program) -> None
     program("turns", "--limit", "-1").failed(2, "--limit")
 
 
-def test_where_nothing_was_said_there_are_no_turns(program: Program) -> None:
+def test_turns_of_a_new_conversation_print_a_note(program: Program) -> None:
     program("turns").failed(3, "no conversation yet")
     program("new", "--system", "Be brief.")
     ran = program("turns")
-    assert (ran.code, ran.out, ran.err) == (0, "", "no turns yet: nothing has been said\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no turns yet\n")
     assert program("turns", "--json").json == []
     program("turns", "nope").failed(3, "nope")
 
 
-def test_a_running_turn_is_among_the_turns(program: Program, chat_server: ChatServer) -> None:
+def test_turns_lists_a_running_turn(program: Program, chat_server: ChatServer) -> None:
     started = threading.Event()
     chat_server.script(Reply("never", hold=threading.Event(), started=started))
     program("new")
@@ -212,7 +210,7 @@ def test_a_running_turn_is_among_the_turns(program: Program, chat_server: ChatSe
 
 
 @pytest.mark.parametrize("command", [["turns"], ["turns", "--json"], ["retry"], ["retry", "--json"]], ids=" ".join)
-def test_nothing_on_record_drives_the_terminal(program: Program, chat_server: ChatServer, command: list[str]) -> None:
+def test_nothing_stored_drives_the_terminal(program: Program, chat_server: ChatServer, command: list[str]) -> None:
     program("new", "-m", WILD)
     chat_server.script(Reply(WILD, pieces=list(WILD), model=WILD, id=WILD), Failure(500, WILD, code=WILD), Reply(WILD))
     program("say", WILD, "-o", WILD, WILD)

@@ -13,13 +13,13 @@ GAMES = "2008年奥运会是在哪里举行的？"
 
 
 def sent(server: ChatServer, number: int = -1) -> list[dict[str, Any]]:
-    """The messages of a request."""
+    """Return the messages of a request."""
     messages: list[dict[str, Any]] = server.requests[number].body["messages"]
     return messages
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
-def test_the_second_question_is_sent_with_the_first_and_its_answer(
+def test_the_second_question_is_sent_with_the_first_and_its_reply(
     on_each: Program, chat_server: ChatServer, mode: list[str]
 ) -> None:
     chat_server.script(Reply("中国北京。"), Reply("伦敦。"))
@@ -61,7 +61,9 @@ def test_json_is_one_object_with_the_facts_of_the_turn(on_each: Program, chat_se
     }
 
 
-def test_dry_run_prints_the_request_and_does_nothing(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_dry_run_prints_the_request_and_stores_and_sends_nothing(
+    program: Program, chat_server: ChatServer, rows: Rows
+) -> None:
     program("new", "--system", "Be brief.", "--temperature", "0.5")
     ran = program("say", "Hi", "--dry-run", "--top-p", "0.1", "--sender", "ann", "-o", "seed", "7")
     assert (ran.code, ran.err, chat_server.requests) == (0, "", [])
@@ -94,7 +96,7 @@ def test_a_system_message_goes_before_the_message(program: Program, chat_server:
     assert sent(chat_server) == [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "hi"}]
 
 
-def test_new_begins_a_conversation_that_keeps_what_was_given(program: Program, chat_server: ChatServer) -> None:
+def test_say_new_starts_a_conversation_that_keeps_the_parameters(program: Program, chat_server: ChatServer) -> None:
     program("new", "other")
     ran = program("say", "--new", "Tell me\na joke", "--system", "Rhyme.", "-m", "gpt-x", "--temperature", "1")
     assert (ran.code, ran.out) == (0, "You said: Tell me\na joke\n")
@@ -106,7 +108,7 @@ def test_new_begins_a_conversation_that_keeps_what_was_given(program: Program, c
     assert [found["title"] for found in program("list", "--json").json] == ["Tell me a joke", "other"]
 
 
-def test_new_begins_nothing_if_it_would_be_refused(program: Program) -> None:
+def test_say_new_starts_no_conversation_if_the_message_is_refused(program: Program) -> None:
     program("say", "--new", "").failed(2, "empty")
     program("say", "--new", "hi", "--temperature", "3").failed(2, "0 to 2")
     program("say", "--new", "hi", "-o", "metadata", "{}").failed(2, "metadata")
@@ -118,7 +120,7 @@ def test_new_begins_nothing_if_it_would_be_refused(program: Program) -> None:
     assert program("list", "--json").json == []
 
 
-def test_an_explicit_parameter_replaces_the_other_sticky_one(program: Program, chat_server: ChatServer) -> None:
+def test_an_explicit_top_p_replaces_a_kept_temperature(program: Program, chat_server: ChatServer) -> None:
     program("new", "--temperature", "0.5")
     program("say", "a", "--top-p", "0.9")
     body = chat_server.requests[-1].body
@@ -128,7 +130,7 @@ def test_an_explicit_parameter_replaces_the_other_sticky_one(program: Program, c
     assert (body["temperature"], "top_p" in body) == (0.5, False)
 
 
-def test_parameters_nobody_has_heard_of_pass_through(program: Program, chat_server: ChatServer) -> None:
+def test_unknown_parameters_are_sent_unchanged(program: Program, chat_server: ChatServer) -> None:
     program("new")
     program("say", "a", "-o", "x_vendor", '{"deep": [1, null]}', "-o", "stop", "END", "-o", "metadata", '{"k": "v"}')
     body = chat_server.requests[-1].body
@@ -176,7 +178,7 @@ def test_an_empty_standard_input_adds_nothing(program: Program, chat_server: Cha
     assert sent(chat_server)[-1]["content"] == "alone"
 
 
-def test_a_message_that_begins_with_a_dash_comes_after_two(program: Program, chat_server: ChatServer) -> None:
+def test_a_message_that_begins_with_a_dash_comes_after_two_dashes(program: Program, chat_server: ChatServer) -> None:
     program("new")
     assert program("say", "--no-stream", "--", "--help").out == "You said: --help\n"
     program("say", "-x").failed(2, "-x")
@@ -194,7 +196,7 @@ def test_a_conversation_is_named_by_id_name_or_the_beginning_of_its_id(on_each: 
     assert on_each("list", "--json").json[0]["messages"] == 6
 
 
-def test_without_a_name_it_is_the_environments_else_the_last(program: Program) -> None:
+def test_without_ref_the_conversation_is_that_of_the_environment_or_the_one_used_last(program: Program) -> None:
     program("new", "--name", "first")
     program("new", "--name", "second")
     assert program("show", "--json").json["name"] == "second"
@@ -208,7 +210,7 @@ def test_without_a_name_it_is_the_environments_else_the_last(program: Program) -
     program("say", "hi").failed(3, "'nope'")
 
 
-def test_an_empty_name_is_no_name(program: Program, chat_server: ChatServer) -> None:
+def test_an_empty_ref_is_not_found(program: Program, chat_server: ChatServer) -> None:
     # `convstore say … -c "$ID"` where nothing has set ID must not speak into whatever was used last.
     program("new", "private")
     program("say", "hi", "-c", "").failed(3)
@@ -226,9 +228,7 @@ def test_an_unknown_name_is_not_found(on_each: Program, chat_server: ChatServer,
 
 
 @pytest.mark.parametrize("command", [["say", "hi", "-c"], ["show"], ["set", "--title", "x"]])
-def test_an_ambiguous_name_lists_what_it_could_mean(
-    on_each: Program, chat_server: ChatServer, command: list[str]
-) -> None:
+def test_an_ambiguous_id_lists_the_candidates(on_each: Program, chat_server: ChatServer, command: list[str]) -> None:
     on_each("new", "One", "--id", "abc1")
     on_each("new", "--id", "abc2", "--name", "two")
     ran = on_each(*command, "abc")
@@ -240,11 +240,11 @@ def test_an_ambiguous_name_lists_what_it_could_mean(
 
 
 @pytest.mark.parametrize("command", [["say", "hi"], ["show"], ["set", "--title", "x"]])
-def test_an_empty_database_says_how_to_begin(on_each: Program, command: list[str]) -> None:
+def test_an_empty_database_says_how_to_start(on_each: Program, command: list[str]) -> None:
     on_each(*command).failed(3, "no conversation yet", "convstore new")
 
 
-def test_another_turn_that_runs_is_waited_for_and_then_refused(program: Program, chat_server: ChatServer) -> None:
+def test_a_running_turn_makes_say_wait_and_then_fail(program: Program, chat_server: ChatServer) -> None:
     held, go = threading.Event(), threading.Event()
     chat_server.script(Reply("first", hold=go, started=held))
     program("new")
@@ -266,7 +266,7 @@ def test_show_prints_a_conversation_without_messages(program: Program) -> None:
     assert program("show", "--json").json["messages"] == []
 
 
-def test_show_prints_the_last_messages_alone_if_it_is_told(program: Program) -> None:
+def test_show_last_prints_only_the_last_messages(program: Program) -> None:
     program("new")
     program("say", "one")
     program("say", "two")
@@ -274,7 +274,7 @@ def test_show_prints_the_last_messages_alone_if_it_is_told(program: Program) -> 
     program("show", "--last", "0").failed(2, "--last")
 
 
-def test_show_names_what_a_message_holds_besides_text(program: Program, chat_server: ChatServer) -> None:
+def test_show_prints_the_tool_calls_of_a_message(program: Program, chat_server: ChatServer) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": '{"q": 1}'}}
     chat_server.script(
         Reply(message={"role": "assistant", "content": None, "tool_calls": [call]}, finish_reason="tool_calls")
@@ -282,6 +282,6 @@ def test_show_names_what_a_message_holds_besides_text(program: Program, chat_ser
     program("new")
     ran = program("say", "find it")
     assert (ran.code, ran.out) == (0, "")
-    ran.one_line("tools to be called")
+    ran.one_line("the reply calls tools")
     assert '[calls find({"q": 1}) as call_1]' in program("show").out
     assert json.loads(program("show", "--json").out)["messages"][1]["message"]["tool_calls"] == [call]

@@ -1,4 +1,4 @@
-"""On a terminal: nothing drives it, replies come piece by piece, Ctrl-C keeps what came."""
+"""On a terminal: no text drives it, replies arrive piece by piece, Ctrl-C keeps the partial reply."""
 
 import os
 import select
@@ -39,7 +39,7 @@ def test_a_models_text_does_not_drive_the_terminal(program: Program, chat_server
     ],
     ids=lambda command: " ".join(command).replace(WILD, "WILD").encode("ascii", "replace").decode(),
 )
-def test_nothing_that_is_stored_or_typed_drives_the_terminal(
+def test_no_stored_or_typed_text_drives_the_terminal(
     program: Program, chat_server: ChatServer, command: list[str]
 ) -> None:
     call = {"id": WILD, "type": "function", "function": {"name": WILD, "arguments": WILD}}
@@ -66,7 +66,7 @@ def test_a_providers_error_does_not_drive_the_terminal(program: Program, chat_se
         assert is_tame(ran.out + ran.err)
 
 
-def test_through_a_pipe_the_bytes_are_exact(program: Program, chat_server: ChatServer) -> None:
+def test_a_pipe_gets_the_exact_bytes(program: Program, chat_server: ChatServer) -> None:
     chat_server.script(Reply(WILD))
     program("new")
     assert program("say", "hi").out == WILD + "\n"
@@ -74,10 +74,10 @@ def test_through_a_pipe_the_bytes_are_exact(program: Program, chat_server: ChatS
     assert "\x1b[1m" not in program("show").out
 
 
-# --- what a person at a terminal is told ---
+# --- notes for a person ---
 
 
-def test_the_target_is_named_on_a_terminals_stderr_alone(program: Program) -> None:
+def test_the_conversation_used_last_is_named_on_stderr_of_a_terminal(program: Program) -> None:
     identity = program("new", "Olympics").out.strip()
     ran = program("say", "hi")
     assert identity not in ran.out + ran.err
@@ -90,7 +90,7 @@ def test_the_target_is_named_on_a_terminals_stderr_alone(program: Program) -> No
     assert f"({program('list', '--json').json[0]['id']})" in ran.err
 
 
-def test_no_color_means_no_colour(program: Program) -> None:
+def test_no_color_and_a_dumb_terminal_have_no_colours(program: Program) -> None:
     program("new", "Olympics", "--temperature", "1")
     program("say", "hi")
     coloured = program("show", terminal=True).out
@@ -113,7 +113,7 @@ def test_a_message_can_be_typed(program: Program, chat_server: ChatServer) -> No
 # --- piece by piece ---
 
 
-def test_a_reply_is_printed_as_it_comes(program: Program, chat_server: ChatServer) -> None:
+def test_a_reply_is_printed_as_it_arrives(program: Program, chat_server: ChatServer) -> None:
     go = threading.Event()
     chat_server.script(Reply("first second", pieces=["first", " second"], hold=go, hold_after=1))
     program("new")
@@ -128,13 +128,13 @@ def test_a_reply_is_printed_as_it_comes(program: Program, chat_server: ChatServe
         assert process.wait(30) == 0
 
 
-# --- stopped ---
+# --- interrupted ---
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
-def test_a_stopped_stream_keeps_what_came(
+def test_an_interrupted_stream_keeps_the_partial_reply(
     program: Program, chat_server: ChatServer, rows: Rows, number: signal.Signals, code: int
 ) -> None:
     held = Reply("first second", pieces=["first", " second"], hold=threading.Event(), hold_after=1)
@@ -144,7 +144,7 @@ def test_a_stopped_stream_keeps_what_came(
         terminal.until("first")
         terminal.interrupt(number)
         assert terminal.end() == code
-        assert "first\nconvstore: stopped; what came is kept\n" in OUR_COLOURS.sub("", terminal.screen)
+        assert "first\nconvstore: interrupted; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
@@ -154,7 +154,7 @@ def test_a_stopped_stream_keeps_what_came(
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"], ["--json"]])
-def test_ctrl_c_before_anything_came_leaves_nothing_on_the_path(
+def test_ctrl_c_before_the_reply_began_leaves_nothing_on_the_path(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]
 ) -> None:
     started = threading.Event()
@@ -164,7 +164,7 @@ def test_ctrl_c_before_anything_came_leaves_nothing_on_the_path(
         assert started.wait(30)
         terminal.interrupt()
         assert terminal.end() == 130
-        assert "convstore: stopped before anything came\n" in terminal.screen
+        assert "convstore: interrupted before the reply began\n" in terminal.screen
         assert "Traceback" not in terminal.screen
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "not answered: stopped by the user" in program("show").out
@@ -172,7 +172,7 @@ def test_ctrl_c_before_anything_came_leaves_nothing_on_the_path(
     assert [message["content"] for message in chat_server.requests[-1].body["messages"]] == ["next"]
 
 
-def test_ctrl_c_while_another_turn_is_waited_for_sends_nothing(
+def test_ctrl_c_while_waiting_for_another_turn_sends_nothing(
     program: Program, chat_server: ChatServer, rows: Rows
 ) -> None:
     go, started = threading.Event(), threading.Event()
@@ -199,7 +199,7 @@ def test_ctrl_c_while_another_turn_is_waited_for_sends_nothing(
 
 
 def through(shell: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of a shell in which `convstore` is the real program."""
+    """Run a shell command in which `convstore` is the real program."""
     return subprocess.run(
         ["bash", "-c", f'convstore() {{ "$PYTHON" -m convstore "$@"; }}; {shell}'],
         cwd=ROOT,
@@ -221,7 +221,7 @@ def test_a_reader_that_leaves_early_is_no_error(program: Program, what: str) -> 
 
 
 @pytest.mark.parametrize("what", ["list", "show", "--help", "new", "say hi --no-stream"])
-def test_a_reader_that_has_left_before_is_no_error(program: Program, what: str) -> None:
+def test_a_reader_that_left_before_is_no_error(program: Program, what: str) -> None:
     program("new", "short")
     ran = through(f"convstore {what} | :")
     assert (ran.stdout, ran.stderr) == ("", "")

@@ -1,4 +1,4 @@
-"""Any text, in and out: nothing is lost, changed, or left to break a database or a terminal."""
+"""Any text: it is stored and printed unchanged, and breaks neither the database nor the terminal."""
 
 from pathlib import Path
 
@@ -24,7 +24,9 @@ TEXTS = {
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
 @pytest.mark.parametrize("kind", TEXTS)
-def test_any_text_goes_through_both_ways(on_each: Program, chat_server: ChatServer, kind: str, mode: list[str]) -> None:
+def test_any_text_is_sent_and_printed_unchanged(
+    on_each: Program, chat_server: ChatServer, kind: str, mode: list[str]
+) -> None:
     text = TEXTS[kind]
     chat_server.script(Reply(text))
     on_each("new")
@@ -39,7 +41,9 @@ def test_any_text_goes_through_both_ways(on_each: Program, chat_server: ChatServ
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"], ["--json"]])
-def test_half_a_character_in_a_reply_breaks_nothing(on_each: Program, chat_server: ChatServer, mode: list[str]) -> None:
+def test_half_a_character_in_a_reply_is_printed_and_sent_again(
+    on_each: Program, chat_server: ChatServer, mode: list[str]
+) -> None:
     chat_server.script(Reply("a\ud83db"))
     on_each("new")
     ran = on_each("say", "hi", *mode)
@@ -68,7 +72,9 @@ def test_titles_names_and_metadata_take_any_text(on_each: Program) -> None:
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
-def test_five_megabytes_go_both_ways(program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]) -> None:
+def test_five_megabytes_are_sent_and_printed_unchanged(
+    program: Program, chat_server: ChatServer, rows: Rows, mode: list[str]
+) -> None:
     text = "0123456789 二〇〇八 " * 220_000
     assert len(text.encode()) > 5_000_000
     chat_server.otherwise = lambda body: Reply(body["messages"][-1]["content"])
@@ -121,7 +127,7 @@ def test_a_files_name_may_be_any_bytes(program: Program, tmp_path: Path) -> None
     assert program("show", "--json").json["messages"][0]["message"]["content"] == "Be brief."
 
 
-def test_a_terminal_without_the_characters_gets_question_marks(program: Program, chat_server: ChatServer) -> None:
+def test_an_encoding_without_the_characters_gets_question_marks(program: Program, chat_server: ChatServer) -> None:
     chat_server.script(Reply("北京 OK"))
     program("new")
     program.set(PYTHONIOENCODING="ascii")

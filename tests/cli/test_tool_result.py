@@ -1,4 +1,4 @@
-"""`convstore tool-result` and `say --continue`: tools are called by whoever runs convstore."""
+"""`convstore tool-result` and `say --continue`: the user of convstore runs the tools."""
 
 import json
 import threading
@@ -34,7 +34,7 @@ def talk(on_each: Program, chat_server: ChatServer) -> Program:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_results_are_given_and_the_model_goes_on(
+def test_after_the_results_the_model_continues(
     on_each: Program, chat_server: ChatServer, tmp_path: Path, mode: list[str]
 ) -> None:
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS, indent=2))
@@ -59,16 +59,16 @@ def test_results_are_given_and_the_model_goes_on(
         {"role": "tool", "tool_call_id": "call_2", "content": "二十度"},
         {"role": "tool", "tool_call_id": "call_1", "content": "21 degrees"},
     ]
-    assert on_each("turns").out.splitlines()[-1].endswith("(went on)")
+    assert on_each("turns").out.splitlines()[-1].endswith("(continued)")
     assert on_each("say", "Thanks").out == "You said: Thanks\n"
 
 
-def test_a_person_is_told_what_is_still_pending_and_then_how_to_go_on(talk: Program) -> None:
-    assert "still without a result: call_2 (weather)" in talk("tool-result", "call_1", "x", terminal=True).err
+def test_a_terminal_shows_the_calls_without_a_result_and_then_how_to_continue(talk: Program) -> None:
+    assert "calls still without a result: call_2 (weather)" in talk("tool-result", "call_1", "x", terminal=True).err
     assert "`convstore say --continue`" in talk("tool-result", "call_2", "y", "-c", "w", terminal=True).err
 
 
-def test_json_has_the_message_and_what_is_still_pending(talk: Program) -> None:
+def test_json_has_the_message_and_the_calls_without_a_result(talk: Program) -> None:
     found = talk("tool-result", "call_1", "x", "--json").json
     assert list(found) == ["conversation", "position", "seq", "turn", "created_at", "message", "pending"]
     assert (found["position"], found["message"]["tool_call_id"]) == (3, "call_1")
@@ -77,14 +77,14 @@ def test_json_has_the_message_and_what_is_still_pending(talk: Program) -> None:
     assert talk("show", "--json").json["messages"][-1]["message"]["content"] == ""
 
 
-def test_a_call_that_nobody_made_or_that_is_answered_is_refused(talk: Program, rows: Rows) -> None:
-    talk("tool-result", "call_9", "x").failed(2, "no call call_9", "call_1 (weather), call_2 (weather)")
+def test_an_unknown_call_or_one_with_a_result_is_refused(talk: Program, rows: Rows) -> None:
+    talk("tool-result", "call_9", "x").failed(2, "no call 'call_9'", "call_1 (weather), call_2 (weather)")
     talk("tool-result", "call_1", "x")
-    talk("tool-result", "call_1", "x").failed(2, "call_1 has its result already, at position 3")
+    talk("tool-result", "call_1", "x").failed(2, "call 'call_1' already has a result, at position 3")
     talk("tool-result", "call_2", "y")
     talk("say", "--continue")
-    talk("tool-result", "call_9", "x").failed(2, "no call call_9", "none waits for one")
-    talk("tool-result", "call_1", "x").failed(2, "already, at position 3")
+    talk("tool-result", "call_9", "x").failed(2, "no call 'call_9'", "every call has a result")
+    talk("tool-result", "call_1", "x").failed(2, "already has a result, at position 3")
     assert len(talk("show", "--json").json["messages"]) == 5
 
 
@@ -101,9 +101,9 @@ def test_unanswered_calls_are_named_or_filled(talk: Program, chat_server: ChatSe
     ]
 
 
-def test_which_conversation_and_where_it_stands_can_be_said(talk: Program) -> None:
+def test_the_conversation_and_the_expected_head_can_be_given(talk: Program) -> None:
     talk("new", "other")
-    talk("tool-result", "call_1", "x").failed(2, "none waits")
+    talk("tool-result", "call_1", "x").failed(2, "every call has a result")
     talk("tool-result", "call_1", "x", "-c", "nope").failed(3, "nope")
     talk("tool-result", "call_1", "x", "-c", "w", "--expected-head", "1").failed(5, "head")
     talk.set(CONVSTORE_CONVERSATION="w")
@@ -112,9 +112,7 @@ def test_which_conversation_and_where_it_stands_can_be_said(talk: Program) -> No
     talk("tool-result", "call_2", stdin=b"\xff").failed(2, "not UTF-8")
 
 
-def test_results_that_are_given_at_the_same_time_are_all_kept_and_each_once(
-    program: Program, chat_server: ChatServer
-) -> None:
+def test_results_given_at_the_same_time_are_each_stored_once(program: Program, chat_server: ChatServer) -> None:
     ids = [f"call_{number}" for number in range(3)]
     program("new")
     chat_server.script(calling(*ids))
@@ -127,7 +125,7 @@ def test_results_that_are_given_at_the_same_time_are_all_kept_and_each_once(
     assert program("say", "--continue").code == 0
 
 
-def test_a_result_waits_for_a_running_turn_or_not(program: Program, chat_server: ChatServer) -> None:
+def test_a_result_with_no_wait_is_refused_while_a_turn_runs(program: Program, chat_server: ChatServer) -> None:
     started, go = threading.Event(), threading.Event()
     program("new")
     chat_server.script(calling("call_1"), Reply("done", hold=go, started=started))
@@ -139,13 +137,13 @@ def test_a_result_waits_for_a_running_turn_or_not(program: Program, chat_server:
         finally:
             go.set()
         assert other.end().code == 0
-    program("tool-result", "call_1", "x").failed(2, "none waits")
+    program("tool-result", "call_1", "x").failed(2, "every call has a result")
 
 
-# --- going on ---
+# --- say --continue ---
 
 
-def test_there_has_to_be_something_to_go_on_from(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_continue_needs_a_message_to_reply_to(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     program("say", "--continue").failed(3, "no conversation yet")
     program("new")
     program("say", "--continue").failed(2, "no messages")
@@ -158,12 +156,12 @@ def test_there_has_to_be_something_to_go_on_from(program: Program, chat_server: 
 @pytest.mark.parametrize(
     "more", [["hi"], ["-"], [""], ["--new"], ["-a", "x.png"], ["--system", "x"], ["--sender", "ann"]], ids=str
 )
-def test_going_on_says_nothing_new(talk: Program, chat_server: ChatServer, more: list[str]) -> None:
+def test_continue_refuses_a_new_message(talk: Program, chat_server: ChatServer, more: list[str]) -> None:
     talk("say", "--continue", *more).failed(2, "--continue")
     assert len(chat_server.requests) == 1
 
 
-def test_going_on_takes_what_say_does(talk: Program, chat_server: ChatServer) -> None:
+def test_continue_takes_the_options_of_say(talk: Program, chat_server: ChatServer) -> None:
     for id in ("call_1", "call_2"):
         talk("tool-result", id, "x")
     dry = talk("say", "--continue", "--dry-run", "--temperature", "1", "--last", "0")
@@ -178,7 +176,7 @@ def test_going_on_takes_what_say_does(talk: Program, chat_server: ChatServer) ->
     assert talk("retry").out == "two\n"
 
 
-def test_no_call_drives_the_terminal(program: Program, chat_server: ChatServer) -> None:
+def test_no_tool_call_drives_the_terminal(program: Program, chat_server: ChatServer) -> None:
     wild = "a\x1b]0;owned\x07b\x1b[2J\x9b31m\ng"
     program("new")
     message = {"role": "assistant", "content": None, "tool_calls": [call(wild, wild), call("b", wild)]}

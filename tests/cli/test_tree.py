@@ -1,4 +1,4 @@
-"""`convstore show --tree`: every message of a conversation, drawn so that nobody can mistake what follows what."""
+"""`convstore show --tree`: every message of a conversation, and which message follows which."""
 
 import re
 import threading
@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convstore.cli.render.tree import ASCII, BOXES, Glyphs, draw, path
+from convstore.cli.render.tree_drawing import ASCII_GLYPHS, BOX_GLYPHS, Glyphs, draw_tree, find_path
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.values.identifiers import Position, Seq
 from convstore.values.results import MessageRecord
 from tests.cli.program import Program, Running
 from tests.cli.terminal import is_tame
@@ -23,24 +24,25 @@ LINE = re.compile(r"(?P<rails>(?:│ |\| )*(?:├─|\|-)?)(?P<mark>[*o]) +(?P<s
 
 
 def records(parents: Sequence[int], text: str = "hi") -> list[MessageRecord]:
-    """Messages 1, 2, 3 …, each with the parent that is given for it."""
+    """Return messages 1, 2, 3 … with these parents."""
     positions = {0: 0}
     found = []
     for seq, parent in enumerate(parents, 1):
         positions[seq] = positions[parent] + 1
         message = {"role": "user" if positions[seq] % 2 else "assistant", "content": text}
-        found.append(MessageRecord(positions[seq], seq, parent, None, datetime.now(UTC), message, b"", 0))
+        at = Position(positions[seq])
+        found.append(MessageRecord(at, Seq(seq), Seq(parent), None, datetime.now(UTC), message, b"", Seq(0)))
     return found
 
 
-def drawn(parents: Sequence[int], head: int, glyphs: Glyphs = BOXES, width: int = 100) -> list[str]:
-    heading, *lines = [line.text for line in draw(records(parents), head, {}, width, glyphs)]
+def drawn(parents: Sequence[int], head: int, glyphs: Glyphs = BOX_GLYPHS, width: int = 100) -> list[str]:
+    heading, *lines = [line.text for line in draw_tree(records(parents), head, {}, width, glyphs)]
     assert heading.split() == ["seq", "at"]
     return lines
 
 
 def read_back(lines: Sequence[str]) -> dict[int, tuple[int, bool, int]]:
-    """What a reader of the drawing makes of it: of each message its parent, whether it is on the path, its column."""
+    """Return for each message what the drawing shows: its parent, whether it is on the path, and its column."""
     found = {}
     latest: dict[int, int] = {}  # in each column
     for line in lines:
@@ -60,8 +62,8 @@ TREES = st.lists(st.integers(0, 10**6), min_size=1, max_size=60).map(
 )
 
 
-@given(parents=TREES, at=st.integers(0, 10**6), glyphs=st.sampled_from([BOXES, ASCII]))
-def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list[int], at: int, glyphs: Glyphs) -> None:
+@given(parents=TREES, at=st.integers(0, 10**6), glyphs=st.sampled_from([BOX_GLYPHS, ASCII_GLYPHS]))
+def test_the_parent_of_each_message_can_be_read_from_any_drawing(parents: list[int], at: int, glyphs: Glyphs) -> None:
     head = at % len(parents) + 1
     way = {head}
     while parents[min(way) - 1]:
@@ -70,7 +72,7 @@ def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list
     found = read_back(lines)
     assert len(lines) == len(found) == len(parents)  # each once
     assert [found[seq][0] for seq in range(1, len(parents) + 1)] == parents
-    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == path(records(parents), head)
+    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == find_path(records(parents), head)
     for parent in {0, *parents}:
         *branches, _ = [seq for seq in found if found[seq][0] == parent]  # as they are drawn: its column is the last
         assert branches == sorted(branches)
@@ -90,18 +92,18 @@ def test_what_follows_what_can_be_read_off_the_drawing_of_any_tree(parents: list
     ],
     ids=["a line", "a comb", "a fork"],
 )
-def test_ten_thousand_messages_are_drawn_in_little_time_and_few_columns(parents: list[int], head: int) -> None:
+def test_ten_thousand_messages_are_drawn_quickly_and_in_few_columns(parents: list[int], head: int) -> None:
     made = records(parents)
     began = time.process_time()
-    lines = [line.text for line in draw(made, head, {}, 100)]
+    lines = [line.text for line in draw_tree(made, head, {}, 100)]
     assert time.process_time() - began < 5
     assert len(lines) == 10_001
     assert max(len(line) - len(line.lstrip("│├─ ")) for line in lines[1:]) <= 6
 
 
-def test_a_line_is_cut_where_the_terminal_ends_also_where_characters_are_wide() -> None:
+def test_a_line_is_cut_at_the_width_of_the_terminal_even_with_wide_characters() -> None:
     for text in ("x" * 500, "二〇〇八" * 100):
-        lines = [line.text for line in draw(records([0, 1], text), 2, {1: "(pinned)"}, 60)]
+        lines = [line.text for line in draw_tree(records([0, 1], text), 2, {1: "(pinned)"}, 60)]
         for line in lines[1:]:
             assert 55 <= sum(2 if character in "二〇八" else 1 for character in line) <= 60
         assert lines[1].endswith("…  (pinned)")
@@ -109,14 +111,14 @@ def test_a_line_is_cut_where_the_terminal_ends_also_where_characters_are_wide() 
 
 
 def shown(program: Program, *arguments: str) -> list[str]:
-    """The lines of the tree, without the heading."""
+    """Return the lines of the tree, without the heading."""
     ran = program("show", "--tree", *arguments)
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     return lines[[line.split() for line in lines].index(["seq", "at"]) + 1 :]
 
 
-def test_the_tree_has_every_message_and_says_what_became_of_it(on_each: Program, chat_server: ChatServer) -> None:
+def test_the_tree_has_every_message_with_its_status(on_each: Program, chat_server: ChatServer) -> None:
     identity = on_each("new", "Games", "--system", "Be brief.").out.strip()
     chat_server.script(Reply("one"), Reply("two"), Failure(500), Reply("cut", finish_reason=None))
     on_each("say", "first")
@@ -150,7 +152,7 @@ def test_the_tree_has_every_message_and_says_what_became_of_it(on_each: Program,
     assert tree[6]["message"] == {"role": "assistant", "content": "cut"}
 
 
-def test_what_is_being_answered_is_in_the_tree(program: Program, chat_server: ChatServer) -> None:
+def test_a_message_that_is_being_answered_is_in_the_tree(program: Program, chat_server: ChatServer) -> None:
     started = threading.Event()
     chat_server.script(Reply("never", hold=threading.Event(), started=started))
     program("new")
@@ -160,7 +162,7 @@ def test_what_is_being_answered_is_in_the_tree(program: Program, chat_server: Ch
         assert program("show", "--tree", "--json").json["tree"][0]["status"] == "running"
 
 
-def test_the_head_is_shown_also_before_the_first_message(program: Program) -> None:
+def test_the_head_is_shown_even_before_the_first_message(program: Program) -> None:
     program("new")
     assert shown(program) == ["*   0  0  ← head"]
     program("say", "hi")
@@ -169,7 +171,7 @@ def test_the_head_is_shown_also_before_the_first_message(program: Program) -> No
     assert [one["on_path"] for one in program("show", "--tree", "--json").json["tree"]] == [False, False]
 
 
-def test_the_tree_of_a_fork_says_where_it_was_forked_and_what_of_the_past_was_not_answered(
+def test_the_tree_of_a_fork_shows_where_it_was_forked_and_which_messages_were_not_answered(
     on_each: Program, chat_server: ChatServer
 ) -> None:
     origin = on_each("new", "--name", "origin").out.strip()
@@ -192,7 +194,7 @@ def test_the_tree_of_a_fork_says_where_it_was_forked_and_what_of_the_past_was_no
     assert "2 assistant (interrupted)" in on_each("show", "copy").out
 
 
-def test_a_question_that_was_appended_and_not_asked_is_no_failure(program: Program) -> None:
+def test_an_appended_question_without_a_turn_is_no_failure(program: Program) -> None:
     from convstore import Store
 
     identity = program("new").out.strip()
@@ -201,7 +203,7 @@ def test_a_question_that_was_appended_and_not_asked_is_no_failure(program: Progr
     assert shown(program) == ["*   1  1  user       for later  ← head"]
 
 
-def test_a_terminal_has_the_path_told_by_colour_too(program: Program) -> None:
+def test_on_a_terminal_messages_off_the_path_are_dim(program: Program) -> None:
     program("new")
     program("say", "one")
     program("edit", "1", "two")
@@ -228,7 +230,7 @@ def test_no_message_drives_the_terminal_from_the_tree(program: Program, chat_ser
     assert len(shown(program)) == 3
 
 
-def test_without_box_characters_the_tree_is_drawn_with_others(program: Program) -> None:
+def test_without_box_characters_the_tree_is_drawn_in_ascii(program: Program) -> None:
     program("new")
     program("say", "one")
     program("edit", "1", "二")
@@ -254,7 +256,7 @@ def test_a_path_that_branched_often_stays_in_its_column(program: Program) -> Non
     assert all(after == before + 1 for before, after in pairwise(positions))
 
 
-def test_the_tree_is_shown_whole_or_not_at_all(program: Program) -> None:
+def test_tree_refuses_last_and_save_attachments(program: Program) -> None:
     program("new")
     program("show", "--tree", "--last", "2").failed(2, "--tree")
     program("show", "--tree", "--save-attachments", "x").failed(2, "--tree")

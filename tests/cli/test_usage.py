@@ -1,4 +1,4 @@
-"""`convstore usage`: a table for people, JSON for scripts, and what is unknown shown as unknown."""
+"""`convstore usage`: a table, JSON, and `?` for what is unknown."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def ask(program: Program, server: ChatServer, *replies: Reply | Failure) -> None
 
 
 def timeless(rows: Rows) -> None:
-    """Every turn took two seconds, on one day."""
+    """Make every turn take two seconds, all on the same day."""
     rows.change("UPDATE convstore_turns SET latency_ms = 2000, started_at = '2026-11-20 10:00:00.000000'")
 
 
-def test_a_table_with_a_line_for_each_and_the_total(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_the_table_has_a_line_for_each_row_and_the_total(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
     priced("new")
     ask(priced, chat_server, reply(), reply(), reply("unpriced"), Failure(400))
     timeless(rows)
@@ -62,7 +62,7 @@ def test_a_table_with_a_line_for_each_and_the_total(priced: Program, chat_server
         "test-model           1       1       ?       ?           ?          ?         ?       -     -",
         "total                4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
     ]
-    assert ran.err == "1 of 4 turns: their model has no price; see `usage --help`\n"
+    assert ran.err == "1 of 4 turns have a model without a price; see `convstore usage --help`\n"
     assert priced("usage").out.splitlines() == [
         "       turns  failed  prompt  cached  completion  reasoning  cost USD  median   p95",
         "total      4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
@@ -71,7 +71,7 @@ def test_a_table_with_a_line_for_each_and_the_total(priced: Program, chat_server
     assert by_day[1].startswith("2026-11-20      4 ")
 
 
-def test_json_for_scripts(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_json_has_the_totals_and_the_rows(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
     id = priced("new", "Games", "--name", "games").out.strip()
     ask(priced, chat_server, reply())
     timeless(rows)
@@ -101,7 +101,7 @@ def test_json_for_scripts(priced: Program, chat_server: ChatServer, rows: Rows) 
     }
 
 
-def test_a_turn_says_what_it_cost(priced: Program, chat_server: ChatServer) -> None:
+def test_the_json_of_a_turn_has_its_cost(priced: Program, chat_server: ChatServer) -> None:
     priced("new")
     chat_server.script(reply(), reply("unpriced"))
     assert priced("say", "Hi", "--json").json["cost"] == 0.035
@@ -109,7 +109,9 @@ def test_a_turn_says_what_it_cost(priced: Program, chat_server: ChatServer) -> N
     assert [turn["cost"] for turn in priced("turns", "--json").json] == [0.035, None]
 
 
-def test_without_ref_it_is_of_all_conversations_and_with_one_of_that(priced: Program, chat_server: ChatServer) -> None:
+def test_without_ref_usage_counts_all_conversations_and_with_ref_only_one(
+    priced: Program, chat_server: ChatServer
+) -> None:
     priced("new", "--name", "one")
     ask(priced, chat_server, reply(), reply())
     priced("new", "--name", "two")
@@ -123,7 +125,7 @@ def test_without_ref_it_is_of_all_conversations_and_with_one_of_that(priced: Pro
     assert [row["label"] for row in priced("usage", "--by", "conversation", "--json").json["rows"]] == ["one", "two"]
 
 
-def test_owners_see_their_own_and_whoever_runs_the_database_every_owner(
+def test_an_owner_sees_its_own_usage_and_the_administrator_every_owner(
     priced: Program, chat_server: ChatServer
 ) -> None:
     for owner, count in (("", 1), ("ann", 2)):
@@ -133,20 +135,20 @@ def test_owners_see_their_own_and_whoever_runs_the_database_every_owner(
             priced("say", "Hi", "--owner", owner)
     assert priced("usage", "--owner", "ann", "--json").json["total"]["turns"] == 2
     table = priced("usage", "--by", "owner").out.splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(nobody's)", "1"], ["total", "3"]]
+    assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(none)", "1"], ["total", "3"]]
     assert [row["owner"] for row in priced("usage", "--by", "owner", "--json").json["rows"]] == ["ann", ""]
     priced("usage", "--by", "owner", "--owner", "ann").failed(2, "not for owner 'ann' to see")
-    assert "REF names one" in priced("usage", "games", "--by", "owner").failed(2).err
+    assert "give REF or --by owner" in priced("usage", "games", "--by", "owner").failed(2).err
 
 
-def test_nothing_is_a_note_and_no_failure(priced: Program, chat_server: ChatServer) -> None:
-    for words, arguments in (("no turns\n", []), ("no turns in this time\n", ["--since", "7d"])):
+def test_usage_without_turns_prints_a_note(priced: Program, chat_server: ChatServer) -> None:
+    for words, arguments in (("no turns\n", []), ("no turns in this period\n", ["--since", "7d"])):
         ran = priced("usage", *arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", words)
     assert priced("usage", "--json").json["total"]["cost"] == 0
     priced("new")
     ask(priced, chat_server, reply())
-    assert priced("usage", "--until", "2020-01-01").err == "no turns in this time\n"
+    assert priced("usage", "--until", "2020-01-01").err == "no turns in this period\n"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_nothing_is_a_note_and_no_failure(priced: Program, chat_server: ChatServ
         ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00.000001Z", 1),
     ],
 )
-def test_times_are_utc_and_their_end_is_not_among_them(
+def test_times_are_utc_and_the_end_of_the_period_is_not_included(
     priced: Program, chat_server: ChatServer, rows: Rows, since: str | None, until: str | None, turns: int
 ) -> None:
     priced("new")
@@ -174,7 +176,7 @@ def test_times_are_utc_and_their_end_is_not_among_them(
 
 
 @pytest.mark.parametrize(("ago", "hours"), [("24h", 24), ("7d", 168), ("2w", 336), ("0h", 0)])
-def test_so_long_ago_is_counted_from_now(priced: Program, ago: str, hours: int) -> None:
+def test_a_time_ago_is_counted_from_now(priced: Program, ago: str, hours: int) -> None:
     before = datetime.now(UTC)
     since = datetime.fromisoformat(priced("usage", "--since", ago, "--json").json["since"])
     assert before <= since + timedelta(hours=hours) <= datetime.now(UTC)
@@ -183,10 +185,10 @@ def test_so_long_ago_is_counted_from_now(priced: Program, ago: str, hours: int) 
 @pytest.mark.parametrize("when", ["", "yesterday", "7", "7m", "-7d", "2026-13-01", "9" * 30 + "d", "99999999w", "٣x"])
 def test_any_other_time_is_refused(priced: Program, when: str) -> None:
     for option in ("--since", "--until"):
-        priced("usage", option, when).failed(2, "neither a day (2026-11-01)", option)
+        priced("usage", option, when).failed(2, "is not a day (2026-11-01)", option)
 
 
-def test_wrong_prices_are_one_line_that_names_the_file_and_the_key(program: Program, tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_price_names_the_file_and_the_key(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "prices.toml"
     path.write_text('[models."gpt-4o"]\nprompt = "cheap"\ncompletion = 1\n')
     program.set(CONVSTORE_PRICES=str(path))
@@ -196,9 +198,7 @@ def test_wrong_prices_are_one_line_that_names_the_file_and_the_key(program: Prog
         assert "not 'cheap'" in ran.err
 
 
-def test_names_that_a_provider_or_a_person_gave_cannot_drive_the_terminal(
-    priced: Program, chat_server: ChatServer, tmp_path: Path
-) -> None:
+def test_no_name_in_the_table_drives_the_terminal(priced: Program, chat_server: ChatServer, tmp_path: Path) -> None:
     wild = "a\x1b]0;owned\x07b\x9b2J"
     (tmp_path / "prices.toml").write_text(PRICES)
     priced("new", wild)
@@ -210,7 +210,7 @@ def test_names_that_a_provider_or_a_person_gave_cannot_drive_the_terminal(
         assert is_tame(priced("usage", "--by", by, "--json").out)
 
 
-def test_it_imports_neither_openai_nor_alembic(priced: Program, chat_server: ChatServer) -> None:
+def test_usage_imports_neither_openai_nor_alembic(priced: Program, chat_server: ChatServer) -> None:
     priced("new")
     ask(priced, chat_server, reply())
     code = (

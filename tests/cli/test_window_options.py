@@ -1,12 +1,15 @@
-"""How much of a conversation is sent: for one call, or kept with it; and what a dry run says of it."""
+"""The window options: for one call, or kept with a conversation; and the notes of a dry run."""
 
 from typing import Any
 
 import pytest
 
-from convstore.cli.options import window_options
+from convstore.cli.options.history_options import WINDOW_OPTION_NAMES
+from convstore.cli.render.window_text import explain_window
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.values.identifiers import Seq
 from convstore.values.window_options import WINDOW_OPTION_NAMES as OPTIONS
+from convstore.values.window_report import WindowReport
 from tests.cli.program import Program, Rows
 from tests.cli.terminal import is_tame
 
@@ -16,7 +19,7 @@ def sent(server: ChatServer) -> list[str]:
 
 
 def asked(*words: str) -> list[str]:
-    """The messages of turns that were asked so."""
+    """Return the messages of turns with these questions."""
     return [text for word in words for text in (word, f"You said: {word}")]
 
 
@@ -35,7 +38,7 @@ def kept(program: Program) -> dict[str, Any]:
 
 
 def test_the_command_line_knows_every_option_of_the_window() -> None:
-    assert window_options.KEYS == OPTIONS
+    assert WINDOW_OPTION_NAMES == OPTIONS
 
 
 # --- for one call ---
@@ -54,7 +57,7 @@ def test_the_command_line_knows_every_option_of_the_window() -> None:
     ],
     ids=str,
 )
-def test_a_call_says_how_much_is_sent(
+def test_the_options_of_a_call_limit_what_is_sent(
     talk: Program, chat_server: ChatServer, options: list[str], history: list[str]
 ) -> None:
     assert talk("say", "four", *options).out == "You said: four\n"
@@ -63,7 +66,7 @@ def test_a_call_says_how_much_is_sent(
     assert sent(chat_server) == ["Be brief.", *asked("one", "two", "three", "four"), "five"]  # nothing of it is kept
 
 
-def test_retry_sends_as_much_as_the_last_time_unless_told_otherwise(talk: Program, chat_server: ChatServer) -> None:
+def test_retry_uses_the_same_window_unless_told_otherwise(talk: Program, chat_server: ChatServer) -> None:
     talk("say", "four", "--last", "1")
     talk("retry")
     assert sent(chat_server) == ["Be brief.", *asked("three"), "four"]
@@ -71,15 +74,13 @@ def test_retry_sends_as_much_as_the_last_time_unless_told_otherwise(talk: Progra
     assert sent(chat_server) == ["Be brief.", *asked("one", "two", "three"), "four"]
 
 
-def test_what_does_not_fit_even_alone_is_refused(talk: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_a_message_that_does_not_fit_alone_is_refused(talk: Program, chat_server: ChatServer, rows: Rows) -> None:
     talk("say", "four", "--max-context", "5").failed(2, "max_context is 5")
     talk("say", "four", "--dry-run", "--max-context", "5").failed(2, "max_context is 5")
     assert (len(chat_server.requests), rows.count) == (3, 7)
 
 
-def test_a_request_that_the_provider_finds_too_long_is_made_smaller_when_told_so(
-    talk: Program, chat_server: ChatServer
-) -> None:
+def test_with_trim_a_request_that_is_too_long_is_made_smaller(talk: Program, chat_server: ChatServer) -> None:
     too_long = Failure(400, "too long", code="context_length_exceeded")
     chat_server.script(too_long)
     talk("say", "four").one_line("too long")
@@ -97,8 +98,8 @@ def test_a_request_that_the_provider_finds_too_long_is_made_smaller_when_told_so
         (["--max-context", "0"], ["max_context", "at least 1"]),
         (["--max-context", "4k"], ["--max-context", "'4k'"]),
         (["--on-overflow", "cry"], ["--on-overflow", "'cry'"]),
-        (["-o", "last", "4"], ["last is not a parameter", "--last"]),
-        (["-o", "max_context", "4"], ["max_context is not a parameter", "--max-context"]),
+        (["-o", "last", "4"], ["'last' is not a completion parameter", "--last"]),
+        (["-o", "max_context", "4"], ["'max_context' is not a completion parameter", "--max-context"]),
         (["-o", "on_overflow", "trim"], ["--on-overflow"]),
         (["-o", "fill_missing_tools", "true"], ["--fill-missing-tools"]),
         (["-o", "send_reasoning", "true"], ["--send-reasoning"]),
@@ -109,7 +110,7 @@ def test_a_request_that_the_provider_finds_too_long_is_made_smaller_when_told_so
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_with_a_hint(
+def test_an_invalid_window_option_is_refused_with_a_hint(
     program: Program, chat_server: ChatServer, command: list[str], options: list[str], words: list[str]
 ) -> None:
     program("new", "--system", "Be brief.")
@@ -120,7 +121,7 @@ def test_what_cannot_be_is_refused_with_a_hint(
 # --- kept ---
 
 
-def test_what_a_conversation_keeps_holds_until_it_is_changed_or_overridden(
+def test_a_kept_window_option_applies_until_it_is_changed_or_overridden(
     on_each: Program, chat_server: ChatServer
 ) -> None:
     on_each("new", "--system", "Be brief.", "--last", "1", "--compact-at", "100000", "--keep-last", "3")
@@ -144,7 +145,7 @@ def test_what_a_conversation_keeps_holds_until_it_is_changed_or_overridden(
     assert sent(chat_server) == ["Be brief.", *asked("three", "four"), "five"]
     assert "last 2 · " in on_each("show").out.splitlines()[1]
     changed = on_each("set", "--unset", "last", "--unset", "max-context", "--max-context", "all", "--json")
-    changed.failed(2, "max_context is both set and unset")
+    changed.failed(2, "'max_context' is both set and unset")
     on_each("set", "--unset", "last", "--unset", "max-context", "--unset", "on_overflow", "--no-send-reasoning")
     assert kept(on_each) == {"compact_at": 100000, "keep_last": 3, "send_reasoning": False}
     on_each("set", "--max-context", "8000", "--fill-missing-tools")
@@ -169,7 +170,7 @@ def test_no_history_can_be_kept_and_overridden(program: Program, chat_server: Ch
     assert kept(program) == {}
 
 
-def test_a_conversation_that_say_begins_keeps_its_window_too(program: Program, chat_server: ChatServer) -> None:
+def test_say_new_keeps_the_window_options(program: Program, chat_server: ChatServer) -> None:
     program("say", "--new", "one", "--last", "1", "--system", "Be brief.", "--no-history")
     assert sent(chat_server) == ["one"]
     assert kept(program) == {"last": 1}  # no history: of that message alone
@@ -181,15 +182,17 @@ def test_a_conversation_that_say_begins_keeps_its_window_too(program: Program, c
 # --- dry runs ---
 
 
-def test_a_dry_run_says_what_is_left_out_and_why_what_is_older_is_sent(talk: Program, chat_server: ChatServer) -> None:
+def test_a_dry_run_says_what_is_left_out_and_which_older_messages_are_sent(
+    talk: Program, chat_server: ChatServer
+) -> None:
     talk("pin", "2")
     ran = talk("say", "four", "--last", "1", "--dry-run", "--no-stream")
     assert ran.code == 0
     assert [message["content"] for message in ran.json["messages"]] == ["Be brief.", "one", *asked("three"), "four"]
     first, second = ran.err.splitlines()
     assert first == (
-        "convstore: 3 of 7 messages of the history are left out; 4 are sent, all from seq 6 on; "
-        "before it system messages (seq 1) and pinned messages (seq 2)"
+        "convstore: 3 of 7 messages of the history are left out; 4 are sent: all from seq 6, "
+        "before that system messages (seq 1) and pinned messages (seq 2)"
     )
     assert second.startswith("convstore: about ")
     assert second.endswith(" tokens")
@@ -198,12 +201,12 @@ def test_a_dry_run_says_what_is_left_out_and_why_what_is_older_is_sent(talk: Pro
     assert len(chat_server.requests) == 3
 
 
-def test_a_dry_run_that_leaves_nothing_out_says_how_long_it_is_on_a_terminal_alone(talk: Program) -> None:
+def test_a_dry_run_of_the_whole_history_prints_its_size_only_on_a_terminal(talk: Program) -> None:
     assert talk("say", "four", "--dry-run").err == ""
     assert "tokens" in talk("say", "four", "--dry-run", terminal=True).err
 
 
-def test_a_dry_run_is_what_is_sent(talk: Program, chat_server: ChatServer) -> None:
+def test_a_dry_run_prints_the_request_that_is_sent(talk: Program, chat_server: ChatServer) -> None:
     for options in (["--last", "1"], ["--max-context", "40"], ["--no-history"], []):
         dry = talk("say", "four", *options, "--dry-run").json
         talk("say", "four", *options)
@@ -211,7 +214,7 @@ def test_a_dry_run_is_what_is_sent(talk: Program, chat_server: ChatServer) -> No
         talk("undo")
 
 
-def test_what_a_dry_run_says_does_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
+def test_the_notes_of_a_dry_run_do_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
     call = {"id": "c\x1b[2J", "type": "function", "function": {"name": "f\x1b[2J", "arguments": "{}"}}
     chat_server.script(Reply(message={"role": "assistant", "content": None, "tool_calls": [call]}))
     program("new")
@@ -221,8 +224,9 @@ def test_what_a_dry_run_says_does_not_drive_the_terminal(program: Program, chat_
     assert is_tame(ran.out + ran.err)
 
 
-def test_many_messages_that_are_sent_anyway_are_not_all_listed() -> None:
-    facts = {"left_out": 5, "history": 12, "from_seq": 30, "context": list(range(1, 13)), "tokens": 12345}
-    first, second = window_options.explained(facts)
-    assert first.endswith("before it system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
+def test_only_the_first_of_many_older_messages_are_listed() -> None:
+    system = tuple(map(Seq, range(1, 13)))
+    report = WindowReport(history=12, from_seq=Seq(30), tokens=12345, left_out=5, context=system)
+    first, second = explain_window(report)
+    assert first.endswith("before that system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
     assert second == "about 12,345 tokens"

@@ -8,31 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.render import output
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import database_options
+from convstore.cli.render.output_streams import write_answer, write_json
 
 if TYPE_CHECKING:
     from convstore.db.engine import Database
     from convstore.db.schema_upgrade import SchemaState
 
 
-@click.group("db", epilog=shared_options.example("convstore db upgrade", "convstore db check --json"))
+@click.group("db", epilog=format_examples("convstore db upgrade", "convstore db check --json"))
 def database() -> None:
-    """Look after the database's schema.
+    """Inspect and upgrade the database schema.
 
-    A SQLite file upgrades itself when it is used. A PostgreSQL database is upgraded by `convstore db upgrade`,
-    when you choose to.
+    A SQLite file is upgraded when it is first used. A PostgreSQL database is upgraded only by `convstore db upgrade`.
     """
 
 
-def _db_option(command: Any) -> Any:
-    return click.option("--db", metavar="URL", help="The database.  [default: CONVSTORE_DB, else your data directory]")(
-        command
-    )
-
-
 @contextmanager
-def _opened(db: str | None) -> Iterator[Database]:
+def _open(db: str | None) -> Iterator[Database]:
     from convstore.config import database_url
     from convstore.db.engine import open_database
 
@@ -43,60 +38,60 @@ def _opened(db: str | None) -> Iterator[Database]:
         opened.close()
 
 
-@database.command(epilog=shared_options.example("convstore db upgrade --db postgresql://app@localhost/app"))
-@shared_options.json_option
-@_db_option
+@database.command(epilog=format_examples("convstore db upgrade --db postgresql://app@localhost/app"))
+@json_option
+@database_options
 def upgrade(as_json: bool, db: str | None) -> None:
-    """Bring the schema to this release's."""
+    """Upgrade the schema to this release."""
     from convstore.db import schema_upgrade
 
-    with _opened(db) as opened:
+    with _open(db) as opened:
         before = schema_upgrade.upgrade_database(opened)
         after = schema_upgrade.state(opened)
         if as_json:
-            output.write_json({**_form(opened, after), "before": before.current})
+            write_json({**_state_to_json(opened, after), "before": before.current})
         elif before.current == after.current:
-            output.answer(f"{opened.label}: schema {after.current}, nothing to do")
+            write_answer(f"{opened.label}: schema {after.current}, nothing to do")
         else:
-            output.answer(f"{opened.label}: schema {before.current or 'none'} -> {after.current}")
+            write_answer(f"{opened.label}: schema {before.current or 'none'} -> {after.current}")
 
 
-@database.command(epilog=shared_options.example("convstore db current"))
-@shared_options.json_option
-@_db_option
+@database.command(epilog=format_examples("convstore db current"))
+@json_option
+@database_options
 def current(as_json: bool, db: str | None) -> None:
-    """Print the schema that the database has. Changes nothing."""
+    """Print the schema of the database."""
     from convstore.db import schema_upgrade
 
-    with _opened(db) as opened:
+    with _open(db) as opened:
         found = schema_upgrade.state(opened)
         if as_json:
-            output.write_json(_form(opened, found))
+            write_json(_state_to_json(opened, found))
         else:
-            output.answer(found.current or "none")
+            write_answer(found.current or "none")
 
 
-@database.command(epilog=shared_options.example("convstore db check && echo ready"))
-@shared_options.json_option
-@_db_option
+@database.command(epilog=format_examples("convstore db check && echo ready"))
+@json_option
+@database_options
 def check(as_json: bool, db: str | None) -> None:
-    """Say whether this release can use the database.
+    """Check that this release can use the database.
 
-    If not, the exit code is 7 and the reason is on stderr. Nothing is changed.
+    If not, the exit code is 7, and the reason is on stderr. Nothing is changed.
     """
     from convstore.db import schema_upgrade
 
-    with _opened(db) as opened:
+    with _open(db) as opened:
         found = schema_upgrade.state(opened)
         if as_json:
-            output.write_json(_form(opened, found))
+            write_json(_state_to_json(opened, found))
         if not found.usable:
             raise schema_upgrade.refusal(found, opened)
         if not as_json:
-            output.answer(f"{opened.label}: schema {found.current}, ready")
+            write_answer(f"{opened.label}: schema {found.current}, ready")
 
 
-def _form(opened: Database, found: SchemaState) -> dict[str, Any]:
+def _state_to_json(opened: Database, found: SchemaState) -> dict[str, Any]:
     return {
         "database": opened.label,
         "current": found.current,

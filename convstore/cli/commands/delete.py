@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import describe, find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import describe_conversation
+from convstore.cli.render.output_streams import write_note
 
 
-@click.command(epilog=shared_options.example("convstore delete games", "convstore delete 3kx9"))
+@click.command(epilog=format_examples("convstore delete games", "convstore delete 3kx9"))
 @click.argument("ref")
-@shared_options.store_options
-def delete(ref: str, db: str | None, owner: str) -> None:
-    """Take a conversation out of sight.
+@store_options
+def delete(ref: str, store_choice: StoreChoice) -> None:
+    """Delete a conversation; `restore` brings it back.
 
-    It is neither listed nor found any more. Its rows stay: what was forked from it stays whole, and `restore` brings
-    it back. REF is its name, its id, or the beginning of its id, and has to be given.
+    It is no longer listed or found. Its messages stay in the database, and its forks keep theirs. REF is required: a
+    name, an id or the beginning of an id.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         store.delete(conversation.id)
-    output.note(f"convstore: deleted {describe(conversation)}; `convstore restore {conversation.id}` brings it back")
+    write_note(
+        f"convstore: deleted {describe_conversation(conversation)}; "
+        f"`convstore restore {conversation.id}` brings it back"
+    )

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options import shared_options, window_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
-from convstore.cli.render.reply_output import call_options, print_reply
+from convstore.cli.options.call_options import CallOptions, call_options
+from convstore.cli.options.conversation_option import conversation_option, find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.history_options import window_options
+from convstore.cli.options.parameter_options import parameter_options
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.text_input import read_typed_text
+from convstore.cli.render.output_streams import neutralise, write_note
+from convstore.cli.render.reply_output import print_reply
 from convstore.errors import ConvstoreError, HeadMoved, InvalidInput, LeaseLost, ReplyNotStored, TurnFailed
 
 if TYPE_CHECKING:
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=shared_options.example(
+    epilog=format_examples(
         'convstore edit 3 "Where were the 2012 games held?"',
         "convstore edit 3 -c games",
         "convstore edit 1 - < expert.txt",
@@ -27,97 +32,87 @@ if TYPE_CHECKING:
 )
 @click.argument("position", type=click.IntRange(min=1))
 @click.argument("text", required=False)
-@shared_options.conversation_option
-@shared_options.parameter_options
-@window_options.options
-@shared_options.head_option
+@conversation_option
+@parameter_options
+@window_options
 @call_options
-@shared_options.json_option
-@shared_options.store_options
+@store_options
 def edit(
     position: int,
     text: str | None,
     ref: str | None,
-    expected_head: int | None,
-    no_stream: bool,
-    wait: float,
-    no_wait: bool,
-    base_url: str | None,
-    as_json: bool,
-    db: str | None,
-    owner: str,
-    **given: Any,
+    parameters: dict[str, Any],
+    window: dict[str, Any],
+    call: CallOptions,
+    store_choice: StoreChoice,
 ) -> None:
-    """Ask again from a message, with another text in its place.
+    """Edit a message and ask again.
 
-    POSITION is the number that `show` has before the message. TEXT missing is written in your editor ($VISUAL,
-    $EDITOR), which begins with the old text; where standard input is no terminal, or TEXT is -, it is read from there.
-    What was said before stays on record, beside the new.
+    POSITION is the number before the message in `show`. Without TEXT, your editor ($VISUAL, $EDITOR) opens with the old
+    text; with -, or if standard input is not a terminal, the text is read from there. The old message and everything
+    after it are kept.
     """
-    options = window_options.taken(given)
-    how = {
-        "wait": 0.0 if no_wait else wait,
-        "expected_head": expected_head,
-        **shared_options.parameters(**given),
-        **options,
-    }
-    in_editor = text is None and sys.stdin.isatty()
-    if not in_editor and text in (None, "-"):
-        text = shared_options.read_typed()
-    with open_store(db, owner, base_url) as store:
+    uses_editor = text is None and sys.stdin.isatty()
+    if text == "-" or (text is None and not uses_editor):
+        text = read_typed_text()
+    with open_store(store_choice, call.base_url) as store:
         target = find_conversation(store, ref).id
-        if in_editor:
-            text = _written(store, target, position)
+        new_text = text if text is not None else _edit_text(store, target, position)
+        edited = {"position": position, "message": new_text, **call.store_arguments, **parameters, **window}
         try:
             print_reply(
-                stream=partial(store.edit_stream, target, position, text, **how),
-                whole=partial(store.edit, target, position, text, **how),
-                as_it_comes=not (no_stream or as_json),
-                as_json=as_json,
+                partial(store.edit_stream, target, **edited),
+                partial(store.edit, target, **edited),
+                as_stream=call.stream,
+                as_json=call.as_json,
             )
         except ConvstoreError as error:
-            if in_editor and not isinstance(error, (TurnFailed, LeaseLost, ReplyNotStored)):
-                _hand_back(text)
+            is_stored = isinstance(error, (TurnFailed, LeaseLost, ReplyNotStored))
+            if uses_editor and not is_stored:
+                _print_unsent_text(new_text)
             raise
 
 
-def _written(store: Store, target: str, position: int) -> str:
-    """Return what a person makes of a message's text in an editor.
+def _edit_text(store: Store, target: str, position: int) -> str:
+    """Return the text of a message as a person changes it in an editor.
 
     Raises:
-        InvalidInput: the message cannot be edited, or nothing was changed, or nothing is left.
-        HeadMoved: meanwhile, another message has come to stand there.
+        InvalidInput: the message cannot be edited, or the text is unchanged or empty.
+        HeadMoved: another message is at this position now.
     """
     from convstore.messages.codec import text_of
     from convstore.turns.turn_request import check_editable
 
     record = store.at(target, position)
     check_editable(target, record)
-    _ = store.client  # with nobody to ask, nobody need write
-    # As an editor can have it: half a character has no form in UTF-8, and click takes CRLF away.
+    _ = store.client  # it raises NotConfigured before a person writes in vain
+    # The text as an editor can have it: UTF-8 has no half characters, and click removes the CR of CRLF.
     old = text_of(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
-    try:
-        new = click.edit(old, extension=".md")
-    except click.ClickException as error:
-        raise InvalidInput(f"{error.message}; nothing is changed") from None
-    except UnicodeDecodeError:
-        raise InvalidInput("what the editor left is not UTF-8; nothing is changed") from None
-    if new is not None and not old.endswith("\n"):
-        new = new.removesuffix("\n")
+    new = _open_editor(old)
     if new is None or new == old:
-        raise InvalidInput(f"message {position} is as it was; nothing is changed")
+        raise InvalidInput(f"message {position} was not changed; nothing is sent")
     if not new.strip():
-        raise InvalidInput("the text is empty; nothing is changed")
+        raise InvalidInput("the text is empty; nothing is sent")
     if store.at(target, position).seq != record.seq:
-        _hand_back(new)
-        raise HeadMoved(
-            f"conversation {target}: while you wrote, another message has come to stand at position {position}; "
-            f"look again, and repeat"
-        )
+        _print_unsent_text(new)
+        raise HeadMoved(f"conversation '{target}': another message is at position {position} now; nothing is sent")
     return new
 
 
-def _hand_back(text: str | None) -> None:
-    """Print what a person wrote and nobody has stored, so that it is not lost."""
-    output.note("convstore: not sent, this is what you wrote:")
-    sys.stderr.write(f"{output.neutral(text or '')}\n")
+def _open_editor(old: str) -> str | None:
+    """Return what the editor saved, or None if it saved nothing."""
+    try:
+        new = click.edit(old, extension=".md")
+    except click.ClickException as error:
+        raise InvalidInput(f"{error.message}; nothing is sent") from None
+    except UnicodeDecodeError:
+        raise InvalidInput("the editor's text is not UTF-8; nothing is sent") from None
+    if new is not None and not old.endswith("\n"):
+        new = new.removesuffix("\n")  # editors end the last line
+    return new
+
+
+def _print_unsent_text(text: str) -> None:
+    """Print on stderr what a person wrote and nothing stored."""
+    write_note("convstore: not sent; this is your text:")
+    sys.stderr.write(f"{neutralise(text)}\n")

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.output_streams import end_line, write_answer, write_note
 
 
-@click.command(epilog=shared_options.example("convstore follow", "convstore follow games"))
-@click.argument("ref", required=False)
-@shared_options.store_options
-def follow(ref: str | None, db: str | None, owner: str) -> None:
-    """Print a reply that another process is streaming.
+@click.command(epilog=format_examples("convstore follow", "convstore follow games"))
+@ref_argument
+@store_options
+def follow(ref: str | None, store_choice: StoreChoice) -> None:
+    """Print a reply that another process streams.
 
-    It is printed from its beginning, and until it ends, about half a second behind. REF is the conversation's name,
-    its id, or the beginning of its id; without one, it is the conversation used last.
+    It prints the reply from its beginning to its end, about half a second late. REF is a name, an id or the beginning
+    of an id; the default is the conversation used last.
     """
-    last = ""
-    with open_store(db, owner) as store:
+    last_piece = ""
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         try:
             for piece in store.follow(conversation.id):
-                last = piece  # before it is printed: Ctrl-C may come at once
-                output.answer(piece, newline=False)
+                last_piece = piece  # before it is printed: Ctrl-C may come at once
+                write_answer(piece, newline=False)
         except SystemExit:
-            output.end_line(last)
+            end_line(last_piece)
             raise
-    output.end_line(last)
-    if not last:
-        output.note("convstore: no reply is being streamed")
+    end_line(last_piece)
+    if not last_piece:
+        write_note("convstore: no reply is being streamed")

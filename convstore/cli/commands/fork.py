@@ -6,26 +6,32 @@ from typing import Any
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import expected_head_option, find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.json_forms import conversation_to_json
+from convstore.cli.render.output_streams import write_answer, write_json
 
 
 @click.command(
-    epilog=shared_options.example(
+    epilog=format_examples(
         "convstore fork", "convstore fork games --at 4 --name games-2", 'convstore say "Or so?" -c "$(convstore fork)"'
     )
 )
-@click.argument("ref", required=False)
+@ref_argument
 @click.option(
-    "--at", type=click.IntRange(min=0), metavar="POSITION", help="The last message to share.  [default: the last one]"
+    "--at",
+    type=click.IntRange(min=0),
+    metavar="POSITION",
+    help="Position of the last message to share.  [default: the head]",
 )
-@click.option("--name", metavar="HANDLE", help="A short handle to call the new one by.")
-@click.option("--id", "id_", metavar="ID", help="An id of your own choice.  [default: 12 random characters]")
-@click.option("--title", metavar="TITLE", help="Its title.  [default: the same]")
-@shared_options.head_option
-@shared_options.json_option
-@shared_options.store_options
+@click.option("--name", metavar="HANDLE", help="Short name of the new conversation.")
+@click.option("--id", "id_", metavar="ID", help="Id of the new conversation.  [default: 12 random characters]")
+@click.option("--title", metavar="TITLE", help="Title of the new conversation.  [default: the same]")
+@expected_head_option
+@json_option
+@store_options
 def fork(
     ref: str | None,
     at: int | None,
@@ -34,22 +40,19 @@ def fork(
     title: str | None,
     expected_head: int | None,
     as_json: bool,
-    db: str | None,
-    owner: str,
+    store_choice: StoreChoice,
 ) -> None:
-    """Begin a conversation with the same past, and print its id.
+    """Fork a conversation and print the new id.
 
-    Nothing is copied, and the two go on independently. The parameters, the options of the window and what is pinned are
-    the same at first. REF is the conversation's name, its id, or the beginning of its id; without one, it is the
-    conversation used last.
+    The fork shares the messages up to a position; nothing is copied, and each goes its own way. It starts with the same
+    parameters, window options and pins. REF is a name, an id or the beginning of an id; the default is the conversation
+    used last.
     """
-    how: dict[str, Any] = {} if title is None else {"title": title}
-    with open_store(db, owner) as store:
+    new_title: dict[str, Any] = {} if title is None else {"title": title}
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
-        new = store.fork(conversation.id, at=at, new_id=id_, name=name, expected_head=expected_head, **how)
+        new = store.fork(conversation.id, at=at, new_id=id_, name=name, expected_head=expected_head, **new_title)
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form
-
-        output.write_json(conversation_form(new))
+        write_json(conversation_to_json(new))
     else:
-        output.answer(new.id)
+        write_answer(new.id)

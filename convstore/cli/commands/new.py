@@ -6,13 +6,19 @@ from typing import Any
 
 import click
 
-from convstore.cli.options import shared_options, window_options
-from convstore.cli.options.target import open_store
-from convstore.cli.render import output
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.history_options import stored_window_options
+from convstore.cli.options.metadata_option import metadata_option
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.parameter_options import check_stored_parameters, parameter_options
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.text_input import read_text_or_file
+from convstore.cli.render.json_forms import conversation_to_json
+from convstore.cli.render.output_streams import write_answer, write_json
 
 
 @click.command(
-    epilog=shared_options.example(
+    epilog=format_examples(
         "convstore new",
         'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini)',
         "convstore new -o seed 7 -o tools @tools.json --meta project=atlas",
@@ -20,40 +26,37 @@ from convstore.cli.render import output
     )
 )
 @click.argument("title", required=False)
-@click.option("--name", metavar="HANDLE", help="A short handle to call it by.")
-@click.option("--id", "id_", metavar="ID", help="An id of your own choice.  [default: 12 random characters]")
-@click.option("--system", metavar="TEXT|@FILE", help="A system message to begin with.")
-@shared_options.parameter_options
-@window_options.kept_options
-@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to keep with it; repeatable.")
-@shared_options.json_option
-@shared_options.store_options
+@click.option("--name", metavar="HANDLE", help="Short name of the conversation.")
+@click.option("--id", "id_", metavar="ID", help="Id of the conversation.  [default: 12 random characters]")
+@click.option("--system", metavar="TEXT|@FILE", help="System message at the beginning.")
+@parameter_options
+@stored_window_options
+@metadata_option("Metadata of the conversation; repeatable.")
+@json_option
+@store_options
 def new(
     title: str | None,
     name: str | None,
     id_: str | None,
     system: str | None,
-    meta: tuple[str, ...],
+    parameters: dict[str, Any],
+    window: dict[str, Any],
+    metadata: dict[str, Any],
     as_json: bool,
-    db: str | None,
-    owner: str,
-    **given: Any,
+    store_choice: StoreChoice,
 ) -> None:
     """Start a conversation and print its id.
 
-    The parameters, and how much of the history is sent, stay with the conversation; `say` may override them, and `set`
+    The conversation keeps the parameters and the window options. `say` can override them for one message; `set`
     changes them.
     """
-    options = window_options.taken(given)
-    parameters = shared_options.kept_parameters(**given) | options
-    metadata = shared_options.metadata(meta)
-    with open_store(db, owner) as store:
+    check_stored_parameters(parameters)
+    system_text = read_text_or_file(system) if system is not None else None
+    with open_store(store_choice) as store:
         conversation = store.new(
-            title, system=shared_options.text_or_file(system), id=id_, name=name, metadata=metadata, **parameters
+            title, system=system_text, id=id_, name=name, metadata=metadata, **parameters, **window
         )
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form
-
-        output.write_json(conversation_form(conversation))
+        write_json(conversation_to_json(conversation))
     else:
-        output.answer(conversation.id)
+        write_answer(conversation.id)

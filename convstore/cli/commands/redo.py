@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render.head import print_head
+from convstore.cli.options.conversation_option import expected_head_option, find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import print_head
 
 
-@click.command(epilog=shared_options.example("convstore redo", "convstore redo games"))
-@click.argument("ref", required=False)
-@shared_options.head_option
-@shared_options.json_option
-@shared_options.store_options
-def redo(ref: str | None, expected_head: int | None, as_json: bool, db: str | None, owner: str) -> None:
-    """Take the latest undo back.
+@click.command(epilog=format_examples("convstore redo", "convstore redo games"))
+@ref_argument
+@expected_head_option
+@json_option
+@store_options
+def redo(ref: str | None, expected_head: int | None, as_json: bool, store_choice: StoreChoice) -> None:
+    """Redo the turns of the latest undo.
 
-    Not where the conversation has gone on another way since: then `checkout` goes to any message that `show --tree`
-    shows. REF is the conversation's name, its id, or the beginning of its id; without one, it is the conversation used
-    last.
+    After an undo, a new message makes this impossible; `checkout` still moves the head to any message of
+    `show --tree`. REF is a name, an id or the beginning of an id; the default is the conversation used last.
     """
-    with open_store(db, owner) as store:
-        conversation = find_conversation(store, ref)
-        conversation = store.redo(conversation.id, expected_head=expected_head)
+    with open_store(store_choice) as store:
+        conversation = store.redo(find_conversation(store, ref).id, expected_head=expected_head)
         print_head(store, conversation, as_json=as_json)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import describe, open_store
-from convstore.cli.render import output
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import describe_conversation
+from convstore.cli.render.json_forms import conversation_to_json
+from convstore.cli.render.output_streams import write_json, write_terminal_note
 
 
-@click.command(epilog=shared_options.example("convstore restore 3kx9bfm27d5w"))
+@click.command(epilog=format_examples("convstore restore 3kx9bfm27d5w"))
 @click.argument("id_", metavar="ID")
-@shared_options.json_option
-@shared_options.store_options
-def restore(id_: str, as_json: bool, db: str | None, owner: str) -> None:
-    """Bring a deleted conversation back.
+@json_option
+@store_options
+def restore(id_: str, as_json: bool, store_choice: StoreChoice) -> None:
+    """Restore a deleted conversation.
 
-    ID is its whole id: names and beginnings of ids are of those that are not deleted.
+    ID is the complete id, which `delete` printed; `usage --by conversation` prints it too.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = store.restore(id_)
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form
-
-        output.write_json(conversation_form(conversation))
+        write_json(conversation_to_json(conversation))
     else:
-        output.note_on_terminal(f"restored {describe(conversation)}")
+        write_terminal_note(f"restored {describe_conversation(conversation)}")

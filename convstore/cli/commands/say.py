@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
-import stat
-import sys
+from dataclasses import dataclass, replace
 from functools import partial
-from os import fstat
-from select import select
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options import attach, shared_options, window_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
-from convstore.cli.render.reply_output import call_options, print_reply
+from convstore.cli.options.attach_option import (
+    attach_option,
+    join_text_and_parts,
+    list_file_names,
+    read_attachments,
+)
+from convstore.cli.options.call_options import CallOptions, call_options
+from convstore.cli.options.conversation_option import conversation_option, find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.history_options import window_options
+from convstore.cli.options.parameter_options import check_stored_parameters, parameter_options
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.text_input import read_message, read_text_or_file
+from convstore.cli.render.output_streams import make_one_line, write_json, write_terminal_note
+from convstore.cli.render.reply_output import print_reply
+from convstore.cli.render.window_text import print_window
 
 if TYPE_CHECKING:
     from convstore.store.store import Store
-    from convstore.values.results import Request
 
-_PATIENCE = 3.0  # seconds of silence before a waiting person is told for what
-_LONGEST_TITLE = 60  # characters of a message that begin to make a title
+_MAX_TITLE_CHARACTERS = 60  # of a title that is made from the message
+
+
+@dataclass(frozen=True, slots=True)
+class _Saying:
+    """What `say` was given: the message, and what goes with it."""
+
+    content: str | list[dict[str, Any]]
+    title: str
+    """The title of a new conversation: the text, or else the names of the attachments."""
+    system: str | None
+    sender: str | None
+    key: str | None
+    parameters: dict[str, Any]
+    """Completion parameters and window options."""
+
+    @property
+    def preview_arguments(self) -> dict[str, Any]:
+        return {"system": self.system, "name": self.sender, **self.parameters}
 
 
 @click.command(
-    epilog=shared_options.example(
+    epilog=format_examples(
         'convstore say "Where were the 2008 games held?"',
         'git diff | convstore say "Review this change" -c review',
         'convstore say --new "Tell me a joke" -m gpt-4o-mini',
@@ -35,149 +60,140 @@ _LONGEST_TITLE = 60  # characters of a message that begin to make a title
     )
 )
 @click.argument("message", required=False)
-@shared_options.conversation_option
-@attach.attach_option
-@click.option("--new", "begin_new", is_flag=True, help="Begin a new conversation, which keeps the parameters given.")
-@click.option("--continue", "go_on", is_flag=True, help="Let the model go on without a message: after a tool's result.")
-@click.option("--sender", metavar="NAME", help="The sender's name, for the model to see.")
-@click.option("--system", metavar="TEXT|@FILE", help="A system message to put before this one.")
-@shared_options.parameter_options
-@window_options.options
-@click.option("--dry-run", is_flag=True, help="Print the request that would be sent, as JSON; store and send nothing.")
+@conversation_option
+@attach_option
+@click.option("--new", "is_new", is_flag=True, help="New conversation, which keeps the parameters.")
+@click.option("--continue", "is_continued", is_flag=True, help="Reply without a new message, as after a tool's result.")
+@click.option("--sender", metavar="NAME", help="Name of the sender, which the model sees.")
+@click.option("--system", metavar="TEXT|@FILE", help="System message before this message.")
+@parameter_options
+@window_options
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="The request as JSON; nothing is stored or sent.")
 @click.option(
     "--key",
     metavar="KEY",
-    help="An idempotency key: said again with it, the model is not asked again; its stored reply is printed.",
+    help="Idempotency key: a second `say` with it prints the stored reply and calls no model.",
 )
-@shared_options.head_option
 @call_options
-@shared_options.json_option
-@shared_options.store_options
+@store_options
 def say(
     message: str | None,
     ref: str | None,
     attached: tuple[str, ...],
-    begin_new: bool,
-    go_on: bool,
+    is_new: bool,
+    is_continued: bool,
     sender: str | None,
     system: str | None,
-    dry_run: bool,
+    parameters: dict[str, Any],
+    window: dict[str, Any],
+    is_dry_run: bool,
     key: str | None,
-    expected_head: int | None,
-    no_stream: bool,
-    wait: float,
-    no_wait: bool,
-    base_url: str | None,
-    as_json: bool,
-    db: str | None,
-    owner: str,
-    **given: Any,
+    call: CallOptions,
+    store_choice: StoreChoice,
 ) -> None:
-    """Say something and print the model's reply.
+    """Say something and print the reply.
 
-    MESSAGE missing, or -, is read from standard input; where both are given, they are joined: MESSAGE, an empty
-    line, and what was read. A message that begins with a dash comes after --. What is attached (-a) may go alone.
+    Without MESSAGE, or with -, the text is read from standard input. If both are given, they are joined by an empty
+    line. A message that begins with a dash comes after --. Attachments (-a) need no MESSAGE.
 
-    The conversation is REF (its name, its id, or the beginning of its id), else the one used last.
+    The conversation (-c) is a name, an id or the beginning of an id; the default is the conversation used last.
     """
-    if begin_new and ref is not None:
-        raise click.UsageError("give -c or --new, not both.")
-    if begin_new and key is not None:
-        raise click.UsageError("give --key or --new, not both: a key is good for one conversation.")
-    if begin_new and expected_head is not None:
-        raise click.UsageError("give --expected-head or --new, not both: a new conversation has none.")
-    if go_on:
-        _check_nothing_said(
-            {"MESSAGE": message, "-a": attached, "--new": begin_new, "--sender": sender, "--system": system}
-        )
-    options = window_options.taken(given)
-    history = options.pop("history", None)
-    parameters = shared_options.kept_parameters(**given) if begin_new else shared_options.parameters(**given)
-    parameters |= options
-    said, title = (None, "") if go_on else _said(message, attached)
-    how: dict[str, Any] = {"system": shared_options.text_or_file(system), "name": sender, "history": history}
-    stream = not (no_stream or as_json)
-    with open_store(db, owner, base_url) as store:
-        if dry_run:
-            target = None if begin_new else find_conversation(store, ref).id
-            how |= {"stream": stream, "expected_head": expected_head}
-            if target is not None and said is None:
-                _print_request(store.preview_complete(target, **_given(how), **parameters))
-            else:
-                _print_request(store.preview(target, said, **how, **parameters))
-            return
-        if begin_new:
-            target, how, parameters = _begin(store, said, title, how, parameters)
-        else:
+    if is_new:
+        _check_not_given("--new", {"-c": ref, "--key": key, "--expected-head": call.expected_head})
+        check_stored_parameters(parameters)
+    if is_continued:
+        given: dict[str, object] = {
+            "MESSAGE": message,
+            "-a": attached,
+            "--new": is_new,
+            "--sender": sender,
+            "--system": system,
+        }
+        _check_not_given("--continue", given)
+        with open_store(store_choice, call.base_url) as store:
             target = find_conversation(store, ref).id
-        how |= {"wait": 0.0 if no_wait else wait, "idempotency_key": key, "expected_head": expected_head}
-        if go_on:
-            asked = _given(how) | parameters
-            ways = partial(store.complete_stream, target, **asked), partial(store.complete, target, **asked)
+            if is_dry_run:
+                _preview_continuation(store, target, {**parameters, **window}, call)
+            else:
+                _continue(store, target, {"idempotency_key": key, **parameters, **window}, call)
+        return
+    parts = read_attachments(attached)
+    text = read_message(message, may_be_missing=bool(parts))
+    saying = _Saying(
+        content=join_text_and_parts(text, parts),
+        title=text.strip() or list_file_names(attached),
+        system=read_text_or_file(system) if system is not None else None,
+        sender=sender,
+        key=key,
+        parameters={**parameters, **window},
+    )
+    with open_store(store_choice, call.base_url) as store:
+        if is_dry_run:
+            _preview(store, None if is_new else find_conversation(store, ref).id, saying, call)
+        elif is_new:
+            _say_in_new_conversation(store, saying, call)
         else:
-            asked = how | parameters
-            ways = partial(store.stream, target, said, **asked), partial(store.say, target, said, **asked)
-        print_reply(stream=ways[0], whole=ways[1], as_it_comes=stream, as_json=as_json)
+            _say(store, find_conversation(store, ref).id, saying, call)
 
 
-def _check_nothing_said(given: dict[str, object]) -> None:
-    for name, value in given.items():
+def _check_not_given(option: str, others: dict[str, object]) -> None:
+    """Check that nothing is given that does not go together with an option.
+
+    Raises:
+        click.UsageError: something is.
+    """
+    for name, value in others.items():
         if value not in (None, False, ()):
-            raise click.UsageError(f"give {name} or --continue, not both: it goes on from what is there.")
+            raise click.UsageError(f"give {name} or {option}, not both.")
 
 
-def _given(how: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in how.items() if value is not None}
+def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
+    arguments = {"idempotency_key": saying.key, **saying.preview_arguments, **call.store_arguments}
+    print_reply(
+        partial(store.stream, target, saying.content, **arguments),
+        partial(store.say, target, saying.content, **arguments),
+        as_stream=call.stream,
+        as_json=call.as_json,
+    )
 
 
-def _said(message: str | None, attached: tuple[str, ...]) -> tuple[str | list[dict[str, Any]], str]:
-    """Return what is to be said, and what to call it."""
-    parts = attach.parts(attached)
-    text = _message(message, may_be_missing=bool(parts))
-    return attach.with_text(text, parts), text.strip() or attach.names(attached)
+def _continue(store: Store, target: str, parameters: dict[str, Any], call: CallOptions) -> None:
+    arguments = {**parameters, **call.store_arguments}
+    print_reply(
+        partial(store.complete_stream, target, **arguments),
+        partial(store.complete, target, **arguments),
+        as_stream=call.stream,
+        as_json=call.as_json,
+    )
 
 
-def _print_request(request: Request) -> None:
-    """Print the request for programs, and on stderr what of the conversation it leaves out."""
-    output.write_json(request, indent=2)
-    note = output.note if window_options.is_partial(request.window.to_json_object()) else output.note_on_terminal
-    for line in window_options.explained(request.window.to_json_object()):
-        note(f"convstore: {line}")
+def _say_in_new_conversation(store: Store, saying: _Saying, call: CallOptions) -> None:
+    """Start a conversation and say its first message.
 
-
-def _message(argument: str | None, *, may_be_missing: bool) -> str:
-    if argument is None and may_be_missing:
-        return shared_options.read_input() if _is_redirected() else ""
-    if argument is None or argument == "-":
-        return shared_options.read_typed()
-    if _is_redirected():
-        piped = shared_options.read_input()
-        if piped.strip():
-            return f"{argument}\n\n{piped}"
-    return argument
-
-
-def _is_redirected() -> bool:
-    """Whether a file or a pipe stands at standard input: a terminal, or no input at all, has nothing to add."""
-    try:
-        mode = fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError, AttributeError):
-        return False
-    is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # some programs' pipes are sockets
-    if is_pipe and not select([sys.stdin], [], [], _PATIENCE)[0]:
-        # A pipe that nobody writes to nor closes, such as some programs leave to their children.
-        output.note("convstore: waiting for standard input to join to MESSAGE; `< /dev/null` says there is none")
-    return is_pipe or stat.S_ISREG(mode)
-
-
-def _begin(
-    store: Store, said: object, title: str, how: dict[str, Any], parameters: dict[str, Any]
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Begin a conversation for what is `said`, after everything that could refuse it has been asked."""
-    store.preview(None, said, **how, **parameters)
+    Everything that could be refused is tried first, so that a mistake leaves no empty conversation.
+    """
+    store.preview(None, saying.content, **saying.preview_arguments)
     _ = store.client
-    title = output.one_line(title)
-    title = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1].rstrip() + "…"
-    conversation = store.new(title, system=how["system"], **parameters)
-    output.note_on_terminal(f"({conversation.id})")
-    return conversation.id, {**how, "system": None}, {}
+    title = make_one_line(saying.title)
+    if len(title) > _MAX_TITLE_CHARACTERS:
+        title = title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
+    # --no-history is about this message, not about those to come.
+    kept = {name: value for name, value in saying.parameters.items() if name != "history"}
+    once = {name: value for name, value in saying.parameters.items() if name == "history"}
+    conversation = store.new(title, system=saying.system, **kept)
+    write_terminal_note(f"({conversation.id})")
+    _say(store, conversation.id, replace(saying, system=None, parameters=once), call)
+
+
+def _preview(store: Store, target: str | None, saying: _Saying, call: CallOptions) -> None:
+    request = store.preview(
+        target, saying.content, stream=call.stream, expected_head=call.expected_head, **saying.preview_arguments
+    )
+    write_json(request, indent=2)
+    print_window(request.window)
+
+
+def _preview_continuation(store: Store, target: str, parameters: dict[str, Any], call: CallOptions) -> None:
+    request = store.preview_complete(target, stream=call.stream, expected_head=call.expected_head, **parameters)
+    write_json(request, indent=2)
+    print_window(request.window)

@@ -6,72 +6,88 @@ from typing import Any
 
 import click
 
-from convstore.cli.options import shared_options, window_options
-from convstore.cli.options.target import describe, find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.history_options import find_window_option, stored_window_options
+from convstore.cli.options.metadata_option import metadata_option
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.parameter_options import check_parameter_name, check_stored_parameters, parameter_options
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import describe_conversation
+from convstore.cli.render.json_forms import conversation_to_json
+from convstore.cli.render.output_streams import format_json, write_json, write_terminal_note
 
-_ALSO_UNSET = ("name", "title", "metadata")  # besides parameters
+_OTHER_UNSETTABLE = ("name", "title", "metadata")  # besides parameters and window options
 
 
 @click.command(
     "set",
-    epilog=shared_options.example(
+    epilog=format_examples(
         "convstore set -m gpt-4o-mini --temperature 0.2",
         "convstore set --last 10 --max-context 8000",
         'convstore set 3kx9 --name games --title "Olympic games"',
         "convstore set games --unset temperature --unset title",
     ),
 )
-@click.argument("ref", required=False)
-@click.option("--name", metavar="HANDLE", help="A new short handle.")
-@click.option("--title", metavar="TITLE", help="A new title.")
-@shared_options.parameter_options
-@window_options.kept_options
-@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata to add or replace; repeatable.")
+@ref_argument
+@click.option("--name", metavar="HANDLE", help="New short name.")
+@click.option("--title", metavar="TITLE", help="New title.")
+@parameter_options
+@stored_window_options
+@metadata_option("Metadata to add or replace; repeatable.")
 @click.option(
     "--unset",
     multiple=True,
     metavar="KEY",
-    help="Take away a parameter, an option of the window, name, title or metadata; repeatable.",
+    help="Parameter, window option, `name`, `title` or `metadata` to remove; repeatable.",
 )
-@shared_options.json_option
-@shared_options.store_options
+@json_option
+@store_options
 def set_conversation(
     ref: str | None,
     name: str | None,
     title: str | None,
-    meta: tuple[str, ...],
+    parameters: dict[str, Any],
+    window: dict[str, Any],
+    metadata: dict[str, Any],
     unset: tuple[str, ...],
     as_json: bool,
-    db: str | None,
-    owner: str,
-    **given: Any,
+    store_choice: StoreChoice,
 ) -> None:
     """Change a conversation's parameters, window, name or title.
 
-    REF is its name, its id, or the beginning of its id; without one, it is the conversation used last.
+    REF is a name, an id or the beginning of an id; the default is the conversation used last.
     """
-    options = window_options.taken(given)
-    changes: dict[str, Any] = shared_options.kept_parameters(**given) | options
+    check_stored_parameters(parameters)
+    changes = {**parameters, **window}
     changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
-    for key in (window_options.key(word) or word for word in unset):
-        if key not in _ALSO_UNSET and key not in window_options.KEYS:
-            shared_options.check_key(key)
-        if key in changes:
-            raise click.UsageError(f"{key} is both set and unset.")
-        changes[key] = None
-    added = shared_options.metadata(meta)
-    if not changes and not added:
+    _add_removals(changes, unset)
+    if not changes and not metadata:
         raise click.UsageError("nothing to change.")
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
-        if added:
-            changes["metadata"] = added if "metadata" in changes else {**conversation.metadata, **added}
+        if metadata:
+            is_replaced = "metadata" in changes  # --unset metadata
+            changes["metadata"] = metadata if is_replaced else {**conversation.metadata, **metadata}
         conversation = store.set(conversation.id, **changes)
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form
-
-        output.write_json(conversation_form(conversation))
+        write_json(conversation_to_json(conversation))
     else:
         kept = {**conversation.settings, **conversation.window}
-        output.note_on_terminal(f"changed {describe(conversation)}: {output.json_text(kept)}")
+        write_terminal_note(f"changed {describe_conversation(conversation)}: {format_json(kept)}")
+
+
+def _add_removals(changes: dict[str, Any], unset: tuple[str, ...]) -> None:
+    """Set each KEY of --unset to None in the changes.
+
+    Raises:
+        click.UsageError: a KEY cannot be unset, or is set at the same time.
+    """
+    for word in unset:
+        window_option = find_window_option(word)
+        if window_option is None and word not in _OTHER_UNSETTABLE:
+            check_parameter_name(word)
+        key = window_option or word
+        if key in changes:
+            raise click.UsageError(f"'{key}' is both set and unset.")
+        changes[key] = None

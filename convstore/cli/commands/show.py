@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import describe, find_conversation, open_store
-from convstore.cli.render import attachments, message_text, output, tree_view
+from convstore.cli.options.conversation_option import find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.attachment_files import save_attachments
+from convstore.cli.render.conversation_text import describe_conversation, describe_settings
+from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
+from convstore.cli.render.message_text import format_message
+from convstore.cli.render.output_streams import has_colours, make_one_line, write_answer, write_json
+from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
     from convstore.messages.codec import Message
     from convstore.store.store import Store
-    from convstore.values.results import Conversation, Turn
+    from convstore.values.results import Conversation, MessageRecord, Turn
+
+_NO_POSITION = "–"  # printed before a message that is not on the path
 
 
 @click.command(
-    epilog=shared_options.example(
+    epilog=format_examples(
         "convstore show",
         "convstore show games --last 4",
         "convstore show games --tree",
@@ -26,119 +37,90 @@ if TYPE_CHECKING:
         "convstore show games --save-attachments photos",
     )
 )
-@click.argument("ref", required=False)
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N messages.")
+@ref_argument
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Number of last messages.  [default: all]")
 @click.option(
     "--save-attachments",
     "folder",
     metavar="FOLDER",
-    help="Write the images, sounds and files of these messages into FOLDER, and print their paths.",
+    help="Folder for the images, sounds and files of these messages; their paths are printed.",
 )
-@click.option(
-    "--tree", "all_of_it", is_flag=True, help="Draw all messages, those too that undo, edit, retry and failures left."
-)
-@shared_options.json_option
-@shared_options.store_options
+@click.option("--tree", "is_tree", is_flag=True, help="Tree of all messages, on the path and off it.")
+@json_option
+@store_options
 def show(
-    ref: str | None,
-    last: int | None,
-    folder: str | None,
-    all_of_it: bool,
-    as_json: bool,
-    db: str | None,
-    owner: str,
+    ref: str | None, last: int | None, folder: str | None, is_tree: bool, as_json: bool, store_choice: StoreChoice
 ) -> None:
-    """Print a conversation's messages, and what was not answered.
+    """Print a conversation's messages.
 
-    REF is its name, its id, or the beginning of its id; without one, it is the conversation used last. What was asked
-    since the last answer and has none comes at the end: it is kept, and not sent again.
+    Unanswered messages since the last reply are at the end; they are kept, and not sent again. REF is a name, an id or
+    the beginning of an id; the default is the conversation used last.
 
-    With --tree, a line for each message: * for those of the conversation as it is now, and o for the others; its seq,
-    which `checkout` takes; its position; and how it begins.
+    With --tree, each message is one line: * on the path or o off it; its seq, which `checkout` takes; its position; and
+    its first words.
     """
-    if all_of_it and (last is not None or folder is not None):
-        raise click.UsageError("--tree shows all of it, and goes with neither --last nor --save-attachments.")
-    with open_store(db, owner) as store:
+    if is_tree and (last is not None or folder is not None):
+        raise click.UsageError("--tree shows every message: give it without --last and --save-attachments.")
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
-        if all_of_it:
+        if is_tree:
             _show_tree(store, conversation, as_json=as_json)
             return
         records = store.messages(conversation.id, limit=last)
         if folder is not None:
-            attachments.save_and_print(records, folder, as_json=as_json)
+            save_attachments(records, Path(folder), as_json=as_json)
             return
-        broken_off = store.interrupted(conversation.id, records)
+        interrupted = store.interrupted(conversation.id, records)
         unanswered = [(turn, store.input_of(turn)) for turn in store.unanswered(conversation.id)]
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form, message_form
-
-        form = conversation_form(conversation)
-        form["messages"] = [message_form(record) for record in records]
-        form["unanswered"] = [
-            {
-                "turn": turn.seq,
-                "status": turn.status.value,
-                "error": turn.error,
-                "messages": [record.message for record in asked],
-                "reply": turn.message,
-            }
-            for turn, asked in unanswered
-        ]
-        output.write_json(form, indent=2)
+        form = conversation_to_json(conversation)
+        form["messages"] = [message_to_json(record) for record in records]
+        form["unanswered"] = [unanswered_turn_to_json(turn, asked) for turn, asked in unanswered]
+        write_json(form, indent=2)
         return
     _print_heading(conversation)
     for record in records:
-        remarks = [
-            word for word, of in (("interrupted", broken_off), ("pinned", conversation.pins)) if record.seq in of
-        ]
-        _print_message(f"{record.position}", record.message, f"({', '.join(remarks)})" if remarks else "")
+        marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
+        remark = ", ".join(mark for mark, is_set in marks.items() if is_set)
+        _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
     for turn, asked in unanswered:
-        for record in asked:
-            _print_message("–", record.message, _remark(turn))
-        if turn.message is not None:
-            _print_message("–", turn.message, f"(turn {turn.seq}: as far as it came)")
+        _print_unanswered(turn, asked)
 
 
 def _show_tree(store: Store, conversation: Conversation, *, as_json: bool) -> None:
     if as_json:
-        from convstore.cli.render.json_forms import conversation_form
-
-        output.write_json(
-            {**conversation_form(conversation), "tree": tree_view.tree_form(store, conversation)}, indent=2
-        )
+        write_json({**conversation_to_json(conversation), "tree": tree_to_json(store, conversation)}, indent=2)
     else:
         _print_heading(conversation)
-        tree_view.print_tree(store, conversation)
+        print_tree(store, conversation)
 
 
 def _print_heading(conversation: Conversation) -> None:
-    kept = {**conversation.settings, **conversation.window}
-    if conversation.forked_from is not None:
-        kept["forked from"] = conversation.forked_from
-    settings = " · ".join(f"{key} {_value(value)}" for key, value in kept.items())
-    sys.stdout.write(_styled(output.one_line(describe(conversation)), bold=True) + "\n")
+    settings = describe_settings(conversation)
+    sys.stdout.write(_style(make_one_line(describe_conversation(conversation)), bold=True) + "\n")
     if settings:
-        sys.stdout.write(_styled(output.one_line(settings), dim=True) + "\n")
+        sys.stdout.write(_style(make_one_line(settings), dim=True) + "\n")
 
 
 def _print_message(position: str, message: Message, remark: str = "") -> None:
     name = message.get("name")
     heading = " ".join(part for part in (position, message["role"], str(name) if name else "", remark) if part)
-    output.answer("")
-    sys.stdout.write(_styled(output.one_line(heading), bold=True) + "\n")
-    output.answer(message_text.readable(message))
+    write_answer("")
+    sys.stdout.write(_style(make_one_line(heading), bold=True) + "\n")
+    write_answer(format_message(message))
 
 
-def _styled(text: str, **how: Any) -> str:
-    return click.style(text, **how) if output.colours(sys.stdout) else text
-
-
-def _remark(turn: Turn) -> str:
+def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
+    """Print the messages of a turn without a complete reply, and its partial reply."""
     if turn.status.value == "running":
-        return f"(turn {turn.seq}: being answered)"
-    problem = (turn.error or {}).get("message", "no reply")
-    return f"(turn {turn.seq}: not answered: {problem})"
+        remark = f"(turn {turn.seq}: being answered)"
+    else:
+        remark = f"(turn {turn.seq}: not answered: {(turn.error or {}).get('message', 'no reply')})"
+    for record in asked:
+        _print_message(_NO_POSITION, record.message, remark)
+    if turn.message is not None:
+        _print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)")
 
 
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else output.json_text(value)
+def _style(text: str, **style: Any) -> str:
+    return click.style(text, **style) if has_colours(sys.stdout) else text

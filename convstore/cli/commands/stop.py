@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.output_streams import write_note
 
 
-@click.command(epilog=shared_options.example("convstore stop", "convstore stop games"))
-@click.argument("ref", required=False)
+@click.command(epilog=format_examples("convstore stop", "convstore stop games"))
+@ref_argument
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the turn's process has to end it, before the conversation is taken from it.",
+    help="Time for the other process to end its turn; then the turn is ended without it.",
 )
-@shared_options.store_options
-def stop(ref: str | None, wait: float, db: str | None, owner: str) -> None:
-    """End a reply that another process is getting.
+@store_options
+def stop(ref: str | None, wait: float, store_choice: StoreChoice) -> None:
+    """Interrupt a reply in another process.
 
-    The text that came stays in the conversation. REF is the conversation's name, its id, or the beginning of its id;
-    without one, it is the conversation used last.
+    The partial reply stays in the conversation. REF is a name, an id or the beginning of an id; the default is the
+    conversation used last.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         if store.stop(conversation.id, wait=wait):
-            output.note(f"convstore: stopped the running turn of {conversation.id}; what came is kept")
+            write_note(f"convstore: interrupted the running turn of '{conversation.id}'; its partial reply is kept")
         else:
-            output.note(f"convstore: no turn of {conversation.id} is running")
+            write_note(f"convstore: no turn of '{conversation.id}' is running")

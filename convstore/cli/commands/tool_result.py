@@ -6,101 +6,99 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.call_options import wait_options
+from convstore.cli.options.conversation_option import conversation_option, expected_head_option, find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.text_input import read_typed_text
+from convstore.cli.render.json_forms import message_to_json
+from convstore.cli.render.output_streams import write_json, write_terminal_note
 from convstore.errors import HeadMoved, InvalidInput
 
 if TYPE_CHECKING:
+    from convstore.messages.codec import Message
     from convstore.store.store import Store
     from convstore.values.results import MessageRecord
 
-_LOOKED_AT = 200  # messages before the end: a call that is answered already stands near it
+_SEARCHED_MESSAGES = 200  # at the end of the path: results of tools are near it
 
 
 @click.command(
     "tool-result",
-    epilog=shared_options.example(
+    epilog=format_examples(
         'convstore tool-result call_1 "21 degrees"',
         "./weather Beijing | convstore tool-result call_1 && convstore say --continue",
     ),
 )
 @click.argument("call_id")
 @click.argument("text", required=False)
-@shared_options.conversation_option
-@shared_options.head_option
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    metavar="SECONDS",
-    help="How long to wait while a turn runs.  [default: 30]",
-)
-@click.option("--no-wait", is_flag=True, help="Do not wait: exit with 5 while a turn runs.")
-@shared_options.json_option
-@shared_options.store_options
+@conversation_option
+@expected_head_option
+@wait_options
+@json_option
+@store_options
 def tool_result(
     call_id: str,
     text: str | None,
     ref: str | None,
     expected_head: int | None,
-    no_wait: bool,
     wait: float,
     as_json: bool,
-    db: str | None,
-    owner: str,
+    store_choice: StoreChoice,
 ) -> None:
-    """Give the result of a tool that the model has called.
+    """Give the result of a tool call.
 
-    CALL_ID is the call's id, which `show` has with it. TEXT missing, or -, is read from standard input. When all calls
-    are answered, `convstore say --continue` lets the model go on.
+    CALL_ID is the id of the call in `show`. Without TEXT, or with -, the result is read from standard input. When every
+    call has a result, `convstore say --continue` gets the reply.
     """
+    from convstore.messages.tool_calls import tool_result as make_message
+
     if text is None or text == "-":
-        text = shared_options.read_typed()
-    with open_store(db, owner) as store:
+        text = read_typed_text()
+    with open_store(store_choice) as store:
         target = find_conversation(store, ref).id
-        record = _answered(store, target, call_id, text, expected_head, 0.0 if no_wait else wait)
+        record = _append_once(store, target, make_message(call_id, text), expected_head, wait)
         pending = store.pending_calls(target)
     if as_json:
-        from convstore.cli.render.json_forms import message_form
-
-        output.write_json({"conversation": target, **message_form(record), "pending": pending})
+        write_json({"conversation": target, **message_to_json(record), "pending": pending})
     elif pending:
-        output.note_on_terminal(f"still without a result: {_named(pending)}")
+        write_terminal_note(f"calls still without a result: {_list_calls(pending)}")
     else:
-        output.note_on_terminal("all calls have their results; `convstore say --continue` lets the model go on")
+        write_terminal_note("every call has a result; continue with `convstore say --continue`")
 
 
-def _answered(
-    store: Store, target: str, call_id: str, text: str, expected_head: int | None, wait: float
-) -> MessageRecord:
-    """Append the result, once: also where others give results at the same time."""
-    from convstore.messages.tool_calls import tool_result as made
-
+def _append_once(store: Store, target: str, result: Message, expected_head: int | None, wait: float) -> MessageRecord:
+    """Append a result, but only once, even if others append results at the same time."""
     while True:
         head = store.get(target).head_seq if expected_head is None else expected_head
-        _check_pending(store, target, call_id)
+        _check_pending(store, target, result["tool_call_id"])
         try:
-            return store.append(target, made(call_id, text), expected_head=head, wait=wait)[0]
+            return store.append(target, result, expected_head=head, wait=wait)[0]
         except HeadMoved:
             if expected_head is not None:
                 raise
 
 
 def _check_pending(store: Store, target: str, call_id: str) -> None:
+    """Check that a call has no result yet.
+
+    Raises:
+        InvalidInput: it has one, or the model made no such call.
+    """
     pending = store.pending_calls(target)
     if any(call.get("id") == call_id for call in pending):
         return
-    for record in store.messages(target, limit=_LOOKED_AT):
+    for record in store.messages(target, limit=_SEARCHED_MESSAGES):
         if record.message["role"] == "tool" and record.message.get("tool_call_id") == call_id:
             raise InvalidInput(
-                f"conversation {target}: call {call_id} has its result already, at position {record.position}"
+                f"conversation '{target}': call '{call_id}' already has a result, at position {record.position}"
             )
-    what = f"these wait for one: {_named(pending)}" if pending else "none waits for one"
-    raise InvalidInput(f"conversation {target} has no call {call_id} that waits for a result; {what}")
+    others = f"calls without a result: {_list_calls(pending)}" if pending else "every call has a result"
+    raise InvalidInput(f"conversation '{target}' has no call '{call_id}' without a result; {others}")
 
 
-def _named(calls: list[dict[str, Any]]) -> str:
+def _list_calls(calls: list[dict[str, Any]]) -> str:
     from convstore.messages.tool_calls import name
 
     return ", ".join(f"{call.get('id')} ({name(call)})" for call in calls)

@@ -3,61 +3,72 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
+from convstore.cli.options.conversation_option import find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option, limit_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.json_forms import full_turn_to_json
+from convstore.cli.render.output_streams import format_json, format_local_time, make_one_line, write_note
 
-_TEXT_WIDTH = 60
+if TYPE_CHECKING:
+    from convstore.values.results import MessageRecord, Turn
+
+_INPUT_WIDTH = 60  # characters
 
 
-@click.command(epilog=shared_options.example("convstore turns", "convstore turns games --limit 0 --json"))
-@click.argument("ref", required=False)
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="How many; 0 for all."
-)
-@shared_options.json_option
-@shared_options.store_options
-def turns(ref: str | None, limit: int, as_json: bool, db: str | None, owner: str) -> None:
-    """List what was asked, and how it came out.
+@click.command(epilog=format_examples("convstore turns", "convstore turns games --limit 0 --json"))
+@ref_argument
+@limit_option
+@json_option
+@store_options
+def turns(ref: str | None, limit: int, as_json: bool, store_choice: StoreChoice) -> None:
+    """List the turns of a conversation.
 
-    Each turn of the conversation with its status, times, tokens and error: the failed and the interrupted ones too,
-    which `show` leaves out. REF is its name, its id, or the beginning of its id; without one, it is the conversation
-    used last.
+    Each turn has its status, times, tokens and error; failed and interrupted turns are listed too. REF is a name, an id
+    or the beginning of an id; the default is the conversation used last.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         found = [(turn, store.input_of(turn)) for turn in store.turns(conversation.id, limit=limit or None)]
     if as_json:
-        from convstore.cli.render.json_forms import full_turn_form
-
-        rows = ",\n".join(output.json_text(full_turn_form(turn, asked)) for turn, asked in found)
+        rows = ",\n".join(format_json(full_turn_to_json(turn, asked)) for turn, asked in found)
         sys.stdout.write(f"[{rows}]\n")
         return
     if not found:
-        output.note("no turns yet: nothing has been said")
+        write_note("no turns yet")
         return
+    for turn, asked in found:
+        _print_turn(turn, asked)
+
+
+def _print_turn(turn: Turn, asked: Sequence[MessageRecord]) -> None:
+    usage = turn.usage
+    tokens = f"{usage.prompt_tokens or '?'}+{usage.completion_tokens or '?'}" if usage else "-"
+    seconds = f"{turn.latency:.1f}s" if turn.latency is not None else "-"
+    text = _describe_input(turn, asked)
+    columns = (
+        f"{turn.seq:>4}",
+        turn.status.value.ljust(11),
+        format_local_time(turn.started_at),
+        seconds.rjust(7),
+        tokens.rjust(11),
+        text if len(text) <= _INPUT_WIDTH else text[: _INPUT_WIDTH - 1] + "…",
+    )
+    sys.stdout.write("  ".join(columns).rstrip() + "\n")
+    if turn.error is not None:
+        sys.stdout.write(f"      {make_one_line(str(turn.error.get('message', turn.error.get('type'))))}\n")
+
+
+def _describe_input(turn: Turn, asked: Sequence[MessageRecord]) -> str:
     from convstore.messages.codec import text_of
 
-    for turn, asked in found:
-        usage = turn.usage
-        tokens = f"{usage.prompt_tokens or '?'}+{usage.completion_tokens or '?'}" if usage else "-"
-        seconds = f"{turn.latency:.1f}s" if turn.latency is not None else "-"
-        said = output.one_line(" ".join(text_of(record.message) for record in asked))
-        if not asked:
-            said = "(went on)"
-        if turn.purpose is not None:
-            said = f"({turn.purpose} of what was said up to seq {turn.base_seq})"
-        columns = (
-            f"{turn.seq:>4}",
-            turn.status.value.ljust(11),
-            output.local_time(turn.started_at),
-            seconds.rjust(7),
-            tokens.rjust(11),
-            said if len(said) <= _TEXT_WIDTH else said[: _TEXT_WIDTH - 1] + "…",
-        )
-        sys.stdout.write("  ".join(columns).rstrip() + "\n")
-        if turn.error is not None:
-            sys.stdout.write(f"      {output.one_line(str(turn.error.get('message', turn.error.get('type'))))}\n")
+    if turn.purpose is not None:
+        return f"({turn.purpose} of the messages up to seq {turn.base_seq})"
+    if not asked:
+        return "(continued)"
+    return make_one_line(" ".join(text_of(record.message) for record in asked))

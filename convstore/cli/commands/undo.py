@@ -6,34 +6,35 @@ import sys
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render import output
-from convstore.cli.render.head import first_asked, print_head
+from convstore.cli.options.conversation_option import expected_head_option, find_conversation, ref_argument
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import find_first_undone, print_head
+from convstore.cli.render.output_streams import write_terminal_note
 
 
 @click.command(
-    epilog=shared_options.example("convstore undo", "convstore undo games -n 3", "convstore undo && convstore redo")
+    epilog=format_examples("convstore undo", "convstore undo games -n 3", "convstore undo && convstore redo")
 )
-@click.argument("ref", required=False)
-@click.option("-n", "count", type=click.IntRange(min=1), default=1, metavar="N", help="How many turns.  [default: 1]")
-@shared_options.head_option
-@shared_options.json_option
-@shared_options.store_options
-def undo(ref: str | None, count: int, expected_head: int | None, as_json: bool, db: str | None, owner: str) -> None:
-    """Go back by a turn: what was asked last, and its answer.
+@ref_argument
+@click.option("-n", "count", type=click.IntRange(min=1), default=1, metavar="N", help="Number of turns.  [default: 1]")
+@expected_head_option
+@json_option
+@store_options
+def undo(ref: str | None, count: int, expected_head: int | None, as_json: bool, store_choice: StoreChoice) -> None:
+    """Undo the last turn: message and reply.
 
-    Nothing is lost: `redo` returns, and `show --tree` shows what was left. REF is the conversation's name, its id, or
-    the beginning of its id; without one, it is the conversation used last.
+    Both are kept: `redo` brings them back, and `show --tree` shows them. REF is a name, an id or the beginning of an
+    id; the default is the conversation used last.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
-        tells = sys.stderr.isatty() and not as_json
-        page = store.messages(conversation.id, limit=2 * count) if tells else []
+        tells_person = sys.stderr.isatty() and not as_json
+        page = store.messages(conversation.id, limit=2 * count) if tells_person else []
         conversation = store.undo(conversation.id, count, expected_head=expected_head)
-        if tells:
-            what = "turn" if count == 1 else f"{count} turns, from"
-            output.note_on_terminal(
-                f"undid {what}: {first_asked(store, conversation, page, conversation.length)}; `convstore redo` returns"
-            )
+        if tells_person:
+            turns = "1 turn" if count == 1 else f"{count} turns"
+            first = find_first_undone(store, conversation, page)
+            write_terminal_note(f'undid {turns}, from "{first}"; `convstore redo` redoes them')
         print_head(store, conversation, as_json=as_json)

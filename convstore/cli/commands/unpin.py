@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options import shared_options
-from convstore.cli.options.target import find_conversation, open_store
-from convstore.cli.render.pinned import print_pinned
+from convstore.cli.options.conversation_option import conversation_option, expected_head_option, find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import print_pin
 
 
-@click.command(epilog=shared_options.example("convstore unpin 4", "convstore unpin 4 -c games"))
+@click.command(epilog=format_examples("convstore unpin 4", "convstore unpin 4 -c games"))
 @click.argument("position", type=click.IntRange(min=1))
-@shared_options.conversation_option
-@shared_options.head_option
-@shared_options.json_option
-@shared_options.store_options
-def unpin(position: int, ref: str | None, expected_head: int | None, as_json: bool, db: str | None, owner: str) -> None:
-    """Pin a message no more.
+@conversation_option
+@expected_head_option
+@json_option
+@store_options
+def unpin(position: int, ref: str | None, expected_head: int | None, as_json: bool, store_choice: StoreChoice) -> None:
+    """Stop always sending a message.
 
-    POSITION is the number that `show` has before it. A tool call is unpinned together with its results.
+    POSITION is the number before the message in `show`. A tool call is unpinned together with its results.
     """
-    with open_store(db, owner) as store:
+    with open_store(store_choice) as store:
         conversation = store.unpin(find_conversation(store, ref).id, position, expected_head=expected_head)
-        print_pinned(store, conversation, position, "no longer pinned", as_json=as_json)
+        print_pin(store, conversation, position, "unpinned", as_json=as_json)

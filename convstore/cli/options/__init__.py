@@ -1,1 +1,4 @@
-"""What commands share on the way in: options and arguments."""
+"""Options and arguments that several commands share.
+
+Decorators are named with nouns, as click's own are (`@click.option`); other functions with verbs.
+"""

@@ -1,1 +1,1 @@
-"""What commands share on the way out: text, JSON, trees."""
+"""How results reach people and scripts: text, JSON, tables and trees."""

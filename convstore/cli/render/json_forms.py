@@ -1,16 +1,18 @@
-"""The JSON forms that commands print: what scripts may rely on."""
+"""The JSON that commands print: forms that scripts rely on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convstore.messages.completion import Completion
-from convstore.values.results import Conversation, MessageRecord, Turn
+if TYPE_CHECKING:
+    from convstore.messages.completion import Completion
+    from convstore.usage.usage_report import UsageReport, UsageRow
+    from convstore.values.results import Conversation, MessageRecord, Summary, Turn
 
 
-def conversation_form(conversation: Conversation) -> dict[str, Any]:
-    """A conversation without its messages."""
+def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
+    """Return the form of a conversation, without its messages."""
     return {
         "id": conversation.id,
         "name": conversation.name,
@@ -28,8 +30,8 @@ def conversation_form(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def summary_form(conversation: Conversation) -> dict[str, Any]:
-    """A conversation as one of a list."""
+def listed_conversation_to_json(conversation: Conversation) -> dict[str, Any]:
+    """Return the short form of a conversation, for a list."""
     return {
         "id": conversation.id,
         "name": conversation.name,
@@ -40,8 +42,8 @@ def summary_form(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def message_form(record: MessageRecord) -> dict[str, Any]:
-    """A message where it stands, in its exact form."""
+def message_to_json(record: MessageRecord) -> dict[str, Any]:
+    """Return the form of a message: its place, and the message exactly as it is stored."""
     return {
         "position": record.position,
         "seq": record.seq,
@@ -51,8 +53,8 @@ def message_form(record: MessageRecord) -> dict[str, Any]:
     }
 
 
-def completion_form(completion: Completion) -> dict[str, Any]:
-    """A reply that was not stored."""
+def unstored_reply_to_json(completion: Completion) -> dict[str, Any]:
+    """Return the form of a reply that could not be stored."""
     return {
         "conversation": None,
         "turn": None,
@@ -65,8 +67,8 @@ def completion_form(completion: Completion) -> dict[str, Any]:
     }
 
 
-def turn_form(turn: Turn) -> dict[str, Any]:
-    """How a turn came out."""
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+    """Return the form of a turn that has just ended: its reply and its status."""
     return {
         "conversation": turn.conversation_id,
         "turn": turn.seq,
@@ -80,16 +82,16 @@ def turn_form(turn: Turn) -> dict[str, Any]:
     }
 
 
-def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]:
-    """A turn with all that is on record about it."""
-    whole = turn.status.value == "completed"
+def full_turn_to_json(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]:
+    """Return the form of a turn with everything that is stored about it."""
+    is_complete = turn.status.value == "completed"
     return {
         "turn": turn.seq,
         "purpose": turn.purpose,
         "status": turn.status.value,
         "input": [record.message for record in asked],
-        "output": turn.message if whole else None,
-        "partial": None if whole else turn.message,
+        "output": turn.message if is_complete else None,
+        "partial": None if is_complete else turn.message,
         "error": turn.error,
         "attempts": list(turn.attempts),
         "finish_reason": turn.finish_reason,
@@ -108,4 +110,59 @@ def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]
         "time_to_first_token": turn.time_to_first_token,
         "started_at": turn.started_at,
         "ended_at": turn.ended_at,
+    }
+
+
+def unanswered_turn_to_json(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]:
+    """Return the form of a turn without a complete reply."""
+    return {
+        "turn": turn.seq,
+        "status": turn.status.value,
+        "error": turn.error,
+        "messages": [record.message for record in asked],
+        "reply": turn.message,
+    }
+
+
+def summary_to_json(summary: Summary) -> dict[str, Any]:
+    """Return the form of a summary."""
+    return {
+        "turn": summary.turn,
+        "up_to_position": summary.up_to_position,
+        "up_to_seq": summary.up_to_seq,
+        "tokens": summary.tokens,
+        "text": summary.text,
+        "created_at": summary.created_at,
+    }
+
+
+def usage_to_json(report: UsageReport) -> dict[str, Any]:
+    """Return the form of a usage report."""
+    return {
+        "by": report.by,
+        "since": report.since,
+        "until": report.until,
+        "currency": report.currency,
+        "total": _usage_row_to_json(report.total),
+        "rows": [
+            {report.by: row.key, **({"label": row.label} if row.label is not None else {}), **_usage_row_to_json(row)}
+            for row in report.rows
+        ],
+    }
+
+
+def _usage_row_to_json(row: UsageRow) -> dict[str, Any]:
+    return {
+        "turns": row.turns,
+        "failed": row.failed,
+        "interrupted": row.interrupted,
+        "prompt_tokens": row.prompt_tokens,
+        "cached_tokens": row.cached_tokens,
+        "completion_tokens": row.completion_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "turns_without_usage": row.turns_without_usage,
+        "cost": row.cost,
+        "turns_without_price": row.turns_without_price,
+        "latency_median": row.latency_median,
+        "latency_p95": row.latency_p95,
     }

@@ -1,4 +1,4 @@
-"""What bytes are, by how they begin: a file's name may say anything."""
+"""Media types: found by the first bytes, because a file's name may say anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mimetypes import MimeTypes
 
-OCTETS = "application/octet-stream"
+UNKNOWN_BYTES = "application/octet-stream"
+"""The media type of bytes that nothing is known of."""
 
 _BEGINNINGS = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -19,7 +20,7 @@ _BEGINNINGS = (
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
     (re.compile(rb"RIFF.{4}WAVE", re.DOTALL), "audio/wav"),
     (re.compile(rb"ID3[\x02-\x04]"), "audio/mpeg"),
-    # A frame of MPEG audio, layer III: eleven bits set, a version, and a bit rate that there is.
+    # A frame of MPEG audio, layer III: eleven bits set, a version, and a bit rate that exists.
     (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"), "audio/mpeg"),
     (re.compile(rb"OggS"), "audio/ogg"),
     (re.compile(rb"fLaC"), "audio/flac"),
@@ -36,50 +37,51 @@ _EXTENSIONS = {
     "audio/flac": "flac",
     "application/pdf": "pdf",
 }
-IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""What the API takes as an image."""
-SOUNDS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
-"""What the API takes as audio, and what it calls it."""
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""What the API takes as `image_url`."""
+AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
+"""What the API takes as `input_audio`, with the name of its format there."""
 
-_SAFE = re.compile(r"[A-Za-z0-9]{1,10}")
+_SAFE_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
 
 @cache
-def _known() -> MimeTypes:
+def _load_types() -> MimeTypes:
     from mimetypes import MimeTypes
 
     return MimeTypes()  # Python's own table: the same on every machine
 
 
-def by_content(data: bytes) -> str | None:
-    """Return the media type that bytes show by how they begin; None: they do not."""
+def guess_by_content(data: bytes) -> str | None:
+    """Return the media type that the first bytes show; None if they show none."""
     return next((kind for beginning, kind in _BEGINNINGS if beginning.match(data)), None)
 
 
-def by_name(name: str) -> str:
-    """Return the media type that a file's name suggests."""
-    kind, encoding = _known().guess_type(name)
-    return kind if kind is not None and encoding is None else OCTETS
+def guess_by_name(name: str) -> str:
+    """Return the media type that the name of a file suggests."""
+    kind, encoding = _load_types().guess_type(name)
+    return kind if kind is not None and encoding is None else UNKNOWN_BYTES
 
 
-def extension(data: bytes, *, name: str | None = None, kind: str | None = None) -> str:
-    """Return an extension for a file of these bytes, without its dot, that no name can make a path of.
+def choose_extension(data: bytes, *, name: str | None = None, kind: str | None = None) -> str:
+    """Return an extension for a file of these bytes, without its dot; never part of a path.
 
     Args:
-        name: what it was called, where its content does not show what it is.
-        kind: its media type, where its name does not help either.
+        data: the content, which decides if its type is known.
+        name: the name that the file had, which decides next.
+        kind: its media type, which decides last.
     """
-    known = _EXTENSIONS.get(by_content(data) or "")
+    known = _EXTENSIONS.get(guess_by_content(data) or "")
     if known is not None:
         return known
-    for candidate in (PurePath(name or "").suffix, _known().guess_extension(kind or "") or ""):
-        if _SAFE.fullmatch(candidate.removeprefix(".")):
+    for candidate in (PurePath(name or "").suffix, _load_types().guess_extension(kind or "") or ""):
+        if _SAFE_EXTENSION.fullmatch(candidate.removeprefix(".")):
             return candidate.removeprefix(".").lower()
     return "bin"
 
 
-def size(count: int) -> str:
-    """Return a number of bytes as a person reads it: `512 bytes`, `48 KiB`, `1.2 MiB`."""
+def format_size(count: int) -> str:
+    """Return a number of bytes as text: `512 bytes`, `48 KiB`, `1.2 MiB`."""
     if count < 1024:
         return f"{count} byte{'' if count == 1 else 's'}"
     if count < 1024 * 1000:

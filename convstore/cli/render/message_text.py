@@ -1,56 +1,59 @@
-"""Messages in words: as a person reads them, and cut to a line."""
+"""A message as text: in full, with its tool calls and attachments; or its first words on one line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import combining, east_asian_width
 
-from convstore.cli.render import attachments, output
+from convstore.cli.render.attachment_labels import label_part, label_rest
+from convstore.cli.render.output_streams import make_one_line
 
 if TYPE_CHECKING:
     from convstore.messages.codec import Message
 
 
-def readable(message: Message) -> str:
-    """Return a message as a person reads it: its text, and what else it holds, named in brackets."""
+def format_message(message: Message) -> str:
+    """Return the text of a message, and labels in brackets for whatever else it holds."""
     lines = []
     content = message.get("content")
     for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             lines.append(part["text"])
         elif isinstance(part, dict) and part.get("type") != "text":
-            lines.extend(attachments.labels(part))
+            lines.extend(label_part(part))
     if isinstance(message.get("refusal"), str):
         lines.append(message["refusal"])
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            lines.append(f"[calls {function.get('name')}({function.get('arguments')}) as {call.get('id')}]")
-        else:
-            lines.append("[calls a tool]")
-    lines.extend(attachments.labels_beside(message))
+    lines.extend(_label_tool_call(call) for call in message.get("tool_calls") or ())
+    lines.extend(label_rest(message))
     return "\n".join(lines) or "[no text]"
 
 
-def first_words(message: Message, width: int, *, end: str = "…") -> str:
-    """Return how a message begins, in one line of at most `width` columns, with nothing that drives a terminal."""
-    return cut(output.one_line(readable(message)[: 8 * width + 8]), width, end=end)
+def _label_tool_call(call: Any) -> str:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return "[calls a tool]"
+    return f"[calls {function.get('name')}({function.get('arguments')}) as {call.get('id')}]"
 
 
-def cut(text: str, width: int, *, end: str = "…") -> str:
-    """Return a line cut to at most `width` columns of a terminal, with `end` where something is missing."""
-    taken = 0
+def take_first_words(message: Message, width: int, *, end: str = "…") -> str:
+    """Return the beginning of a message as one line of at most `width` columns, without control characters."""
+    return cut_line(make_one_line(format_message(message)[: 8 * width + 8]), width, end=end)
+
+
+def cut_line(text: str, width: int, *, end: str = "…") -> str:
+    """Return a line cut to at most `width` columns of a terminal, with `end` if it was cut."""
+    columns = 0
     fitting = 0
     for place, character in enumerate(text):
-        taken += _columns(character)
-        if taken <= width - len(end):
+        columns += _count_columns(character)
+        if columns <= width - len(end):
             fitting = place + 1
-        if taken > width:
+        if columns > width:
             return text[:fitting].rstrip() + end
     return text
 
 
-def _columns(character: str) -> int:
+def _count_columns(character: str) -> int:
     if combining(character):
         return 0
     return 2 if east_asian_width(character) in "WF" else 1

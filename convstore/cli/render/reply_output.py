@@ -1,134 +1,114 @@
-"""How a model's reply reaches people and scripts: what `say`, `retry` and `edit` share."""
+"""How a reply is printed: as it arrives, complete, or as JSON; and what is said of one that was cut off."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from signal import SIGINT
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import click
-
-from convstore.cli.render import output
+from convstore.cli.render.json_forms import turn_to_json, unstored_reply_to_json
+from convstore.cli.render.output_streams import end_line, write_answer, write_json, write_note
 from convstore.errors import ConvstoreError, LeaseLost, ReplyNotStored, TurnFailed
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from convstore.store.reply_stream import ReplyStream
     from convstore.values.results import Turn
 
-F = TypeVar("F", bound="Callable[..., Any]")
-
-_UNUSUAL_ENDS = {
+_FINISH_NOTES = {
     "length": "the reply was cut off at its length limit (max_tokens, or the model's own)",
     "content_filter": "the provider's content filter cut the reply",
-    "tool_calls": "the reply asks for tools to be called; `convstore tool-result` takes what they return",
-    "function_call": "the reply asks for a function to be called",
+    "tool_calls": "the reply calls tools; give their results with `convstore tool-result`",
+    "function_call": "the reply calls a function",
 }
-
-
-def call_options(command: F) -> F:
-    """How a model is asked, and how its reply is printed."""
-    for option in (
-        click.option("--base-url", metavar="URL", help="The model's server.  [default: OPENAI_BASE_URL, else OpenAI]"),
-        click.option("--no-wait", is_flag=True, help="Do not wait: exit with 5 while another turn runs."),
-        click.option(
-            "--wait",
-            type=click.FloatRange(min=0),
-            default=30.0,
-            metavar="SECONDS",
-            help="How long to wait while another turn runs.  [default: 30]",
-        ),
-        click.option("--no-stream", is_flag=True, help="Print the reply when it is complete."),
-    ):
-        command = option(command)
-    return command
+"""The note for each `finish_reason` that means more than the end of the reply."""
 
 
 def print_reply(
-    *, stream: Callable[[], ReplyStream], whole: Callable[[], Turn], as_it_comes: bool, as_json: bool
+    start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
 ) -> None:
-    """Ask, and print the reply: as it comes, or when it is complete, or as JSON.
+    """Call the model, and print its reply.
 
     Args:
-        stream: asks for a reply that comes in pieces.
-        whole: asks for a reply that comes whole.
+        start_stream: starts the turn, if the reply is printed as it arrives.
+        make_turn: makes the turn, if the reply is printed when it is complete.
+        as_stream: whether the reply is printed as it arrives.
+        as_json: whether it is printed as JSON, when it is complete.
     """
+    if as_stream:
+        turn = _print_stream(start_stream())
+    else:
+        turn = _make_turn(make_turn, as_json=as_json)
+        if as_json:
+            write_json(turn_to_json(turn))
+            return
+        if turn.text:
+            write_answer(turn.text)
+    _note_finish(turn)
+
+
+def _make_turn(make_turn: Callable[[], Turn], *, as_json: bool) -> Turn:
     try:
-        turn = _stream(stream()) if as_it_comes else _whole(whole)
-    except (TurnFailed, LeaseLost, ReplyNotStored) as error:
-        if not as_it_comes:
-            _save(error, as_json=as_json)
+        return make_turn()
+    except SystemExit:
+        _note_interruption("")
         raise
-    if as_json:
-        _write_turn(turn)
-        return
-    if not as_it_comes and turn.text:
-        output.answer(turn.text)
-    _remark(turn)
+    except (TurnFailed, LeaseLost, ReplyNotStored) as error:
+        _print_rescued_reply(error, as_json=as_json)
+        raise
 
 
-def _stream(reply: ReplyStream) -> Turn:
+def _print_stream(reply: ReplyStream) -> Turn:
     try:
         with reply:
             for piece in reply:
-                output.answer(piece, newline=False)
+                write_answer(piece, newline=False)
     except SystemExit:
-        output.end_line(reply.text)
-        _note_stop(reply.text)
+        end_line(reply.text)
+        _note_interruption(reply.text)
         raise
     except ConvstoreError:
-        output.end_line(reply.text)
+        end_line(reply.text)
         raise
-    output.end_line(reply.text)
-    if reply.turn.status.value == "interrupted":  # by `convstore stop`, which is another way to press Ctrl-C
-        _note_stop(reply.text, "from elsewhere")
+    end_line(reply.text)
+    if reply.turn.status.value == "interrupted":  # by `convstore stop`: the same as Ctrl-C here
+        _note_interruption(reply.text, " by `convstore stop`")
         raise SystemExit(128 + SIGINT)
-    if not reply.text and reply.turn.text:  # a refusal does not come as pieces of text
-        output.answer(reply.turn.text)
+    if not reply.text and reply.turn.text:  # a refusal does not arrive as pieces of text
+        write_answer(reply.turn.text)
     return reply.turn
 
 
-def _whole(ask: Callable[[], Turn]) -> Turn:
-    try:
-        return ask()
-    except SystemExit:
-        _note_stop("")
-        raise
+def _note_interruption(text: str, cause: str = "") -> None:
+    """Print on stderr that a reply was interrupted.
+
+    Args:
+        text: as much of the reply as arrived.
+        cause: who did it, if not the user of this process.
+    """
+    write_note(
+        f"convstore: interrupted{cause}" + ("; the partial reply is kept" if text else " before the reply began")
+    )
 
 
-def _note_stop(text: str, whence: str = "") -> None:
-    output.note(f"convstore: stopped {whence}".rstrip() + ("; what came is kept" if text else " before anything came"))
-
-
-def _save(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
-    """Print what an error carries: the turn, for scripts; and a whole reply that is on no path, or stored nowhere."""
-    from convstore.cli.render import json_forms
+def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
+    """Print what an error carries: the turn as JSON, or a complete reply that is not on the path or not stored."""
     from convstore.messages.codec import text_of
 
-    if as_json:
-        form = (
-            json_forms.completion_form(error.completion)
-            if isinstance(error, ReplyNotStored)
-            else json_forms.turn_form(error.turn)
-        )
-        output.write_json(form)
-    elif isinstance(error, ReplyNotStored):
-        output.answer(text_of(error.completion.messages[0]))
+    if isinstance(error, ReplyNotStored):
+        if as_json:
+            write_json(unstored_reply_to_json(error.completion))
+        else:
+            write_answer(text_of(error.completion.messages[0]))
+    elif as_json:
+        write_json(turn_to_json(error.turn))
     elif isinstance(error, LeaseLost):
-        output.answer(error.turn.text)
+        write_answer(error.turn.text)
 
 
-def _remark(turn: Turn) -> None:
-    """Say on stderr what the text alone does not: an empty reply, or an unusual end."""
-    remark = _UNUSUAL_ENDS.get(turn.finish_reason or "")
-    if remark is None and not turn.text:
-        remark = "the reply has no text"
-    if remark is not None:
-        output.note(f"convstore: {remark} (turn {turn.seq}; `convstore show` has all of it)")
-
-
-def _write_turn(turn: Turn) -> None:
-    from convstore.cli.render.json_forms import turn_form
-
-    output.write_json(turn_form(turn))
+def _note_finish(turn: Turn) -> None:
+    """Print on stderr that a reply is empty, or did not end in the usual way."""
+    note = _FINISH_NOTES.get(turn.finish_reason or "")
+    if note is None and not turn.text:
+        note = "the reply has no text"
+    if note is not None:
+        write_note(f"convstore: {note} (turn {turn.seq}; see `convstore show`)")

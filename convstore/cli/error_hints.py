@@ -1,0 +1,45 @@
+"""What to type next after an error: the library's message speaks of functions, the hint of commands.
+
+A command line that fails prints one line: `<message>; <hint>`.
+"""
+
+from __future__ import annotations
+
+from convstore import errors
+
+
+class NoConversationYet(errors.ConversationNotFound):
+    """No conversation is named, and the owner has none."""
+
+
+_HINTS: dict[type[errors.ConvstoreError], str] = {
+    errors.AmbiguousReference: "give more of the id, or a name",
+    errors.ContextTooLong: "raise --max-context, or unpin messages with `convstore unpin`",
+    errors.ConversationBusy: "try again later, or end a running turn with `convstore stop`",
+    errors.ConversationExists: "choose another name or id, or rename a conversation with `convstore set --name`",
+    errors.ConversationNotFound: "see `convstore list`",
+    errors.HeadMoved: "see `convstore show`",
+    errors.LeaseLost: "see `convstore turns --json`",
+    errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
+    errors.TurnFailed: "ask again with `convstore retry`",
+    errors.UnansweredToolCalls: (
+        "give the results with `convstore tool-result`, go back with `convstore undo`, or use --fill-missing-tools"
+    ),
+    NoConversationYet: "start one with `convstore new` or `convstore say --new`",
+}
+"""The hint for each class of errors; a subclass without its own has that of its base."""
+
+_HINT_AFTER_SUMMARY = "try again with `convstore compact`"
+
+
+def add_hint(error: errors.ConvstoreError) -> str:
+    """Return the message of an error, with the command to type next if there is a hint for it."""
+    message = str(error)
+    hint = _find_hint(error)
+    return f"{message}; {hint}" if hint is not None else message
+
+
+def _find_hint(error: errors.ConvstoreError) -> str | None:
+    if isinstance(error, errors.TurnFailed) and error.turn.purpose == "summary":
+        return _HINT_AFTER_SUMMARY
+    return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)

@@ -1,0 +1,67 @@
+"""The options of `say`, `edit` and `retry` for a call of the model; --wait and --base-url of other commands too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from convstore.cli.options.conversation_option import expected_head_option
+from convstore.cli.options.output_options import json_option
+
+base_url_option = click.option(
+    "--base-url", metavar="URL", help="Server of the model.  [default: OPENAI_BASE_URL, else OpenAI]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How the model is called, and how its reply is printed."""
+
+    stream: bool
+    """Whether the reply is printed as it arrives."""
+    wait: float
+    """Seconds to wait while another turn runs."""
+    base_url: str | None
+    expected_head: int | None
+    as_json: bool
+
+    @property
+    def store_arguments(self) -> dict[str, Any]:
+        """The keyword arguments that every method of the store that calls the model takes."""
+        return {"wait": self.wait, "expected_head": self.expected_head}
+
+
+def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a call to a command, which receives CallOptions as `call`."""
+
+    @wraps(command)
+    def run(
+        *, no_stream: bool, wait: float, base_url: str | None, expected_head: int | None, as_json: bool, **others: Any
+    ) -> None:
+        call = CallOptions(not (no_stream or as_json), wait, base_url, expected_head, as_json)
+        command(call=call, **others)
+
+    no_stream_option = click.option("--no-stream", is_flag=True, help="Reply printed when it is complete.")
+    return expected_head_option(no_stream_option(wait_options(base_url_option(json_option(run)))))
+
+
+def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --wait and --no-wait to a command, which receives the seconds as `wait`."""
+
+    @wraps(command)
+    def run(*, wait: float, no_wait: bool, **others: Any) -> None:
+        command(wait=0.0 if no_wait else wait, **others)
+
+    wait_option = click.option(
+        "--wait",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        metavar="SECONDS",
+        help="Longest wait while another turn runs.  [default: 30]",
+    )
+    no_wait_option = click.option("--no-wait", is_flag=True, help="No wait: exit with 5 while another turn runs.")
+    return wait_option(no_wait_option(run))

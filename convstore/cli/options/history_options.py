@@ -1,0 +1,107 @@
+"""The options for the window: how much of a conversation is sent to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+WINDOW_OPTION_NAMES = frozenset(
+    {
+        *("history", "last", "max_context", "on_overflow"),
+        *("fill_missing_tools", "send_reasoning", "compact_at", "keep_last"),
+    }
+)
+"""What the library calls these options."""
+
+_NO_LIMIT = "all"
+
+
+def _read_limit(value: str) -> int | str:
+    """Return a number, or `all`, which removes a limit that the conversation keeps."""
+    try:
+        return _NO_LIMIT if value == _NO_LIMIT else int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor {_NO_LIMIT!r}.") from None
+
+
+_CALL_OPTIONS = (
+    click.option("--history/--no-history", default=None, help="History before the new message, or the message alone."),
+    click.option(
+        "--last",
+        type=_read_limit,
+        metavar="N|all",
+        help="Largest number of turns of the history to send; 0: system messages and the new one.",
+    ),
+    click.option(
+        "--max-context",
+        type=_read_limit,
+        metavar="TOKENS|all",
+        help="Largest request, in tokens; older history is left out.",
+    ),
+    click.option(
+        "--on-overflow",
+        type=click.Choice(["error", "trim"]),
+        metavar="error|trim",
+        help="When the provider finds the request too long: an error, or one more call with less.",
+    ),
+    click.option(
+        "--fill-missing-tools/--no-fill-missing-tools",
+        default=None,
+        help="Placeholder for each tool call without a result, or an error.",
+    ),
+    click.option(
+        "--send-reasoning/--no-send-reasoning",
+        default=None,
+        help="The model's own reasoning in the request, or not.",
+    ),
+)
+_STORED_OPTIONS = (
+    *_CALL_OPTIONS,
+    click.option(
+        "--compact-at",
+        type=click.INT,
+        metavar="TOKENS",
+        help="Size of a request after which older messages are summarised.",
+    ),
+    click.option(
+        "--keep-last",
+        type=click.INT,
+        metavar="N",
+        help="Number of last turns that a summary does not cover.  [default: 2]",
+    ),
+)
+
+
+def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that one call can have to a command, which receives a dict as `window`."""
+    return _add_options(command, _CALL_OPTIONS)
+
+
+def stored_window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that a conversation can keep to a command, which receives a dict as `window`."""
+    return _add_options(command, _STORED_OPTIONS)
+
+
+def find_window_option(word: str) -> str | None:
+    """Return what the library calls an option, as `max_context` for `max-context`; None if there is no such option."""
+    name = word.replace("-", "_")
+    return name if name in WINDOW_OPTION_NAMES else None
+
+
+def _add_options(
+    command: Callable[..., Any], options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...]
+) -> Callable[..., Any]:
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        # In the order of the command line, so that a conversation keeps and shows them in that order.
+        names = [name for name in arguments if name in WINDOW_OPTION_NAMES]
+        given = {name: arguments.pop(name) for name in names}
+        window = {name: None if value == _NO_LIMIT else value for name, value in given.items() if value is not None}
+        command(window=window, **arguments)
+
+    for option in reversed(options):
+        run = option(run)
+    return run

@@ -1,0 +1,75 @@
+"""The options of every command: --db, --owner and -v; and how the store that they name is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from convstore.store.store import Store
+
+_db_option = click.option(
+    "--db",
+    metavar="URL",
+    help="Database: a SQLAlchemy URL or a SQLite file.  [default: CONVSTORE_DB, else a file in your data directory]",
+)
+_owner_option = click.option(
+    "--owner",
+    envvar="CONVSTORE_OWNER",
+    default="",
+    metavar="OWNER",
+    help="Owner of the conversations.  [default: CONVSTORE_OWNER]",
+)
+_verbose_option = click.option(
+    "-v", "--verbose", count=True, help="Log on stderr; -vv with debug messages.  [default: no log]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChoice:
+    """The database and the owner that a command works with."""
+
+    db: str | None
+    owner: str
+
+
+def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --db, --owner and -v to a command, which receives a StoreChoice as `store_choice`."""
+
+    @wraps(command)
+    def run(*, db: str | None, owner: str, **others: Any) -> None:
+        command(store_choice=StoreChoice(db, owner), **others)
+
+    return _db_option(_owner_option(_log_option(run)))
+
+
+def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --db and -v to a command, which receives `db`."""
+    return _db_option(_log_option(command))
+
+
+def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
+    """Open the store that a command's options name."""
+    from convstore.store.store import Store
+
+    return Store(choice.db, owner=choice.owner, base_url=base_url)
+
+
+def _log_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -v to a command, and show the log while it runs."""
+
+    @wraps(command)
+    def run(*, verbose: int, **others: Any) -> None:
+        if not verbose:
+            command(**others)
+            return
+        from convstore.cli.render.log_output import show_log  # it loads logging
+
+        with show_log(verbose):
+            command(**others)
+
+    return _verbose_option(run)

@@ -1,0 +1,98 @@
+"""Text from outside: TEXT|@FILE, standard input, and the arguments themselves. All of it is UTF-8."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Iterable
+from os import fstat
+from pathlib import Path
+from select import select
+
+import click
+
+from convstore.cli.render.output_streams import write_note, write_terminal_note
+
+_SILENT_PIPE_SECONDS = 3.0  # after so long without input, a waiting person is told what is waited for
+
+
+def read_text_or_file(value: str) -> str:
+    """Return the text of an option that takes TEXT|@FILE; a text that begins with @ is written @@.
+
+    Raises:
+        click.UsageError: the file cannot be read, or is not UTF-8.
+    """
+    if not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    try:
+        return _decode_utf8(Path(value[1:]).read_bytes(), f"'{value}'")
+    except OSError as error:
+        raise click.UsageError(f"'{value}' cannot be read: {error.strerror}.") from None
+
+
+def read_message(argument: str | None, *, may_be_missing: bool) -> str:
+    """Return the text of MESSAGE and of standard input, joined by an empty line.
+
+    Args:
+        argument: MESSAGE; None or `-` to read standard input alone.
+        may_be_missing: without MESSAGE, do not wait for a person to type one.
+    """
+    if argument is None and may_be_missing:
+        return read_stdin() if _is_redirected() else ""
+    if argument is None or argument == "-":
+        return read_typed_text()
+    if _is_redirected():
+        piped = read_stdin()
+        if piped.strip():
+            return f"{argument}\n\n{piped}"
+    return argument
+
+
+def read_typed_text() -> str:
+    """Return standard input as text; on a terminal, say how to end it."""
+    if sys.stdin.isatty():
+        write_terminal_note("(type the text; end it with Ctrl-D on a line of its own)")
+    return read_stdin()
+
+
+def read_stdin() -> str:
+    """Return standard input as text, without the newline at its end."""
+    return _decode_utf8(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
+
+
+def check_arguments(arguments: Iterable[str]) -> None:
+    """Check that the arguments are UTF-8; only the name in @FILE may be any bytes.
+
+    Python decodes each byte that the locale cannot decode to a lone surrogate.
+
+    Raises:
+        click.UsageError: an argument is not UTF-8.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not argument.startswith("@"):
+                raise click.UsageError(f"argument {number} is not UTF-8.") from None
+
+
+def _decode_utf8(data: bytes, source: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{source} is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}).") from None
+
+
+def _is_redirected() -> bool:
+    """Return True if standard input is a file or a pipe, not a terminal and not closed."""
+    try:
+        mode = fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # some programs' pipes are sockets
+    if is_pipe and not select([sys.stdin], [], [], _SILENT_PIPE_SECONDS)[0]:
+        # Some programs leave their children a pipe that nobody writes to or closes.
+        write_note("convstore: waiting for standard input, to add it to MESSAGE; `< /dev/null` adds nothing")
+    return is_pipe or stat.S_ISREG(mode)

@@ -1,0 +1,34 @@
+"""What `-v` prints: the log of convstore on stderr, one line for each record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from convstore.cli.render.output_streams import write_note
+
+
+@contextmanager
+def show_log(verbosity: int) -> Iterator[None]:
+    """Print the records of the logger "convstore" on stderr: INFO and above, for 2 or more DEBUG too."""
+    logger = logging.getLogger("convstore")
+    level_before = logger.level
+    handler = _NoteHandler()
+    logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level_before)
+
+
+class _NoteHandler(logging.Handler):
+    """Writes each record as a note, on whatever stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        reason = f": {type(error).__name__}: {error}" if error is not None else ""
+        with suppress(OSError):  # a closed stderr must not end a turn
+            write_note(f"{record.name}: {record.levelname.lower()}: {record.getMessage()}{reason}")

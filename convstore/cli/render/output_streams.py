@@ -1,0 +1,108 @@
+"""The answer on stdout, everything else on stderr, and no control character that a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+# A terminal obeys these (ECMA-48): C0 except tab and newline, DEL, and C1. They are shown as pictures instead.
+_PICTURES: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
+_PICTURES[0x0D] = None  # it would write over its own line; CRLF still reads well without it
+_PICTURES[0x7F] = "\u2421"
+_PICTURES.update(dict.fromkeys(range(128, 160), "�"))
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+def prepare_streams() -> None:
+    """Make sure that a closed stream, or a character that the encoding lacks, does not end the program."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # as after `>&-`: else the database would get its file number
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def abandon_stdout() -> None:
+    """Write nothing more to stdout, not even at the exit: nobody reads it, or it is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def neutralise(text: str) -> str:
+    """Return a text with its control characters made visible."""
+    return text.translate(_PICTURES)
+
+
+def make_one_line(text: str) -> str:
+    """Return a text as a single line, with its control characters made visible."""
+    return neutralise(" ".join(text.split()))
+
+
+def write_answer(text: str, *, newline: bool = True) -> None:
+    """Write a text to stdout, exactly; on a terminal, with its control characters made visible."""
+    sys.stdout.write(neutralise(text) if sys.stdout.isatty() else text)
+    if newline:
+        sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def end_line(text: str) -> None:
+    """End the line of a text that was written in pieces, unless it ends with a newline."""
+    if text and not text.endswith("\n"):
+        write_answer("")
+
+
+def write_note(text: str) -> None:
+    """Write a note, a warning or an error to stderr, as one line."""
+    sys.stderr.write(f"{make_one_line(text)}\n")
+    sys.stderr.flush()
+
+
+def write_terminal_note(text: str) -> None:
+    """Write a note to stderr if that is a terminal: only a person wants it."""
+    if sys.stderr.isatty():
+        styled = click.style(make_one_line(text), dim=True) if has_colours(sys.stderr) else make_one_line(text)
+        sys.stderr.write(f"{styled}\n")
+        sys.stderr.flush()
+
+
+def has_colours(stream: IO[str]) -> bool:
+    """Return True if colours may be written to a stream (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def write_json(value: object, *, indent: int | None = None) -> None:
+    """Write JSON to stdout, with no character that a terminal obeys."""
+    sys.stdout.write(format_json(value, indent=indent) + "\n")
+    sys.stdout.flush()
+
+
+def format_json(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON, with escapes only where UTF-8 has no form or a terminal would obey."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_make_plain)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent, default=_make_plain)
+    return text.translate(_JSON_ESCAPES)
+
+
+def _make_plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def format_local_time(moment: datetime) -> str:
+    """Return a moment as `2026-11-26 07:15`, in the local time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

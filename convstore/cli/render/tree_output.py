@@ -1,0 +1,95 @@
+"""What `show --tree` prints: every message of a conversation, on the path and off it, as lines or as JSON."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convstore.cli.render.json_forms import message_to_json
+from convstore.cli.render.output_streams import has_colours, make_one_line
+from convstore.cli.render.tree_drawing import ASCII_GLYPHS, BOX_GLYPHS, Glyphs, draw_tree, find_leaves, find_path
+
+if TYPE_CHECKING:
+    from convstore.store.store import Store
+    from convstore.values.results import Conversation, MessageRecord, Summary
+
+_DEFAULT_WIDTH = 100  # columns, if stdout is not a terminal
+_STATUS_REMARKS = {"running": "being answered", "unanswered": "not answered"}
+
+
+def print_tree(store: Store, conversation: Conversation) -> None:
+    """Print the tree as lines."""
+    records = store.tree(conversation.id)
+    remarks = _collect_remarks(
+        conversation, _find_statuses(store, conversation, records), store.summary(conversation.id)
+    )
+    on_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if on_terminal else _DEFAULT_WIDTH
+    coloured = has_colours(sys.stdout)
+    for line in draw_tree(records, conversation.head_seq, remarks, width, _choose_glyphs()):
+        sys.stdout.write((click.style(line.text, dim=True) if coloured and not line.on_path else line.text) + "\n")
+
+
+def tree_to_json(store: Store, conversation: Conversation) -> list[dict[str, Any]]:
+    """Return the JSON form of every message, with its place in the tree."""
+    records = store.tree(conversation.id)
+    statuses = _find_statuses(store, conversation, records)
+    on_path = find_path(records, conversation.head_seq)
+    return [
+        {
+            **message_to_json(record),
+            "parent_seq": record.parent_seq,
+            "on_path": record.seq in on_path,
+            "pinned": record.seq in conversation.pins,
+            "status": statuses.get(record.seq),
+        }
+        for record in records
+    ]
+
+
+def _find_statuses(store: Store, conversation: Conversation, records: Sequence[MessageRecord]) -> dict[int, str]:
+    """Return by `seq` the status of the turn of each partial reply, and of each question without a reply."""
+    found: dict[int, str] = dict.fromkeys(store.interrupted(conversation.id, records), "interrupted")
+    asked = {
+        record.seq: record.turn
+        for record in find_leaves(records)
+        if record.turn is not None and record.message["role"] != "assistant"
+    }
+    latest = store.turns(conversation.id, limit=1) if asked else []
+    count = latest[0].seq - min(asked.values()) + 1 if latest else 0
+    turns = {turn.seq: turn.status.value for turn in store.turns(conversation.id, limit=count)} if count > 0 else {}
+    on_path = find_path(records, conversation.head_seq)
+    for seq, turn in asked.items():
+        # A fork does not have the turns of the messages that it shares: those belong to the other conversation.
+        status = turns.get(turn, "completed" if seq in on_path else "unanswered")
+        if status != "completed":
+            found[seq] = status
+    return found
+
+
+def _collect_remarks(
+    conversation: Conversation, statuses: Mapping[int, str], summary: Summary | None
+) -> dict[int, str]:
+    """Return by `seq` what is printed after a message: `(interrupted, pinned)`."""
+    remarks: dict[int, list[str]] = {seq: [_STATUS_REMARKS.get(status, status)] for seq, status in statuses.items()}
+    for seq in conversation.pins:
+        remarks.setdefault(seq, []).append("pinned")
+    if conversation.forked_at:
+        origin = make_one_line(str(conversation.forked_from))
+        remarks.setdefault(conversation.forked_at, []).append(f"forked from {origin} here")
+    if summary is not None:
+        remarks.setdefault(summary.up_to_seq, []).append("summarised up to here")
+    return {seq: f"({', '.join(words)})" for seq, words in remarks.items()}
+
+
+def _choose_glyphs() -> Glyphs:
+    """Return box characters if stdout can encode them, else ASCII."""
+    try:
+        BOX_GLYPHS.all.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII_GLYPHS
+    return BOX_GLYPHS

@@ -1,0 +1,53 @@
+"""The hint after an error: what to type next."""
+
+import re
+
+import pytest
+
+from convstore import errors
+from convstore.cli import convstore
+from convstore.cli.error_hints import _HINT_AFTER_SUMMARY, _HINTS, NoConversationYet, add_hint
+from convstore.testing import ChatServer, Failure
+from tests.cli.program import Program, commands_of
+
+ALL_HINTS = [*_HINTS.values(), _HINT_AFTER_SUMMARY]
+
+
+@pytest.mark.parametrize("hint", ALL_HINTS)
+def test_a_hint_names_commands_and_options_that_exist(hint: str) -> None:
+    commands = commands_of(convstore)
+    flags = {flag for command in commands.values() for parameter in command.params for flag in parameter.opts}
+    named = re.findall(r"`convstore ([\w-]+)", hint)
+    assert set(named) <= set(commands)
+    assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", hint)) <= flags
+
+
+def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
+    assert add_hint(errors.ConversationNotFound("no 'x'")) == "no 'x'; see `convstore list`"
+    assert add_hint(NoConversationYet("none")).startswith("none; start one with `convstore new`")
+    assert add_hint(errors.SchemaOutdated("old")) == "old; run `convstore db upgrade`"
+    assert add_hint(errors.InvalidParameter("wrong")) == "wrong"
+    assert add_hint(errors.DatabaseError("broken")) == "broken"
+
+
+def test_a_message_that_names_a_command_gets_no_hint() -> None:
+    message = "no conversation 'x'; see `convstore list`"
+    assert add_hint(errors.ConversationNotFound(message)) == message
+
+
+def test_the_hint_ends_the_one_line_of_an_error(program: Program, chat_server: ChatServer) -> None:
+    program("show").failed(3, "there is no conversation yet; start one with `convstore new` or `convstore say --new`")
+    identity = program("new", "--id", "games").out.strip()
+    program("say", "Hi", "--expected-head", "7").failed(5, identity, "; see `convstore show`")
+    program("new", "--id", "games", "Other").failed(5, "; choose another name or id")
+    chat_server.script(Failure(400))
+    program("say", "Hi").failed(6, "; ask again with `convstore retry`")
+
+
+def test_a_failed_summary_is_tried_again_with_compact(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    for word in ("one", "two", "three"):
+        program("say", word)
+    chat_server.script(Failure(400))
+    ran = program("compact").failed(6, "no summary", "; try again with `convstore compact`")
+    assert "retry" not in ran.err
