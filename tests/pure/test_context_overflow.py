@@ -1,4 +1,4 @@
-"""How a provider says that a request is too long, and how much of it may fit: by what servers really sent."""
+"""A context overflow is recognised in errors that real servers sent, and how much of the request may fit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from convstore.provider.openai_client import overflow
+from convstore.provider.context_overflow import find_fitting_share
 
 
-class Refused(Exception):
-    """What openai raises, as far as it is looked at: `body` is the `error` of the answer, or all of it."""
+class RefusedRequest(Exception):
+    """An error as openai raises it: `body` is the `error` of the answer, or the whole answer."""
 
     def __init__(self, message: str, status: int = 400, code: Any = None, **facts: Any) -> None:
         super().__init__(message)
@@ -21,14 +21,14 @@ class Refused(Exception):
 MAXIMUM = "This model's maximum context length is {} tokens. However, "
 CASES = [
     (
-        Refused(
+        RefusedRequest(
             MAXIMUM.format(8192) + "your messages resulted in 8227 tokens. Please reduce the length of the messages.",
             code="context_length_exceeded",
         ),
         0.8 * 8192 / 8227,
     ),
-    (  # OpenAI and vLLM up to 0.9: what the reply may need is taken off first
-        Refused(
+    (  # OpenAI and vLLM up to 0.9: the room for the reply is subtracted first
+        RefusedRequest(
             MAXIMUM.format(16384) + "you requested 122946 tokens (112946 in the messages, 10000 in the completion). "
             "Please reduce the length of the messages or completion.",
             code=400,
@@ -36,19 +36,21 @@ CASES = [
         ),
         0.8 * 6384 / 112946,
     ),
-    (  # the reply alone is too long: nothing that is left out can help, and a half is as good as anything
-        Refused(MAXIMUM.format(6048) + "you requested 6616 tokens (568 in the messages, 6048 in the completion)."),
+    (  # the reply alone is too long: a smaller prompt cannot help, and a half is as good as any share
+        RefusedRequest(
+            MAXIMUM.format(6048) + "you requested 6616 tokens (568 in the messages, 6048 in the completion)."
+        ),
         0.5,
     ),
     (
-        Refused(
+        RefusedRequest(
             MAXIMUM.format(128000) + "you requested 65535 output tokens and your prompt contains at least 62466 input "
             "tokens, for a total of at least 128001 tokens."
         ),
         0.5,
     ),
     (
-        Refused(
+        RefusedRequest(
             "the request exceeds the available context size, try increasing it",
             type="exceed_context_size_error",
             n_prompt_tokens=14429,
@@ -56,26 +58,26 @@ CASES = [
         ),
         0.8 * 8192 / 14429,
     ),
-    (Refused("request (1000 tokens) exceeds the available context size (500 tokens), try increasing it"), 0.4),
-    (Refused("the request exceeds the available context size. try increasing the context size"), 0.5),
-    (Refused("something else", code="context_length_exceeded"), 0.5),
+    (RefusedRequest("request (1000 tokens) exceeds the available context size (500 tokens), try increasing it"), 0.4),
+    (RefusedRequest("the request exceeds the available context size. try increasing the context size"), 0.5),
+    (RefusedRequest("something else", code="context_length_exceeded"), 0.5),
 ]
 
 
 @pytest.mark.parametrize(("error", "share"), CASES)
-def test_what_may_fit_is_told_by_the_numbers_that_a_server_gives(error: Refused, share: float) -> None:
-    assert overflow(error) == pytest.approx(share)
+def test_the_share_that_may_fit_is_computed_from_the_numbers_in_the_error(error: RefusedRequest, share: float) -> None:
+    assert find_fitting_share(error) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        Refused("temperature must be at most 2"),
-        Refused("max_tokens must be at least 1, got -186."),
-        Refused("Rate limit reached: too many tokens per minute", status=429),
-        Refused("the maximum context length is 8192 tokens", status=500),
+        RefusedRequest("temperature must be at most 2"),
+        RefusedRequest("max_tokens must be at least 1, got -186."),
+        RefusedRequest("Rate limit reached: too many tokens per minute", status=429),
+        RefusedRequest("the maximum context length is 8192 tokens", status=500),
         ValueError("maximum context length"),
     ],
 )
-def test_no_other_failure_is_taken_for_it(error: Exception) -> None:
-    assert overflow(error) is None
+def test_other_errors_are_not_taken_as_an_overflow(error: Exception) -> None:
+    assert find_fitting_share(error) is None
