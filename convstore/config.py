@@ -44,3 +44,8 @@ def find_price_file() -> Path | None:
 
     path = Path(platformdirs.user_config_dir("convstore", appauthor=False), "prices.toml")
     return path if os.path.exists(path) else None  # noqa: PTH110 (also where the folder may not be looked into)
+
+
+def find_default_model(given: str | None) -> str | None:
+    """Return the model to ask if nothing else names one: `given`, else `CONVSTORE_MODEL`, else None."""
+    return given or os.environ.get("CONVSTORE_MODEL") or None

@@ -1,4 +1,4 @@
-"""What a window may need of the past, read in one transaction: functions of a connection, over several nouns."""
+"""Reads what a window may need of the past, in one transaction."""
 
 from __future__ import annotations
 
@@ -8,100 +8,101 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from convstore.context.window import Past, Policy, Scale
-from convstore.db import history_rows, message_rows, summary_rows, turn_rows
-from convstore.db.engine import EVERYTHING
+from convstore.context.window import Past, TokenScale
+from convstore.db.ancestors import find_ancestors
+from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import Lineage
-from convstore.db.history_rows import Reach
-from convstore.errors import InvalidInput
-from convstore.messages.token_estimate import Counter, learn
+from convstore.db.head_rows import ConversationState, Pin
+from convstore.db.history_rows import Reach, read_context_messages, read_path, read_path_end
+from convstore.db.message_rows import read_head, read_messages
+from convstore.db.summary_rows import read_summaries
+from convstore.db.turn_rows import read_token_samples
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.messages.token_estimate import learn
+from convstore.values.identifiers import Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
+from convstore.values.window_options import WindowOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A conversation as a window sees it: its head, and what is known of its past without reading that."""
+class PathEnd:
+    """The end of a path, and what is known of the path without reading it."""
 
     lineage: Lineage
-    head: int
-    pins: Sequence[tuple[int, int]]
-    summary_turn: int | None
+    head: Seq
+    pins: Sequence[Pin] = ()
+    summary_turn: TurnNumber | None = None
 
 
-def scale(
-    connection: Connection, lineage: Lineage, chosen: Policy, request: Mapping[str, Any], count: Counter
-) -> Scale:
-    """Return how tokens are counted for the model of a request: what it reported is read where there is a budget."""
-    if chosen.max_context is None:
-        return Scale(count)
-    samples = turn_rows.token_samples(connection, lineage.owner, lineage.conversation_id, request["model"])
-    return Scale(count, learn(samples))
+def read_token_scale(
+    work: UnitOfWork, lineage: Lineage, options: WindowOptions, request: Mapping[str, Any]
+) -> TokenScale:
+    """Return how tokens are counted for the model of a request; its reports are read only if there is a budget."""
+    if options.max_context is None:
+        return TokenScale(work.count_tokens)
+    samples = read_token_samples(work.connection, lineage.key, request["model"])
+    return TokenScale(work.count_tokens, learn(samples))
 
 
-def read(connection: Connection, standing: Standing, chosen: Policy, scale: Scale, *, continues: bool) -> Past:
-    """Return the end of the path as far as the policy can let it be sent, and what of the rest is sent anyway.
+def read_past(
+    connection: Connection, end: PathEnd, options: WindowOptions, scale: TokenScale, *, continues: bool
+) -> Past:
+    """Return the end of the path as far as the options can let it be sent, and what is sent of the rest anyway.
 
-    Rows are read for what a window can hold, whatever lies before it; all of the path only where nothing limits it.
+    The rows read are those that a window can hold, whatever lies before it; all of the path only if nothing limits it.
 
     Raises:
-        DamagedRow: a message that is needed is missing, or cannot be decoded.
+        DamagedRow: a message that is needed is missing or cannot be decoded.
     """
-    lineage, head = standing.lineage, standing.head
-    if not chosen.history:
-        return Past(message_rows.at(connection, lineage, head))
-    pins, summary = on_path(connection, standing)
-    if chosen.last is None and chosen.max_context is None and summary is None:
-        path = history_rows.path(connection, lineage, head)
+    lineage, head = end.lineage, end.head
+    if not options.history:
+        return Past(read_head(connection, lineage, head))
+    pins, summary = find_pins_and_summary(connection, end)
+    if options.last is None and options.max_context is None and summary is None:
+        path = read_path(connection, lineage, head)
         return Past(path[-1] if path else None, path)
     reach = Reach(
-        turns=chosen.last + continues if chosen.last is not None else EVERYTHING,
-        tokens=scale.counted(chosen.max_context) if chosen.max_context is not None else EVERYTHING,
+        turns=options.last + continues if options.last is not None else NO_LIMIT,
+        tokens=scale.to_counted(options.max_context) if options.max_context is not None else NO_LIMIT,
         after_position=summary.up_to_position if summary is not None else 0,
     )
-    tail = history_rows.suffix(connection, lineage, head, reach)
+    tail = read_path_end(connection, lineage, head, reach)
     if not tail:
         return Past()
     if summary is not None and tail[-1].position <= summary.up_to_position:
-        return _summarised(connection, lineage, tail[-1], summary, pins)
-    context = history_rows.context(connection, lineage, tail[0])
+        return _read_summarised_past(connection, lineage, tail[-1], summary, pins)
+    context = read_context_messages(connection, lineage, tail[0])
     inside = {record.seq for record in tail}
     pinned = [record for record in tail if record.seq in pins]
     outside = [seq for seq in pins if seq not in inside]
     if outside:
-        pinned = [*message_rows.several(connection, lineage, outside), *pinned]
+        pinned = [*read_messages(connection, lineage, outside), *pinned]
     return Past(tail[-1], tail, context, pinned, summary)
 
 
-def _summarised(
-    connection: Connection, lineage: Lineage, head: MessageRecord, summary: Summary, pins: Sequence[int]
+def _read_summarised_past(
+    connection: Connection, lineage: Lineage, head: MessageRecord, summary: Summary, pins: Sequence[Seq]
 ) -> Past:
-    """The past of a path of which the summary leaves nothing over."""
-    context = history_rows.context(connection, lineage, head)
+    """Return the past of a path that the summary covers whole."""
+    context = read_context_messages(connection, lineage, head)
     if head.message["role"] in ("system", "developer"):
         context = [*context, head]
-    return Past(head, (), context, message_rows.several(connection, lineage, pins), summary)
+    return Past(head, (), context, read_messages(connection, lineage, pins), summary)
 
 
-def on_path(connection: Connection, standing: Standing) -> tuple[list[int], Summary | None]:
-    """Return which pinned messages are on the path, and the latest summary of it, if there is one."""
-    found = summary_rows.latest(connection, standing.lineage, standing.summary_turn)
-    if not standing.pins and not found:
+def find_pins_and_summary(connection: Connection, end: PathEnd) -> tuple[list[Seq], Summary | None]:
+    """Return which pinned messages are on the path, and its latest summary or None."""
+    summaries = read_summaries(connection, end.lineage, end.summary_turn)
+    if not end.pins and not summaries:
         return [], None
-    positions = [position for _, position in standing.pins] + [summary.up_to_position for summary in found]
-    path = history_rows.ancestors(connection, standing.lineage, standing.head, positions)
-    pins = [seq for seq, position in standing.pins if path.get(position) == seq]
-    valid = (summary for summary in found if path.get(summary.up_to_position) == summary.up_to_seq)
+    positions = [position for _, position in end.pins] + [summary.up_to_position for summary in summaries]
+    path = find_ancestors(connection, end.lineage, end.head, positions)
+    pins = [seq for seq, position in end.pins if path.get(position) == seq]
+    valid = (summary for summary in summaries if path.get(summary.up_to_position) == summary.up_to_seq)
     return pins, next(valid, None)
 
 
-def at_position(connection: Connection, lineage: Lineage, head: int, position: int) -> MessageRecord:
-    """Return the message at a position of the path to message `head`.
-
-    Raises:
-        InvalidInput: the path has no such position.
-    """
-    seq = history_rows.ancestors(connection, lineage, head, [position]).get(position)
-    if seq is None:
-        raise InvalidInput(f"conversation {lineage.conversation_id} has no message at position {position}")
-    (record,) = message_rows.several(connection, lineage, [seq])
-    return record
+def find_summary(connection: Connection, state: ConversationState) -> Summary | None:
+    """Return the latest summary of a conversation's current path, or None."""
+    end = PathEnd(state.lineage, state.head.seq, summary_turn=state.summary_turn)
+    return find_pins_and_summary(connection, end)[1]

@@ -1,26 +1,29 @@
-"""Conversations: create, find, list, change."""
+"""Rows of conversations: insert, find, list, change, fork, delete."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, literal, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from convstore.db import message_rows
-from convstore.db.engine import EVERYTHING
-from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.dialect import NO_LIMIT, insert_or_ignore, is_sqlite
+from convstore.db.fork_sharing import Origin, read_lineage, write_lineage
+from convstore.db.head_rows import Head, Pin, encode_pins
+from convstore.db.row_errors import conversation_not_found, damaged_row
 from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
-from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
+from convstore.errors import ConversationExists, ConversationNotFound
 from convstore.messages.codec import Message, from_column, to_column, to_json
-from convstore.messages.token_estimate import Counter, estimate
 from convstore.values.completion_parameters import merge
-from convstore.values.results import Conversation, Given, Unchanged
+from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
+from convstore.values.results import UNCHANGED, Conversation, Given, Unchanged
+from convstore.values.window_options import merge_window_options
 
 # The model that the latest turn asked for: one look at the end of the turns' primary key for each conversation.
 _LATEST_REQUEST = (
@@ -52,7 +55,7 @@ _BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
 _BY_REFERENCE = select(*_COLUMNS).where(
     *_LIVING, or_(table.c.id == bindparam("reference"), table.c.name == bindparam("reference"))
 )
-# A half-open range of the key, because LIKE uses no index on SQLite and means something in `_` and `%`.
+# A half-open range of the key, because LIKE uses no index on SQLite and gives `_` and `%` a meaning.
 _BY_PREFIX = (
     select(*_COLUMNS)
     .where(*_LIVING, table.c.id >= bindparam("low"), table.c.id < bindparam("high"))
@@ -66,148 +69,195 @@ _LIST_BEFORE = _LIST.where(
     < tuple_(bindparam("updated_at", type_=UtcDateTime()), bindparam("before_id"))
 )
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
-_HEAD = select(table.c.head_seq, table.c.lineage).where(*_LIVING, table.c.id == bindparam("id"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
 _LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
 
+# An UPDATE's own columns would take the names `owner` and `id`.
+_OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
+_TAKE_TURN_NUMBER = (
+    update(table)
+    .where(*_OF_CONVERSATION, table.c.deleted_at.is_(None))
+    .values(next_turn=table.c.next_turn + 1)
+    .returning(table.c.next_turn)
+)
+_SET_PINS = update(table).where(*_OF_CONVERSATION).values(pins=bindparam("pinned"))
+_DELETE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_(None)).values(deleted_at=bindparam("now"))
+_RESTORE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_not(None)).values(deleted_at=None)
+_DELETED_NAME = select(table.c.name).where(*_OF_CONVERSATION, table.c.deleted_at.is_not(None)).scalar_subquery()
+_NAME_IS_TAKEN = select(literal(1)).where(
+    table.c.owner == bindparam("key_owner"), table.c.deleted_at.is_(None), table.c.name == _DELETED_NAME
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    """What a conversation is created with."""
+
+    key: ConversationKey
+    name: str | None
+    title: str | None
+    settings: dict[str, Any]
+    metadata: dict[str, Any]
+    window: dict[str, Any]
+    first: Sequence[Message]
+    """The messages that it begins with."""
+    digest: bytes
+    """Digest of everything else here: creating the same again under the same id returns what exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewFork:
+    """What a fork is created with. Everything else is the origin's."""
+
+    key: ConversationKey
+    name: str | None
+    title: Given[str]
+    head: Head
+    origins: tuple[Origin, ...]
+    next_turn: TurnNumber
+    pins: Sequence[Pin]
+    """The pins of the shared past. After it, the fork gives the same numbers to other messages."""
+    summary_turn: TurnNumber | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationChange:
+    """What to change about a conversation; UNCHANGED leaves a value, None removes it."""
+
+    name: Given[str] = UNCHANGED
+    title: Given[str] = UNCHANGED
+    metadata: Given[Mapping[str, Any]] = UNCHANGED
+    """Replaces all of it."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Checked completion parameters, merged into the sticky ones."""
+    window: Mapping[str, Any] = field(default_factory=dict)
+    """Checked options of the window, merged into the sticky ones."""
+
 
 @cache
-def conflict_free_insert(dialect: str) -> Any:
-    """Return the beginning of a statement that inserts a conversation, or nothing where its id or name is taken."""
-    # Instead of an error, which on PostgreSQL would end the transaction: it may be the caller's own.
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+def _insert_statement(dialect: str) -> Any:
+    return insert_or_ignore(table, dialect)
 
 
-def create(
-    connection: Connection,
-    *,
-    owner: str,
-    id: str,
-    name: str | None,
-    title: str | None,
-    settings: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-    window: Mapping[str, Any],
-    first: Sequence[Message],
-    digest: bytes,
-    now: datetime,
-    count: Counter = estimate,
-) -> Conversation:
-    """Insert a conversation that begins with the messages `first`.
-
-    Args:
-        digest: of all that it is created with: doing so again under the same id returns what is there.
+def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
+    """Insert a conversation without its messages, and return it; None if the same exists already.
 
     Raises:
-        ConversationExists: the id is taken by a conversation of other content, or the name is taken.
+        ConversationExists: the id is taken by a conversation with other content, or the name is taken.
     """
-    length = len(first)
+    key, length = new.key, len(new.first)
     created = connection.execute(
-        conflict_free_insert(connection.dialect.name).returning(table.c.id),
+        _insert_statement(connection.dialect.name).returning(table.c.id),
         {
-            "owner": owner,
-            "id": id,
-            "name": name,
-            "title": to_column(title),
-            "settings": to_json(dict(settings)),
-            "metadata": to_json(dict(metadata)),
-            "window": to_json(dict(window)) if window else None,
+            "owner": key.owner,
+            "id": key.id,
+            "name": new.name,
+            "title": to_column(new.title),
+            "settings": to_json(new.settings),
+            "metadata": to_json(new.metadata),
+            "window": to_json(new.window) if new.window else None,
             "head_seq": length,
             "length": length,
             "next_seq": length + 1,
             "next_turn": 1,
-            "creation_digest": digest,
+            "creation_digest": new.digest,
             "created_at": now,
             "updated_at": now,
         },
     ).one_or_none()
     if created is None:
-        if connection.scalar(_DIGEST, {"owner": owner, "id": id}) == digest:
-            return get(connection, owner, id)
-        if name is not None and connection.execute(_NAMED, {"owner": owner, "name": name}).one_or_none() is not None:
-            raise _name_taken(name)
-        raise ConversationExists(f"there is a conversation with the id {id!r} already")
-    message_rows.add(connection, Lineage(owner, id), first, first_seq=1, after=None, turn=None, now=now, count=count)
+        if connection.scalar(_DIGEST, {"owner": key.owner, "id": key.id}) == new.digest:
+            return None
+        if new.name is not None and _find_named(connection, key.owner, new.name) is not None:
+            raise _make_name_taken(new.name)
+        raise ConversationExists(f"a conversation with the id {key.id!r} exists already; choose another id")
     return Conversation(
-        id=id,
-        owner=owner,
-        name=name,
-        title=title,
-        settings=dict(settings),
-        metadata=dict(metadata),
-        window=dict(window),
+        id=key.id,
+        owner=key.owner,
+        name=new.name,
+        title=new.title,
+        settings=dict(new.settings),
+        metadata=dict(new.metadata),
+        window=dict(new.window),
         pins=(),
         forked_from=None,
         forked_at=None,
         length=length,
-        head_seq=length,
-        model=settings.get("model"),
+        head_seq=Seq(length),
+        model=new.settings.get("model"),
         created_at=now,
         updated_at=now,
     )
 
 
-def _name_taken(name: str) -> ConversationExists:
-    return ConversationExists(f"the name {name!r} is taken; choose another, or rename that one with `convstore set`")
+def _find_named(connection: Connection, owner: str, name: str) -> str | None:
+    found: str | None = connection.scalar(_NAMED, {"owner": owner, "name": name})
+    return found
 
 
-def _not_found(id: str) -> ConversationNotFound:
-    return ConversationNotFound(f"no conversation {id!r}; see `convstore list`")
+def _make_name_taken(name: str) -> ConversationExists:
+    return ConversationExists(f"the name {name!r} is taken; choose another, or rename the conversation that has it")
 
 
-def head(connection: Connection, owner: str, id: str) -> tuple[int, Lineage]:
-    """Return the `seq` of the conversation's last message (0 where it has none), and where its past is kept.
-
-    Raises:
-        ConversationNotFound: there is none with this id.
-    """
-    found = connection.execute(_HEAD, {"owner": owner, "id": id}).one_or_none()
-    if found is None:
-        raise _not_found(id)
-    return found.head_seq, read_lineage(owner, id, found.lineage)
-
-
-_TAKE_TURN = (
-    update(table)
-    .where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"), table.c.deleted_at.is_(None))
-    .values(next_turn=table.c.next_turn + 1)
-    .returning(table.c.next_turn)
-)
-
-
-def take_turn(connection: Connection, owner: str, id: str) -> int:
-    """Take the number of a turn that does not hold the conversation, and return it.
+def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, now: datetime) -> None:
+    """Insert a conversation that shares the past of another one: one row, no copying.
 
     Raises:
-        ConversationNotFound: there is none with this id.
+        ConversationExists: the new id or the name is taken.
     """
-    after = connection.scalar(_TAKE_TURN, {"key_owner": owner, "key_id": id})
-    if after is None:
-        raise _not_found(id)
-    return int(after) - 1
+    keeps_title = isinstance(new.title, Unchanged)
+    title = table.c.title if keeps_title else literal(to_column(_or_none(new.title)), table.c.title.type)
+    copied = {
+        "settings": table.c.settings,
+        "metadata": table.c.metadata,
+        "window": table.c.window,
+        "title": title,
+    }
+    given = {
+        "owner": new.key.owner,
+        "id": new.key.id,
+        "name": new.name,
+        "head_seq": new.head.seq,
+        "length": new.head.position,
+        "next_seq": new.head.seq + 1,
+        "next_turn": new.next_turn,
+        "lineage": write_lineage(new.origins),
+        "pins": encode_pins(new.pins),
+        "summary_turn": new.summary_turn,
+        "created_at": now,
+        "updated_at": now,
+    }
+    row = select(
+        *(literal(value, table.c[name].type).label(name) for name, value in given.items()),
+        *(value.label(name) for name, value in copied.items()),
+    ).where(table.c.owner == origin.owner, table.c.id == origin.id)
+    statement = _insert_statement(connection.dialect.name).from_select([*given, *copied], row).returning(table.c.id)
+    if connection.execute(statement).one_or_none() is None:
+        raise ConversationExists(f"the id {new.key.id!r} or the name {new.name!r} is taken; choose another")
 
 
-def get(connection: Connection, owner: str, id: str) -> Conversation:
+def _or_none(given: Given[str]) -> str | None:
+    return None if isinstance(given, Unchanged) else given
+
+
+def get_conversation(connection: Connection, key: ConversationKey) -> Conversation:
     """Return the conversation with exactly this id.
 
     Raises:
-        ConversationNotFound: there is none.
+        ConversationNotFound: the owner has no such conversation.
     """
-    row = connection.execute(_BY_ID, {"owner": owner, "id": id}).one_or_none()
+    row = connection.execute(_BY_ID, {"owner": key.owner, "id": key.id}).one_or_none()
     if row is None:
-        raise _not_found(id)
-    return _conversation(row)
+        raise conversation_not_found(key)
+    return _decode_row(row)
 
 
-def find(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
-    """Return the conversations that a reference can mean: one whose id it is, else one whose name, else by prefix.
+def find_conversations(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
+    """Return the conversations that a reference can mean: the one with this id, else this name, else this prefix.
 
-    An id comes before a name, so that nobody can hijack an id by naming another conversation like it.
+    An id comes before a name, so that nobody can hide a conversation by giving its id to another one as a name.
     """
-    exact = [_conversation(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})]
+    exact = [_decode_row(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})]
     for conversation in exact:
         if conversation.id == reference:
             return [conversation]
@@ -217,14 +267,14 @@ def find(connection: Connection, owner: str, reference: str, *, most: int = 10) 
         _BY_PREFIX,
         {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most},
     )
-    return [_conversation(row) for row in rows]
+    return [_decode_row(row) for row in rows]
 
 
-def latest(
+def list_conversations(
     connection: Connection, owner: str, limit: int | None, before: Conversation | None = None
 ) -> list[Conversation]:
     """Return conversations, latest activity first: those after `before` in that order, or from the top."""
-    most = limit if limit is not None else EVERYTHING
+    most = limit if limit is not None else NO_LIMIT
     if before is None:
         rows = connection.execute(_LIST, {"owner": owner, "most": most})
     else:
@@ -232,78 +282,104 @@ def latest(
             _LIST_BEFORE,
             {"owner": owner, "most": most, "updated_at": before.updated_at, "before_id": before.id},
         )
-    return [_conversation(row) for row in rows]
+    return [_decode_row(row) for row in rows]
 
 
-def lock(connection: Connection, owner: str, id: str) -> None:
-    """Let nobody else change the conversation's row before this transaction ends."""
-    if connection.dialect.name != "sqlite":  # where a writing transaction is alone anyway
-        connection.execute(_LOCK, {"owner": owner, "id": id})
-
-
-def change(
-    connection: Connection,
-    owner: str,
-    id: str,
-    *,
-    name: Given[str],
-    title: Given[str],
-    metadata: Given[Mapping[str, Any]],
-    parameters: Mapping[str, Any],
-    window: Mapping[str, Any],
-    now: datetime,
-) -> Conversation:
-    """Change what people may change about a conversation, and return it.
-
-    Args:
-        name, title: a new one; None takes it away; UNCHANGED leaves it.
-        metadata: replaces all of it.
-        parameters: checked ones, merged into the sticky ones (`params.merge`).
-        window: checked options, merged into the sticky ones.
+def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber:
+    """Take the number of a turn that does not hold the conversation, and return it.
 
     Raises:
-        ConversationNotFound: there is none with this id.
+        ConversationNotFound: the owner has no such conversation.
+    """
+    after = connection.scalar(_TAKE_TURN_NUMBER, {"key_owner": key.owner, "key_id": key.id})
+    if after is None:
+        raise conversation_not_found(key)
+    return TurnNumber(int(after) - 1)
+
+
+def lock_row(connection: Connection, key: ConversationKey) -> None:
+    """Keep others from changing the conversation's row until the transaction ends."""
+    if not is_sqlite(connection):  # on SQLite a writing transaction is alone
+        connection.execute(_LOCK, {"owner": key.owner, "id": key.id})
+
+
+def change_conversation(
+    connection: Connection, key: ConversationKey, change: ConversationChange, now: datetime
+) -> Conversation:
+    """Change the name, title, metadata, parameters or window of a conversation, and return it.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
         ConversationExists: the name is taken.
     """
-    lock(connection, owner, id)
-    before = get(connection, owner, id)
-    settings = merge(before.settings, parameters)
-    values: dict[str, Any] = {"updated_at": now, "settings": to_json(settings)}
-    if window:
-        merged = {key: value for key, value in {**before.window, **window}.items() if value is not None}
+    lock_row(connection, key)
+    before = get_conversation(connection, key)
+    values: dict[str, Any] = {"updated_at": now, "settings": to_json(merge(before.settings, change.parameters))}
+    if change.window:
+        merged = merge_window_options(before.window, change.window)
         values["window"] = to_json(merged) if merged else None
+    name = change.name
     if not isinstance(name, Unchanged):
         values["name"] = name
-        # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
-        if connection.scalar(_NAMED, {"owner": owner, "name": name}) not in (None, id):
-            raise _name_taken(str(name))
-    if not isinstance(title, Unchanged):
-        values["title"] = to_column(title)
-    if not isinstance(metadata, Unchanged):
-        values["metadata"] = to_json(dict(metadata or {}))
+        # Asked first: a constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
+        if name is not None and _find_named(connection, key.owner, name) not in (None, key.id):
+            raise _make_name_taken(name)
+    if not isinstance(change.title, Unchanged):
+        values["title"] = to_column(change.title)
+    if not isinstance(change.metadata, Unchanged):
+        values["metadata"] = to_json(dict(change.metadata or {}))
     try:
-        connection.execute(update(table).where(table.c.owner == owner, table.c.id == id).values(values))
+        connection.execute(update(table).where(table.c.owner == key.owner, table.c.id == key.id).values(values))
     except IntegrityError:
-        raise _name_taken(str(name)) from None
-    return get(connection, owner, id)
+        raise _make_name_taken(str(name)) from None
+    return get_conversation(connection, key)
 
 
-def _conversation(row: Row[Any]) -> Conversation:
+def set_pins(connection: Connection, key: ConversationKey, pins: Sequence[Pin]) -> None:
+    """Make these messages the pinned ones."""
+    connection.execute(_SET_PINS, {"key_owner": key.owner, "key_id": key.id, "pinned": encode_pins(pins)})
+
+
+def delete_conversation(connection: Connection, key: ConversationKey, now: datetime) -> None:
+    """Mark a conversation as deleted; its rows stay, for its forks and for `restore_conversation`."""
+    connection.execute(_DELETE, {"key_owner": key.owner, "key_id": key.id, "now": now})
+
+
+def restore_conversation(connection: Connection, key: ConversationKey) -> None:
+    """Restore a deleted conversation.
+
+    Raises:
+        ConversationNotFound: the owner has no deleted conversation with this id.
+        ConversationExists: another conversation has its name now.
+    """
+    values = {"key_owner": key.owner, "key_id": key.id}
+    taken = ConversationExists(
+        f"conversation {key.id!r} cannot be restored: another one has its name now; rename that one first"
+    )
+    # Asked first: a constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
+    if connection.execute(_NAME_IS_TAKEN, values).first() is not None:
+        raise taken
+    try:
+        restored = connection.execute(_RESTORE, values)
+    except IntegrityError:
+        raise taken from None
+    if not restored.rowcount:
+        raise ConversationNotFound(f"no deleted conversation {key.id!r}")
+
+
+def _decode_row(row: Row[Any]) -> Conversation:
     try:
         settings = json.loads(row.settings)
         metadata = json.loads(row.metadata)
         title = from_column(row.title)
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
         window = json.loads(row.window) if row.window is not None else {}
-        pins = tuple(int(seq) for seq, _ in json.loads(row.pins or "[]"))
-        origins = read_lineage(row.owner, row.id, row.lineage).origins
+        pins = tuple(Seq(int(seq)) for seq, _ in json.loads(row.pins or "[]"))
+        origins = read_lineage(ConversationKey(row.owner, row.id), row.lineage).origins
         if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")
     except (ValueError, TypeError) as error:
-        raise DamagedRow(
-            f"conversation {row.id}: its settings, metadata or title cannot be decoded ({error}); "
-            f"restore this row from a backup"
-        ) from error
+        raise damaged_row(row.id, f"its settings, metadata or title cannot be decoded ({error})") from error
     return Conversation(
         id=row.id,
         owner=row.owner,

@@ -1,4 +1,4 @@
-"""Deltas: what has come of replies that are still streaming in."""
+"""Deltas: the part of a reply that has come so far, while it streams in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from convstore.db.dialect import insert_or_ignore
+from convstore.db.row_errors import damaged_row
 from convstore.db.tables import deltas as table
-from convstore.errors import DamagedRow
 from convstore.messages.codec import to_json
+from convstore.values.identifiers import ConversationKey, TurnNumber
 
 _OF_TURN = (
     table.c.owner == bindparam("owner"),
@@ -26,47 +27,38 @@ _DELETE = delete(table).where(*_OF_TURN)
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    # It may come twice: after a commit whose outcome was lost with the connection.
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+    return insert_or_ignore(table, dialect)  # it may come twice: after a commit with an answer that was lost
 
 
-def add(
-    connection: Connection, owner: str, conversation_id: str, turn: int, number: int, delta: dict[str, Any]
+def _bind_turn(key: ConversationKey, turn: TurnNumber) -> dict[str, Any]:
+    return {"owner": key.owner, "conversation_id": key.id, "turn_seq": turn}
+
+
+def insert_delta(
+    connection: Connection, key: ConversationKey, turn: TurnNumber, number: int, delta: dict[str, Any]
 ) -> None:
-    """Put on record what came of a reply since delta `number` - 1."""
-    connection.execute(
-        _insert_statement(connection.dialect.name),
-        {
-            "owner": owner,
-            "conversation_id": conversation_id,
-            "turn_seq": turn,
-            "number": number,
-            "delta": to_json(delta),
-        },
-    )
+    """Store the part of a reply that came after delta `number` - 1."""
+    values = {**_bind_turn(key, turn), "number": number, "delta": to_json(delta)}
+    connection.execute(_insert_statement(connection.dialect.name), values)
 
 
-def after(
-    connection: Connection, owner: str, conversation_id: str, turn: int, number: int = 0
+def read_deltas(
+    connection: Connection, key: ConversationKey, turn: TurnNumber, after: int = 0
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Return the deltas of a turn with greater numbers than `number`, in order.
+    """Return the deltas of a turn with numbers greater than `after`, in order.
 
     Raises:
         DamagedRow: one cannot be decoded.
     """
-    key = {"owner": owner, "conversation_id": conversation_id, "turn_seq": turn, "after": number}
     found = []
-    for row in connection.execute(_READ, key):
+    for row in connection.execute(_READ, {**_bind_turn(key, turn), "after": after}):
         try:
             found.append((row.number, json.loads(row.delta)))
         except ValueError as error:
-            raise DamagedRow(
-                f"conversation {conversation_id}: delta {row.number} of turn {turn} cannot be decoded"
-            ) from error
+            raise damaged_row(key.id, f"delta {row.number} of turn {turn} cannot be decoded") from error
     return found
 
 
-def remove(connection: Connection, owner: str, conversation_id: str, turn: int) -> None:
-    """Remove the deltas of a turn that is over: its reply has become a message."""
-    connection.execute(_DELETE, {"owner": owner, "conversation_id": conversation_id, "turn_seq": turn})
+def delete_deltas(connection: Connection, key: ConversationKey, turn: TurnNumber) -> None:
+    """Delete the deltas of a turn that is over: its reply has become a message."""
+    connection.execute(_DELETE, _bind_turn(key, turn))

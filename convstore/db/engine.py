@@ -7,48 +7,25 @@ timeout, because another writer came in between (https://sqlite.org/lang_transac
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import sqlite3
-import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    Connection,
-    Engine,
-    Pool,
-    PoolProxiedConnection,
-    create_engine,
-    event,
-    exc,
-    func,
-    true,
-)
+from sqlalchemy import Connection, Engine, Pool, create_engine, exc
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.operators import OperatorType
 
+from convstore.db.sqlite_files import (
+    SQLITE_BUSY_SECONDS,
+    find_sqlite_file,
+    make_sqlite_engine,
+    renew_locks_after_fork,
+)
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
-_SQLITE_BUSY_SECONDS = 30.0
 _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
-
-EVERYTHING = 2**62
-"""A limit that limits nothing: one statement serves with and without."""
-
-_creation = threading.Lock()
-_locked = threading.local()
 
 
 class Database:
@@ -57,7 +34,7 @@ class Database:
     def __init__(self, engine: Engine, *, owned: bool) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
-        self.path = _sqlite_file(engine.url) if self.is_sqlite else None
+        self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None where it is in memory."""
         self._owned = owned
         _check_backend(engine.dialect.name)
@@ -122,8 +99,7 @@ _inherited: list[Pool] = []
 def _forget_connections() -> None:
     # A connection serves one process. A forked child opens its own, and never closes its parent's:
     # https://sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_across_a_fork_
-    global _creation  # noqa: PLW0603 (another thread of the parent may hold it for ever)
-    _creation = threading.Lock()
+    renew_locks_after_fork()
     for database in list(_open):
         _inherited.append(database.engine.pool)
         database.engine.dispose(close=False)
@@ -146,7 +122,7 @@ def open_database(url: str) -> Database:
     _check_backend(parsed.get_backend_name())
     try:
         if parsed.get_backend_name() == "sqlite":
-            return Database(_sqlite_engine(parsed), owned=True)
+            return Database(make_sqlite_engine(parsed), owned=True)
         engine = create_engine(parsed, connect_args=_postgres_arguments(parsed))
         return Database(engine, owned=True)
     except exc.NoSuchModuleError:
@@ -187,132 +163,9 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _sqlite_file(url: URL) -> Path | None:
-    """Return the file that a SQLite URL names, also by a `file:` URI; None where the database is in memory."""
-    (name,), options = url.get_dialect()().create_connect_args(url)
-    if options.get("uri") and name.startswith("file:"):
-        uri = urlsplit(name)
-        if "memory" in parse_qs(uri.query).get("mode", ()):
-            return None
-        name = unquote(uri.path)
-    # Absolute, as the driver's is: the working directory may change.
-    return Path(name).absolute() if name and name != ":memory:" else None
-
-
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, and threads, that prepare the database file at `path`. Once in a thread is enough.
-
-    The lock is on the folder, so that no lock file is left behind. It is not on the file: closing any descriptor of
-    that would drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
-    """
-    if getattr(_locked, "by_this_thread", False):
-        yield
-        return
-    try:
-        folder = os.open(os.path.realpath(path.parent), os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
-    try:
-        with suppress(OSError):  # a file system without locks: SQLite's own still hold for the upgrade
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        _locked.by_this_thread = True
-        yield
-    finally:
-        _locked.by_this_thread = False
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)  # a child forked meanwhile has a copy of the descriptor
-        os.close(folder)
-
-
 def _postgres_arguments(url: URL) -> dict[str, Any]:
     # Behind PgBouncer in transaction mode a prepared statement may be another connection's.
     return {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    arguments: dict[str, Any] = {"timeout": _SQLITE_BUSY_SECONDS, "check_same_thread": False}
-    path = _sqlite_file(url)
-    if path is None:
-        # One connection, used by one thread at a time: a second would be another, empty database.
-        from sqlalchemy.pool import QueuePool
-
-        engine = create_engine(
-            url, connect_args=arguments, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=60
-        )
-    else:
-        engine = create_engine(url, connect_args=arguments)
-    private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
-    was_there = False
-
-    @event.listens_for(engine, "invalidate")
-    def roll_back(connection: sqlite3.Connection, *_: object) -> None:
-        # After Ctrl-C in mid-statement. Closed with an open cursor, the connection would keep its lock until that is
-        # collected: https://sqlite.org/c3ref/close.html
-        with suppress(sqlite3.Error):
-            connection.rollback()
-
-    @event.listens_for(engine, "do_connect")
-    def create_file(*_: object) -> None:
-        if path is not None and was_there:
-            _identity(path)
-        elif path is not None and private:
-            _create_private(path)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
-        nonlocal was_there
-        try:
-            _prepare_sqlite(connection, path)
-            if path is not None:
-                entry.info["file"] = _identity(path)
-                was_there = True
-        except BaseException:
-            connection.close()
-            raise
-
-    @event.listens_for(engine, "checkout")
-    def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-        # In WAL mode SQLite goes on writing to a file that was removed or replaced, where nobody will find it.
-        if path is not None and entry.info["file"] != _identity(path):
-            raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
-
-    return engine
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise DatabaseUnavailable(f"database {path}: its file is gone ({error.strerror or error})") from error
-    return found.st_dev, found.st_ino
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
-    connection.isolation_level = None  # transactions begin where convstore says, and nowhere else
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-    if path is not None and _journal_mode(connection) != "wal":
-        # Switching fails, timeout or not, when several processes race. It may fail still: the file is read-only, or
-        # another program reads it now, which is not waited for. All promises hold in the other modes too.
-        with file_lock(path):
-            if _journal_mode(connection) != "wal":
-                connection.execute("PRAGMA busy_timeout = 0")
-                with suppress(sqlite3.OperationalError):
-                    connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000:.0f}")
-
-
-def _journal_mode(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
-
-
-def _create_private(path: Path) -> None:
-    """Create the file with mode 0600 before SQLite would create it with the user's umask."""
-    # It exists, or cannot be made: then SQLite says so, in its own words. One thread at a time: another could lock the
-    # new file through SQLite before it is closed here, and closing it drops those locks.
-    with _creation, suppress(OSError):
-        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager
@@ -336,43 +189,6 @@ def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
         yield
 
 
-def waits_briefly(dialect: str) -> tuple[ColumnElement[bool], ...]:
-    """Return a condition, always true: the transaction then waits for nobody's lock for longer than three seconds.
-
-    It goes into a statement that is made anyway, so that it costs no journey to the server; and never into one that
-    may run in a caller's own transaction, whose patience is the caller's. SQLite waits as long as its busy timeout.
-    """
-    if dialect == "sqlite":
-        return ()
-    return (func.set_config("lock_timeout", "3s", true()).is_not(None),)
-
-
-class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLAlchemy's own)
-    """A condition on the rows of a recursive query, which says that they are few.
-
-    SQLite takes a recursive query's rows for a million. It then reads all of a conversation rather than look a few of
-    its messages up: to join them in the order that is asked for, and once it has statistics (`ANALYZE`), to build a
-    Bloom filter over them. It believes what `likelihood` says (sqlite.org, "Built-in scalar functions").
-    """
-
-    name = "few"
-    type = Boolean()
-    inherit_cache = True
-
-    def self_group(self, against: OperatorType | None = None) -> few:  # noqa: ARG002
-        return self  # else it would be compared with 1, and SQLite not see what it says
-
-
-@compiles(few)
-def _few(element: few, compiler: SQLCompiler, **how: Any) -> str:
-    return f"({compiler.process(element.clauses, **how)})"
-
-
-@compiles(few, "sqlite")
-def _few_on_sqlite(element: few, compiler: SQLCompiler, **how: Any) -> str:
-    return f"likelihood({compiler.process(element.clauses, **how)}, 0.000001)"
-
-
 def _reason(error: exc.SQLAlchemyError) -> str:
     origin = getattr(error, "orig", None)
     text = str(origin or error).strip()
@@ -380,5 +196,5 @@ def _reason(error: exc.SQLAlchemyError) -> str:
     if "file is not a database" in reason:
         return "is not a SQLite database"
     if "database is locked" in reason:
-        return f"another program kept it locked for {_SQLITE_BUSY_SECONDS:.0f} seconds; try again"
+        return f"another program kept it locked for {SQLITE_BUSY_SECONDS:.0f} seconds; try again"
     return reason

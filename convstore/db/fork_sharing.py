@@ -1,7 +1,7 @@
-"""Lineage: in which conversation each message and turn of a fork is kept.
+"""Where the messages and turns of a fork are kept.
 
 A fork stores only what is new. Its numbers continue after the message that it was forked at; every smaller number
-belongs to the conversation that it came from, or to that one's own origins.
+belongs to the conversation that it was forked from, or to that one's own origins.
 """
 
 from __future__ import annotations
@@ -13,92 +13,105 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, case
 
-from convstore.errors import DamagedRow
+from convstore.db.row_errors import damaged_row
 from convstore.messages.codec import to_json
+from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A conversation that keeps a part of a fork's past: what is greater belongs to the fork, or to a nearer origin."""
+    """A conversation that keeps a part of a fork's past, up to a message and a turn."""
 
     conversation_id: str
-    up_to_seq: int
-    up_to_turn: int
+    up_to_seq: Seq
+    up_to_turn: TurnNumber
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """A conversation, and where its past is kept; origins nearest first."""
 
-    owner: str
-    conversation_id: str
+    key: ConversationKey
     origins: tuple[Origin, ...] = ()
 
-    def home(self, seq: int) -> str:
+    def find_message_home(self, seq: Seq) -> ConversationKey:
         """Return the conversation that keeps message `seq`."""
-        return next((origin.conversation_id for origin in reversed(self.origins) if seq <= origin.up_to_seq), self.id)
+        for origin in reversed(self.origins):
+            if seq <= origin.up_to_seq:
+                return ConversationKey(self.key.owner, origin.conversation_id)
+        return self.key
 
-    def home_of_turn(self, turn: int) -> str:
+    def find_turn_home(self, turn: TurnNumber) -> ConversationKey:
         """Return the conversation that keeps turn `turn`."""
-        return next((origin.conversation_id for origin in reversed(self.origins) if turn <= origin.up_to_turn), self.id)
+        for origin in reversed(self.origins):
+            if turn <= origin.up_to_turn:
+                return ConversationKey(self.key.owner, origin.conversation_id)
+        return self.key
 
-    @property
-    def id(self) -> str:
-        return self.conversation_id
-
-    def forked(self, seq: int, last_turn: int) -> tuple[Origin, ...]:
+    def list_fork_origins(self, seq: Seq, last_turn: TurnNumber) -> tuple[Origin, ...]:
         """Return the origins of a fork of this conversation at message `seq`, when its latest turn is `last_turn`."""
-        origin = Origin(self.conversation_id, seq, last_turn)
+        origin = Origin(self.key.id, seq, last_turn)
         clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in self.origins]
-        # Of those that keep nothing, only the one that was forked stays: to say what it was forked from.
+        # An origin that keeps nothing is left out; only the one that was forked stays, to name what it was forked from.
         kept = [
             near
-            for near, far in pairwise([*clipped, Origin("", 0, 0)])
+            for near, far in pairwise([*clipped, Origin("", Seq(0), TurnNumber(0))])
             if near.up_to_seq > far.up_to_seq or near.up_to_turn > far.up_to_turn
         ]
         return (origin, *kept)
 
-    def bound(self) -> dict[str, Any]:
-        """Return the values of the parameters in `kept_in`."""
-        values: dict[str, Any] = {"owner": self.owner, "conversation_id": self.conversation_id}
-        for number, origin in enumerate(self.origins):
+    def bind_message_limits(self) -> dict[str, Any]:
+        """Return the parameters of `is_kept` for a table of messages."""
+        return self._bind_limits(tuple(origin.up_to_seq for origin in self.origins))
+
+    def bind_turn_limits(self) -> dict[str, Any]:
+        """Return the parameters of `is_kept` for a table of turns."""
+        return self._bind_limits(tuple(origin.up_to_turn for origin in self.origins))
+
+    def _bind_limits(self, limits: tuple[int, ...]) -> dict[str, Any]:
+        values: dict[str, Any] = {"owner": self.key.owner, "conversation_id": self.key.id}
+        for number, (origin, limit) in enumerate(zip(self.origins, limits, strict=True)):
             values[f"origin_{number}"] = origin.conversation_id
-            values[f"up_to_{number}"] = origin.up_to_seq
+            values[f"up_to_{number}"] = limit
         return values
 
 
-def kept_in(table: FromClause, depth: int, seq: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
-    """Return the condition for the row of message `seq`, but for its number, in a lineage of `depth` origins."""
-    mine: ColumnElement[str] = bindparam("conversation_id")
+def is_kept(table: FromClause, depth: int, number: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition for the owner and conversation of the row with this number, in a lineage of `depth` origins.
+
+    Args:
+        number: the `seq` of a message, or the number of a turn.
+    """
+    home: ColumnElement[str] = bindparam("conversation_id")
     if depth:
-        # The origins nearest first: what is greater than the first one's last message is the conversation's own.
-        homes: list[ColumnElement[str]] = [mine, *(bindparam(f"origin_{number}") for number in range(depth))]
-        limits = [seq > bindparam(f"up_to_{number}", type_=BigInteger) for number in range(depth)]
-        mine = case(*zip(limits, homes, strict=False), else_=homes[-1])
-    return table.c.owner == bindparam("owner"), table.c.conversation_id == mine
+        # The origins nearest first: what is greater than the first one's last number is the conversation's own.
+        homes: list[ColumnElement[str]] = [home, *(bindparam(f"origin_{place}") for place in range(depth))]
+        limits = [number > bindparam(f"up_to_{place}", type_=BigInteger) for place in range(depth)]
+        home = case(*zip(limits, homes, strict=False), else_=homes[-1])
+    return table.c.owner == bindparam("owner"), table.c.conversation_id == home
 
 
 def write_lineage(origins: tuple[Origin, ...]) -> str | None:
-    """Return the column of a lineage; None for a conversation that is no fork."""
+    """Return the column of a lineage; None for a conversation that is not a fork."""
     if not origins:
         return None
     return to_json([[origin.conversation_id, origin.up_to_seq, origin.up_to_turn] for origin in origins])
 
 
-def read_lineage(owner: str, id: str, column: str | None) -> Lineage:
+def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
     """Return the lineage of a conversation from its column.
 
     Raises:
-        DamagedRow: the column is no lineage.
+        DamagedRow: the column is not a lineage.
     """
     if column is None:
-        return Lineage(owner, id)
+        return Lineage(key)
     try:
-        origins = tuple(Origin(str(origin), int(seq), int(turn)) for origin, seq, turn in json.loads(column))
+        origins = tuple(
+            Origin(str(origin), Seq(int(seq)), TurnNumber(int(turn))) for origin, seq, turn in json.loads(column)
+        )
         if any(near.up_to_seq < far.up_to_seq for near, far in pairwise(origins)):
             raise ValueError("not nearest first")
     except (ValueError, TypeError) as error:
-        raise DamagedRow(
-            f"conversation {id}: its lineage cannot be decoded ({error}); restore this row from a backup"
-        ) from error
-    return Lineage(owner, id, origins)
+        raise damaged_row(key.id, f"its lineage cannot be decoded ({error})") from error
+    return Lineage(key, origins)

@@ -1,4 +1,4 @@
-"""Heads: where a conversation stands, and moving it along the tree; forks."""
+"""Heads: which message is the last of a conversation's path. Every statement that moves one is here."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, literal, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, bindparam, null, select, update
 
-from convstore.db import lease_rows
-from convstore.db.conversation_rows import conflict_free_insert
-from convstore.db.fork_sharing import Lineage, Origin, read_lineage, write_lineage
+from convstore.db.dialect import is_sqlite, limit_lock_wait
+from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.row_errors import conversation_not_found, damaged_row
 from convstore.db.tables import conversations as table
-from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
-from convstore.messages.codec import to_column, to_json
+from convstore.errors import HeadMoved
+from convstore.messages.codec import to_json
+from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
-_MOST_REDO = 100  # heads that `undo` left; older ones are found in the tree
-_KEY = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
+Pin: TypeAlias = tuple[Seq, Position]
+"""A pinned message."""
+
+_MAX_REDO_HEADS = 100  # older ones are found in the tree
+_OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
+_LIVING = (*_OF_CONVERSATION, table.c.deleted_at.is_(None))
+_HELD = (*_OF_CONVERSATION, table.c.lease_token == bindparam("token"))
 _STATE = select(
     table.c.next_seq,
     table.c.next_turn,
@@ -30,180 +36,191 @@ _STATE = select(
     table.c.pins,
     table.c.redo,
     table.c.summary_turn,
-).where(*_KEY, table.c.deleted_at.is_(None))
+).where(*_LIVING)
 _STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
-_MOVE = (
+_HEAD = select(table.c.head_seq, table.c.lineage).where(*_LIVING)
+
+_AT_HEAD: dict[str, Any] = {"head_seq": bindparam("head"), "length": bindparam("position")}
+_MOVE = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD, redo=bindparam("redo"), updated_at=bindparam("now"))
+_APPEND = (
     update(table)
-    .where(*_KEY)
-    .values(
-        head_seq=bindparam("head"), length=bindparam("position"), redo=bindparam("stack"), updated_at=bindparam("now")
-    )
+    .where(*_OF_CONVERSATION)
+    .values(**_AT_HEAD, next_seq=bindparam("next_seq"), next_turn=bindparam("next_turn"), updated_at=bindparam("now"))
 )
-_PIN = update(table).where(*_KEY).values(pins=bindparam("pinned"))
-_DELETE = update(table).where(*_KEY, table.c.deleted_at.is_(None)).values(deleted_at=bindparam("now"))
-_RESTORE = update(table).where(*_KEY, table.c.deleted_at.is_not(None)).values(deleted_at=None)
-_NAME_TAKEN = select(literal(1)).where(
-    table.c.owner == bindparam("key_owner"),
-    table.c.deleted_at.is_(None),
-    table.c.name == select(table.c.name).where(*_KEY, table.c.deleted_at.is_not(None)).scalar_subquery(),
-)
+_KEEP_PARTIAL = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD)
+_NUMBERS = {"next_seq": table.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
+_FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Head:
+    """The end of a path: a message and its position; 0 and 0 for an empty path."""
+
+    seq: Seq
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
     """Where a conversation stands."""
 
-    next_seq: int
-    next_turn: int
-    head: int
-    length: int
+    next_seq: Seq
+    next_turn: TurnNumber
+    head: Head
     lineage: Lineage
-    pins: tuple[tuple[int, int], ...]
-    redo: tuple[int, ...]
-    summary_turn: int | None
+    pins: tuple[Pin, ...]
+    redo: tuple[Seq, ...]
+    summary_turn: TurnNumber | None
+    is_held: bool
+    """Whether a turn holds the conversation."""
 
 
-def state(connection: Connection, owner: str, id: str) -> State:
+def read_state(connection: Connection, key: ConversationKey) -> ConversationState:
     """Return where a conversation stands.
 
     Raises:
-        ConversationNotFound: there is none with this id.
+        ConversationNotFound: the owner has no such conversation.
     """
-    row = connection.execute(_STATE, {"key_owner": owner, "key_id": id}).one_or_none()
+    row = connection.execute(_STATE, _bind(key)).one_or_none()
     if row is None:
-        raise ConversationNotFound(f"no conversation {id!r}; see `convstore list`")
-    return _state(row, owner, id)
+        raise conversation_not_found(key)
+    return _decode_state(row, key)
 
 
-def take(connection: Connection, owner: str, id: str, now: datetime, alive: lease_rows.Alive) -> State:
-    """Return where a conversation stands, and let nobody else write to it before this transaction ends.
+def lock_state(connection: Connection, key: ConversationKey) -> ConversationState | None:
+    """Return where a conversation stands, and lock its row until the transaction ends.
+
+    Return None if it does not exist, or another transaction holds its row. On SQLite a writing transaction is alone.
+    """
+    row = connection.execute(_STATE if is_sqlite(connection) else _STATE_LOCKED, _bind(key)).one_or_none()
+    return _decode_state(row, key) if row is not None else None
+
+
+def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Lineage]:
+    """Return the `seq` of a conversation's head (0: its path is empty), and its lineage.
 
     Raises:
-        ConversationNotFound: there is none with this id.
-        ConversationBusy: a turn is running, or another transaction is writing to it.
+        ConversationNotFound: the owner has no such conversation.
     """
-    where = {"key_owner": owner, "key_id": id}
-    statement = _STATE if connection.dialect.name == "sqlite" else _STATE_LOCKED
-    row = connection.execute(statement, where).one_or_none()
-    if row is None or row.lease_token is not None:
-        lease_rows.free(connection, owner, id, now, alive)
-        row = connection.execute(statement, where).one_or_none()
-    if row is None or row.lease_token is not None:  # a turn may have taken it between the two looks
-        raise lease_rows.locked(id)
-    return _state(row, owner, id)
+    found = connection.execute(_HEAD, _bind(key)).one_or_none()
+    if found is None:
+        raise conversation_not_found(key)
+    return found.head_seq, read_lineage(key, found.lineage)
 
 
-def _state(row: Any, owner: str, id: str) -> State:
-    try:
-        redo = tuple(int(seq) for seq in json.loads(row.redo or "[]"))
-    except (ValueError, TypeError) as error:
-        raise DamagedRow(
-            f"conversation {id}: its redo heads cannot be decoded ({error}); restore this row from a backup"
-        ) from error
-    return State(
-        next_seq=row.next_seq,
-        next_turn=row.next_turn,
-        head=row.head_seq,
-        length=row.length,
-        lineage=read_lineage(owner, id, row.lineage),
-        pins=lease_rows.read_pins(row.pins, id),
-        redo=redo,
-        summary_turn=row.summary_turn,
+def check_expected_head(key: ConversationKey, head: Seq, expected: Seq | None) -> None:
+    """Check that the head is where the caller last saw it, if it said where.
+
+    Raises:
+        HeadMoved: the head is elsewhere.
+    """
+    if expected is not None and head != expected:
+        raise HeadMoved(
+            f"conversation {key.id!r}: its head is message seq {head}, not {expected}: another caller has moved it or "
+            f"written to the conversation; read it again and repeat"
+        )
+
+
+def move_head(connection: Connection, key: ConversationKey, head: Head, redo: Sequence[Seq], now: datetime) -> None:
+    """Make another message the last of the path.
+
+    Args:
+        redo: the heads that `undo` left, latest last.
+    """
+    stack = to_json(list(redo[-_MAX_REDO_HEADS:])) if redo else None
+    connection.execute(_MOVE, {**_bind(key), "head": head.seq, "position": head.position, "redo": stack, "now": now})
+
+
+def append_at_head(
+    connection: Connection, key: ConversationKey, head: Head, next_turn: TurnNumber, now: datetime
+) -> None:
+    """Move the head to the last of the messages that were appended, and count on after it."""
+    values = {"head": head.seq, "position": head.position, "next_seq": head.seq + 1, "next_turn": next_turn, "now": now}
+    connection.execute(_APPEND, {**_bind(key), **values})
+
+
+def keep_partial_reply(connection: Connection, key: ConversationKey, head: Head) -> None:
+    """Move the head to the partial reply of a turn that was stopped."""
+    connection.execute(_KEEP_PARTIAL, {**_bind(key), "head": head.seq, "position": head.position})
+
+
+@cache
+def _end_statement(dialect: str, *, moves_head: bool) -> Any:
+    moved = {"head_seq": table.c.next_seq, "length": bindparam("position")} if moves_head else {}
+    return (
+        update(table)
+        .where(*_HELD, *limit_lock_wait(dialect))
+        .values(**_NUMBERS, **_FREED, **moved)
+        .returning(table.c.next_seq)
     )
 
 
-def move(
-    connection: Connection, owner: str, id: str, head: int, position: int, redo: Sequence[int], now: datetime
-) -> None:
-    """Let message `head`, at `position`, be the last of the conversation's current path; 0 and 0 for an empty one."""
-    stack = to_json(list(redo[-_MOST_REDO:])) if redo else None
-    values = {"key_owner": owner, "key_id": id, "head": head, "position": position, "stack": stack, "now": now}
-    connection.execute(_MOVE, values)
+@cache
+def _late_statement(dialect: str) -> Any:
+    return (
+        update(table).where(*_OF_CONVERSATION, *limit_lock_wait(dialect)).values(**_NUMBERS).returning(table.c.next_seq)
+    )
 
 
-def pin(connection: Connection, owner: str, id: str, pins: Sequence[tuple[int, int]]) -> None:
-    """Let these messages, by `seq` and position, be those that are pinned."""
-    connection.execute(_PIN, {"key_owner": owner, "key_id": id, "pinned": _pins_column(pins)})
+def free_with_reply(
+    connection: Connection, key: ConversationKey, token: str, count: int, position: Position | None, now: datetime
+) -> Seq | None:
+    """Free the conversation that a lease token holds, and return the number of the first of `count` replies.
 
-
-def _pins_column(pins: Sequence[tuple[int, int]]) -> str | None:
-    return to_json([list(pair) for pair in pins]) if pins else None
-
-
-def fork(
-    connection: Connection,
-    owner: str,
-    id: str,
-    *,
-    new_id: str,
-    name: str | None,
-    title: str | None,
-    keeps_title: bool,
-    head: int,
-    position: int,
-    origins: tuple[Origin, ...],
-    next_turn: int,
-    pins: Sequence[tuple[int, int]],
-    summary_turn: int | None,
-    now: datetime,
-) -> None:
-    """Insert a conversation that shares the past of conversation `id` up to message `head`: one row, no copying.
+    Return None if the token no longer holds it.
 
     Args:
-        pins, summary_turn: of what is shared. Beyond it, the fork gives the same numbers to other messages.
-
-    Raises:
-        ConversationExists: the new id or the name is taken.
+        position: the first reply's position, if it becomes the head; None: the head stays.
     """
-    copied = {
-        "settings": table.c.settings,
-        "metadata": table.c.metadata,
-        "window": table.c.window,
-        "title": table.c.title if keeps_title else literal(to_column(title), table.c.title.type),
-    }
-    given = {
-        "owner": owner,
-        "id": new_id,
-        "name": name,
-        "head_seq": head,
-        "length": position,
-        "next_seq": head + 1,
-        "next_turn": next_turn,
-        "lineage": write_lineage(origins),
-        "pins": _pins_column(pins),
-        "summary_turn": summary_turn,
-        "created_at": now,
-        "updated_at": now,
-    }
-    row = select(
-        *(literal(value, table.c[key].type).label(key) for key, value in given.items()),
-        *(value.label(key) for key, value in copied.items()),
-    ).where(table.c.owner == owner, table.c.id == id)
-    statement = conflict_free_insert(connection.dialect.name).from_select([*given, *copied], row).returning(table.c.id)
-    if connection.execute(statement).one_or_none() is None:
-        raise ConversationExists(f"the id {new_id!r} or the name {name!r} is taken; choose another")
+    values: dict[str, Any] = {**_bind(key), "token": token, "count": count, "now": now}
+    if position is not None:
+        values["position"] = position
+    statement = _end_statement(connection.dialect.name, moves_head=position is not None)
+    next_seq = connection.scalar(statement, values)
+    return Seq(int(next_seq) - count) if next_seq is not None else None
 
 
-def delete(connection: Connection, owner: str, id: str, now: datetime) -> None:
-    """Take a conversation out of sight; its rows stay, for those that were forked from it, and for `restore`."""
-    connection.execute(_DELETE, {"key_owner": owner, "key_id": id, "now": now})
+def take_late_numbers(connection: Connection, key: ConversationKey, count: int, now: datetime) -> Seq:
+    """Return the number of the first of `count` replies that came after the turn had lost its conversation."""
+    next_seq = connection.scalar(_late_statement(connection.dialect.name), {**_bind(key), "count": count, "now": now})
+    if next_seq is None:
+        raise conversation_not_found(key)
+    return Seq(int(next_seq) - count)
 
 
-def restore(connection: Connection, owner: str, id: str) -> None:
-    """Bring a deleted conversation back.
+def _bind(key: ConversationKey) -> dict[str, Any]:
+    return {"key_owner": key.owner, "key_id": key.id}
 
-    Raises:
-        ConversationNotFound: no deleted one has this id.
-        ConversationExists: its name was taken meanwhile.
-    """
-    key = {"key_owner": owner, "key_id": id}
-    taken = ConversationExists(f"the name of conversation {id} has been taken; rename the one that has it first")
-    # Asked first: the constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
-    if connection.execute(_NAME_TAKEN, key).first() is not None:
-        raise taken
+
+def _decode_state(row: Any, key: ConversationKey) -> ConversationState:
     try:
-        restored = connection.execute(_RESTORE, key)
-    except IntegrityError:
-        raise taken from None
-    if not restored.rowcount:
-        raise ConversationNotFound(f"no deleted conversation {id!r}")
+        redo = tuple(Seq(int(seq)) for seq in json.loads(row.redo or "[]"))
+    except (ValueError, TypeError) as error:
+        raise damaged_row(key.id, f"its redo heads cannot be decoded ({error})") from error
+    return ConversationState(
+        next_seq=row.next_seq,
+        next_turn=row.next_turn,
+        head=Head(row.head_seq, row.length),
+        lineage=read_lineage(key, row.lineage),
+        pins=decode_pins(row.pins, key),
+        redo=redo,
+        summary_turn=row.summary_turn,
+        is_held=row.lease_token is not None,
+    )
+
+
+def decode_pins(column: str | None, key: ConversationKey) -> tuple[Pin, ...]:
+    """Return the pinned messages from their column.
+
+    Raises:
+        DamagedRow: the column is not a list of pairs of numbers.
+    """
+    try:
+        return tuple((Seq(int(seq)), Position(int(position))) for seq, position in json.loads(column or "[]"))
+    except (ValueError, TypeError) as error:
+        raise damaged_row(key.id, f"its pins cannot be decoded ({error})") from error
+
+
+def encode_pins(pins: Sequence[Pin]) -> str | None:
+    """Return the column of pinned messages; None if there are none."""
+    return to_json([list(pin) for pin in pins]) if pins else None

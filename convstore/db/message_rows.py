@@ -1,26 +1,29 @@
-"""Messages: add them, and read them by their numbers."""
+"""Rows of messages: insert them, and read them by their numbers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select
 
-from convstore.db import attachment_rows
+from convstore.db.attachment_rows import insert_attachments, read_attachments
 from convstore.db.fork_sharing import Lineage
+from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
-from convstore.errors import DamagedRow
+from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import Message, StoredMessage, decode, digest, digests_in, encode
 from convstore.messages.inline_data import written
-from convstore.messages.token_estimate import Counter, estimate
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn
 
 STRIDES = (32, 1024, 32768)
-"""The distances at which a message knows its ancestors; the columns `back_…`."""
+"""The distances at which a message knows its ancestors: the columns `back_…`."""
+
+CONTEXT_ROLES = ("system", "developer")
 
 COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.seq,
@@ -37,50 +40,47 @@ COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.digest,
     table.c.created_at,
 )
-_KEY = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
-_ONE = select(*COLUMNS).where(*_KEY, table.c.seq == bindparam("seq"))
-_SEVERAL = select(*COLUMNS).where(*_KEY, table.c.seq.in_(bindparam("seqs", expanding=True)))
+_IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
+_ONE = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq == bindparam("seq"))
+_SEVERAL = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
 _BETWEEN = (
     select(*COLUMNS)
-    .where(*_KEY, table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last"))
+    .where(*_IN_CONVERSATION, table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last"))
     .order_by(table.c.seq)
 )
 _INSERT = insert(table)
 
 
-def add(
-    connection: Connection,
-    lineage: Lineage,
-    new: Sequence[Message],
-    *,
-    first_seq: int,
-    after: MessageRecord | None,
-    turn: int | None,
-    now: datetime,
-    count: Counter = estimate,
-    siblings: bool = False,
-) -> list[MessageRecord]:
-    """Insert messages under the numbers that the conversation's row has given out, and return them as they stand.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where new messages go: the numbers they get, and what they follow."""
 
-    Args:
-        first_seq: the number of the first; the others follow it.
-        after: the message that the first one follows; None: it begins a path. Each of the others follows the one before
-            it, or, of `siblings`, the same.
-        count: counts a message's tokens.
-    """
+    first_seq: Seq
+    """Number of the first; the others get the numbers after it."""
+    after: MessageRecord | None
+    """The message that the first one follows; None: it begins a path."""
+    turn: TurnNumber | None
+    siblings: bool = False
+    """True: each follows the same message; False: each follows the one before it."""
+
+
+def insert_messages(
+    work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
+) -> list[MessageRecord]:
+    """Insert messages under numbers that the conversation's row has given out, and return them with their places."""
     added: list[MessageRecord] = []
     rows = []
     blobs: dict[bytes, bytes] = {}
-    for seq, message in enumerate(new, first_seq):
-        parent = added[-1] if added and not siblings else after
-        record = _child(parent, seq, message, turn, now, count(message))
+    for seq, message in enumerate(new, place.first_seq):
+        parent = added[-1] if added and not place.siblings else place.after
+        record = _make_child(parent, Seq(seq), message, place.turn, work)
         added.append(record)
         stored = encode(message)
         blobs.update(stored.blobs)
         rows.append(
             {
-                "owner": lineage.owner,
-                "conversation_id": lineage.conversation_id,
+                "owner": key.owner,
+                "conversation_id": key.id,
                 "seq": seq,
                 "parent_seq": record.parent_seq,
                 "position": record.position,
@@ -90,157 +90,160 @@ def add(
                 "extra": stored.extra,
                 "tokens": record.tokens,
                 "context_seq": record.context_seq,
-                "turn_seq": turn,
+                "turn_seq": place.turn,
                 **{f"back_{stride}": seq for stride, seq in zip(STRIDES, record.back, strict=True)},
                 "digest": record.digest,
-                "created_at": now,
+                "created_at": work.now,
             }
         )
-    attachment_rows.put(connection, lineage.owner, blobs, now)
+    insert_attachments(work.connection, key.owner, blobs, work.now)
     if rows:
-        connection.execute(_INSERT, rows)
+        work.connection.execute(_INSERT, rows)
     return added
 
 
-def _child(
-    parent: MessageRecord | None, seq: int, message: Message, turn: int | None, now: datetime, tokens: int
+def _make_child(
+    parent: MessageRecord | None, seq: Seq, message: Message, turn: TurnNumber | None, work: UnitOfWork
 ) -> MessageRecord:
+    tokens = work.count_tokens(message)
     if parent is None:
-        return MessageRecord(1, seq, 0, turn, now, message, digest(b"", message), 0, tokens)
-    context = parent.seq if parent.message["role"] in ("system", "developer") else parent.context_seq
+        return MessageRecord(Position(1), seq, NO_SEQ, turn, work.now, message, digest(b"", message), NO_SEQ, tokens)
+    context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq
     back = tuple(
         parent.seq if parent.position % stride == 0 else known
         for stride, known in zip(STRIDES, parent.back, strict=True)
     )
     return MessageRecord(
-        parent.position + 1, seq, parent.seq, turn, now, message, digest(parent.digest, message), context, tokens, back
+        position=Position(parent.position + 1),
+        seq=seq,
+        parent_seq=parent.seq,
+        turn=turn,
+        created_at=work.now,
+        message=message,
+        digest=digest(parent.digest, message),
+        context_seq=context,
+        tokens=tokens,
+        back=back,
     )
 
 
-def get(connection: Connection, lineage: Lineage, seq: int) -> MessageRecord | None:
+def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageRecord | None:
     """Return the message with this number, or None."""
-    rows = connection.execute(_ONE, {**_key(lineage, seq), "seq": seq}).all()
-    return records(connection, rows, lineage)[0] if rows else None
+    rows = connection.execute(_ONE, {**_bind_home(lineage, seq), "seq": seq}).all()
+    return decode_rows(connection, rows, lineage)[0] if rows else None
 
 
-def at(connection: Connection, lineage: Lineage, head: int) -> MessageRecord | None:
-    """Return the message at the head of a path; None where the path is empty (0).
+def read_head(connection: Connection, lineage: Lineage, head: Seq) -> MessageRecord | None:
+    """Return the message at the head of a path; None if the path is empty (0).
 
     Raises:
-        DamagedRow: it is missing.
+        DamagedRow: the message is missing.
     """
-    record = get(connection, lineage, head) if head else None
+    record = find_message(connection, lineage, head) if head else None
     if head and record is None:
-        raise missing(lineage.conversation_id, head)
+        raise missing_message(lineage.key.id, head)
     return record
 
 
-def several(connection: Connection, lineage: Lineage, seqs: Iterable[int]) -> list[MessageRecord]:
+def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> list[MessageRecord]:
     """Return the messages with these numbers, by position.
 
     Raises:
-        DamagedRow: one of them is missing, or cannot be decoded.
+        DamagedRow: one of them is missing or cannot be decoded.
     """
-    homes: dict[str, list[int]] = {}
+    homes: dict[ConversationKey, list[Seq]] = {}
     for seq in seqs:
-        homes.setdefault(lineage.home(seq), []).append(seq)
+        homes.setdefault(lineage.find_message_home(seq), []).append(seq)
     found: list[MessageRecord] = []
     for home, kept in homes.items():
-        key = {"owner": lineage.owner, "conversation_id": home}
-        rows = connection.execute(_SEVERAL, {**key, "seqs": kept}).all()
-        found.extend(records(connection, rows, lineage))
+        rows = connection.execute(_SEVERAL, {"owner": home.owner, "conversation_id": home.id, "seqs": kept}).all()
+        found.extend(decode_rows(connection, rows, lineage))
         for seq in sorted(set(kept) - {record.seq for record in found}):
-            raise missing(lineage.conversation_id, seq)
+            raise missing_message(lineage.key.id, seq)
     return sorted(found, key=lambda record: record.position)
 
 
-def _key(lineage: Lineage, seq: int) -> dict[str, Any]:
-    return {"owner": lineage.owner, "conversation_id": lineage.home(seq)}
+def _bind_home(lineage: Lineage, seq: Seq) -> dict[str, Any]:
+    home = lineage.find_message_home(seq)
+    return {"owner": home.owner, "conversation_id": home.id}
 
 
-def input_of(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
-    """Return the messages that a turn asked with, in order; none where the conversation has no such turn.
+def read_turn_input(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
+    """Return the input messages of a turn, in order; an empty list if the turn has none.
 
-    They may be kept elsewhere than the turn: where a fork asks again what was asked before it.
+    They may be kept elsewhere than the turn: in a fork that repeats a request from before the fork.
 
     Raises:
-        DamagedRow: one of them is missing, or cannot be decoded.
+        DamagedRow: one of them is missing or cannot be decoded.
     """
     if turn.first_input_seq is None or turn.last_input_seq is None:
         return []
-    key = _key(lineage, turn.first_input_seq)
-    rows = connection.execute(_BETWEEN, {**key, "first": turn.first_input_seq, "last": turn.last_input_seq}).all()
-    found = records(connection, rows, lineage)
+    home = _bind_home(lineage, turn.first_input_seq)
+    rows = connection.execute(_BETWEEN, {**home, "first": turn.first_input_seq, "last": turn.last_input_seq}).all()
+    found = decode_rows(connection, rows, lineage)
     lost = set(range(turn.first_input_seq, turn.last_input_seq + 1)) - {record.seq for record in found}
     if found and lost:
-        raise missing(turn.conversation_id, min(lost))
+        raise missing_message(turn.conversation_id, min(lost))
     return found
 
 
-def of_turn(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
-    """Return the messages that a turn without a model put on record.
+def read_appended(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
+    """Return the messages that a turn without a model call stored.
 
     Raises:
-        DamagedRow: one of them is missing, or cannot be decoded.
+        DamagedRow: one of them is missing or cannot be decoded.
     """
     if turn.output_seq is None:
-        return input_of(connection, lineage, turn)
-    record = get(connection, lineage, turn.output_seq)
+        return read_turn_input(connection, lineage, turn)
+    record = find_message(connection, lineage, turn.output_seq)
     if record is None:
-        raise missing(turn.conversation_id, turn.output_seq)
+        raise missing_message(turn.conversation_id, turn.output_seq)
     return [record]
 
 
-def missing(conversation_id: str, seq: int) -> DamagedRow:
-    """Return the error for a message that others name, and that is not there."""
-    return DamagedRow(f"conversation {conversation_id}: message seq {seq} is missing; restore this row from a backup")
+def read_inline_data(connection: Connection, owner: str, stored: Iterable[StoredMessage]) -> dict[bytes, str]:
+    """Return the base64 that rows refer to, by digest: with one statement, and with none if they refer to nothing.
 
-
-def texts_of(connection: Connection, owner: str, stored: Iterable[StoredMessage]) -> dict[bytes, str]:
-    """Return the base64 that rows refer to, by digest: by one statement, and by none where there is nothing.
-
-    What is missing, or no longer what it was, is left out: `read` says of which message it is.
+    What is missing or damaged is left out: `decode_message` names the message.
     """
     wanted: set[bytes] = set()
     for one in stored:
-        with suppress(ValueError, RecursionError):  # a damaged row: `read` says so
+        with suppress(ValueError, RecursionError):  # a damaged row: `decode_message` names it
             wanted |= digests_in(one)
-    return written(attachment_rows.fetch(connection, owner, wanted))
+    return written(read_attachments(connection, owner, wanted))
 
 
-def read(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:
+def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:
     """Return the exact message of a row.
 
     Args:
-        texts: what `texts_of` returned for this row, and for others.
+        texts: the result of `read_inline_data` for this row, perhaps with others.
 
     Raises:
-        DamagedRow: it cannot be decoded, or what it refers to is missing or damaged.
+        DamagedRow: the row cannot be decoded, or an attachment is missing or damaged.
     """
     try:
         return decode(stored, texts)
     except (ValueError, RecursionError) as error:
-        raise DamagedRow(
-            f"conversation {conversation_id}: message seq {seq} cannot be decoded "
-            f"({error if not isinstance(error, json.JSONDecodeError) else 'its extra fields are not JSON'}); "
-            f"restore this row from a backup"
-        ) from error
+        problem = "its extra fields are not JSON" if isinstance(error, json.JSONDecodeError) else error
+        raise damaged_row(conversation_id, f"message seq {seq} cannot be decoded ({problem})") from error
 
 
-def records(connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
+def decode_rows(connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
     """Return rows of `COLUMNS` as messages, in their order.
 
     Raises:
         DamagedRow: one cannot be decoded.
     """
     stored = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows]
-    texts = texts_of(connection, lineage.owner, stored)
+    texts = read_inline_data(connection, lineage.key.owner, stored)
     return [
-        _record(row, read(one, texts, lineage.conversation_id, row.seq)) for row, one in zip(rows, stored, strict=True)
+        _decode_row(row, decode_message(one, texts, lineage.key.id, row.seq))
+        for row, one in zip(rows, stored, strict=True)
     ]
 
 
-def _record(row: Row[Any], message: Message) -> MessageRecord:
+def _decode_row(row: Row[Any], message: Message) -> MessageRecord:
     return MessageRecord(
         position=row.position,
         seq=row.seq,

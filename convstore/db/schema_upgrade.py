@@ -6,7 +6,9 @@ check reads two small tables and does not import Alembic, which costs half a sec
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, select, text
 
-from convstore.db.engine import Database, file_lock, open_database, transaction
+from convstore.db.engine import Database, open_database, transaction
+from convstore.db.sqlite_files import file_lock
 from convstore.db.tables import VERSION_TABLE, Base, compatibility
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+_logger = logging.getLogger(__name__)
 
 HEAD = "0003"
 """The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
@@ -76,7 +81,7 @@ def _exists(path: Path | None) -> bool:
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
 
 
-def ensure(database: Database) -> None:
+def ensure_schema(database: Database) -> None:
     """Make sure that this release may use the database; a SQLite file is upgraded first if it is older.
 
     Raises:
@@ -138,7 +143,15 @@ def upgrade_database(database: Database) -> SchemaState:
             with database._translated(), migrating(database.engine) as connection:
                 config = alembic_config()
                 config.attributes["connection"] = connection
+                began = time.monotonic()
                 command.upgrade(config, "head")
+                _logger.info(
+                    "database %s: schema upgraded from %s to %s in %.2f s",
+                    database.label,
+                    before.current or "none",
+                    HEAD,
+                    time.monotonic() - began,
+                )
         return before
 
 

@@ -1,4 +1,4 @@
-"""Turns as they are read: one, the latest, those of a key; and what they tell."""
+"""Rows of turns, as they are read: one, the latest, the one of an idempotency key; and what they report of tokens."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select
 
-from convstore.db import message_rows
-from convstore.db.engine import EVERYTHING
+from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import Lineage
+from convstore.db.message_rows import decode_message, read_inline_data
+from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as message_table
 from convstore.db.tables import turns as table
-from convstore.errors import DamagedRow, IdempotencyMismatch
+from convstore.errors import IdempotencyMismatch
 from convstore.messages.codec import Message, StoredMessage, from_column, to_column
 from convstore.messages.completion import Usage
 from convstore.messages.token_estimate import ENOUGH
+from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn, TurnStatus
+from convstore.values.window_report import WindowReport
 
 _OUTPUT = (message_table.c.role, message_table.c.name, message_table.c.content, message_table.c.extra)
 _READ = (
@@ -35,84 +38,38 @@ _READ = (
 _ONE = _READ.where(table.c.seq == bindparam("seq"))
 _LATEST = _READ.limit(bindparam("most"))
 _LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
+_LATEST_REQUEST = _LATEST_BEFORE.where(table.c.window.is_not(None), table.c.purpose.is_(None))
+# The turns that use up an idempotency key: running or completed, as the unique index has it.
+_BY_KEY = _READ.where(
+    table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
+)
 
-
-_LATEST_ASKED = _LATEST_BEFORE.where(table.c.window.is_not(None), table.c.purpose.is_(None))
-_MOST_SAMPLES, _LATEST_OF_OWNER = 16, 64
+_MAX_SAMPLES, _MAX_TURNS_OF_OWNER = 16, 64
 _SAMPLE_COLUMNS = (table.c.estimated_tokens, table.c.prompt_tokens, table.c.requested_model, table.c.started_at)
 
 
-def _samples(latest: Any) -> Any:
+def _select_samples(latest: Any) -> Any:
     turns = latest.subquery("latest")
     return (
         select(turns.c.estimated_tokens, turns.c.prompt_tokens)
         .where(turns.c.requested_model == bindparam("model"), turns.c.estimated_tokens > 0, turns.c.prompt_tokens > 0)
         .order_by(turns.c.started_at.desc())
-        .limit(_MOST_SAMPLES)
+        .limit(_MAX_SAMPLES)
     )
 
 
-_SAMPLES_HERE = _samples(
+_SAMPLES_OF_CONVERSATION = _select_samples(
     select(*_SAMPLE_COLUMNS)
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
     .order_by(table.c.seq.desc())
-    .limit(_MOST_SAMPLES)
+    .limit(_MAX_SAMPLES)
 )
-_SAMPLES_ANYWHERE = _samples(
+_SAMPLES_OF_OWNER = _select_samples(
     select(*_SAMPLE_COLUMNS)
     .where(table.c.owner == bindparam("owner"))
     .order_by(table.c.started_at.desc())
-    .limit(_LATEST_OF_OWNER)
+    .limit(_MAX_TURNS_OF_OWNER)
 )
-
-# Where a key is spent: on a turn that runs, or has succeeded (as the unique index has it).
-_BY_KEY = _READ.where(
-    table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
-)
-
-
-def by_key(connection: Connection, owner: str, id: str, key: str, digest: bytes) -> Turn | None:
-    """Return the turn that an idempotency key was spent on, or None.
-
-    Raises:
-        IdempotencyMismatch: it was spent on other input.
-    """
-    row = connection.execute(_BY_KEY, {"owner": owner, "id": id, "key": to_column(key)}).one_or_none()
-    if row is None:
-        return None
-    if row.input_digest != digest:
-        raise IdempotencyMismatch(
-            f"conversation {id}: the idempotency key {key!r} was used for turn {row.seq}, which asked something else; "
-            f"use a new key for a new request"
-        )
-    return _turns(connection, owner, [row])[0]
-
-
-def token_samples(connection: Connection, owner: str, id: str, model: str) -> list[tuple[int, int]]:
-    """Return what was estimated, and what the provider then reported, of the latest turns that asked this model.
-
-    Those of the conversation if they tell enough, else the owner's: of its latest 64 turns, so that no more are ever
-    read. None, if those do not either: of a word or two, what the provider adds of its own is most.
-    """
-    values = {"owner": owner, "id": id, "model": to_column(model)}
-    for statement in (_SAMPLES_HERE, _SAMPLES_ANYWHERE):
-        found = [(row.estimated_tokens, row.prompt_tokens) for row in connection.execute(statement, values)]
-        if sum(estimated for estimated, _ in found) >= ENOUGH:
-            return found
-    return []
-
-
-def latest_asked(connection: Connection, owner: str, id: str, before: int) -> Turn | None:
-    """Return the latest turn before turn `before` that asked a model something, or None."""
-    row = connection.execute(_LATEST_ASKED, {"owner": owner, "id": id, "most": 1, "before": before}).one_or_none()
-    return _turns(connection, owner, [row])[0] if row is not None else None
-
-
-def get(connection: Connection, owner: str, id: str, seq: int) -> Turn | None:
-    """Return a turn of a conversation, or None."""
-    row = connection.execute(_ONE, {"owner": owner, "id": id, "seq": seq}).one_or_none()
-    return _turns(connection, owner, [row])[0] if row is not None else None
-
 
 _INTERRUPTED = select(table.c.output_seq).where(
     table.c.owner == bindparam("owner"),
@@ -120,45 +77,100 @@ _INTERRUPTED = select(table.c.output_seq).where(
     table.c.seq.in_(bindparam("seqs", expanding=True)),
     table.c.status == TurnStatus.INTERRUPTED.value,
 )
-_CHUNK = 500  # of the variables that an old SQLite takes
+_MAX_VARIABLES = 500  # of one statement: an old SQLite takes 999
 
 
-def interrupted(connection: Connection, lineage: Lineage, records: Sequence[MessageRecord]) -> frozenset[int]:
-    """Return the `seq` of those of these messages that are replies which broke off."""
-    homes: dict[str, set[int]] = {}
-    for record in records:
-        if record.turn is not None and record.message["role"] == "assistant":
-            homes.setdefault(lineage.home_of_turn(record.turn), set()).add(record.turn)
-    found: set[int] = set()
-    for home, seqs in homes.items():
-        for chunk in batched(sorted(seqs), _CHUNK):
-            values = {"owner": lineage.owner, "id": home, "seqs": chunk}
-            found.update(seq for seq in connection.scalars(_INTERRUPTED, values) if seq is not None)
-    return frozenset(found)
+def find_turn_by_key(
+    connection: Connection, key: ConversationKey, idempotency_key: str, input_digest: bytes
+) -> Turn | None:
+    """Return the running or completed turn that used an idempotency key, or None.
+
+    Raises:
+        IdempotencyMismatch: the key was used with other input.
+    """
+    values = {"owner": key.owner, "id": key.id, "key": to_column(idempotency_key)}
+    row = connection.execute(_BY_KEY, values).one_or_none()
+    if row is None:
+        return None
+    if row.input_digest != input_digest:
+        raise IdempotencyMismatch(
+            f"conversation {key.id!r}: the idempotency key {idempotency_key!r} was used for turn {row.seq} with other "
+            f"input; use a new key for a new request"
+        )
+    return _decode_rows(connection, key.owner, [row])[0]
 
 
-def latest(connection: Connection, owner: str, id: str, limit: int | None, before: int | None = None) -> list[Turn]:
+def read_token_samples(connection: Connection, key: ConversationKey, model: str) -> list[tuple[int, int]]:
+    """Return estimated and reported tokens of the latest turns that asked this model.
+
+    They are the conversation's if these are enough, else the owner's among its latest 64 turns, so that no more rows
+    are ever read; an empty list if those are not enough either: in a few words, what the provider adds is most.
+    """
+    values = {"owner": key.owner, "id": key.id, "model": to_column(model)}
+    for statement in (_SAMPLES_OF_CONVERSATION, _SAMPLES_OF_OWNER):
+        found = [(row.estimated_tokens, row.prompt_tokens) for row in connection.execute(statement, values)]
+        if sum(estimated for estimated, _ in found) >= ENOUGH:
+            return found
+    return []
+
+
+def find_latest_request(connection: Connection, key: ConversationKey, before: TurnNumber) -> Turn | None:
+    """Return the latest turn before turn `before` that asked a model for a reply, or None."""
+    values = {"owner": key.owner, "id": key.id, "most": 1, "before": before}
+    row = connection.execute(_LATEST_REQUEST, values).one_or_none()
+    return _decode_rows(connection, key.owner, [row])[0] if row is not None else None
+
+
+def find_turn(connection: Connection, key: ConversationKey, seq: TurnNumber) -> Turn | None:
+    """Return a turn of a conversation, or None."""
+    row = connection.execute(_ONE, {"owner": key.owner, "id": key.id, "seq": seq}).one_or_none()
+    return _decode_rows(connection, key.owner, [row])[0] if row is not None else None
+
+
+def list_turns(
+    connection: Connection, key: ConversationKey, limit: int | None, before: TurnNumber | None = None
+) -> list[Turn]:
     """Return turns of a conversation, in order: the last `limit`, or the last before turn `before`."""
-    values = {"owner": owner, "id": id, "most": limit if limit is not None else EVERYTHING}
+    values = {"owner": key.owner, "id": key.id, "most": limit if limit is not None else NO_LIMIT}
     if before is None:
         rows = connection.execute(_LATEST, values)
     else:
         rows = connection.execute(_LATEST_BEFORE, {**values, "before": before})
-    return _turns(connection, owner, rows.all())[::-1]
+    return _decode_rows(connection, key.owner, rows.all())[::-1]
 
 
-def _turns(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
-    outputs = [_output(row) for row in rows]
-    texts = message_rows.texts_of(connection, owner, (output for output in outputs if output is not None))
-    return [
-        _turn(
-            row, message_rows.read(output, texts, row.conversation_id, row.output_seq) if output is not None else None
-        )
+def find_interrupted_replies(
+    connection: Connection, lineage: Lineage, records: Sequence[MessageRecord]
+) -> frozenset[Seq]:
+    """Return the `seq` of the messages that are partial replies of interrupted turns."""
+    homes: dict[ConversationKey, set[int]] = {}
+    for record in records:
+        if record.turn is not None and record.message["role"] == "assistant":
+            homes.setdefault(lineage.find_turn_home(record.turn), set()).add(record.turn)
+    found: set[Seq] = set()
+    for home, seqs in homes.items():
+        for some in _split(sorted(seqs), _MAX_VARIABLES):
+            values = {"owner": home.owner, "id": home.id, "seqs": some}
+            found.update(Seq(seq) for seq in connection.scalars(_INTERRUPTED, values) if seq is not None)
+    return frozenset(found)
+
+
+def _split(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+def _decode_rows(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
+    outputs = [_get_output(row) for row in rows]
+    texts = read_inline_data(connection, owner, (output for output in outputs if output is not None))
+    messages = [
+        decode_message(output, texts, row.conversation_id, row.output_seq) if output is not None else None
         for row, output in zip(rows, outputs, strict=True)
     ]
+    return [_decode_row(row, message) for row, message in zip(rows, messages, strict=True)]
 
 
-def _turn(row: Row[Any], message: Message | None) -> Turn:
+def _decode_row(row: Row[Any], message: Message | None) -> Turn:
     try:
         return Turn(
             conversation_id=row.conversation_id,
@@ -168,8 +180,8 @@ def _turn(row: Row[Any], message: Message | None) -> Turn:
             first_input_seq=row.first_input_seq,
             last_input_seq=row.last_input_seq,
             output_seq=row.output_seq,
-            request=_object(row.request),
-            window=_object(row.window) if row.window is not None else None,
+            request=_read_object(row.request),
+            window=WindowReport.from_json_object(_read_object(row.window)) if row.window is not None else None,
             purpose=row.purpose,
             estimated_tokens=row.estimated_tokens,
             message=message,
@@ -177,44 +189,35 @@ def _turn(row: Row[Any], message: Message | None) -> Turn:
             model=from_column(row.model),
             response_id=from_column(row.response_id),
             system_fingerprint=from_column(row.system_fingerprint),
-            usage=Usage(_object(row.usage)) if row.usage is not None else None,
+            usage=Usage(_read_object(row.usage)) if row.usage is not None else None,
             cost=row.cost,
-            latency=seconds(row.latency_ms),
-            time_to_first_token=seconds(row.first_token_ms),
-            error=_object(row.error) if row.error is not None else None,
+            latency=to_seconds(row.latency_ms),
+            time_to_first_token=to_seconds(row.first_token_ms),
+            error=_read_object(row.error) if row.error is not None else None,
             attempts=tuple(json.loads(row.attempts)) if row.attempts is not None else (),
             idempotency_key=from_column(row.idempotency_key),
             started_at=row.started_at,
             ended_at=row.ended_at,
         )
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamagedRow(
-            f"conversation {row.conversation_id}: turn {row.seq} cannot be decoded ({error}); "
-            f"restore this row from a backup"
-        ) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged_row(row.conversation_id, f"turn {row.seq} cannot be decoded ({error})") from error
 
 
-def _output(row: Row[Any]) -> StoredMessage | None:
+def _get_output(row: Row[Any]) -> StoredMessage | None:
     if row.output_seq is None:
         return None
     if row.output_role is None:
-        raise message_rows.missing(row.conversation_id, row.output_seq)
+        raise missing_message(row.conversation_id, row.output_seq)
     return StoredMessage(row.output_role, row.output_name, row.output_content, row.output_extra)
 
 
-def batched(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield the items in pieces of at most `size`."""
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
-
-
-def _object(column: str) -> dict[str, Any]:
+def _read_object(column: str) -> dict[str, Any]:
     value = json.loads(column)
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
 
 
-def seconds(milliseconds: int | None) -> float | None:
+def to_seconds(milliseconds: int | None) -> float | None:
     """Return a column of milliseconds as seconds."""
     return milliseconds / 1000 if milliseconds is not None else None

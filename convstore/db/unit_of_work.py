@@ -1,57 +1,44 @@
-"""Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
+"""A unit of work: a connection in a transaction, with what database work needs besides it.
+
+Database work is plain functions of a `UnitOfWork`, or of its connection alone, that return plain values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeAlias
 
 from sqlalchemy import Connection
 
 from convstore.messages.token_estimate import Counter
 from convstore.usage.prices import Prices
 
-P = ParamSpec("P")
-R = TypeVar("R")
+IsAlive: TypeAlias = Callable[[str], bool | None]
+"""Returns True if the process of a lease token works on its turn, False if not, None if unknown (another host)."""
 
 
-class Transactions(Protocol):
-    """Where units of database work run: each in a transaction of its own, or all in one of the caller's."""
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one store's database work needs besides a connection."""
 
-    def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    is_alive: IsAlive
+    count_tokens: Counter
+    get_prices: Callable[[], Prices]
 
-    @property
-    def count(self) -> Counter:
-        """Counts a message's tokens."""
-        ...
-
-    def prices(self) -> Prices:
-        """Return the prices of tokens."""
-        ...
-
-    def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    def write_repeatable(
-        self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
-
-    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R: ...
+    def begin(self, connection: Connection) -> UnitOfWork:
+        """Return the unit of work of a transaction that has just begun."""
+        return UnitOfWork(connection, datetime.now(UTC), self.is_alive, self.count_tokens, self.get_prices)
 
 
-class Borrowed:
-    """The caller's own connection: what is done in it is committed, or rolled back, with the caller's transaction."""
+@dataclass(frozen=True, slots=True)
+class UnitOfWork:
+    """One transaction, and the services it works with."""
 
-    def __init__(self, connection: Connection, count: Counter, prices: Callable[[], Prices]) -> None:
-        self._connection = connection
-        self.count = count
-        self.prices = prices
-
-    def read(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return unit(self._connection, *args, **kwargs)
-
-    def write(self, unit: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return unit(self._connection, *args, **kwargs)
-
-    write_repeatable = write
-
-    def when_free(self, owner: str, conversation_id: str, wait: float, attempt: Callable[[], R]) -> R:  # noqa: ARG002
-        return attempt()  # waiting inside an open transaction would make others wait for the caller
+    connection: Connection
+    now: datetime
+    """When the transaction began, by the host's clock."""
+    is_alive: IsAlive
+    count_tokens: Counter
+    get_prices: Callable[[], Prices]

@@ -24,6 +24,7 @@ from sqlalchemy import (
     select,
 )
 
+from convstore.db.dialect import hide_from_planner
 from convstore.db.tables import conversations
 from convstore.db.tables import turns as table
 from convstore.messages.codec import from_column
@@ -89,7 +90,7 @@ def report(
     """
     # Both are always there, so that SQLite goes by owner and time, in whose order the rows lie in the file: by the
     # primary key they lie all over it. A conversation's turns are few: there the column is hidden from the planner.
-    at = table.c.started_at if conversation_id is None else func.coalesce(table.c.started_at, ALWAYS)
+    at = table.c.started_at if conversation_id is None else hide_from_planner(table.c.started_at, ALWAYS)
     where: list[ColumnElement[bool]] = [
         at >= (since or ALWAYS),
         at <= FOREVER if until is None else at < until,

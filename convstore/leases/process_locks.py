@@ -1,10 +1,10 @@
-"""Tells, on one host, a process that is dead from one that is merely slow.
+"""Locks that show, on one host, which processes live.
 
-Every process that runs turns holds a lock on a file of its own, and names that file in its lease tokens. The kernel
-lets go of the lock when the process ends, however it ends. So whoever can take the lock knows at once that the turn's
-process is dead; whoever cannot, that it lives, even if its lease has run out. Process ids would not do: they are used
-again, and differ between containers. A file that is not there means another host, or another container: then the
-lease's expiry decides.
+Every process that runs turns holds a lock on a file of its own, and its lease tokens name that file. The kernel
+releases the lock when the process ends, however it ends. So whoever can take the lock knows at once that the turn's
+process is dead; whoever cannot, that it lives, even if its lease has expired. Process ids would not do: they are
+reused, and they differ between containers. If the file does not exist, the process is on another host or in another
+container: then the lease's expiry decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_DAY = 86_400  # seconds
+_OLD_FILE_SECONDS = 86_400
 
 _guard = threading.Lock()
 _descriptor: int | None = None
@@ -29,20 +29,20 @@ _held: set[str] = set()
 _has_abandoned = False
 
 
-def new_token() -> str:
-    """Return a fresh random lease token that names this process; `release` it when its turn is over."""
+def make_token() -> str:
+    """Return a new random lease token that names this process; `release_token` ends it."""
     token = f"{_process_name()}.{secrets.token_hex(8)}"
     _held.add(token)
     return token
 
 
-def release(token: str) -> None:
-    """The turn of this token is over."""
+def release_token(token: str) -> None:
+    """Record that the turn of this token is over."""
     _held.discard(token)
 
 
-def abandon(token: str) -> None:
-    """Nobody works on the turn of this token any more, and the database may not know it: `is_alive` says so instead."""
+def abandon_token(token: str) -> None:
+    """Record that nobody works on the turn of this token any more, while the database may not know it."""
     global _has_abandoned  # noqa: PLW0603
     _held.discard(token)
     with _guard:
@@ -53,7 +53,7 @@ def abandon(token: str) -> None:
 
 
 def is_alive(token: str) -> bool | None:
-    """Whether the process that made a lease token works on its turn; None where that cannot be told from here."""
+    """Return True if the process of a lease token works on its turn, None if unknown (another host)."""
     name = token.partition(".")[0]
     if name == _name:
         return token in _held
@@ -100,16 +100,16 @@ def _process_name() -> str:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove the files that processes left which died in mid-turn: after a day, nobody asks about them."""
+    """Remove the files of processes that died in the middle of a turn: after a day, nobody asks about them."""
     for path in folder.iterdir():
         with suppress(OSError):
-            if path.stat().st_mtime < time.time() - _DAY and is_alive(path.name) is False:
+            if path.stat().st_mtime < time.time() - _OLD_FILE_SECONDS and is_alive(path.name) is False:
                 path.unlink()
 
 
 @atexit.register
 def _leave() -> None:
-    # With a turn still on record as running, the file stays: it tells the next caller at once that nobody is behind it.
+    # While a stored turn still says running, the file stays: it tells the next caller at once that nobody works on it.
     folder = _folder() if _name is not None else None
     if folder is not None and _name is not None and not _held and not _has_abandoned:
         with suppress(OSError):
@@ -117,7 +117,7 @@ def _leave() -> None:
 
 
 def _folder() -> Path | None:
-    """Return this user's folder of lock files; None where it cannot be made, or is not this user's alone."""
+    """Return this user's folder of lock files; None if it cannot be made or others may write to it."""
     folder = Path(tempfile.gettempdir()) / f"convstore-{os.getuid()}"
     try:
         with suppress(FileExistsError):
@@ -130,7 +130,7 @@ def _folder() -> Path | None:
 
 
 def _after_fork() -> None:
-    """A forked child is another process: its parent's lock must not outlive the parent through it."""
+    """Forget the parent's lock, so that it does not outlive the parent through a forked child."""
     global _descriptor, _name, _guard, _has_abandoned  # noqa: PLW0603
     _guard = threading.Lock()
     if _descriptor is not None:

@@ -39,6 +39,16 @@ def check_event_stream(stream: Any) -> None:
         raise NotACompletion(f"the provider's answer is not a stream of events ({content_type or 'text'})")
 
 
+def iterate_chunks(stream: Any) -> Any:
+    """Return one iterator, sync or async, over the chunks of a stream.
+
+    openai's streams are iterators themselves; `iter` would make another generator for every loop.
+    """
+    if hasattr(stream, "__next__") or hasattr(stream, "__anext__"):
+        return stream
+    return aiter(stream) if hasattr(stream, "__aiter__") else iter(stream)
+
+
 def _get_content_type(stream: Any) -> str:
     headers = getattr(getattr(stream, "response", None), "headers", None)
     return str(headers.get("content-type", "")).lower() if headers is not None else ""

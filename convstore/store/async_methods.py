@@ -1,63 +1,54 @@
-"""Everything about conversations that needs no model, for asyncio: the sync methods, run elsewhere."""
+"""The methods of an async store that call no model: those of `ConversationMethods`, run elsewhere."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import date, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from convstore.messages.token_estimate import Counter
-from convstore.store.branch_methods import Calls, Records
-from convstore.store.conversation_methods import BorrowedConversations, ConversationList, Conversations, Messages, Turns
+from convstore.store.conversation_methods import ConversationMethods
+from convstore.store.docstrings import documented_as
+from convstore.store.read_methods import ConversationList, MessageList, RecordList, ToolCallList, TurnList
+from convstore.values.identifiers import Seq
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
-from convstore.values.validation import OnBusy, check_owner, patience
+from convstore.values.validation import OnBusy, check_owner
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from convstore.usage.prices import Prices
     from convstore.usage.usage_report import UsageBy, UsageReport
 
+P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def documented_as(twin: Any) -> Callable[[F], F]:
-    """Document a method as its sync twin is."""
+class AsyncConversationMethods(ABC):
+    """Everything about an owner's conversations that needs no model, with `await`."""
 
-    def document(method: F) -> F:
-        method.__doc__ = twin.__doc__
-        return method
-
-    return document
-
-
-class AsyncConversations(ABC):
-    """An owner's conversations, as `AsyncStore` and `AsyncStore.using(connection)` show them."""
-
-    _owner: str
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
 
     @abstractmethod
-    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    async def _run(
+        self, method: Callable[Concatenate[ConversationMethods, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Run a method of the sync twin."""
 
     @property
     def owner(self) -> str:
-        """Whose conversations these are."""
+        """The owner of the conversations."""
         return self._owner
 
-    @documented_as(Conversations.for_owner)
+    @documented_as(ConversationMethods.for_owner)
     def for_owner(self, owner: str) -> Self:
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
+        view = copy(self)
+        view._owner = check_owner(owner)
         return view
 
-    @documented_as(Conversations.new)
+    @documented_as(ConversationMethods.new)
     async def new(
         self,
+        /,
         title: str | None = None,
         *,
         system: str | None = None,
@@ -68,7 +59,7 @@ class AsyncConversations(ABC):
         **parameters: Any,
     ) -> Conversation:
         return await self._run(
-            Conversations.new,
+            ConversationMethods.new,
             title,
             system=system,
             messages=messages,
@@ -78,17 +69,18 @@ class AsyncConversations(ABC):
             **parameters,
         )
 
-    @documented_as(Conversations.get)
+    @documented_as(ConversationMethods.get)
     async def get(self, reference: str) -> Conversation:
-        return await self._run(Conversations.get, reference)
+        return await self._run(ConversationMethods.get, reference)
 
-    @documented_as(Conversations.list)
+    @documented_as(ConversationMethods.list)
     async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
-        return await self._run(Conversations.list, limit=limit, before=before)
+        return await self._run(ConversationMethods.list, limit=limit, before=before)
 
-    @documented_as(Conversations.set)
+    @documented_as(ConversationMethods.set)
     async def set(
         self,
+        /,
         conversation_id: str,
         *,
         name: Given[str] = UNCHANGED,
@@ -97,30 +89,30 @@ class AsyncConversations(ABC):
         **parameters: Any,
     ) -> Conversation:
         return await self._run(
-            Conversations.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
+            ConversationMethods.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
         )
 
-    @documented_as(Conversations.history)
-    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
-        return await self._run(Conversations.history, conversation_id, limit=limit, exact=exact)
+    @documented_as(ConversationMethods.history)
+    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> MessageList:
+        return await self._run(ConversationMethods.history, conversation_id, limit=limit, exact=exact)
 
-    @documented_as(Conversations.messages)
-    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
-        return await self._run(Conversations.messages, conversation_id, before=before, limit=limit)
+    @documented_as(ConversationMethods.messages)
+    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> RecordList:
+        return await self._run(ConversationMethods.messages, conversation_id, before=before, limit=limit)
 
-    @documented_as(Conversations.turns)
-    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
-        return await self._run(Conversations.turns, conversation_id, before=before, limit=limit)
+    @documented_as(ConversationMethods.turns)
+    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> TurnList:
+        return await self._run(ConversationMethods.turns, conversation_id, before=before, limit=limit)
 
-    @documented_as(Conversations.unanswered)
-    async def unanswered(self, conversation_id: str) -> Turns:
-        return await self._run(Conversations.unanswered, conversation_id)
+    @documented_as(ConversationMethods.unanswered)
+    async def unanswered(self, conversation_id: str) -> TurnList:
+        return await self._run(ConversationMethods.unanswered, conversation_id)
 
-    @documented_as(Conversations.input_of)
-    async def input_of(self, turn: Turn) -> Records:
-        return await self._run(Conversations.input_of, turn)
+    @documented_as(ConversationMethods.input_of)
+    async def input_of(self, turn: Turn) -> RecordList:
+        return await self._run(ConversationMethods.input_of, turn)
 
-    @documented_as(Conversations.append)
+    @documented_as(ConversationMethods.append)
     async def append(
         self,
         conversation_id: str,
@@ -130,32 +122,31 @@ class AsyncConversations(ABC):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> Records:
-        attempt = partial(
-            self._run,
-            Conversations.append,
+    ) -> RecordList:
+        return await self._run(
+            ConversationMethods.append,
             conversation_id,
             message,
             *more,
             idempotency_key=idempotency_key,
             expected_head=expected_head,
-            wait=0,
+            on_busy=on_busy,
+            wait=wait,
         )
-        return await self._when_free(conversation_id, patience(on_busy, wait), attempt)
 
-    @documented_as(Conversations.undo)
+    @documented_as(ConversationMethods.undo)
     async def undo(self, conversation_id: str, n: int = 1, *, expected_head: int | None = None) -> Conversation:
-        return await self._run(Conversations.undo, conversation_id, n, expected_head=expected_head)
+        return await self._run(ConversationMethods.undo, conversation_id, n, expected_head=expected_head)
 
-    @documented_as(Conversations.redo)
+    @documented_as(ConversationMethods.redo)
     async def redo(self, conversation_id: str, *, expected_head: int | None = None) -> Conversation:
-        return await self._run(Conversations.redo, conversation_id, expected_head=expected_head)
+        return await self._run(ConversationMethods.redo, conversation_id, expected_head=expected_head)
 
-    @documented_as(Conversations.checkout)
+    @documented_as(ConversationMethods.checkout)
     async def checkout(self, conversation_id: str, seq: int, *, expected_head: int | None = None) -> Conversation:
-        return await self._run(Conversations.checkout, conversation_id, seq, expected_head=expected_head)
+        return await self._run(ConversationMethods.checkout, conversation_id, seq, expected_head=expected_head)
 
-    @documented_as(Conversations.fork)
+    @documented_as(ConversationMethods.fork)
     async def fork(
         self,
         conversation_id: str,
@@ -167,7 +158,7 @@ class AsyncConversations(ABC):
         expected_head: int | None = None,
     ) -> Conversation:
         return await self._run(
-            Conversations.fork,
+            ConversationMethods.fork,
             conversation_id,
             at=at,
             new_id=new_id,
@@ -176,47 +167,47 @@ class AsyncConversations(ABC):
             expected_head=expected_head,
         )
 
-    @documented_as(Conversations.tree)
-    async def tree(self, conversation_id: str) -> Records:
-        return await self._run(Conversations.tree, conversation_id)
+    @documented_as(ConversationMethods.tree)
+    async def tree(self, conversation_id: str) -> RecordList:
+        return await self._run(ConversationMethods.tree, conversation_id)
 
-    @documented_as(Conversations.at)
+    @documented_as(ConversationMethods.at)
     async def at(self, conversation_id: str, position: int) -> MessageRecord:
-        return await self._run(Conversations.at, conversation_id, position)
+        return await self._run(ConversationMethods.at, conversation_id, position)
 
-    @documented_as(Conversations.interrupted)
-    async def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[int]:
-        return await self._run(Conversations.interrupted, conversation_id, records)
+    @documented_as(ConversationMethods.interrupted)
+    async def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[Seq]:
+        return await self._run(ConversationMethods.interrupted, conversation_id, records)
 
-    @documented_as(Conversations.pin)
+    @documented_as(ConversationMethods.pin)
     async def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
-        return await self._run(Conversations.pin, conversation_id, position, expected_head=expected_head)
+        return await self._run(ConversationMethods.pin, conversation_id, position, expected_head=expected_head)
 
-    @documented_as(Conversations.unpin)
+    @documented_as(ConversationMethods.unpin)
     async def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
-        return await self._run(Conversations.unpin, conversation_id, position, expected_head=expected_head)
+        return await self._run(ConversationMethods.unpin, conversation_id, position, expected_head=expected_head)
 
-    @documented_as(Conversations.summary)
+    @documented_as(ConversationMethods.summary)
     async def summary(self, conversation_id: str) -> Summary | None:
-        return await self._run(Conversations.summary, conversation_id)
+        return await self._run(ConversationMethods.summary, conversation_id)
 
-    @documented_as(Conversations.drop_summary)
+    @documented_as(ConversationMethods.drop_summary)
     async def drop_summary(self, conversation_id: str) -> Summary | None:
-        return await self._run(Conversations.drop_summary, conversation_id)
+        return await self._run(ConversationMethods.drop_summary, conversation_id)
 
-    @documented_as(Conversations.pending_calls)
-    async def pending_calls(self, conversation_id: str) -> Calls:
-        return await self._run(Conversations.pending_calls, conversation_id)
+    @documented_as(ConversationMethods.pending_calls)
+    async def pending_calls(self, conversation_id: str) -> ToolCallList:
+        return await self._run(ConversationMethods.pending_calls, conversation_id)
 
-    @documented_as(Conversations.delete)
+    @documented_as(ConversationMethods.delete)
     async def delete(self, conversation_id: str) -> None:
-        await self._run(Conversations.delete, conversation_id)
+        await self._run(ConversationMethods.delete, conversation_id)
 
-    @documented_as(Conversations.restore)
+    @documented_as(ConversationMethods.restore)
     async def restore(self, conversation_id: str) -> Conversation:
-        return await self._run(Conversations.restore, conversation_id)
+        return await self._run(ConversationMethods.restore, conversation_id)
 
-    @documented_as(Conversations.usage)
+    @documented_as(ConversationMethods.usage)
     async def usage(
         self,
         conversation_id: str | None = None,
@@ -225,30 +216,10 @@ class AsyncConversations(ABC):
         until: datetime | date | None = None,
         by: UsageBy | None = None,
     ) -> UsageReport:
-        return await self._run(Conversations.usage, conversation_id, since=since, until=until, by=by)
+        return await self._run(ConversationMethods.usage, conversation_id, since=since, until=until, by=by)
 
-    @documented_as(Conversations.usage_by_owner)
+    @documented_as(ConversationMethods.usage_by_owner)
     async def usage_by_owner(
         self, *, since: datetime | date | None = None, until: datetime | date | None = None
     ) -> UsageReport:
-        return await self._run(Conversations.usage_by_owner, since=since, until=until)
-
-    async def _when_free(self, conversation_id: str, wait: float, attempt: Callable[[], Awaitable[R]]) -> R:  # noqa: ARG002
-        return await attempt()
-
-
-class AsyncBorrowedConversations(AsyncConversations):
-    """An owner's conversations in the caller's own transaction; what `AsyncStore.using(connection)` returns."""
-
-    def __init__(self, connection: AsyncConnection, owner: str, count: Counter, prices: Callable[[], Prices]) -> None:
-        self._connection = connection
-        self._owner = owner
-        self._count = count
-        self._prices = prices
-
-    async def _run(self, method: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        def run(connection: Connection) -> R:
-            borrowed = BorrowedConversations(connection, self._owner, self._count, self._prices)
-            return method(borrowed, *args, **kwargs)
-
-        return await self._connection.run_sync(run)
+        return await self._run(ConversationMethods.usage_by_owner, since=since, until=until)

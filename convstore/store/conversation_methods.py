@@ -1,76 +1,46 @@
-"""Everything about conversations that needs no model."""
+"""The methods of a store that write, and call no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection
-
-from convstore.context.window import merge_options
-from convstore.conversations import queries
-from convstore.db import append_rows
-from convstore.db import conversation_rows as ledger
-from convstore.db.unit_of_work import Borrowed
-from convstore.errors import AmbiguousReference, ConversationNotFound, InvalidInput
-from convstore.leases import process_locks
-from convstore.messages.codec import Message, digest, to_input, to_message, to_request
-from convstore.messages.completion import to_append
-from convstore.messages.token_estimate import Counter
-from convstore.store.branch_methods import Branches, Records
-from convstore.turns.turn_request import split
+from convstore.conversations import creation, deletion, forks, head_moves, lookup, pins
+from convstore.conversations.append import append_when_free, make_addition
+from convstore.conversations.forks import ForkRequest
+from convstore.db.conversation_rows import ConversationChange, NewConversation
+from convstore.messages.codec import digest, to_input, to_message
+from convstore.store.read_methods import ReadMethods, RecordList
+from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky
-from convstore.values.results import UNCHANGED, Conversation, Given, Turn
+from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
+from convstore.values.results import UNCHANGED, Conversation, Given, Summary
 from convstore.values.validation import (
     OnBusy,
-    check_before,
+    check_count,
     check_head,
     check_id,
     check_idempotency_key,
-    check_limit,
     check_metadata,
     check_name,
-    check_owner,
+    check_position,
+    check_seq,
     check_title,
-    is_key,
     known_id,
     patience,
-    random_id,
 )
-
-if TYPE_CHECKING:
-    from convstore.usage.prices import Prices
-    from convstore.usage.usage_report import UsageBy, UsageReport
-
-# Inside the class, `list` is a method.
-ConversationList: TypeAlias = list[Conversation]
-Messages: TypeAlias = list[Message]
-Turns: TypeAlias = list[Turn]
+from convstore.values.window_options import merge_window_options, split_window_options
 
 
-class Conversations(Branches):
-    """An owner's conversations, as `Store` and `Store.using(connection)` show them."""
+class ConversationMethods(ReadMethods):
+    """Everything about an owner's conversations that needs no model.
 
-    @property
-    def owner(self) -> str:
-        """Whose conversations these are."""
-        return self._owner
-
-    def for_owner(self, owner: str) -> Self:
-        """Return the same as one owner sees it: everything belongs to that owner, and nothing else is visible.
-
-        The two share their connections; closing one closes both.
-
-        Raises:
-            InvalidInput: not such an owner.
-        """
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _owner=check_owner(owner))
-        return view
+    `Store` adds what asks a model; `Store.using(connection)` returns these methods inside the caller's transaction.
+    """
 
     def new(
         self,
+        /,
         title: str | None = None,
         *,
         system: str | None = None,
@@ -80,73 +50,48 @@ class Conversations(Branches):
         metadata: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Conversation:
-        """Start a conversation.
+        """Create a conversation, and return it.
 
-        With an id of the caller's own, doing it again is harmless: the same content returns the same conversation,
-        whatever has been said in it since.
+        With an id of your own, repeating the call is safe: the same content returns the same conversation, whatever
+        has been said in it since.
 
         Args:
-            title: what it is about.
-            system: the text of a system message to begin with.
-            messages: messages to begin with (after `system`): dicts or openai objects, stored exactly.
-            id: the caller's own id; else 12 random characters.
-            name: a short handle, unique for this owner.
+            title: a title for people.
+            system: text of a system message to begin with.
+            messages: messages to begin with, after `system`: dicts or openai objects, stored exactly.
+            id: an id of your own; None: 12 random characters.
+            name: a short handle, unique for the owner.
             metadata: any JSON object.
-            parameters: completion parameters to keep with the conversation: `model`, `temperature` …, and options of
-                the window: `last`, `max_context` …
+            parameters: completion parameters to keep with the conversation (`model`, `temperature` …), and options of
+                the window (`last`, `max_context` …).
 
         Raises:
-            InvalidInput: a value breaks a rule, which the message states. Nothing is stored.
-            ConversationExists: the id is taken by a conversation of other content, or the name is taken.
+            InvalidInput: a value breaks a rule; the message states the rule. Nothing is stored.
+            ConversationExists: the id is taken by a conversation with other content, or the name is taken.
         """
         first = to_input(system, role="system") if system is not None else []
         first.extend(to_message(message) for message in messages)
-        window, parameters = split(parameters)
-        options = merge_options({}, window)
+        window, parameters = split_window_options(parameters)
+        options = merge_window_options({}, window)
+        settings = {name: value for name, value in check_sticky(parameters).items() if value is not None}
         content: dict[str, Any] = {
             "name": check_name(name),
             "title": check_title(title),
-            "settings": {key: value for key, value in check_sticky(parameters).items() if value is not None},
+            "settings": settings,
             "metadata": check_metadata(metadata or {}),
             "first": first,
         }
-        return self._transactions.write_repeatable(
-            ledger.create,
-            owner=self._owner,
-            id=check_id(id) if id is not None else random_id(),
-            now=datetime.now(UTC),
-            digest=digest(b"", content | ({"window": options} if options else {})),
+        new = NewConversation(
+            key=ConversationKey(self._owner, check_id(id) if id is not None else make_conversation_id()),
             window=options,
-            count=self._transactions.count,
+            digest=digest(b"", content | ({"window": options} if options else {})),
             **content,
         )
-
-    def get(self, reference: str) -> Conversation:
-        """Return the conversation that `reference` names: its id, its name, or the beginning of its id.
-
-        Raises:
-            ConversationNotFound: there is none.
-            AmbiguousReference: several ids begin so.
-        """
-        found = self._transactions.read(ledger.find, self._owner, reference) if is_key(reference) else ()
-        if not found:
-            raise ConversationNotFound(f"no conversation {reference!r}; see `convstore list`")
-        if len(found) > 1:
-            ids = ", ".join(conversation.id for conversation in found)
-            raise AmbiguousReference(f"{reference!r} could be any of {ids}; type more of it", found)
-        return found[0]
-
-    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
-        """Return conversations, latest activity first.
-
-        Args:
-            limit: how many at most; None: all.
-            before: the last conversation of the page before, for the next page.
-        """
-        return self._transactions.read(ledger.latest, self._owner, check_limit(limit), before)
+        return self._transactions.write_repeatable(creation.create_conversation, new)
 
     def set(
         self,
+        /,
         conversation_id: str,
         *,
         name: Given[str] = UNCHANGED,
@@ -157,150 +102,26 @@ class Conversations(Branches):
         """Change a conversation's name, title, metadata or sticky parameters, and return it.
 
         Args:
-            conversation_id: its id.
-            name: a new one; None takes it away.
-            title: a new one; None takes it away.
+            conversation_id: the conversation's id.
+            name: a new name; None removes it.
+            title: a new title; None removes it.
             metadata: replaces all of it.
-            parameters: completion parameters to keep, and options of the window; None takes one away.
+            parameters: completion parameters to keep, and options of the window; None removes one.
 
         Raises:
             InvalidInput: a value breaks a rule. Nothing is changed.
-            ConversationNotFound: there is none with this id.
+            ConversationNotFound: the owner has no such conversation.
             ConversationExists: the name is taken.
         """
-        window, parameters = split(parameters)
-        return self._transactions.write_repeatable(
-            ledger.change,
-            self._owner,
-            known_id(conversation_id),
+        window, parameters = split_window_options(parameters)
+        change = ConversationChange(
             name=name if name is UNCHANGED else check_name(name),
             title=title if title is UNCHANGED else check_title(title),
             metadata=metadata if metadata is None or metadata is UNCHANGED else check_metadata(metadata),
             parameters=check_sticky(parameters),
             window=window,
-            now=datetime.now(UTC),
         )
-
-    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> Messages:
-        """Return the conversation as a list of messages, oldest first.
-
-        Args:
-            conversation_id: its id.
-            limit: only the last so many; None: all.
-            exact: as they were stored; else in request form, which is what `create(messages=…)` takes.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        found = self._transactions.read(queries.path, self._owner, known_id(conversation_id), check_limit(limit))
-        return [record.message if exact else to_request(record.message) for record in found]
-
-    def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Records:
-        """Return the messages of the conversation with their places, oldest first; a page at a time, from the end.
-
-        Args:
-            conversation_id: its id.
-            before: the `seq` of the first message of the page that was read last. None: from the end.
-            limit: how many at most; None: all.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-            InvalidInput: it has no message `before`.
-        """
-        return self._transactions.read(
-            queries.path, self._owner, known_id(conversation_id), check_limit(limit), check_before(before)
-        )
-
-    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> Turns:
-        """Return the turns of the conversation, oldest first, failed ones too; a page at a time, from the end.
-
-        Args:
-            conversation_id: its id.
-            before: the `seq` of the first turn of the page that was read last. None: from the end.
-            limit: how many at most; None: all.
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(
-            queries.latest_turns, self._owner, known_id(conversation_id), check_limit(limit), check_before(before)
-        )
-
-    def unanswered(self, conversation_id: str) -> Turns:
-        """Return the turns that asked since the last answer and have none, oldest first (of many, the last 20).
-
-        Raises:
-            ConversationNotFound: there is none with this id.
-        """
-        return self._transactions.read(queries.unanswered, self._owner, known_id(conversation_id))
-
-    def input_of(self, turn: Turn) -> Records:
-        """Return the messages that a turn asked with: also of a failed one, whose messages are on no path."""
-        return self._transactions.read(queries.input_of, self._owner, turn)
-
-    def usage(
-        self,
-        conversation_id: str | None = None,
-        *,
-        since: datetime | date | None = None,
-        until: datetime | date | None = None,
-        by: UsageBy | None = None,
-    ) -> UsageReport:
-        """Return what this owner's turns used: how many they are, their tokens, cost and latency.
-
-        Turns that still run are not counted. Those of deleted conversations are, and those that wrote summaries.
-
-        Args:
-            conversation_id: of this conversation alone; of a fork, what was said before it is its origin's. None: of
-                all of this owner's.
-            since: of turns that began from then on; a date is its beginning (00:00 UTC).
-            until: of turns that began before then.
-            by: a row for each `"model"`, `"day"` (UTC) or `"conversation"`.
-
-        Raises:
-            InvalidInput: a moment says nothing of its time zone; there is no such grouping; the prices are wrong.
-            ConversationNotFound: there is none with this id.
-        """
-        from convstore.usage.usage_report import check_by, check_moment
-
-        return self._transactions.read(
-            queries.usage,
-            self._owner,
-            known_id(conversation_id) if conversation_id is not None else None,
-            self._transactions.prices(),
-            since=check_moment(since, "since"),
-            until=check_moment(until, "until"),
-            by=check_by(by),
-        )
-
-    def usage_by_owner(
-        self, *, since: datetime | date | None = None, until: datetime | date | None = None
-    ) -> UsageReport:
-        """Return what the turns of all owners used, with a row for each: for whoever runs the database.
-
-        No owner sees another's: it is refused to a store that was made for one, and to what `for_owner` returns. Only
-        the store of nobody in particular (`owner=""`), from which those are made, may ask.
-
-        Args:
-            since: of turns that began from then on; a date is its beginning (00:00 UTC).
-            until: of turns that began before then.
-
-        Raises:
-            InvalidInput: this is the store of one owner; or as `usage`.
-        """
-        from convstore.usage.usage_report import check_moment
-
-        if self._owner:
-            raise InvalidInput(
-                f"what all owners used is not for owner {self._owner!r} to see: ask the store of nobody in particular "
-                f'(owner="")'
-            )
-        return self._transactions.read(
-            queries.usage_by_owner,
-            self._transactions.prices(),
-            since=check_moment(since, "since"),
-            until=check_moment(until, "until"),
-        )
+        return self._transactions.write_repeatable(lookup.change_conversation, self._key(conversation_id), change)
 
     def append(
         self,
@@ -311,61 +132,168 @@ class Conversations(Branches):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> Records:
-        """Add messages at the end, without asking a model, and return them where they now stand.
+    ) -> RecordList:
+        """Append messages without asking a model, and return them with their places.
 
         Args:
-            conversation_id: its id.
-            message: a dict, an openai message, text (a user's message), or a whole openai completion, whose message is
-                taken and whose facts (usage, model, finish reason …) are kept as a turn.
+            conversation_id: the conversation's id.
+            message: a dict, an openai message, text (a user's message), or a whole openai completion: its message is
+                appended, and the facts about it (usage, model, finish reason …) are kept as a turn.
             more: further messages.
-            idempotency_key: names this very addition: done again with the same key, it returns what the first stored.
-            expected_head: the `head_seq` that the caller saw; None: any.
-            on_busy: while a turn is running, `"wait"`, or `"reject"` at once.
-            wait: seconds to wait at most.
+            idempotency_key: names this addition: repeated with the same key, it returns what the first one stored.
+            expected_head: the `head_seq` that you saw; None: any.
+            on_busy: while a turn is running: `"wait"`, or `"reject"` at once.
+            wait: most seconds to wait.
 
         Raises:
-            InvalidMessage: one of them is no message. Nothing is stored.
-            ConversationNotFound: there is none with this id.
+            InvalidMessage: one of them is not a message. Nothing is stored.
+            ConversationNotFound: the owner has no such conversation.
             ConversationBusy: a turn is still running.
             HeadMoved: the head is not the expected one.
-            IdempotencyMismatch: the key was used for something else.
+            IdempotencyMismatch: the key was used with other input.
         """
-        conversation_id = known_id(conversation_id)
-        new, completion = to_append((message, *more))
-        now = datetime.now(UTC)
-        cost = (
-            self._transactions.prices().cost(completion.usage, completion.model, None, now)
-            if completion is not None
-            else None
+        key, seconds = self._key(conversation_id), patience(on_busy, wait)
+        addition = make_addition((message, *more), check_idempotency_key(idempotency_key), to_seq(expected_head))
+        return SyncRunner().run(append_when_free(self._transactions, key, addition, seconds))
+
+    def undo(self, conversation_id: str, n: int = 1, *, expected_head: int | None = None) -> Conversation:
+        """Move the head back by `n` turns, and return the conversation. Nothing is lost: see `redo`.
+
+        A turn begins with a user's message; a system message that came together with it belongs to the turn.
+
+        Args:
+            conversation_id: the conversation's id.
+            n: number of turns.
+            expected_head: the `head_seq` that you saw; None: any.
+
+        Raises:
+            InvalidInput: the path has fewer turns.
+            ConversationNotFound: the owner has no such conversation.
+            ConversationBusy: a turn is running. Undo does not wait for it: it would undo another turn.
+            HeadMoved: the head is not the expected one.
+        """
+        return self._transactions.write(
+            head_moves.undo, self._key(conversation_id), check_count(n), to_seq(expected_head)
         )
-        key = check_idempotency_key(idempotency_key)
-        of_input = digest(b"", {"append": new}) if key is not None else None
 
-        write = self._transactions.write if key is None else self._transactions.write_repeatable
+    def redo(self, conversation_id: str, *, expected_head: int | None = None) -> Conversation:
+        """Move the head to where it was before the latest `undo`, and return the conversation.
 
-        def attempt() -> Records:
-            return write(
-                append_rows.append,
-                self._owner,
-                conversation_id,
-                new,
-                datetime.now(UTC),
-                process_locks.is_alive,
-                completion=completion,
-                cost=cost,
-                key=key,
-                digest=of_input,
-                expected_head=check_head(expected_head),
-                count=self._transactions.count,
-            )
+        Raises:
+            InvalidInput: nothing was undone, or the head is on another branch since.
+            ConversationNotFound, ConversationBusy, HeadMoved: as `undo`.
+        """
+        return self._transactions.write(head_moves.redo, self._key(conversation_id), to_seq(expected_head))
 
-        return self._transactions.when_free(self._owner, conversation_id, patience(on_busy, wait), attempt)
+    def checkout(self, conversation_id: str, seq: int, *, expected_head: int | None = None) -> Conversation:
+        """Move the head to any message, by its `seq` (see `tree`); 0: before the first.
+
+        Raises:
+            InvalidInput: no message has this `seq`, or it is an interrupted tool call.
+            ConversationNotFound, ConversationBusy, HeadMoved: as `undo`.
+        """
+        return self._transactions.write(
+            head_moves.checkout, self._key(conversation_id), Seq(check_seq(seq)), to_seq(expected_head)
+        )
+
+    def fork(
+        self,
+        conversation_id: str,
+        *,
+        at: int | None = None,
+        new_id: str | None = None,
+        name: str | None = None,
+        title: Given[str] = UNCHANGED,
+        expected_head: int | None = None,
+    ) -> Conversation:
+        """Create a conversation that shares the past of this one, and return it. Nothing is copied, at any length.
+
+        The two then go on independently. The fork begins with the parameters, metadata, options of the window, pins
+        and summary of this one; deleting either does not touch the other.
+
+        Args:
+            conversation_id: the conversation's id.
+            at: the last position to share; None: the whole path.
+            new_id: the new conversation's id; None: 12 random characters.
+            name: the new conversation's name.
+            title: the new conversation's title; by default the same.
+            expected_head: the `head_seq` that you saw; None: any.
+
+        Raises:
+            InvalidInput: the path has no such position, or the id or the name breaks a rule.
+            ConversationNotFound: the owner has no such conversation.
+            ConversationExists: the new id or the name is taken.
+            HeadMoved: the head is not the expected one.
+        """
+        request = ForkRequest(
+            new_id=check_id(new_id) if new_id is not None else make_conversation_id(),
+            name=check_name(name),
+            title=title if title is UNCHANGED else check_title(title),
+            at=Position(check_position(at)) if at is not None else None,
+            expected_head=to_seq(expected_head),
+        )
+        return self._transactions.write(forks.fork, self._key(conversation_id), request)
+
+    def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
+        """Pin the message at a position of the current path: it is always sent. Return the conversation.
+
+        A tool call is pinned together with its results.
+
+        Args:
+            conversation_id: the conversation's id.
+            position: 1, 2, 3 …
+            expected_head: the `head_seq` that you saw; None: any.
+
+        Raises:
+            InvalidInput: the path has no such position, its tool calls have no results yet, or more than 100 messages
+                would be pinned.
+            ConversationNotFound: the owner has no such conversation.
+            ConversationBusy: a turn is running.
+            HeadMoved: the head is not the expected one.
+        """
+        return self._transactions.write_repeatable(
+            pins.pin, self._key(conversation_id), Position(check_position(position)), to_seq(expected_head)
+        )
+
+    def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
+        """Unpin the message at a position, and return the conversation; takes and raises what `pin` does."""
+        return self._transactions.write_repeatable(
+            pins.unpin, self._key(conversation_id), Position(check_position(position)), to_seq(expected_head)
+        )
+
+    def drop_summary(self, conversation_id: str) -> Summary | None:
+        """Stop sending the current summary, and return it; the one before it, or the messages, are sent again.
+
+        Returns:
+            None if the path has no summary.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.write(pins.drop_summary, self._key(conversation_id))
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete a conversation; `restore` brings it back.
+
+        Its rows are kept: its forks stay complete.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+            ConversationBusy: a turn is running.
+        """
+        self._transactions.write(deletion.delete, self._key(conversation_id))
+
+    def restore(self, conversation_id: str) -> Conversation:
+        """Restore a deleted conversation by its whole id, and return it.
+
+        Raises:
+            ConversationNotFound: the owner has no deleted conversation with this id.
+            ConversationExists: another conversation has its name now.
+        """
+        return self._transactions.write(deletion.restore, ConversationKey(self._owner, known_id(conversation_id)))
 
 
-class BorrowedConversations(Conversations):
-    """An owner's conversations in the caller's own transaction; what `Store.using(connection)` returns."""
-
-    def __init__(self, connection: Connection, owner: str, count: Counter, prices: Callable[[], Prices]) -> None:
-        self._owner = owner
-        self._transactions = Borrowed(connection, count, prices)
+def to_seq(head: int | None) -> Seq | None:
+    """Return the head that a caller expects, checked; None: any."""
+    checked = check_head(head)
+    return Seq(checked) if checked is not None else None

@@ -3,98 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeAlias
 
-from convstore.db.turn_writes import Ending
 from convstore.errors import ConvstoreError
-from convstore.messages.codec import text_of
-from convstore.messages.completion import read_completion
-from convstore.provider import openai_client
-from convstore.turns.model_call import call
-from convstore.turns.runtime import Live, Runtime
-from convstore.turns.turn_outcome import settle
-from convstore.turns.turn_request import Question
+from convstore.turns.sync_runner import SyncRunner
+from convstore.turns.turn_engine import TurnEngine
+from convstore.turns.turn_flow import ReplyClosed, ReplyState
 from convstore.values.results import Turn
-from convstore.values.validation import known_id
+from convstore.values.steps import Steps
+
+StreamFlow: TypeAlias = Callable[[ReplyState], Steps[None]]
+"""Makes the flow of a streamed turn, which fills in the state that a reader sees."""
 
 
-class Reply:
-    """What a streaming reply is, however it is driven."""
+class StreamedReply:
+    """What a reply is, sync or async."""
 
-    _live: Live | None = None  # on the class, for one that was refused while it was made
-    _over = False
+    _is_over = True  # on the class, for a reply that was refused while it was made
 
-    def __init__(self, runtime: Runtime, owner: str, conversation_id: str, question: Question, wait: float) -> None:
-        self._runtime = runtime
-        self._owner = owner
-        self._conversation_id = known_id(conversation_id)
-        self._question = question
-        self._wait = wait
-        self._turn: Turn | None = None
-        self._chunks: Any = None
-        self._pieces: list[str] = []
-        self._pending = ""
+    def __init__(self, engine: TurnEngine, make_flow: StreamFlow) -> None:
+        self._engine = engine
+        self._make_flow = make_flow
+        self._state = ReplyState()
+        self._flow: Steps[None] | None = None
+        self._is_over = False
 
     def __del__(self) -> None:
-        # Nobody has it any more, and nobody closed it. Not here: this may run in the middle of anything.
-        if self._live is not None and not self._over:
-            self._live.watched.abandoned = partial(self._runtime.end, self._live, self._live.answer.stopped())
+        # Nobody has the reply any more, and nobody closed it. It is not ended here: this may run in the middle of
+        # anything.
+        live = self._state.live if not self._is_over else None
+        if live is not None:
+            live.watched.end_abandoned = partial(self._engine.end, live, live.recorder.end_stopped())
 
     @property
     def turn(self) -> Turn:
         """The turn, once it is over.
 
         Raises:
-            ConvstoreError: it is not over yet, or could not be recorded.
+            ConvstoreError: it is not over yet, or could not be stored.
         """
-        if self._turn is None:
+        if self._state.turn is None:
             raise ConvstoreError("the reply is not over: read all its pieces, or close it, first")
-        return self._turn
+        return self._state.turn
 
     @property
     def text(self) -> str:
         """The text that has come so far."""
-        return "".join(self._pieces)
+        return "".join(self._state.pieces)
 
-    def _begun(self, live: Live | Turn) -> None:
-        if isinstance(live, Live):
-            self._live = live
-            return
-        # An idempotency key that has succeeded before: its reply comes in one piece.
-        self._turn, self._over = live, True
-        self._pending = live.text
+    def _get_flow(self) -> Steps[None]:
+        if self._flow is None:
+            self._flow = self._make_flow(self._state)
+        return self._flow
 
-    def _take(self, chunk: object) -> str:
-        assert self._live is not None  # noqa: S101 (for the type checker: nothing comes before the beginning)
-        piece = self._live.answer.add(chunk)
-        if piece:
-            self._pieces.append(piece)
-        return piece
+    def _note_end(self) -> None:
+        """The flow has ended: the reply is over; unless the turn did not even begin, and can be tried again."""
+        if self._state.has_begun:
+            self._is_over = True
+        else:
+            self._flow = None
 
-    def _take_pending(self) -> str:
-        piece, self._pending = self._pending, ""
-        self._pieces.append(piece)
-        return piece
-
-    def _whole(self, body: bytes) -> Ending:
-        """The ending of a reply that came whole, though a stream was asked for: its text comes in one piece."""
-        assert self._live is not None  # noqa: S101
-        completion = read_completion(openai_client.read_whole(body))
-        self._pending = text_of(completion.messages[0])
-        return self._live.answer.whole(completion)
-
-    @property
-    def _is_stopped(self) -> bool:
-        return self._live is not None and self._live.watched.stop.is_set()
-
-    def _failure(self, error: Exception) -> Ending:
-        assert self._live is not None  # noqa: S101
-        return self._live.answer.failed(openai_client.describe(error, self._runtime.client()))
+    def _take_closable_flow(self) -> Steps[None] | None:
+        """Return the flow of a reply that has begun and is not over; None if closing does nothing."""
+        flow, live = self._flow, self._state.live
+        if self._is_over or flow is None or live is None or not live.is_of_this_process:
+            self._is_over = True
+            return None
+        self._is_over = True
+        return flow
 
 
-class ReplyStream(Reply):
+class ReplyStream(StreamedReply):
     """The pieces of a reply's text, as they come.
 
     >>> with store.stream(conversation.id, "Tell me a joke") as reply:
@@ -103,25 +85,17 @@ class ReplyStream(Reply):
     >>> reply.turn.finish_reason
     'stop'
 
-    The turn begins when the block is entered (or the first piece is asked for) and is over when the pieces are.
-    Leaving the block sooner stops the reply: the text that came stays in the conversation, and the turn is marked as
-    interrupted.
+    The turn begins when the block is entered, or the first piece is asked for. It is over after the last piece. Leaving
+    the block sooner stops the reply: the partial text stays in the conversation, and the turn is marked as interrupted.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        owner: str,
-        conversation_id: str,
-        question: Question,
-        wait: float,
-        afterwards: Callable[[Turn], None],
-    ) -> None:
-        super().__init__(runtime, owner, conversation_id, question, wait)
-        self._afterwards = afterwards
+    def __init__(self, engine: TurnEngine, make_flow: StreamFlow) -> None:
+        super().__init__(engine, make_flow)
+        self._runner = SyncRunner(engine.clients)
 
     def __enter__(self) -> Self:
-        self._start()
+        if self._flow is None and not self._is_over:
+            self._advance()
         return self
 
     def __iter__(self) -> Iterator[str]:
@@ -133,72 +107,30 @@ class ReplyStream(Reply):
         Raises:
             TurnFailed, ReplyInterrupted, LeaseLost, ReplyNotStored: as `Store.say`.
         """
-        self._start()
-        if self._pending:
-            return self._take_pending()
-        if self._over:
-            raise StopIteration
-        try:
-            if not self._is_stopped:
-                for chunk in self._chunks:
-                    if piece := self._take(chunk):
-                        return piece
-                    if self._is_stopped:
-                        break
-        except Exception as error:
-            self._finish(self._failure(error))
-            raise StopIteration from None
-        except BaseException:
-            self.close()
-            raise
-        if self._is_stopped:
-            self.close()
-        else:
-            assert self._live is not None  # noqa: S101
-            self._finish(self._live.answer.exhausted())
+        while not self._is_over:
+            if piece := self._advance():
+                return piece
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the reply if it is not over: what came is kept. Closing twice does nothing."""
-        if self._live is not None and not self._over and self._live.is_ours:
-            self._finish(self._live.answer.stopped(), stopped=True)
-        self._over = True
+        """Stop the reply if it is not over; a partial text is kept. Closing twice does nothing."""
+        flow = self._take_closable_flow()
+        if flow is not None:
+            with suppress(StopIteration):
+                self._runner.advance(flow, ReplyClosed())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
 
-    def _start(self) -> None:
-        if self._live is not None or self._over:
-            return
-        runtime = self._runtime
-        client = runtime.client()
-        begin = partial(runtime.begin, self._owner, self._conversation_id, self._question)
-        self._begun(runtime.when_free(self._owner, self._conversation_id, self._wait, begin))
-        if self._live is None:
-            return
+    def _advance(self) -> str:
+        """Return the next piece, which may be empty."""
         try:
-            self._chunks = call(client, self._live, runtime.retries)
-            openai_client.check_stream(self._chunks)
-            ending = self._whole(self._chunks.response.read()) if openai_client.is_whole(self._chunks) else None
-        except Exception as error:
-            self._finish(self._failure(error))
+            return self._runner.advance(self._get_flow())
+        except StopIteration:
+            self._note_end()
+            return ""
         except BaseException:
-            self.close()
+            self._note_end()
             raise
-        else:
-            if ending is not None:
-                self._finish(ending)
-
-    def _finish(self, ending: Ending, *, stopped: bool = False) -> None:
-        assert self._live is not None  # noqa: S101
-        self._over = True
-        # A provider stops generating (and billing) when nobody listens.
-        hang_up = getattr(self._chunks, "close", None)
-        if hang_up is not None:
-            hang_up()
-        self._turn, held = self._runtime.end(self._live, ending)
-        settle(self._turn, held, stopped=stopped)
-        if not stopped:
-            self._afterwards(self._turn)

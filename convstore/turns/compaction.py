@@ -1,146 +1,170 @@
-"""A compaction under way: summary after summary, until the older part of a conversation is all summarised.
-
-What is shared by `Store` and `AsyncStore`, which only call the model in their own way.
-"""
+"""Compaction as a flow: summary after summary, until the older part of a conversation is all summarised."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
 
-from sqlalchemy import Connection
-
+from convstore.context.summary_plan import (
+    SummaryCall,
+    SummaryOptions,
+    SummaryStep,
+    claim_automatic_compaction,
+    find_stored_summary,
+    plan_summary,
+    release_automatic_compaction,
+    shrink_step,
+    store_failed_summary,
+    store_summary,
+)
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import ConvstoreError
 from convstore.messages.codec import text_of
 from convstore.messages.completion import Completion, NotACompletion, read_completion
-from convstore.provider import openai_client
-from convstore.turns import compaction_plan
-from convstore.turns.compaction_plan import MOST_TOKENS, Step
-from convstore.turns.runtime import Runtime
-from convstore.turns.turn_outcome import NO_REASON
+from convstore.provider.openai_client import call_arguments, describe, overflow, wait_before_retry
+from convstore.turns.call_recorder import NO_FINISH_REASON
+from convstore.turns.turn_engine import TurnEngine
 from convstore.values.completion_parameters import check_parameters
-from convstore.values.results import Summary
+from convstore.values.identifiers import ConversationKey
+from convstore.values.results import Summary, Turn
+from convstore.values.steps import CallModel, DatabaseWork, GetClient, Pause, Steps
+from convstore.values.window_options import check_window_options
+
+_logger = logging.getLogger(__name__)
+
+_MIN_GAIN = 0.25  # of the threshold: what an automatic compaction has to save
 
 
-class Compaction:
-    """What is left to summarise, and the summaries so far.
+@dataclass(slots=True)
+class _Tries:
+    """What has been tried for the next summary."""
+
+    failures: int = 0
+    too_long_seq: int | None = None
+    """Last message of a step that the provider found too long."""
+
+
+def make_summary_options(
+    parameters: Mapping[str, Any], *, keep_last: int | None, model: str | None, default_model: str | None
+) -> SummaryOptions:
+    """Return how a caller wants a conversation summarised.
+
+    Raises:
+        InvalidParameter: a value breaks a rule.
+    """
+    given = {**parameters, "model": model} if model is not None else parameters
+    check_window_options({"keep_last": keep_last})
+    return SummaryOptions(keep_last, check_parameters(given), default_model)
+
+
+def compact(
+    engine: TurnEngine, key: ConversationKey, options: SummaryOptions, min_tokens: int = 0
+) -> Steps[list[Summary]]:
+    """Let the model summarise the older part of a conversation, and return the summaries.
 
     Args:
-        keep_last: how many turns are kept out of the summary; None: as the conversation says, else 2.
-        parameters: completion parameters for the call; `model` else is the conversation's.
-        least_tokens: summarise only where at least so many counted tokens are saved by it.
+        min_tokens: summarise only if at least so many counted tokens are covered.
+
+    Raises:
+        TurnFailed: the model or its provider failed; what was summarised before stays.
     """
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        owner: str,
-        conversation_id: str,
-        *,
-        keep_last: int | None,
-        parameters: Mapping[str, Any],
-        default_model: str | None,
-        least_tokens: int = 0,
-    ) -> None:
-        self.summaries: list[Summary] = []
-        self._runtime = runtime
-        self._where = (owner, conversation_id)
-        self._keep_last = keep_last
-        self._parameters = check_parameters(parameters)
-        self._default_model = default_model
-        self._least_tokens = least_tokens
-        self._most_tokens = MOST_TOKENS
-        self._too_long: int | None = None
-        self._retries = 0
-        self._own: Summary | None = None
-        self._up_to: int | None = None
-        self._began = (datetime.now(UTC), time.monotonic())
-
-    def next(self) -> Step | None:
-        """Return the next summary to ask for, or None: all is done.
-
-        Raises:
-            ConversationNotFound: there is no such conversation.
-            NotConfigured: no model is named anywhere.
-        """
-        if not self.summaries:
-            self._runtime.prices()  # wrong ones are found before anything is paid for
-        step = self._runtime.read(
-            compaction_plan.plan,
-            *self._where,
-            keep_last=self._keep_last,
-            parameters=self._parameters,
-            default_model=self._default_model,
-            count=self._runtime.count,
-            most_tokens=self._most_tokens,
-            up_to=self._up_to,
-        )
-        if self._up_to is None and step is not None:
-            self._up_to = step.last  # what others say meanwhile is left to the next compaction: else this may never end
-        self._began = (datetime.now(UTC), time.monotonic())
-        return step if step is not None and step.tokens >= self._least_tokens else None
-
-    def take(self, step: Step, answer: object, client: Any) -> float:
-        """Take what came of the call: a completion, or an exception.
-
-        Returns:
-            The seconds to wait before the next call.
-
-        Raises:
-            TurnFailed: there is no summary, and there will be none.
-        """
-        if not isinstance(answer, Exception):
-            try:
-                return self._keep(step, _summarised(answer))
-            except NotACompletion as error:
-                answer = error
-        share = openai_client.overflow(answer)
-        less = compaction_plan.smaller(step, share) if share is not None else None
-        if less is not None and step.up_to.seq != self._too_long:  # else it is one turn, and there is no less of it
-            self._most_tokens, self._too_long = less, step.up_to.seq
-            return 0.0
-        pause = (
-            openai_client.wait_before_retry(answer, self._retries) if self._retries < self._runtime.retries else None
-        )
-        if pause is not None:
-            self._retries += 1
-            return pause
-        began, clock = self._began
-        raise self._runtime.write(
-            compaction_plan.record_failure,
-            *self._where,
-            step,
-            openai_client.describe(answer, client),
-            began,
-            time.monotonic() - clock,
-        ) from answer
-
-    def _keep(self, step: Step, completion: Completion) -> float:
-        began, clock = self._began
-        cost = self._runtime.prices().cost(completion.usage, completion.model, step.request["model"], began)
-        latency = time.monotonic() - clock
-        tries = count()
-
-        def keep(connection: Connection) -> tuple[Summary, bool]:
-            # What was paid for is not given up where the connection breaks, nor put on record twice.
-            done = compaction_plan.recorded(connection, *self._where, step, began) if next(tries) else None
-            return done or compaction_plan.record(
-                connection, *self._where, step, completion, self._own, began, latency, cost, self._runtime.count
-            )
-
-        summary, is_own = self._runtime.write_repeatable(keep)
-        self._own = summary if is_own else None
-        self.summaries.append(summary)
-        self._retries = 0
-        return 0.0
+    client = yield GetClient()
+    transactions = engine.transactions
+    yield DatabaseWork(transactions.services.get_prices)  # wrong prices are found before anything is paid for
+    summaries: list[Summary] = []
+    own: Summary | None = None
+    tries = _Tries()
+    while True:
+        step = yield DatabaseWork(partial(transactions.read, plan_summary, key, options))
+        if step is None or step.tokens < min_tokens:
+            return summaries
+        if options.up_to is None:
+            # What others say meanwhile is left to the next compaction: otherwise this one may never end.
+            options = replace(options, up_to=step.last)
+        started_at, began = datetime.now(UTC), time.monotonic()
+        try:
+            answer = yield CallModel(client, call_arguments(client, step.request, {}))
+            completion = _read_summary(answer)
+        except Exception as error:
+            smaller = _shrink(error, step, tries)
+            if smaller is not None:
+                options = replace(options, max_tokens=smaller)
+                continue
+            pause = wait_before_retry(error, tries.failures) if tries.failures < engine.retries else None
+            if pause is None:
+                call = SummaryCall(step, started_at, time.monotonic() - began)
+                problem = describe(error, client)
+                raise (yield DatabaseWork(partial(transactions.write, store_failed_summary, key, call, problem))) from (
+                    error
+                )
+            tries.failures += 1
+            yield Pause(pause)
+            continue
+        call = SummaryCall(step, started_at, time.monotonic() - began)
+        store = _StoreOnce(key, call, completion, own)
+        summary, is_own = yield DatabaseWork(partial(transactions.write_repeatable, store))
+        own = summary if is_own else None
+        summaries.append(summary)
+        tries = _Tries(too_long_seq=tries.too_long_seq)
 
 
-def _summarised(answer: object) -> Completion:
+class _StoreOnce:
+    """Stores a summary: what was paid for is neither given up if the connection breaks, nor stored twice."""
+
+    def __init__(self, key: ConversationKey, call: SummaryCall, completion: Completion, own: Summary | None) -> None:
+        self._arguments = key, call, completion, own
+        self._tries = count()
+
+    def __call__(self, work: UnitOfWork) -> tuple[Summary, bool]:
+        key, call, completion, own = self._arguments
+        stored = find_stored_summary(work, key, call) if next(self._tries) else None
+        return stored or store_summary(work, key, call, completion, own)
+
+
+def _read_summary(answer: object) -> Completion:
     completion = read_completion(answer)
     if completion.finish_reason is None:
-        raise NotACompletion(NO_REASON)
+        raise NotACompletion(NO_FINISH_REASON)
     if not text_of(completion.messages[0]).strip():
         raise NotACompletion("the summary is empty")
     return completion
+
+
+def _shrink(error: Exception, step: SummaryStep, tries: _Tries) -> int | None:
+    """Return how many tokens to cover after a request that was too long; None if that is not the problem."""
+    share = overflow(error)
+    smaller = shrink_step(step, share) if share is not None else None
+    if smaller is None or step.up_to.seq == tries.too_long_seq:  # the same again: it is one turn, and cannot shrink
+        return None
+    tries.too_long_seq = step.up_to.seq
+    return smaller
+
+
+def compact_if_due(engine: TurnEngine, turn: Turn, key: ConversationKey) -> Steps[None]:
+    """Compact a conversation automatically if its request was long enough. Failures are logged, and never raised."""
+    window = turn.window
+    threshold = window.options.compact_at if window is not None else None
+    if window is None or threshold is None:
+        return
+    reported = turn.usage.prompt_tokens if turn.usage is not None else None
+    if (reported if reported is not None else window.tokens or 0) < threshold:
+        return
+    transactions = engine.transactions
+    try:
+        if not (yield DatabaseWork(partial(transactions.write_repeatable, claim_automatic_compaction, key))):
+            return
+        try:
+            options = SummaryOptions(window.options.keep_last, default_model=engine.default_model)
+            yield from compact(engine, key, options, min_tokens=int(threshold * _MIN_GAIN))
+        finally:
+            yield DatabaseWork(partial(transactions.write_repeatable, release_automatic_compaction, key))
+    except ConvstoreError as error:
+        _logger.warning(
+            "conversation %s: automatic compaction after turn %d failed (%s)", key.id, turn.seq, type(error).__name__
+        )

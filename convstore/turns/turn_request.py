@@ -3,146 +3,195 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from convstore.context.window import OPTIONS, check_options
 from convstore.errors import InvalidInput
 from convstore.messages.codec import Message, digest, to_input
-from convstore.messages.token_estimate import Counter, estimate
 from convstore.values.completion_parameters import CALL_OPTIONS, check_names, check_parameters
+from convstore.values.identifiers import Position, Seq
 from convstore.values.results import MessageRecord
-from convstore.values.validation import check_head, check_idempotency_key, check_position
+from convstore.values.validation import check_head, check_idempotency_key
+from convstore.values.window_options import split_window_options
 
 
-class Kind(Enum):
-    """Where a question stands."""
+class RequestKind(StrEnum):
+    """What a turn does to the conversation."""
 
     SAY = "say"
-    """New messages, at the head."""
+    """New messages at the head."""
     COMPLETE = "complete"
     """No new message: the model goes on from the head."""
-    AGAIN = "again"
-    """What was asked before, once more."""
+    RETRY = "retry"
+    """The request of an earlier turn, once more."""
     EDIT = "edit"
-    """A message that takes the place of one on the path."""
-
-
-@dataclass(slots=True)
-class Place:
-    """A message on the path, as its caller saw it."""
-
-    position: int
-    seq: int | None = None
-    """Looked up once: after waiting for another turn, the same message must still stand there."""
-    content_only: bool = False
-    """Whether only the content is given, and all else stays."""
+    """A message that replaces one of the path, on a new branch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a caller asks of a conversation: checked, and not yet on record."""
+class EditTarget:
+    """The message that an edit replaces."""
 
-    kind: Kind
+    position: Position
+    replaces_content_only: bool
+    """True: the caller gave only the content, and everything else of the message stays."""
+    seq: Seq | None = None
+    """The message that was at this position when the caller asked: after waiting, the same one must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTerms:
+    """What every call that asks the model can have besides its message and parameters, checked."""
+
+    stream: bool = False
+    default_model: str | None = None
+    """The model to ask if neither the call nor the conversation names one."""
+    expected_head: Seq | None = None
+    idempotency_key: str | None = None
+
+
+def make_terms(
+    default_model: str | None,
+    *,
+    idempotency_key: str | None = None,
+    expected_head: int | None = None,
+    stream: bool = False,
+) -> CallTerms:
+    """Return the terms of a call.
+
+    Raises:
+        InvalidParameter: not a valid idempotency key.
+        InvalidInput: `expected_head` is not the number of a message.
+    """
+    head = check_head(expected_head)
+    return CallTerms(
+        stream=stream,
+        default_model=default_model,
+        expected_head=Seq(head) if head is not None else None,
+        idempotency_key=check_idempotency_key(idempotency_key),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a caller asks of a conversation: checked, and not stored yet."""
+
+    kind: RequestKind
     messages: list[Message]
-    """None where it is asked again, or the model only goes on."""
+    """The new messages; empty for a retry and for a completion."""
     parameters: dict[str, Any]
     """The explicit completion parameters."""
-    options: dict[str, Any]
-    """Options of the HTTP call: handed on, never stored."""
+    call_options: dict[str, Any]
+    """Options of the HTTP call: handed to the client, never stored."""
     window: dict[str, Any]
     """The explicit options of the window."""
-    stream: bool
-    default_model: str | None
-    count: Counter = estimate
-    """Counts a message's tokens."""
-    expected_head: int | None = None
-    instead_of: Place | None = None
-    """Of an edit: the message whose place the new one takes."""
-    key: str | None = None
-    digest: bytes | None = None
-    """Of what an idempotency key stands for: the messages and the explicit parameters."""
+    terms: CallTerms = field(default_factory=CallTerms)
+    target: EditTarget | None = None
+    """The message that an edit replaces."""
+    input_digest: bytes | None = None
+    """Digest of what an idempotency key stands for: the messages and the explicit parameters."""
 
 
-def ask(
+def make_say_request(
     message: object,
     given: Mapping[str, Any],
+    terms: CallTerms,
     *,
-    kind: Kind = Kind.SAY,
     system: str | None = None,
     name: str | None = None,
     history: bool | None = None,
-    stream: bool = False,
-    default_model: str | None = None,
-    count: Counter = estimate,
-    expected_head: int | None = None,
-    position: int | None = None,
-    idempotency_key: str | None = None,
-) -> Question:
-    """Check what a caller asks.
+) -> TurnRequest:
+    """Return the request to say something.
 
     Args:
-        message: what to say; None unless something is said.
         given: completion parameters, options of the HTTP call, and options of the window, by name.
-        position: of an edit, where the message stands whose place the new one takes.
 
     Raises:
-        InvalidMessage: the message is none, or empty.
-        InvalidParameter: a parameter, an option, a sender's name or an idempotency key breaks a rule.
-        InvalidInput: it makes no sense together.
+        InvalidMessage: the message is empty, or not a message.
+        InvalidParameter: a parameter, an option or a sender's name breaks a rule.
     """
-    new = to_input(message, name=name) if kind in (Kind.SAY, Kind.EDIT) else []
+    new = to_input(message, name=name)
     check_names(new)
     if system is not None:
         new = [*to_input(system, role="system"), *new]
-    window, given = split(given)
-    if history is not None:
-        window["history"] = history
-    place = Place(check_position(position), content_only=_is_content(message)) if position is not None else None
-    if place is not None and len(new) > 1:
-        raise InvalidInput("one message takes the place of one")
-    if kind is Kind.COMPLETE and window.get("history") is False:
+    return _make_request(RequestKind.SAY, new, _with_history(given, history), terms)
+
+
+def make_complete_request(given: Mapping[str, Any], terms: CallTerms) -> TurnRequest:
+    """Return the request to go on from the head.
+
+    Raises:
+        InvalidInput: the history would not be sent, so that there is nothing to go on from.
+        InvalidParameter: a parameter or an option breaks a rule.
+    """
+    if given.get("history") is False:
         raise InvalidInput("without the history there is nothing to go on from")
-    checked = check_parameters(given)
-    body = {key: value for key, value in checked.items() if key not in CALL_OPTIONS}
-    return Question(
+    return _make_request(RequestKind.COMPLETE, [], given, terms)
+
+
+def make_retry_request(given: Mapping[str, Any], terms: CallTerms) -> TurnRequest:
+    """Return the request to ask once more what an earlier turn asked.
+
+    Raises:
+        InvalidParameter: a parameter or an option breaks a rule.
+    """
+    return _make_request(RequestKind.RETRY, [], given, terms)
+
+
+def make_edit_request(position: Position, message: object, given: Mapping[str, Any], terms: CallTerms) -> TurnRequest:
+    """Return the request to replace a message and ask again from there.
+
+    Raises:
+        InvalidMessage: the message is empty, or not a message.
+        InvalidInput: there are several messages.
+        InvalidParameter: a parameter or an option breaks a rule.
+    """
+    new = to_input(message)
+    check_names(new)
+    if len(new) > 1:
+        raise InvalidInput("an edit replaces one message by one message")
+    target = EditTarget(position, replaces_content_only=_is_content(message))
+    return _make_request(RequestKind.EDIT, new, given, terms, target)
+
+
+def _with_history(given: Mapping[str, Any], history: bool | None) -> Mapping[str, Any]:
+    return given if history is None else {**given, "history": history}
+
+
+def _make_request(
+    kind: RequestKind,
+    new: list[Message],
+    given: Mapping[str, Any],
+    terms: CallTerms,
+    target: EditTarget | None = None,
+) -> TurnRequest:
+    window, others = split_window_options(given)
+    checked = check_parameters(others)
+    body = {name: value for name, value in checked.items() if name not in CALL_OPTIONS}
+    return TurnRequest(
         kind=kind,
         messages=new,
         parameters=body,
-        options={key: value for key, value in checked.items() if key in CALL_OPTIONS and value is not None},
+        call_options={name: value for name, value in checked.items() if name in CALL_OPTIONS and value is not None},
         window=window,
-        stream=stream,
-        default_model=default_model,
-        count=count,
-        expected_head=check_head(expected_head),
-        instead_of=place,
-        key=check_idempotency_key(idempotency_key),
-        digest=_digest(kind, new, body, window) if idempotency_key is not None else None,
+        terms=terms,
+        target=target,
+        input_digest=_digest_input(kind, new, body, window) if terms.idempotency_key is not None else None,
     )
 
 
 def check_editable(conversation_id: str, record: MessageRecord) -> None:
-    """Check that another message can take the place of one on the path.
+    """Check that an edit can replace a message.
 
     Raises:
-        InvalidInput: it is the model's own.
+        InvalidInput: it is the model's own message.
     """
     if record.message["role"] == "assistant":
         raise InvalidInput(
-            f"conversation {conversation_id}: message {record.position} is the model's own; ask again for another "
-            f"(`retry`), or go back before it (`checkout`) and append one"
+            f"conversation {conversation_id!r}: message {record.position} is the model's own; `retry` asks for another "
+            f"reply, or `checkout` goes back before it and `append` adds one of yours"
         )
-
-
-def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of the window among what a caller gave by name, checked; and the rest.
-
-    Raises:
-        InvalidParameter: an option breaks a rule.
-    """
-    options = {key: value for key, value in given.items() if key in OPTIONS}
-    return check_options(options), {key: value for key, value in given.items() if key not in OPTIONS}
 
 
 def _is_content(message: object) -> bool:
@@ -153,15 +202,15 @@ def _is_content(message: object) -> bool:
     )
 
 
-def _digest(kind: Kind, new: list[Message], body: dict[str, Any], window: dict[str, Any]) -> bytes:
-    others = {key: value for key, value in window.items() if key != "history"}
+def _digest_input(kind: RequestKind, new: list[Message], body: dict[str, Any], window: dict[str, Any]) -> bytes:
+    others = {name: value for name, value in window.items() if name != "history"}
     content: dict[str, Any] = {
         "messages": new,
         "parameters": body,
         "history": window.get("history") is not False,
-        "again": kind is Kind.AGAIN,
+        "again": kind is RequestKind.RETRY,
     }
-    # What earlier releases did not know is only in it where it is used, so that their keys stay good.
+    # What earlier releases did not know is part of it only if it is used, so that their keys stay valid.
     content |= {"window": others} if others else {}
-    content |= {"kind": kind.value} if kind is Kind.COMPLETE else {}
+    content |= {"kind": kind.value} if kind is RequestKind.COMPLETE else {}
     return digest(b"", content)

@@ -1,293 +1,133 @@
-"""The shape of a turn, once: what to do before, during and after the call. Stores drive it, one with `await`.
-
-before   `questions.ask` checks what is asked, without a database. `begin`, in one transaction, takes the conversation,
-         puts the user's messages and the turn on record, and returns what to send.
-during   nothing of the database is held. An `answers.Answer` keeps the clock, and what has come so far.
-after    the `Answer` becomes an `Ending`, which `ledger.recording.end` records in one transaction; `answers.settle`
-         returns the turn, or raises what the ending means to the caller.
-"""
+"""The beginning of a turn, in one transaction: claim the conversation, choose the window, store input and turn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection
-
-from convstore.context import history_reader as past
-from convstore.context.window import Past, Policy, Scale, Sending, Window, choose, merge_options, narrowed, policy
-from convstore.db import head_rows, history_rows, lease_rows, message_rows
-from convstore.db import turn_rows as ledger
-from convstore.db.conversation_rows import get as get_conversation
-from convstore.db.fork_sharing import Lineage
-from convstore.db.turn_writes import RunningTurn, insert_running
-from convstore.errors import HeadMoved, InvalidInput, NotConfigured
-from convstore.messages.codec import Message
-from convstore.messages.token_estimate import remembering
-from convstore.turns.turn_request import Kind, Place, Question, check_editable
+from convstore.context.history_reader import PathEnd, read_past, read_token_scale
+from convstore.context.window import NewInput, Past, TokenScale, Window, choose_window
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.head_rows import check_expected_head, read_state
+from convstore.db.lease_rows import Claim, Lease, take_numbers
+from convstore.db.message_rows import Place, insert_messages
+from convstore.db.turn_rows import find_turn_by_key
+from convstore.db.turn_writes import insert_running_turn
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import InvalidInput, NotConfigured
+from convstore.leases.claims import claim_conversation
+from convstore.messages.token_estimate import Counter, remembering
+from convstore.turns.repeated_requests import PlacedRequest, place_request
+from convstore.turns.turn_request import RequestKind, TurnRequest
 from convstore.values.completion_parameters import check_parameters, merge
+from convstore.values.identifiers import ConversationKey
 from convstore.values.results import MessageRecord, Request, Turn, TurnStatus
-
-_ASKING = ("user", "system", "developer")
-_LONGEST_INPUT = 16  # messages that are looked at for what was asked under an edited system message
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """With what a turn takes its conversation."""
-
-    token: str
-    span: timedelta
-    """How long it lasts unless it is renewed."""
-    alive: lease_rows.Alive
+from convstore.values.turn_outcome import RunningTurn
+from convstore.values.window_options import WindowOptions, merge_window_options
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A window, and all that it was chosen from: so that a smaller one can be."""
-
-    window: Window
-    past: Past
-    sending: Sending
-    policy: Policy
-    scale: Scale
-
-    def narrower(self, share: float) -> Window | None:
-        """Return a window of at most `share` of the tokens; None where nothing can be left out."""
-        return narrowed(self.past, self.sending, self.policy, self.scale, self.window, share)
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A turn on record, and the request that it is about to make."""
+class StartedTurn:
+    """A stored turn, and the request that it is about to make."""
 
     turn: RunningTurn
-    request: dict[str, Any]
-    options: dict[str, Any]
-    choice: Choice
+    body: dict[str, Any]
+    """The body of the call."""
+    call_options: dict[str, Any]
+    window: Window
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Where a question stands in the tree."""
-
-    question: Question
-    after: int
-    """The message that its own follow; 0: none."""
-    records: list[MessageRecord]
-    """Its messages, if they are on record already."""
-
-
-def begin(connection: Connection, owner: str, conversation_id: str, question: Question, lease: Lease) -> Begun | Turn:
-    """Take the conversation and put the question on record.
+def start_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest, lease: Lease) -> StartedTurn | Turn:
+    """Claim the conversation and store the request.
 
     Returns:
-        What to send; or, for an idempotency key that has succeeded before, the turn that it was spent on.
+        The started turn; or, for an idempotency key that was used successfully, the completed turn.
 
     Raises:
-        ConversationNotFound, ConversationBusy: it cannot be taken.
+        ConversationNotFound, ConversationBusy: the conversation cannot be claimed.
         HeadMoved: it is not as the caller saw it.
-        IdempotencyMismatch: the key was used for something else.
+        IdempotencyMismatch: the key was used with other input.
         NotConfigured: no model is named anywhere.
-        InvalidInput: the sticky parameters break a rule together with the explicit ones; there is nothing to ask again,
-            or to go on from; what has to be sent does not fit.
+        InvalidInput: the sticky parameters break a rule together with the explicit ones; there is nothing to ask again
+            or to go on from; what must be sent does not fit.
     """
-    if question.key is not None and question.digest is not None:
-        done = ledger.by_key(connection, owner, conversation_id, question.key, question.digest)
+    terms = request.terms
+    if terms.idempotency_key is not None and request.input_digest is not None:
+        done = find_turn_by_key(work.connection, key, terms.idempotency_key, request.input_digest)
         if done is not None and done.status is TurnStatus.COMPLETED:
             return done
-    if question.instead_of is not None:
-        _look_up(connection, owner, conversation_id, question.instead_of)
-    question = replace(question, count=remembering(question.count))
-    now = datetime.now(UTC)
-    claim = lease_rows.claim(
-        connection,
-        owner,
-        conversation_id,
-        token=lease.token,
-        count=len(question.messages),
-        span=lease.span,
-        now=now,
-        alive=lease.alive,
-    )
-    lease_rows.check_head(conversation_id, claim.head_seq, question.expected_head)
-    asked = _place(connection, claim, question)
-    claimed, question, lineage = len(question.messages), asked.question, claim.lineage
-    parameters = _parameters(claim.settings, question)
-    standing = past.Standing(lineage, asked.after, claim.pins, claim.summary_turn)
-    choice = _choose(connection, standing, claim.window, parameters, question)
-    last = choice.past.head
-    records = asked.records
-    if not records and question.messages:
-        more = len(question.messages) != claimed
-        records = message_rows.add(
-            connection,
-            lineage,
-            question.messages,
-            first_seq=lease_rows.take_numbers(connection, owner, conversation_id, len(question.messages))
-            if more
-            else claim.first_seq,
-            after=last,
-            turn=claim.turn,
-            now=now,
-            count=question.count,
-        )
+    work = replace(work, count_tokens=remembering(work.count_tokens))  # once for the window, and for the row
+    claim = claim_conversation(work, key, lease, len(request.messages))
+    check_expected_head(key, claim.head_seq, terms.expected_head)
+    placed = place_request(work.connection, claim, request)
+    parameters = _make_parameters(claim.settings, placed.request)
+    end = PathEnd(claim.lineage, placed.after, claim.pins, claim.summary_turn)
+    window = _choose_window(work, end, claim.window, parameters, placed.request)
+    records = placed.records or _insert_input(work, claim, placed, window.past.head, len(request.messages))
     turn = RunningTurn(
-        owner=owner,
-        conversation_id=conversation_id,
+        key=key,
         seq=claim.turn,
         token=lease.token,
-        base_seq=claim.head_seq if records else asked.after,
+        base_seq=claim.head_seq if records else placed.after,
         first_input_seq=records[0].seq if records else None,
-        last_input=records[-1] if records else last,
+        last_input=records[-1] if records else window.past.head,
         request=parameters,
-        window=choice.window.facts,
-        estimated_tokens=choice.window.tokens,
-        started_at=now,
-        count=question.count,
-        idempotency_key=question.key,
-        input_digest=question.digest,
+        window=window.report,
+        estimated_tokens=window.tokens,
+        started_at=work.now,
+        idempotency_key=terms.idempotency_key,
+        input_digest=request.input_digest,
     )
-    insert_running(connection, turn)
-    return Begun(turn, _request(parameters, choice.window), question.options, choice)
+    insert_running_turn(work.connection, turn)
+    return StartedTurn(turn, _make_body(parameters, window), placed.request.call_options, window)
 
 
-def _place(connection: Connection, claim: lease_rows.Claim, question: Question) -> Asked:
-    if question.kind is Kind.AGAIN:
-        return _again(connection, claim, question)
-    if question.kind is Kind.EDIT:
-        return _edited(connection, claim, question)
-    return Asked(question, claim.head_seq, [])
+def _insert_input(
+    work: UnitOfWork, claim: Claim, placed: PlacedRequest, after: MessageRecord | None, claimed: int
+) -> list[MessageRecord]:
+    new, key = placed.request.messages, claim.lineage.key
+    if not new:
+        return []
+    # A retry that copies messages, or an edit of a system message, has more of them than were claimed.
+    first_seq = claim.first_seq if len(new) == claimed else take_numbers(work.connection, key, len(new))
+    return insert_messages(work, key, new, Place(first_seq, after, claim.turn))
 
 
-def _again(connection: Connection, claim: lease_rows.Claim, question: Question) -> Asked:
-    """Find what is to be asked again: what the latest turn asked, or after `checkout` what the head's turn asked.
-
-    It is answered where it stands, the new reply a sibling of the old one, while the head is where that turn found or
-    left it. Else the latest question is asked anew, with copies of its messages at the head.
-    """
-    lineage, head = claim.lineage, claim.head_seq
-    latest = ledger.latest_asked(connection, lineage.owner, lineage.conversation_id, before=claim.turn)
-    inputs = _inputs(connection, lineage, latest) if latest is not None else []
-    if latest is not None and head in (latest.base_seq, latest.output_seq, inputs[0].parent_seq if inputs else head):
-        return _repeated(question, latest, inputs)
-    record = message_rows.at(connection, lineage, head)
-    if record is not None and record.turn is not None:
-        home = lineage.home_of_turn(record.turn)
-        turn = ledger.get(connection, lineage.owner, home, record.turn)
-        if turn is not None and turn.window is not None and turn.purpose is None:
-            follows = turn.last_input_seq if turn.last_input_seq is not None else turn.base_seq
-            if follows in (record.seq, record.parent_seq):
-                return _repeated(question, turn, _inputs(connection, lineage, turn))
-    if latest is None:
-        raise InvalidInput(f"conversation {lineage.conversation_id} has no turn to try again")
-    if not inputs:
-        raise InvalidInput(
-            f"conversation {lineage.conversation_id} has moved on since its latest turn, which had no message of its "
-            f"own; say something, or let the model go on (`convstore say --continue`)"
-        )
-    return replace(_repeated(question, latest, inputs), after=head, records=[])
-
-
-def _inputs(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
-    found = message_rows.input_of(connection, lineage, turn)
-    if turn.first_input_seq is not None and not found:
-        raise message_rows.missing(lineage.conversation_id, turn.first_input_seq)
-    return found
-
-
-def _repeated(question: Question, turn: Turn, inputs: list[MessageRecord]) -> Asked:
-    unsaid = {key: value for key, value in turn.request.items() if key not in ("stream", "stream_options")}
-    facts = turn.window or {}
-    options = dict(facts.get("options", {}))
-    if "tokens" not in facts and inputs and not facts.get("history") and inputs[0].parent_seq != 0:
-        options["history"] = False  # an earlier release did not put options on record
-    repeated = replace(
-        question,
-        kind=Kind.SAY if inputs else Kind.COMPLETE,
-        messages=[record.message for record in inputs],
-        parameters=merge(unsaid, question.parameters),
-        window={**options, **question.window},
-    )
-    return Asked(repeated, inputs[0].parent_seq if inputs else turn.base_seq, inputs)
-
-
-def _look_up(connection: Connection, owner: str, id: str, place: Place) -> None:
-    """Find out which message stands at a place, before others are waited for."""
-    if place.seq is None:
-        state = head_rows.state(connection, owner, id)
-        record = past.at_position(connection, state.lineage, state.head, place.position)
-        check_editable(id, record)
-        place.seq = record.seq
-
-
-def _edited(connection: Connection, claim: lease_rows.Claim, question: Question) -> Asked:
-    """Find where an edited message goes: beside the one that it takes the place of."""
-    place, lineage = question.instead_of, claim.lineage
-    assert place is not None  # noqa: S101 (for the type checker: an edit has one)
-    wanted = range(place.position, place.position + _LONGEST_INPUT)
-    path = history_rows.ancestors(connection, lineage, claim.head_seq, wanted)
-    if path.get(place.position) != place.seq:
-        raise HeadMoved(
-            f"conversation {lineage.conversation_id}: position {place.position} is no longer message seq {place.seq}: "
-            f"somebody else has moved its head; look again, and repeat"
-        )
-    found = message_rows.several(connection, lineage, path.values())
-    question = replace(question, messages=[_instead(found[0].message, question.messages[0], place)])
-    if found[0].message["role"] in ("system", "developer"):
-        # It is no question itself: what was asked under it is asked again under the new one.
-        following = [record.message for record in found[1:]]
-        ends = next((n for n, message in enumerate(following) if message["role"] not in _ASKING), len(following))
-        question = replace(question, messages=[*question.messages, *following[:ends]])
-    return Asked(question, found[0].parent_seq, [])
-
-
-def _instead(old: Message, new: Message, place: Place) -> Message:
-    if not place.content_only:
-        return new
-    content, before = new["content"], old.get("content")
-    if isinstance(content, str) and isinstance(before, list):  # what is not text stays
-        others = [part for part in before if not isinstance(part, dict) or part.get("type") != "text"]
-        content = [{"type": "text", "text": content}, *others] if others else content
-    return {**old, "content": content}
-
-
-def preview(connection: Connection, owner: str, conversation_id: str, question: Question) -> Request:
-    """Return exactly the request that `begin` would make. Stores nothing.
+def preview_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -> Request:
+    """Return exactly the request that `start_turn` would make. Stores nothing.
 
     Raises:
-        As `begin`, but for ConversationBusy.
+        As `start_turn`, except ConversationBusy.
     """
-    conversation = get_conversation(connection, owner, conversation_id)
-    state = head_rows.state(connection, owner, conversation_id)
-    lease_rows.check_head(conversation_id, state.head, question.expected_head)
-    parameters = _parameters(conversation.settings, question)
-    standing = past.Standing(state.lineage, state.head, state.pins, state.summary_turn)
-    window = _choose(connection, standing, conversation.window, parameters, question).window
-    return Request(_request(parameters, window), window.facts)
+    conversation = get_conversation(work.connection, key)
+    state = read_state(work.connection, key)
+    check_expected_head(key, state.head.seq, request.terms.expected_head)
+    parameters = _make_parameters(conversation.settings, request)
+    end = PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn)
+    window = _choose_window(work, end, conversation.window, parameters, request)
+    return Request(_make_body(parameters, window), window.report)
 
 
-def preview_new(settings: Mapping[str, Any], options: Mapping[str, Any], question: Question) -> Request:
-    """Return exactly the request that a new conversation with these settings would begin with."""
-    parameters = _parameters(settings, question)
-    chosen = policy(merge_options(options, question.window))
-    window = choose(Past(), Sending(question.messages, parameters), chosen, Scale(question.count))
-    return Request(_request(parameters, window), window.facts)
+def preview_first_turn(request: TurnRequest, count_tokens: Counter) -> Request:
+    """Return exactly the request that a new conversation without settings would begin with."""
+    parameters = _make_parameters({}, request)
+    options = WindowOptions.from_dict(merge_window_options({}, request.window))
+    window = choose_window(Past(), NewInput(request.messages, parameters), options, TokenScale(count_tokens))
+    return Request(_make_body(parameters, window), window.report)
 
 
-def _parameters(settings: Mapping[str, Any], question: Question) -> dict[str, Any]:
-    parameters = check_parameters(merge(settings, question.parameters))
+def _make_parameters(settings: Mapping[str, Any], request: TurnRequest) -> dict[str, Any]:
+    parameters = check_parameters(merge(settings, request.parameters))
     if "model" not in parameters:
-        if not question.default_model:
+        if not request.terms.default_model:
             raise NotConfigured(
-                "no model is named: name one for this call (-m MODEL, model=…), for the conversation "
-                "(`convstore set -m MODEL`), or for all (CONVSTORE_MODEL)"
+                "no model is named: name one for this call (model=…), for the conversation (`set`), for the store "
+                "(Store(model=…)), or for all (CONVSTORE_MODEL)"
             )
-        parameters = {"model": question.default_model, **parameters}
-    if question.stream:
-        # Without being asked, a streamed answer does not say what it cost.
+        parameters = {"model": request.terms.default_model, **parameters}
+    if request.terms.stream:
+        # A streamed reply does not report its tokens unless it is asked to.
         parameters["stream"] = True
         parameters["stream_options"] = {"include_usage": True, **(parameters.get("stream_options") or {})}
     else:
@@ -295,36 +135,36 @@ def _parameters(settings: Mapping[str, Any], question: Question) -> dict[str, An
     return parameters
 
 
-def _choose(
-    connection: Connection,
-    standing: past.Standing,
+def _choose_window(
+    work: UnitOfWork,
+    end: PathEnd,
     sticky: Mapping[str, Any],
     parameters: Mapping[str, Any],
-    question: Question,
-) -> Choice:
+    request: TurnRequest,
+) -> Window:
     """Read what a window may need, and choose it."""
-    chosen = policy(merge_options(sticky, question.window))
-    if question.kind is Kind.COMPLETE:
-        chosen = replace(chosen, history=True)
-    new = question.messages
-    # Results that come with the question belong to the tool calls before it.
-    continues = question.kind is Kind.COMPLETE or (bool(new) and new[0]["role"] == "tool")
-    scale = past.scale(connection, standing.lineage, chosen, parameters, question.count)
-    found = past.read(connection, standing, chosen, scale, continues=continues)
-    if question.kind is Kind.COMPLETE:
-        _check_open(standing.lineage, found.head)
-    sending = Sending(new, parameters, continues)
-    return Choice(choose(found, sending, chosen, scale), found, sending, chosen, scale)
+    options = WindowOptions.from_dict(merge_window_options(sticky, request.window))
+    completes = request.kind is RequestKind.COMPLETE
+    if completes:
+        options = replace(options, history=True)
+    new = request.messages
+    # Results that come with the request belong to the tool calls before it.
+    continues = completes or (bool(new) and new[0]["role"] == "tool")
+    scale = read_token_scale(work, end.lineage, options, parameters)
+    past = read_past(work.connection, end, options, scale, continues=continues)
+    if completes:
+        _check_unanswered(end.lineage.key, past.head)
+    return choose_window(past, NewInput(new, parameters, continues), options, scale)
 
 
-def _check_open(lineage: Lineage, head: MessageRecord | None) -> None:
+def _check_unanswered(key: ConversationKey, head: MessageRecord | None) -> None:
     if head is None or (head.message["role"] == "assistant" and not head.message.get("tool_calls")):
         what = "has no messages" if head is None else "ends with the model's own message"
         raise InvalidInput(
-            f"conversation {lineage.conversation_id} {what}: there is nothing to go on from; say something, "
-            f"or ask again for another answer"
+            f"conversation {key.id!r} {what}: there is nothing to go on from; `say` something, or `retry` for another "
+            f"reply"
         )
 
 
-def _request(parameters: Mapping[str, Any], window: Window) -> dict[str, Any]:
+def _make_body(parameters: Mapping[str, Any], window: Window) -> dict[str, Any]:
     return {"model": parameters["model"], "messages": window.messages, **parameters}

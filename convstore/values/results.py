@@ -1,4 +1,4 @@
-"""Define the results that convstore returns: frozen values without a database."""
+"""What convstore returns: frozen values, made of rows, that know nothing of a database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, TypeAlias, TypeVar
 
+from convstore.messages.codec import Message, text_of
 from convstore.messages.completion import Usage
-from convstore.messages.message import Message, extract_text
+from convstore.values.identifiers import Position, Seq, TurnNumber
+from convstore.values.window_report import WindowReport
 
 
 class Unchanged(Enum):
@@ -18,7 +20,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-"""The default of arguments that change something, where None means "remove it"."""
+"""Leaves a value as it is, where None removes it."""
 
 T = TypeVar("T")
 Given: TypeAlias = T | Unchanged | None
@@ -30,9 +32,9 @@ class TurnStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
-    """The reply ended too early or was stopped; the part received is stored."""
+    """The reply was cut off or stopped; the part that came is kept."""
     FAILED = "failed"
-    """No reply was received. The turn's messages stay stored and are not sent again."""
+    """No reply came. The turn's messages are kept and not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,104 +44,104 @@ class Conversation:
     id: str
     owner: str
     name: str | None
-    """A short name, unique for the owner."""
+    """A short handle, unique for its owner."""
     title: str | None
     settings: dict[str, Any]
     """The sticky completion parameters."""
     metadata: dict[str, Any]
     window: dict[str, Any]
     """The sticky options of the window: `last`, `max_context` …"""
-    pins: tuple[int, ...]
-    """The `seq` of each pinned message, on the current path or off it."""
+    pins: tuple[Seq, ...]
+    """The `seq` of the pinned messages, on the current path or off it."""
     forked_from: str | None
-    """The id of the conversation that this one was forked from."""
-    forked_at: int | None
-    """The `seq` of the last message shared with that conversation; 0 if they share none."""
+    """Id of the conversation that it was forked from."""
+    forked_at: Seq | None
+    """The `seq` of the last message shared with the origin; 0: none is shared."""
     length: int
-    """How many messages the current path holds."""
-    head_seq: int
-    """The `seq` of the last message of the current path; 0 if it is empty."""
+    """Number of messages on the current path."""
+    head_seq: Seq
+    """The `seq` of the last message on the current path; 0: the path is empty."""
     model: str | None
-    """The sticky model, else the one that the latest turn requested, else None."""
+    """The sticky model; else the model that the latest turn asked for; else None."""
     created_at: datetime
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
-    """A stored message and its place in the tree."""
+    """A message with its place in the tree."""
 
-    position: int
-    """Its place on its path: 1, 2, 3 …"""
-    seq: int
-    """Unique and increasing in its conversation; it never changes."""
-    parent_seq: int
-    """The `seq` of the message before it on its path; 0 for the first."""
-    turn: int | None
-    """The turn that stored it; None if it was appended."""
+    position: Position
+    """1, 2, 3 … along its path."""
+    seq: Seq
+    """Unique and increasing in its conversation; never changes."""
+    parent_seq: Seq
+    """The `seq` of the message before it on its path; 0: it is the first."""
+    turn: TurnNumber | None
+    """The turn that stored it; None: it was appended without a turn."""
     created_at: datetime
     message: Message
     """The exact form."""
     digest: bytes
-    """Names the whole history up to and including this message."""
-    context_seq: int
-    """The `seq` of the nearest system or developer message before it; 0 if there is none."""
+    """16 bytes that name the whole history up to and including this message."""
+    context_seq: Seq
+    """The nearest system or developer message before it on its path; 0: none."""
     tokens: int | None = None
-    """Its count by the store's token counter; None if an earlier release stored it."""
-    back: tuple[int | None, ...] = (None, None, None)
-    """The `seq` of ancestors at fixed distances, to find a position without reading the path to it."""
+    """Tokens by the store's counter; None: an earlier release stored the message."""
+    back: tuple[Seq | None, ...] = (None, None, None)
+    """The `seq` of ancestors at fixed distances: a position is found without reading every message before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A summary that replaces the older part of a conversation in a window."""
+    """A text that is sent instead of the older part of a conversation."""
 
-    turn: int
-    """The turn in which the model wrote it."""
-    up_to_seq: int
-    """The `seq` of the last message that it covers; it covers the path from the beginning."""
-    up_to_position: int
+    turn: TurnNumber
+    """The turn that wrote it."""
+    up_to_seq: Seq
+    """The last message that it covers; the first is the first of the path."""
+    up_to_position: Position
     text: str
     tokens: int
-    """Its count by the store's token counter, in the form in which it is sent."""
-    previous_turn: int | None
-    """The turn of the summary that it replaced; None if it is the first."""
+    """Tokens by the store's counter, in the form that is sent."""
+    previous_turn: TurnNumber | None
+    """The turn of the summary that it replaced; None: it replaced none."""
     created_at: datetime
 
 
 class Request(dict[str, Any]):
-    """The body of a request as it would be sent."""
+    """A request as it would be sent: the body of the call."""
 
-    def __init__(self, body: dict[str, Any], window: dict[str, Any]) -> None:
+    def __init__(self, body: dict[str, Any], window: WindowReport) -> None:
         super().__init__(body)
         self.window = window
-        """Which messages it holds and what is left out, as the turn would store it."""
+        """Which messages it holds and which are left out: as the turn would record it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: the input, the request, and how it ended."""
+    """One exchange: the request to the model, and how it ended."""
 
     conversation_id: str
-    seq: int
+    seq: TurnNumber
     """1, 2, 3 … in its conversation."""
     status: TurnStatus
-    base_seq: int
+    base_seq: Seq
     """The head of the conversation when the turn began."""
-    first_input_seq: int | None
-    last_input_seq: int | None
-    output_seq: int | None
+    first_input_seq: Seq | None
+    last_input_seq: Seq | None
+    output_seq: Seq | None
     """The reply's message; for an interrupted turn, the partial reply."""
     purpose: str | None
-    """None for a reply; `"summary"` for a summary of the conversation, which is on no path."""
+    """None: a reply; `"summary"`: a summary of the conversation, which is on no path."""
     request: dict[str, Any]
     """The completion parameters that were sent."""
-    window: dict[str, Any] | None
-    """Which messages were sent; see `Store.preview`."""
+    window: WindowReport | None
+    """Which messages were sent; None: no model was called."""
     estimated_tokens: int | None
-    """The count of all that was sent, by the store's token counter; the model's own is `usage.prompt_tokens`."""
+    """Tokens of the request by the store's counter; the model's own count is `usage.prompt_tokens`."""
     message: Message | None
-    """The reply in its exact form; None if it does not exist or was not read."""
+    """The reply in its exact form; None: the turn has no reply."""
     finish_reason: str | None
     model: str | None
     """The model that answered, as the provider named it."""
@@ -147,20 +149,20 @@ class Turn:
     system_fingerprint: str | None
     usage: Usage | None
     cost: float | None
-    """What it cost at the prices in effect when it began; None if its tokens or their price are unknown."""
+    """Cost by the prices in effect when the turn began; None: its tokens or their price are unknown."""
     latency: float | None
     """Seconds from the call to the end of the answer."""
     time_to_first_token: float | None
-    """Seconds from the call to the first piece of a streamed answer; None if it was not streamed."""
+    """Seconds from the call to the first piece of a streamed answer."""
     error: dict[str, Any] | None
-    """The error: `type` and `message`; `status` and `code` if it has them."""
+    """The error: `type`, `message`, and if known `status` and `code`."""
     attempts: tuple[dict[str, Any], ...]
-    """The calls before the last one, which failed before anything was generated: `error` and `waited` (seconds)."""
+    """The calls before the last one, which failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None
     started_at: datetime
     ended_at: datetime | None
 
     @property
     def text(self) -> str:
-        """The readable text of the reply, or "" if it has none."""
-        return extract_text(self.message) if self.message is not None else ""
+        """The reply's readable text; `""` if it has no text."""
+        return text_of(self.message) if self.message is not None else ""

@@ -140,8 +140,8 @@ def _said(message: str | None, attached: tuple[str, ...]) -> tuple[str | list[di
 def _print_request(request: Request) -> None:
     """Print the request for programs, and on stderr what of the conversation it leaves out."""
     output.write_json(request, indent=2)
-    note = output.note if window_options.is_partial(request.window) else output.note_on_terminal
-    for line in window_options.explained(request.window):
+    note = output.note if window_options.is_partial(request.window.to_json_object()) else output.note_on_terminal
+    for line in window_options.explained(request.window.to_json_object()):
         note(f"convstore: {line}")
 
 

@@ -97,7 +97,7 @@ def full_turn_form(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]
         "usage": turn.usage,
         "cost": turn.cost,
         "request": turn.request,
-        "window": turn.window,
+        "window": turn.window.to_json_object() if turn.window is not None else None,
         "estimated_tokens": turn.estimated_tokens,
         "response_id": turn.response_id,
         "system_fingerprint": turn.system_fingerprint,

@@ -1,4 +1,4 @@
-"""Sync work from asyncio: on threads, and finished once it has begun."""
+"""Runs blocking work in threads for asyncio; work that has begun is finished, even if the task is cancelled."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from typing import Any, TypeVar
 
 R = TypeVar("R")
 
-_THREADS = 16
-"""Of database work at once: each holds a connection, and SQLite writes one at a time anyway."""
+_MAX_THREADS = 16  # each holds a connection while it works, and SQLite writes one at a time anyway
 
 
-class Threads:
+class ThreadPool:
     """A small pool of threads for database work."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
+        self._process = os.getpid()
 
     async def run(self, work: Callable[[], R], *, undo: Callable[[R], object] | None = None) -> R:
-        """Run `work` in a thread and return what it returns.
+        """Run `work` in a thread and return its result.
 
-        If the task is cancelled meanwhile, the work is finished all the same, then undone if it can be; only then is
-        the task told.
+        If the task is cancelled meanwhile, the work is finished, then undone if it can be; only then is the task told.
         """
-        if self._pool is None or self._pid != os.getpid():
-            self._pool, self._pid = ThreadPoolExecutor(_THREADS, "convstore"), os.getpid()
+        if self._pool is None or self._process != os.getpid():
+            self._pool, self._process = ThreadPoolExecutor(_MAX_THREADS, "convstore"), os.getpid()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._pool, work)
         try:
@@ -36,18 +34,19 @@ class Threads:
         except asyncio.CancelledError:
             if future.cancelled():
                 raise
-            await _finished(future)
+            await _wait_until_done(future)
             if undo is not None and future.exception() is None:
-                await _finished(loop.run_in_executor(self._pool, undo, future.result()))
+                await _wait_until_done(loop.run_in_executor(self._pool, undo, future.result()))
             raise
 
     def close(self) -> None:
-        if self._pool is not None and self._pid == os.getpid():
+        """Wait until all work is finished, and end the threads; the next `run` starts them again."""
+        if self._pool is not None and self._process == os.getpid():
             self._pool.shutdown(wait=True)
         self._pool = None
 
 
-async def _finished(future: asyncio.Future[Any]) -> None:
+async def _wait_until_done(future: asyncio.Future[Any]) -> None:
     """Wait for a thread's work, however often the task is cancelled."""
     while not future.done():
         try:
@@ -55,4 +54,4 @@ async def _finished(future: asyncio.Future[Any]) -> None:
         except asyncio.CancelledError:
             continue
     if not future.cancelled():
-        future.exception()  # seen: the cancellation is what the caller is told
+        future.exception()  # retrieved: the caller is told of the cancellation

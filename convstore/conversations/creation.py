@@ -1,0 +1,22 @@
+"""Creating a conversation."""
+
+from __future__ import annotations
+
+from convstore.db.conversation_rows import NewConversation, get_conversation, insert_conversation
+from convstore.db.message_rows import Place, insert_messages
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.values.identifiers import Seq
+from convstore.values.results import Conversation
+
+
+def create_conversation(work: UnitOfWork, new: NewConversation) -> Conversation:
+    """Create a conversation with its first messages; return the existing one if the same was created before.
+
+    Raises:
+        ConversationExists: the id is taken by a conversation with other content, or the name is taken.
+    """
+    created = insert_conversation(work.connection, new, work.now)
+    if created is None:
+        return get_conversation(work.connection, new.key)
+    insert_messages(work, new.key, new.first, Place(Seq(1), after=None, turn=None))
+    return created

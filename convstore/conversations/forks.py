@@ -1,0 +1,64 @@
+"""Forking a conversation: a new one that shares the past of another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convstore.db.ancestors import find_ancestors
+from convstore.db.conversation_rows import NewFork, get_conversation, insert_fork
+from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
+from convstore.db.summary_rows import read_summaries
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import InvalidInput
+from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
+from convstore.values.results import Conversation, Given
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """What a caller asks a fork to be."""
+
+    new_id: str
+    name: str | None
+    title: Given[str]
+    at: Position | None
+    """Last position to share; None: the whole path."""
+    expected_head: Seq | None
+
+
+def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conversation:
+    """Create a conversation that shares the past of this one. One row is written, however long the past is.
+
+    Raises:
+        InvalidInput: the path has no such position.
+        ConversationExists: the new id or the name is taken.
+        HeadMoved: the head is not the expected one.
+    """
+    state = read_state(work.connection, key)
+    check_expected_head(key, state.head.seq, request.expected_head)
+    head = state.head if request.at is None else _find_head(work, state, request.at)
+    # The summary and pins of the shared past: a greater number here means another message in the fork.
+    summaries = read_summaries(work.connection, state.lineage, state.summary_turn)
+    new = NewFork(
+        key=ConversationKey(key.owner, request.new_id),
+        name=request.name,
+        title=request.title,
+        head=head,
+        origins=state.lineage.list_fork_origins(head.seq, TurnNumber(state.next_turn - 1)),
+        next_turn=state.next_turn,
+        pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
+        summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
+    )
+    insert_fork(work.connection, key, new, work.now)
+    return get_conversation(work.connection, new.key)
+
+
+def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:
+    if at == state.head.position:
+        return state.head
+    if at == NO_POSITION:
+        return Head(NO_SEQ, NO_POSITION)
+    found = find_ancestors(work.connection, state.lineage, state.head.seq, [at])
+    if at not in found:
+        raise InvalidInput(f"conversation {state.lineage.key.id!r} has no message at position {at}")
+    return Head(found[at], at)

@@ -1,0 +1,102 @@
+"""Reading a conversation: its messages, its tree, its turns, what waits for a reply or for a tool's result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from convstore.context.history_reader import find_summary
+from convstore.db import history_rows, message_rows, turn_rows
+from convstore.db.ancestors import read_message_at
+from convstore.db.fork_sharing import Lineage
+from convstore.db.head_rows import read_head_seq, read_state
+from convstore.db.history_rows import Reach
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import ConversationNotFound, InvalidInput
+from convstore.messages.tool_calls import unanswered
+from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
+from convstore.values.results import MessageRecord, Summary, Turn, TurnStatus
+
+_MAX_UNANSWERED_TURNS = 20
+
+
+def read_history(
+    work: UnitOfWork, key: ConversationKey, limit: int | None, before: Seq | None = None
+) -> list[MessageRecord]:
+    """Return the last messages of the current path, or the last before message `before`."""
+    head, lineage = read_head_seq(work.connection, key)
+    if before is not None:
+        record = message_rows.find_message(work.connection, lineage, before)
+        if record is None:
+            raise InvalidInput(f"conversation {key.id!r} has no message with seq {before}")
+        head = record.parent_seq
+    return history_rows.read_path(work.connection, lineage, head, limit)
+
+
+def read_message(work: UnitOfWork, key: ConversationKey, position: Position) -> MessageRecord:
+    """Return the message at a position of the current path."""
+    head, lineage = read_head_seq(work.connection, key)
+    return read_message_at(work.connection, lineage, head, position)
+
+
+def read_tree(work: UnitOfWork, key: ConversationKey) -> list[MessageRecord]:
+    """Return every message, on the current path or off it, by `seq`."""
+    _, lineage = read_head_seq(work.connection, key)
+    return history_rows.read_tree(work.connection, lineage)
+
+
+def read_turn_input(work: UnitOfWork, owner: str, turn: Turn) -> list[MessageRecord]:
+    """Return the input messages of a turn."""
+    key = ConversationKey(owner, turn.conversation_id)
+    found = message_rows.read_turn_input(work.connection, Lineage(key), turn)
+    if found or turn.first_input_seq is None:
+        return found
+    try:
+        _, lineage = read_head_seq(work.connection, key)
+    except ConversationNotFound:
+        return []
+    return message_rows.read_turn_input(work.connection, lineage, turn)
+
+
+def find_interrupted_replies(
+    work: UnitOfWork, key: ConversationKey, records: Sequence[MessageRecord]
+) -> frozenset[Seq]:
+    """Return the `seq` of the messages that are partial replies."""
+    _, lineage = read_head_seq(work.connection, key)
+    return turn_rows.find_interrupted_replies(work.connection, lineage, records)
+
+
+def find_pending_calls(work: UnitOfWork, key: ConversationKey) -> list[dict[str, Any]]:
+    """Return the tool calls at the end of the path that have no result, as the model made them.
+
+    For earlier calls it is too late: a result must follow its call, before anything else is said.
+    """
+    head, lineage = read_head_seq(work.connection, key)
+    records = history_rows.read_path_end(work.connection, lineage, head, Reach(turns=1))
+    messages = [record.message for record in records]
+    spoken = [place for place, message in enumerate(messages) if message["role"] != "tool"]
+    return unanswered(messages[spoken[-1] :]) if spoken else []
+
+
+def read_summary(work: UnitOfWork, key: ConversationKey) -> Summary | None:
+    """Return the summary that is sent instead of the older part of the current path, or None."""
+    return find_summary(work.connection, read_state(work.connection, key))
+
+
+def list_turns(
+    work: UnitOfWork, key: ConversationKey, limit: int | None, before: TurnNumber | None = None
+) -> list[Turn]:
+    """Return the last turns, or the last before turn `before`."""
+    read_head_seq(work.connection, key)  # raises if the conversation does not exist
+    return turn_rows.list_turns(work.connection, key, limit, before)
+
+
+def list_unanswered_turns(work: UnitOfWork, key: ConversationKey) -> list[Turn]:
+    """Return the turns since the last reply that have no reply; of retries only the latest."""
+    head, _ = read_head_seq(work.connection, key)
+    latest = {
+        turn.first_input_seq: turn
+        for turn in turn_rows.list_turns(work.connection, key, limit=_MAX_UNANSWERED_TURNS)
+        if turn.first_input_seq is not None and turn.first_input_seq > head and turn.base_seq == head
+    }
+    return [turn for turn in latest.values() if turn.status is not TurnStatus.COMPLETED]

@@ -1,0 +1,38 @@
+"""Finding conversations: by reference, as a list; and changing what describes them."""
+
+from __future__ import annotations
+
+from convstore.db import conversation_rows
+from convstore.db.conversation_rows import ConversationChange
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import AmbiguousReference, ConversationNotFound
+from convstore.values.identifiers import ConversationKey
+from convstore.values.results import Conversation
+
+
+def find_conversation(work: UnitOfWork, owner: str, reference: str) -> Conversation:
+    """Return the conversation with this id or name, or with an id that begins so.
+
+    Raises:
+        ConversationNotFound: no conversation matches.
+        AmbiguousReference: several ids begin so.
+    """
+    found = conversation_rows.find_conversations(work.connection, owner, reference)
+    if not found:
+        raise ConversationNotFound(f"no conversation {reference!r}")
+    if len(found) > 1:
+        ids = ", ".join(conversation.id for conversation in found)
+        raise AmbiguousReference(f"{reference!r} matches {ids}; type more of the id", found)
+    return found[0]
+
+
+def list_conversations(
+    work: UnitOfWork, owner: str, limit: int | None, before: Conversation | None
+) -> list[Conversation]:
+    """Return conversations, latest activity first: those after `before` in that order, or from the top."""
+    return conversation_rows.list_conversations(work.connection, owner, limit, before)
+
+
+def change_conversation(work: UnitOfWork, key: ConversationKey, change: ConversationChange) -> Conversation:
+    """Change a conversation's name, title, metadata, parameters or window, and return it."""
+    return conversation_rows.change_conversation(work.connection, key, change, work.now)

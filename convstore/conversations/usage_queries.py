@@ -1,0 +1,43 @@
+"""Reading what turns used: one owner's, one conversation's, or every owner's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from convstore.db.head_rows import read_head_seq
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.values.identifiers import ConversationKey
+
+if TYPE_CHECKING:
+    from convstore.usage.usage_report import UsageReport
+
+
+def read_usage(
+    work: UnitOfWork,
+    owner: str,
+    conversation_id: str | None,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    by: str | None,
+) -> UsageReport:
+    """Return what an owner's turns used, or one conversation's.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+    """
+    from convstore.db.usage_sums import report
+
+    prices = work.get_prices()
+    found = report(work.connection, owner, prices, conversation_id=conversation_id, since=since, until=until, by=by)
+    if conversation_id is not None and not found.total.turns:
+        read_head_seq(work.connection, ConversationKey(owner, conversation_id))  # raises if it does not exist
+    return found
+
+
+def read_usage_by_owner(work: UnitOfWork, *, since: datetime | None, until: datetime | None) -> UsageReport:
+    """Return what the turns of all owners used."""
+    from convstore.db.usage_sums import report
+
+    return report(work.connection, None, work.get_prices(), since=since, until=until, by="owner")

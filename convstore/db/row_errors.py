@@ -1,0 +1,48 @@
+"""Errors about rows: a conversation that does not exist, a row that is damaged or missing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
+from convstore.values.identifiers import ConversationKey
+
+
+def conversation_not_found(key: ConversationKey) -> ConversationNotFound:
+    """Return the error for a conversation that the owner does not have."""
+    return ConversationNotFound(f"no conversation {key.id!r}")
+
+
+def conversation_locked(key: ConversationKey) -> ConversationBusy:
+    """Return the error for a conversation with a row that another transaction holds."""
+    return ConversationBusy(f"conversation {key.id!r} is busy: another transaction is writing to it; try again")
+
+
+def damaged_row(conversation_id: str, what: str) -> DamagedRow:
+    """Return the error for a row that cannot be used as it is.
+
+    Args:
+        what: the row or column, and what is wrong with it.
+    """
+    return DamagedRow(f"conversation {conversation_id!r}: {what}; restore this row from a backup")
+
+
+def missing_message(conversation_id: str, seq: int) -> DamagedRow:
+    """Return the error for a message that other rows name and that does not exist."""
+    return damaged_row(conversation_id, f"message seq {seq} is missing")
+
+
+def read_json_object(column: str | None, conversation_id: str, name: str) -> dict[str, Any]:
+    """Return the JSON object in one of a conversation's columns; an empty one for NULL.
+
+    Raises:
+        DamagedRow: the column is not a JSON object.
+    """
+    try:
+        value = json.loads(column) if column is not None else {}
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise damaged_row(conversation_id, f"its {name} are not a JSON object")
+    return value

@@ -1,0 +1,153 @@
+"""SQLite database files: created with mode 0600, in WAL mode, noticed when replaced, locked while they are prepared."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event, exc
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from convstore.errors import DatabaseUnavailable
+
+SQLITE_BUSY_SECONDS = 30.0
+
+_creation = threading.Lock()
+_locked = threading.local()
+
+
+def find_sqlite_file(url: URL) -> Path | None:
+    """Return the file that a SQLite URL names, also by a `file:` URI; None where the database is in memory."""
+    (name,), options = url.get_dialect()().create_connect_args(url)
+    if options.get("uri") and name.startswith("file:"):
+        uri = urlsplit(name)
+        if "memory" in parse_qs(uri.query).get("mode", ()):
+            return None
+        name = unquote(uri.path)
+    # Absolute, as the driver's is: the working directory may change.
+    return Path(name).absolute() if name and name != ":memory:" else None
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes, and threads, that prepare the database file at `path`. Once in a thread is enough.
+
+    The lock is on the folder, so that no lock file is left behind. It is not on the file: closing any descriptor of
+    that would drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    """
+    if getattr(_locked, "by_this_thread", False):
+        yield
+        return
+    try:
+        folder = os.open(os.path.realpath(path.parent), os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
+    try:
+        with suppress(OSError):  # a file system without locks: SQLite's own still hold for the upgrade
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        _locked.by_this_thread = True
+        yield
+    finally:
+        _locked.by_this_thread = False
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)  # a child forked meanwhile has a copy of the descriptor
+        os.close(folder)
+
+
+def make_sqlite_engine(url: URL) -> Engine:
+    arguments: dict[str, Any] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+    path = find_sqlite_file(url)
+    if path is None:
+        # One connection, used by one thread at a time: a second would be another, empty database.
+        from sqlalchemy.pool import QueuePool
+
+        engine = create_engine(
+            url, connect_args=arguments, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=60
+        )
+    else:
+        engine = create_engine(url, connect_args=arguments)
+    private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
+    was_there = False
+
+    @event.listens_for(engine, "invalidate")
+    def roll_back(connection: sqlite3.Connection, *_: object) -> None:
+        # After Ctrl-C in mid-statement. Closed with an open cursor, the connection would keep its lock until that is
+        # collected: https://sqlite.org/c3ref/close.html
+        with suppress(sqlite3.Error):
+            connection.rollback()
+
+    @event.listens_for(engine, "do_connect")
+    def create_file(*_: object) -> None:
+        if path is not None and was_there:
+            _identity(path)
+        elif path is not None and private:
+            _create_private(path)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+        nonlocal was_there
+        try:
+            _prepare_sqlite(connection, path)
+            if path is not None:
+                entry.info["file"] = _identity(path)
+                was_there = True
+        except BaseException:
+            connection.close()
+            raise
+
+    @event.listens_for(engine, "checkout")
+    def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        # In WAL mode SQLite goes on writing to a file that was removed or replaced, where nobody will find it.
+        if path is not None and entry.info["file"] != _identity(path):
+            raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
+
+    return engine
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DatabaseUnavailable(f"database {path}: its file is gone ({error.strerror or error})") from error
+    return found.st_dev, found.st_ino
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
+    connection.isolation_level = None  # transactions begin where convstore says, and nowhere else
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    if path is not None and _journal_mode(connection) != "wal":
+        # Switching fails, timeout or not, when several processes race. It may fail still: the file is read-only, or
+        # another program reads it now, which is not waited for. All promises hold in the other modes too.
+        with file_lock(path):
+            if _journal_mode(connection) != "wal":
+                connection.execute("PRAGMA busy_timeout = 0")
+                with suppress(sqlite3.OperationalError):
+                    connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000:.0f}")
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def _create_private(path: Path) -> None:
+    """Create the file with mode 0600 before SQLite would create it with the user's umask."""
+    # It exists, or cannot be made: then SQLite says so, in its own words. One thread at a time: another could lock the
+    # new file through SQLite before it is closed here, and closing it drops those locks.
+    with _creation, suppress(OSError):
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def renew_locks_after_fork() -> None:
+    """Replace the lock that another thread of the parent process may hold forever."""
+    global _creation  # noqa: PLW0603
+    _creation = threading.Lock()

@@ -1,0 +1,168 @@
+"""Where units of work run: each in a transaction of its own, or all in one of the caller's."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from convstore.db.engine import Database
+from convstore.db.schema_upgrade import ensure_schema
+from convstore.db.unit_of_work import Services, UnitOfWork
+from convstore.errors import DatabaseError, DatabaseUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.02
+_RETRY_SECONDS = 1.0
+END_RETRY_SECONDS = 10.0
+"""For how long the transaction that stores a reply is repeated: long enough for a server to start again."""
+
+
+class Transactions(Protocol):
+    """Runs units of work."""
+
+    @property
+    def services(self) -> Services: ...
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a caller may wait for a conversation between two transactions."""
+        ...
+
+    def read(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a unit of work that only reads."""
+        ...
+
+    def write(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a unit of work that writes."""
+        ...
+
+    def write_repeatable(
+        self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run a unit of work that writes, and does no harm if it runs twice."""
+        ...
+
+
+class OwnTransactions:
+    """Runs each unit of work in a transaction of its own. Safe to share between threads."""
+
+    may_wait = True
+
+    def __init__(self, database: Database, services: Services) -> None:
+        self.database = database
+        self.services = services
+        self._has_schema = False
+        self._preparing = threading.Lock()
+
+    def renew_locks_after_fork(self) -> None:
+        """Replace the lock that a thread of the parent process may hold."""
+        self._preparing = threading.Lock()
+
+    def read(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a unit of work in a transaction that only reads; repeat it if the connection breaks."""
+        return self._run(self.database.read, lambda work: unit(work, *args, **kwargs), may_repeat_commit=True)
+
+    def write(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a unit of work in a transaction, committed when it returns.
+
+        It is repeated if the connection breaks or others were in the way (a deadlock); but not if the commit may have
+        gone through: nothing is ever stored twice.
+        """
+        return self._run(self.database.write, lambda work: unit(work, *args, **kwargs), may_repeat_commit=False)
+
+    def write_repeatable(
+        self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """As `write`, for a unit of work that does no harm if it runs twice."""
+        return self._run(self.database.write, lambda work: unit(work, *args, **kwargs), may_repeat_commit=True)
+
+    def write_patiently(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `write_repeatable`, for longer: for work that stores a reply."""
+        return self._run(
+            self.database.write,
+            lambda work: unit(work, *args, **kwargs),
+            may_repeat_commit=True,
+            retry_seconds=END_RETRY_SECONDS,
+        )
+
+    def _run(
+        self,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        unit: Callable[[UnitOfWork], R],
+        *,
+        may_repeat_commit: bool,
+        retry_seconds: float = _RETRY_SECONDS,
+    ) -> R:
+        self._prepare()
+        give_up_at = time.monotonic() + retry_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            returned = False
+            try:
+                with transaction() as connection:
+                    result = unit(self.services.begin(connection))
+                    returned = True
+            except IntegrityError as error:
+                # A unit of work handles the constraints that it expects; this one nobody expected.
+                raise DatabaseError(
+                    f"database {self.database.label!r}: a constraint refused a row: {error.orig}"
+                ) from error
+            except DatabaseUnavailable as error:
+                may_repeat = error.transient and (may_repeat_commit or not returned)
+                if not may_repeat or time.monotonic() + pause > give_up_at:
+                    raise
+                _logger.info(
+                    "database %s: repeating a transaction in %.2f s (%s)",
+                    self.database.label,
+                    pause,
+                    type(error.__cause__ or error).__name__,
+                )
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads callers, hides nothing)
+                pause *= 2
+            else:
+                return result
+
+    def _prepare(self) -> None:
+        if not self._has_schema:
+            with self._preparing:
+                if not self._has_schema:
+                    ensure_schema(self.database)
+                    self._has_schema = True
+
+    def close(self) -> None:
+        """Close the database's connections; the next unit of work opens them again."""
+        self.database.close()
+        self._has_schema = False  # a database in memory ends with its connection
+
+
+class CallersTransaction:
+    """Runs every unit of work in the caller's own transaction, which commits it or rolls it back."""
+
+    may_wait = False  # others would wait for the caller's open transaction meanwhile
+
+    def __init__(self, connection: Connection, services: Services) -> None:
+        self._connection = connection
+        self.services = services
+
+    def read(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return unit(self.services.begin(self._connection), *args, **kwargs)
+
+    def write(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return unit(self.services.begin(self._connection), *args, **kwargs)
+
+    def write_repeatable(
+        self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        return unit(self.services.begin(self._connection), *args, **kwargs)

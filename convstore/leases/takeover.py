@@ -1,0 +1,90 @@
+"""Taking a conversation from a turn that no longer runs: its process died, or it was stopped from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+
+from convstore.db.delta_rows import delete_deltas, read_deltas
+from convstore.db.head_rows import Head, keep_partial_reply
+from convstore.db.lease_rows import Holder, free_row, interrupt_turn, read_holder, read_reply_parent
+from convstore.db.message_rows import Place, insert_messages, read_head
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import ConversationBusy
+from convstore.messages.chunk_accumulator import Accumulator
+from convstore.messages.codec import is_replayable
+from convstore.values.identifiers import ConversationKey
+
+_logger = logging.getLogger(__name__)
+
+_ABANDONED = {
+    "type": "Abandoned",
+    "message": "the process that ran this turn ended, or lost its database, before the turn was over",
+}
+_STOPPED = {"type": "Stopped", "message": "stopped from elsewhere"}
+
+
+def is_dead(work: UnitOfWork, holder: Holder) -> bool:
+    """Return True if the conversation may be taken from a turn: its process died, or its lease ran out elsewhere.
+
+    A process on this host that is known to live keeps its lease, however late it renews it.
+    """
+    is_alive = work.is_alive(holder.token)
+    return holder.has_expired if is_alive is None else not is_alive
+
+
+def is_held(work: UnitOfWork, key: ConversationKey) -> bool:
+    """Return True if a turn that may be alive holds the conversation. Only reads."""
+    holder = read_holder(work.connection, key, work.now)
+    return holder is not None and not is_dead(work, holder)
+
+
+def free_from_dead_turn(work: UnitOfWork, key: ConversationKey, own_token: str | None = None) -> None:
+    """Take the conversation from a turn that is dead, if one holds it.
+
+    Args:
+        own_token: a token under which only this call's own first try can hold it: its commit went through when the
+            connection broke, and nobody works on that turn.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+        ConversationBusy: a turn that may be alive holds it.
+    """
+    holder = read_holder(work.connection, key, work.now)
+    if holder is None:
+        return
+    if holder.token != own_token and not is_dead(work, holder):
+        raise ConversationBusy(
+            f"conversation {key.id!r} is busy: turn {holder.turn} is running; try again when it has ended, or end it "
+            f"with `stop`"
+        )
+    _logger.warning("conversation %s: taking it from turn %d, which died", key.id, holder.turn)
+    _take(work, key, holder, _ABANDONED, keep_on_path=False)
+
+
+def take_stopped(work: UnitOfWork, key: ConversationKey, holder: Holder) -> None:
+    """End a turn that was asked to stop and did not; its partial text stays on the path."""
+    _logger.warning("conversation %s: taking it from turn %d, which did not stop", key.id, holder.turn)
+    _take(work, key, holder, _STOPPED, keep_on_path=True)
+
+
+def _take(
+    work: UnitOfWork, key: ConversationKey, holder: Holder, reason: dict[str, str], *, keep_on_path: bool
+) -> None:
+    """Free the conversation, and mark the turn as interrupted with the partial reply that its deltas hold."""
+    so_far = Accumulator()
+    for _, delta in read_deltas(work.connection, key, holder.turn):
+        so_far.add(delta)
+    partial = so_far.completion().messages[:1] if so_far.started else ()
+    freed = free_row(work.connection, key, holder.token, len(partial))
+    if freed is None:
+        return  # it ended meanwhile
+    first_seq, lineage = freed
+    output_seq = None
+    if partial:
+        parent = read_head(work.connection, lineage, read_reply_parent(work.connection, key, holder.turn))
+        (record,) = insert_messages(work, key, partial, Place(first_seq, parent, holder.turn))
+        output_seq = record.seq
+        if keep_on_path and is_replayable(partial[0]):
+            keep_partial_reply(work.connection, key, Head(record.seq, record.position))
+        delete_deltas(work.connection, key, holder.turn)
+    interrupt_turn(work.connection, key, holder.turn, reason=reason, output_seq=output_seq, now=work.now)

@@ -1,0 +1,44 @@
+"""Waiting for a conversation that a turn holds: without a transaction, by looking again and again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from convstore.errors import ConversationBusy
+from convstore.values.steps import DatabaseWork, Pause, Steps
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.4
+
+
+def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: float) -> Steps[Any]:
+    """Return the result of `attempt`; while a turn holds the conversation, wait and repeat it.
+
+    Args:
+        is_held: only reads; returns True if a turn holds the conversation.
+        seconds: how long to wait at most.
+
+    Raises:
+        ConversationBusy: a turn still held the conversation after that time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return (yield attempt)
+        except ConversationBusy:
+            if time.monotonic() >= deadline:
+                raise
+        for pause in yield_pauses(deadline):
+            yield Pause(pause)
+            if not (yield is_held):
+                break
+
+
+def yield_pauses(deadline: float) -> Iterator[float]:
+    """Yield how many seconds to wait before each further look, until `deadline` (of `time.monotonic`)."""
+    pause = _FIRST_PAUSE_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        yield min(left, pause * random.uniform(0.5, 1.5))  # noqa: S311 (spreads callers, hides nothing)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,58 @@
+"""Puts together what a store runs on: database, services, model clients, engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Engine
+
+from convstore.config import database_url
+from convstore.db.engine import Database, open_database
+from convstore.db.transactions import OwnTransactions
+from convstore.db.unit_of_work import Services
+from convstore.errors import InvalidInput
+from convstore.leases.process_locks import is_alive
+from convstore.messages.token_estimate import Counter, checked, estimate
+from convstore.provider.model_clients import ModelClients
+from convstore.turns.turn_engine import TurnEngine
+from convstore.usage.prices import price_source
+
+LEASE_SECONDS = 30.0
+RETRIES = 2
+
+
+def make_services(count_tokens: Counter | None, prices: Mapping[str, Any] | str | os.PathLike[str] | None) -> Services:
+    """Return the services of a store; a file of prices is read once, when it is first needed."""
+    return Services(is_alive, checked(count_tokens or estimate), cache(price_source(prices)))
+
+
+def make_engine(
+    database: Database,
+    services: Services,
+    clients: ModelClients,
+    *,
+    lease: float,
+    retries: int,
+    model: str | None,
+) -> TurnEngine:
+    """Return the engine of a store."""
+    return TurnEngine(
+        OwnTransactions(database, services),
+        clients,
+        lease_span=timedelta(seconds=lease),
+        retries=retries,
+        model=model,
+    )
+
+
+def open_given(url: str | os.PathLike[str] | None, engine: Engine | None) -> Database:
+    """Return the database that a store is given: by URL, by the caller's engine, or by the environment."""
+    if engine is None:
+        return open_database(database_url(os.fspath(url) if url is not None else None))
+    if url is not None:
+        raise InvalidInput("give a url or an engine, not both")
+    return Database(engine, owned=False)

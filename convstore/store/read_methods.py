@@ -1,0 +1,244 @@
+"""The methods of a store that only read conversations, and call no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from convstore.conversations import history_queries, lookup, usage_queries
+from convstore.db.transactions import Transactions
+from convstore.errors import ConversationNotFound, InvalidInput
+from convstore.messages.codec import Message, to_request
+from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
+from convstore.values.results import Conversation, MessageRecord, Summary, Turn
+from convstore.values.validation import check_before, check_limit, check_owner, check_position, is_key, known_id
+
+if TYPE_CHECKING:
+    from convstore.usage.usage_report import UsageBy, UsageReport
+
+# Inside the class, `list` is a method.
+ConversationList: TypeAlias = list[Conversation]
+MessageList: TypeAlias = list[Message]
+RecordList: TypeAlias = list[MessageRecord]
+TurnList: TypeAlias = list[Turn]
+ToolCallList: TypeAlias = list[dict[str, Any]]
+
+
+class ReadMethods:
+    """Reading an owner's conversations.
+
+    Args:
+        transactions: run each unit of work in a transaction of its own, or in the caller's.
+    """
+
+    def __init__(self, transactions: Transactions, owner: str) -> None:
+        self._transactions = transactions
+        self._owner = owner
+
+    @property
+    def owner(self) -> str:
+        """The owner of the conversations."""
+        return self._owner
+
+    def for_owner(self, owner: str) -> Self:
+        """Return a view limited to one owner's conversations.
+
+        It shares the connections with this object; closing one closes both.
+
+        Raises:
+            InvalidInput: not a valid owner.
+        """
+        view = copy(self)
+        view._owner = check_owner(owner)
+        return view
+
+    def _key(self, conversation_id: str) -> ConversationKey:
+        return ConversationKey(self._owner, known_id(conversation_id))
+
+    def get(self, reference: str) -> Conversation:
+        """Return the conversation with this id or name, or with an id that begins so.
+
+        Raises:
+            ConversationNotFound: no conversation matches.
+            AmbiguousReference: several ids begin so.
+        """
+        if not is_key(reference):
+            raise ConversationNotFound(f"no conversation {reference!r:.80}")
+        return self._transactions.read(lookup.find_conversation, self._owner, reference)
+
+    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+        """Return conversations, latest activity first.
+
+        Args:
+            limit: most conversations to return; None: all.
+            before: the last conversation of the previous page, to get the next one.
+        """
+        return self._transactions.read(lookup.list_conversations, self._owner, check_limit(limit), before)
+
+    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> MessageList:
+        """Return the conversation as a list of messages, oldest first.
+
+        Args:
+            conversation_id: the conversation's id.
+            limit: return only the last so many messages; None: all.
+            exact: True: as they were stored; False: in request form, which `create(messages=…)` takes.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
+        return [record.message if exact else to_request(record.message) for record in found]
+
+    def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> RecordList:
+        """Return the messages of the conversation with their places, oldest first: a page, from the end.
+
+        Args:
+            conversation_id: the conversation's id.
+            before: the `seq` of the first message of the page read last; None: read from the end.
+            limit: most messages to return; None: all.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+            InvalidInput: no message has this `seq`.
+        """
+        before = check_before(before)
+        return self._transactions.read(
+            history_queries.read_history,
+            self._key(conversation_id),
+            check_limit(limit),
+            Seq(before) if before is not None else None,
+        )
+
+    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> TurnList:
+        """Return the turns of the conversation, oldest first, failed ones too: a page, from the end.
+
+        Args:
+            conversation_id: the conversation's id.
+            before: the `seq` of the first turn of the page read last; None: read from the end.
+            limit: most turns to return; None: all.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        before = check_before(before)
+        return self._transactions.read(
+            history_queries.list_turns,
+            self._key(conversation_id),
+            check_limit(limit),
+            TurnNumber(before) if before is not None else None,
+        )
+
+    def unanswered(self, conversation_id: str) -> TurnList:
+        """Return the turns since the last reply that have no reply, oldest first; 20 at most.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(history_queries.list_unanswered_turns, self._key(conversation_id))
+
+    def input_of(self, turn: Turn) -> RecordList:
+        """Return the input messages of a turn; a failed turn's are on no path."""
+        return self._transactions.read(history_queries.read_turn_input, self._owner, turn)
+
+    def tree(self, conversation_id: str) -> RecordList:
+        """Return every message of the conversation, on its current path or off it, by `seq`.
+
+        `parent_seq` names the message before each; the conversation's `head_seq` names the last one of the path.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(history_queries.read_tree, self._key(conversation_id))
+
+    def at(self, conversation_id: str, position: int) -> MessageRecord:
+        """Return the message at a position (1, 2, 3 …) of the current path.
+
+        Raises:
+            InvalidInput: the path has no such position.
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(
+            history_queries.read_message, self._key(conversation_id), Position(check_position(position))
+        )
+
+    def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[Seq]:
+        """Return the `seq` of those of the given messages that are partial replies."""
+        return self._transactions.read(history_queries.find_interrupted_replies, self._key(conversation_id), records)
+
+    def summary(self, conversation_id: str) -> Summary | None:
+        """Return the summary that is sent instead of the older part of the current path, or None.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(history_queries.read_summary, self._key(conversation_id))
+
+    def pending_calls(self, conversation_id: str) -> ToolCallList:
+        """Return the tool calls of the latest reply that have no result yet, as the model made them.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(history_queries.find_pending_calls, self._key(conversation_id))
+
+    def usage(
+        self,
+        conversation_id: str | None = None,
+        *,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        by: UsageBy | None = None,
+    ) -> UsageReport:
+        """Return what this owner's turns used: their number, tokens, cost and latency.
+
+        Running turns are not counted. Turns of deleted conversations are, and turns that wrote summaries.
+
+        Args:
+            conversation_id: count only this conversation; a fork's shared past counts for its origin. None: all.
+            since: count turns that began at this time or later; a date begins at 00:00 UTC.
+            until: count turns that began before this time.
+            by: return a row for each `"model"`, `"day"` (UTC) or `"conversation"`.
+
+        Raises:
+            InvalidInput: a time has no time zone; the grouping is unknown; the prices are wrong.
+            ConversationNotFound: the owner has no such conversation.
+        """
+        from convstore.usage.usage_report import check_by, check_moment
+
+        return self._transactions.read(
+            usage_queries.read_usage,
+            self._owner,
+            known_id(conversation_id) if conversation_id is not None else None,
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+            by=check_by(by),
+        )
+
+    def usage_by_owner(
+        self, *, since: datetime | date | None = None, until: datetime | date | None = None
+    ) -> UsageReport:
+        """Return what the turns of all owners used, with a row for each: for administrators.
+
+        Only a store without an owner (`owner=""`) may call this.
+
+        Args:
+            since: count turns that began at this time or later; a date begins at 00:00 UTC.
+            until: count turns that began before this time.
+
+        Raises:
+            InvalidInput: the store has an owner; or as `usage`.
+        """
+        from convstore.usage.usage_report import check_moment
+
+        if self._owner:
+            raise InvalidInput(
+                f"owner {self._owner!r} may not see what all owners used; call this on a store without an owner "
+                f'(owner="")'
+            )
+        return self._transactions.read(
+            usage_queries.read_usage_by_owner,
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+        )

@@ -1,0 +1,125 @@
+"""Records what came of a model call, and when; and decides how the turn ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from convstore.messages.chunk_accumulator import Accumulator
+from convstore.messages.codec import is_replayable, to_plain
+from convstore.messages.completion import Completion
+from convstore.values.results import TurnStatus
+from convstore.values.turn_outcome import TurnOutcome
+from convstore.values.window_report import WindowReport
+
+NO_FINISH_REASON = "the reply ended without its finish_reason"
+
+
+@dataclass(slots=True)
+class CallRecorder:
+    """What has come of a call so far, and when."""
+
+    _began: float = field(default_factory=time.monotonic)
+    _first_token_at: float | None = None
+    _received: Accumulator = field(default_factory=Accumulator)
+    _unwritten: Accumulator = field(default_factory=Accumulator)
+    _attempts: list[dict[str, Any]] = field(default_factory=list)
+    _window: tuple[WindowReport, int] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add_chunk(self, chunk: object) -> str:
+        """Record a chunk of a stream, and return the text that it adds."""
+        plain = to_plain(chunk)
+        with self._lock:
+            text = self._received.add(plain)
+            self._unwritten.add(plain)
+        if self._first_token_at is None and self._received.started:
+            self._first_token_at = time.monotonic()
+        return text
+
+    def take_unwritten(self) -> dict[str, Any] | None:
+        """Return, as one chunk, what has come since the last call; None: nothing. For another thread."""
+        with self._lock:
+            if not self._unwritten.started:
+                return None
+            taken, self._unwritten = self._unwritten, Accumulator()
+        return taken.fragment()
+
+    def add_failed_attempt(self, error: dict[str, Any], seconds: float) -> None:
+        """Record that the call failed before anything was generated and is repeated after some seconds."""
+        self._attempts.append({"error": error, "waited": round(seconds, 3)})
+
+    def replace_window(self, report: WindowReport, tokens: int) -> None:
+        """Record that the call is repeated with a smaller window.
+
+        Args:
+            tokens: the estimated tokens of that window.
+        """
+        self._window = report, tokens
+
+    @property
+    def attempts(self) -> int:
+        """Number of calls that failed and were repeated."""
+        return len(self._attempts)
+
+    def end_answered(self, completion: Completion) -> TurnOutcome:
+        """Return the outcome of a call that was answered."""
+        if completion.finish_reason is not None:
+            return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+        if _says_something(completion):
+            error = {"type": "NoFinishReason", "message": NO_FINISH_REASON}
+            return self._make_outcome(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
+        error = {"type": "EmptyReply", "message": "the provider closed the reply before anything came"}
+        return self._make_outcome(TurnStatus.FAILED, None, moves_head=False, error=error)
+
+    def end_exhausted(self) -> TurnOutcome:
+        """Return the outcome of a stream without more chunks: completed only if the reply itself says so."""
+        return self.end_answered(self._received.completion())
+
+    def end_failed(self, error: dict[str, Any]) -> TurnOutcome:
+        """Return the outcome of a call that failed: a partial reply is kept with the turn, off the path."""
+        completion = self._received.completion()
+        if completion.finish_reason is not None:  # only what follows the end was lost
+            return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+        if _says_something(completion):
+            return self._make_outcome(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
+        return self._make_outcome(TurnStatus.FAILED, None, moves_head=False, error=error)
+
+    def end_stopped(self) -> TurnOutcome:
+        """Return the outcome of a call that the user stopped: a partial text stays on the path, as in chat apps.
+
+        A partial tool call does not: it must never be sent as if it were complete.
+        """
+        completion = self._received.completion()
+        if completion.finish_reason is not None:
+            return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+        error = {"type": "Stopped", "message": "stopped by the user"}
+        if not _says_something(completion):
+            return self._make_outcome(TurnStatus.INTERRUPTED, None, moves_head=False, error=error)
+        moves_head = is_replayable(completion.messages[0])
+        return self._make_outcome(TurnStatus.INTERRUPTED, completion, moves_head=moves_head, error=error)
+
+    def _make_outcome(
+        self,
+        status: TurnStatus,
+        completion: Completion | None,
+        *,
+        moves_head: bool,
+        error: dict[str, Any] | None = None,
+    ) -> TurnOutcome:
+        return TurnOutcome(
+            status=status,
+            completion=completion,
+            moves_head=moves_head,
+            error=error,
+            latency=time.monotonic() - self._began,
+            time_to_first_token=self._first_token_at - self._began if self._first_token_at is not None else None,
+            window=self._window,
+            attempts=tuple(self._attempts),
+        )
+
+
+def _says_something(completion: Completion) -> bool:
+    return any(value for message in completion.messages for key, value in message.items() if key != "role")

@@ -1,0 +1,95 @@
+"""The end of a turn, in one transaction: store the reply, move the head, free the conversation, close the turn."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from convstore.db.delta_rows import delete_deltas
+from convstore.db.head_rows import free_with_reply, take_late_numbers
+from convstore.db.message_rows import Place, insert_messages
+from convstore.db.turn_rows import find_turn
+from convstore.db.turn_writes import close_turn
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import ConversationNotFound, LeaseLost, ReplyInterrupted, TurnFailed
+from convstore.messages.token_estimate import unfailing
+from convstore.values.identifiers import Seq
+from convstore.values.results import Turn, TurnStatus
+from convstore.values.turn_outcome import RunningTurn, TurnOutcome
+
+_logger = logging.getLogger(__name__)
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_deltas: bool) -> tuple[Turn, bool]:
+    """Store how a turn ended, with its reply, and free its conversation; fenced by the turn's lease token.
+
+    Args:
+        has_deltas: whether deltas of the reply are stored: they have become a message, and are deleted.
+
+    Returns:
+        The turn, and whether it still held its conversation. If not, the reply is stored off the path.
+
+    Raises:
+        ConversationNotFound: the conversation or the turn no longer exists.
+    """
+    connection, key = work.connection, turn.key
+    replies = outcome.completion.messages if outcome.completion is not None else ()
+    position = turn.reply_position if outcome.moves_head and replies else None
+    first_reply = free_with_reply(connection, key, turn.token, len(replies), position, work.now)
+    is_held = first_reply is not None
+    keep = _NOTHING
+    if first_reply is None:
+        ended = find_turn(connection, key, turn.seq)
+        if ended is None or ended.started_at != turn.started_at:
+            # Purged, perhaps created again under the same id, or replaced by an older state of the database.
+            raise ConversationNotFound(f"conversation {key.id!r} no longer has turn {turn.seq}")
+        if ended.status is outcome.status and ended.error == outcome.error:
+            return ended, True  # by this very call: its commit had gone through when the connection broke
+        keep = _list_kept_columns(ended, has_reply=bool(replies))
+        first_reply = take_late_numbers(connection, key, len(replies), work.now)
+    # What was paid for must not be lost because the caller's counter fails.
+    counting = replace(work, count_tokens=unfailing(work.count_tokens))
+    insert_messages(counting, key, replies, Place(first_reply, turn.last_input, turn.seq, siblings=True))
+    if has_deltas:
+        delete_deltas(connection, key, turn.seq)
+    output_seq: Seq | None = first_reply if replies else None
+    return close_turn(work, turn, outcome, output_seq, keep=keep), is_held
+
+
+def _list_kept_columns(ended: Turn, *, has_reply: bool) -> frozenset[str]:
+    """Return the columns that whoever took the conversation has written, and that stay."""
+    was_stopped = ended.error is not None and ended.error.get("type") == "Stopped"
+    # The partial reply that a stop from elsewhere kept may be on the path: it stays the turn's reply.
+    keeps_output = ended.output_seq is not None and (was_stopped or not has_reply)
+    return frozenset({"status", "error"} | ({"output_seq", "finish_reason"} if keeps_output else set()))
+
+
+def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) -> Turn:
+    """Return a turn that completed, or that its caller stopped; raise the error that any other end means.
+
+    Raises:
+        LeaseLost: another caller took the conversation before the reply came.
+        ReplyInterrupted: the reply was cut off.
+        TurnFailed: no reply came.
+    """
+    where = f"conversation {turn.conversation_id!r}, turn {turn.seq}"
+    if not is_held:
+        _logger.warning("conversation %s: turn %d lost its lease", turn.conversation_id, turn.seq)
+        raise LeaseLost(
+            f"{where}: another caller took the conversation before this reply came; the reply is stored off the path",
+            turn,
+        )
+    if turn.status is TurnStatus.COMPLETED or was_stopped:
+        return turn
+    error = turn.error or {}
+    status = f"{error['status']} " if "status" in error else ""
+    problem = f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": ")
+    if turn.status is TurnStatus.INTERRUPTED:
+        raise ReplyInterrupted(
+            f"{where}: the reply was cut off ({problem}); the partial reply is kept with the turn and not sent again",
+            turn,
+            turn.message,
+        )
+    raise TurnFailed(f"{where}: {problem}; the message is kept without a reply and not sent again", turn)

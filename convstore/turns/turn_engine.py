@@ -1,0 +1,190 @@
+"""What the turns of one store run on: transactions, model clients, the heartbeat. Begins and ends turns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from convstore.config import find_default_model
+from convstore.db.delta_rows import insert_delta
+from convstore.db.lease_rows import Lease, is_stop_requested, renew_lease
+from convstore.db.transactions import OwnTransactions
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import Conflict, ConversationNotFound, InvalidInput, ReplyNotStored
+from convstore.leases.heartbeat import Beat, Heartbeat, Watched
+from convstore.leases.process_locks import abandon_token, make_token, release_token
+from convstore.leases.takeover import is_held
+from convstore.provider.model_clients import ModelClients
+from convstore.turns.call_recorder import CallRecorder
+from convstore.turns.turn_end import end_turn
+from convstore.turns.turn_request import TurnRequest
+from convstore.turns.turn_start import StartedTurn, start_turn
+from convstore.values.identifiers import ConversationKey, TurnNumber
+from convstore.values.results import Turn
+from convstore.values.turn_outcome import TurnOutcome
+
+_logger = logging.getLogger(__name__)
+
+_engines: weakref.WeakSet[TurnEngine] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTurn:
+    """A turn that runs in this process: stored, and kept alive by the heartbeat."""
+
+    started: StartedTurn
+    recorder: CallRecorder
+    watched: Watched
+    process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process may end it: a forked child has only a copy of what its parent runs."""
+        return self.process == os.getpid()
+
+
+class TurnEngine:
+    """Shared by a store and its views. Safe to share between threads, and after a fork.
+
+    Args:
+        lease_span: for how long a turn holds its conversation after its process was last heard of.
+        retries: how often a call is repeated that cannot have generated anything.
+        model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
+    """
+
+    def __init__(
+        self,
+        transactions: OwnTransactions,
+        clients: ModelClients,
+        *,
+        lease_span: timedelta,
+        retries: int,
+        model: str | None,
+    ) -> None:
+        self.transactions = transactions
+        self.clients = clients
+        self.retries = retries
+        self._model = model
+        self._lease_span = lease_span
+        self._heartbeat = Heartbeat(lease_span, self._store_beat)
+        _engines.add(self)
+
+    @property
+    def default_model(self) -> str | None:
+        """The model to ask if neither the call nor the conversation names one."""
+        return find_default_model(self._model)
+
+    def start_anew_after_fork(self) -> None:
+        """Use new sockets, locks and threads: a forked child has its parent's."""
+        self.transactions.renew_locks_after_fork()
+        self.clients.forget_after_fork()
+        self._heartbeat.start_anew_after_fork()
+
+    def begin(self, key: ConversationKey, request: TurnRequest) -> LiveTurn | Turn:
+        """Store a request, and keep its lease alive until `end`; or return the completed turn that has the reply.
+
+        Raises:
+            ConversationBusy: another turn holds the conversation.
+            InvalidInput: the prices are wrong, among others: found here, because at the end it would be too late.
+        """
+        self.transactions.services.get_prices()
+        lease = Lease(make_token(), self._lease_span)
+        try:
+            started = self.transactions.write_repeatable(start_turn, key, request, lease)
+        except (Conflict, ConversationNotFound, InvalidInput):
+            release_token(lease.token)
+            raise
+        except BaseException:
+            abandon_token(lease.token)  # the turn may be stored: the answer to the commit may have been lost
+            raise
+        if isinstance(started, Turn):
+            release_token(lease.token)
+            return started
+        recorder = CallRecorder()
+        take_received = recorder.take_unwritten if request.terms.stream else None
+        return LiveTurn(started, recorder, self._heartbeat.watch(started.turn, take_received))
+
+    def is_held(self, key: ConversationKey) -> bool:
+        """Return True if a turn that may be alive holds the conversation. Only reads."""
+        return self.transactions.read(is_held, key)
+
+    def end(self, live: LiveTurn, outcome: TurnOutcome) -> tuple[Turn, bool]:
+        """Store how a turn ended; return it, and whether it still held its conversation.
+
+        Raises:
+            ReplyNotStored: the database failed, or no longer has the turn; the error carries the model's answer.
+        """
+        turn = live.started.turn
+        self._heartbeat.forget(live.watched)
+        has_deltas = live.watched.written > 0
+
+        def store() -> tuple[Turn, bool]:
+            return self.transactions.write_patiently(end_turn, turn, outcome, has_deltas=has_deltas)
+
+        interruption: BaseException | None = None
+        try:
+            try:
+                ended = store()
+            except Exception:
+                raise
+            except BaseException as error:  # Ctrl-C in the middle of it: the reply is stored all the same
+                ended, interruption = store(), error
+        except BaseException as error:
+            abandon_token(turn.token)
+            _logger.error(
+                "conversation %s: the end of turn %d was not stored (%s)", turn.key.id, turn.seq, type(error).__name__
+            )
+            if outcome.completion is None or not isinstance(error, Exception):
+                raise
+            raise ReplyNotStored(
+                f"conversation {turn.key.id!r}, turn {turn.seq}: the model answered and the reply could not be stored "
+                f"({error}); this error carries the reply",
+                outcome.completion,
+            ) from error
+        release_token(turn.token)
+        if interruption is not None:
+            raise interruption
+        return ended
+
+    def give_up(self, begun: LiveTurn | Turn) -> None:
+        """End a turn that was cancelled while it began."""
+        if isinstance(begun, LiveTurn):
+            self.end(begun, begun.recorder.end_stopped())
+
+    def _store_beat(self, beat: Beat) -> tuple[bool, bool]:
+        turn = beat.turn
+        if beat.delta is None and not beat.renews_lease:
+            return True, self.transactions.read(_is_stop_requested, turn.key, turn.seq)
+        return self.transactions.write_repeatable(_store_beat, beat, Lease(turn.token, self._lease_span))
+
+    def close(self) -> None:
+        """Stop the heartbeat, and close the database's connections."""
+        self._heartbeat.close()
+        self.transactions.close()
+
+
+def _is_stop_requested(work: UnitOfWork, key: ConversationKey, turn: TurnNumber) -> bool:
+    return is_stop_requested(work.connection, key, turn)
+
+
+def _store_beat(work: UnitOfWork, beat: Beat, lease: Lease) -> tuple[bool, bool]:
+    """Store a beat; return whether the turn still holds its conversation, and whether it was asked to stop."""
+    turn = beat.turn
+    is_stopped = is_stop_requested(work.connection, turn.key, turn.seq)
+    holds = True
+    if beat.renews_lease:
+        holds = renew_lease(work.connection, turn.key, lease, work.now)
+    if beat.delta is not None and holds:
+        insert_delta(work.connection, turn.key, turn.seq, beat.number, beat.delta)
+    return holds, is_stopped
+
+
+def _start_anew_after_fork() -> None:
+    for engine in list(_engines):
+        engine.start_anew_after_fork()
+
+
+os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -1,0 +1,77 @@
+"""What has to be done next: the steps that a flow yields and a runner performs.
+
+A flow is a generator that decides and does nothing else; it is written once. A sync and an async runner perform its
+steps, send the results in, and throw what went wrong in: an error, Ctrl-C, the cancelling of a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseWork:
+    """Run work on the database. Work that has begun is finished, even if the caller is cancelled meanwhile."""
+
+    work: Callable[[], Any]
+    undo: Callable[[Any], object] | None = None
+    """Takes back the result of finished work whose caller was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GetClient:
+    """Return the openai client."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Call `chat.completions.create`; return a completion or a stream of chunks."""
+
+    client: Any
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NextChunk:
+    """Return the next chunk of a stream, or `END_OF_STREAM`."""
+
+    chunks: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Return the whole body of a response that is not a stream of events."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close the connection of a stream: a provider stops generating, and billing, when nobody listens."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Hand a piece of text to the reader of a reply."""
+
+    text: str
+
+
+Step: TypeAlias = DatabaseWork | Pause | GetClient | CallModel | NextChunk | ReadBody | HangUp | Piece
+Steps: TypeAlias = Generator[Step, Any, R]
+"""A flow that ends with an `R`."""
+
+END_OF_STREAM = object()

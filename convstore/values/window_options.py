@@ -1,0 +1,89 @@
+"""Options of the window: which part of the history a request holds. Rules, merging and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from convstore.errors import InvalidParameter
+
+_SWITCHES = frozenset({"history", "fill_missing_tools", "send_reasoning"})
+_MAY_BE_ZERO = frozenset({"last", "keep_last"})
+_MAX_NUMBER = 2**53  # the largest whole number that every reader of JSON keeps exact
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """The options of one window. The defaults send the whole history."""
+
+    history: bool = True
+    """False: send only the new message."""
+    last: int | None = None
+    """Most turns of the history to send; None: all."""
+    max_context: int | None = None
+    """Most tokens that the request may have; None: any number."""
+    on_overflow: str = "error"
+    """What to do when the provider says that the request is too long: `"error"`, or `"trim"` and call once more."""
+    fill_missing_tools: bool = False
+    """True: send a placeholder for each tool call without a result; False: refuse."""
+    send_reasoning: bool = False
+    """True: send the model its own reasoning back."""
+    compact_at: int | None = None
+    """Tokens of a request from which on the conversation is compacted after the turn; None: never."""
+    keep_last: int = 2
+    """Number of turns that a summary leaves alone."""
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Self:
+        """Return the options that a mapping names; options of a later release are ignored."""
+        return cls(**{name: value for name, value in options.items() if name in WINDOW_OPTION_NAMES})
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that differ from the defaults, by name."""
+        return {
+            name: value for name in _NAMES if (value := getattr(self, name)) != getattr(DEFAULT_WINDOW_OPTIONS, name)
+        }
+
+
+_NAMES = tuple(field.name for field in fields(WindowOptions))
+DEFAULT_WINDOW_OPTIONS = WindowOptions()
+WINDOW_OPTION_NAMES = frozenset(_NAMES)
+
+
+def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the window after checking them. None removes a sticky option.
+
+    Raises:
+        InvalidParameter: an option breaks a rule; the message states the rule.
+    """
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name in _SWITCHES:
+            if not isinstance(value, bool):
+                raise InvalidParameter(f"{name} must be true or false, not {value!r:.80}")
+        elif name == "on_overflow":
+            if value not in ("error", "trim"):
+                raise InvalidParameter(f'on_overflow must be "error" or "trim", not {value!r:.80}')
+        else:
+            least = 0 if name in _MAY_BE_ZERO else 1
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MAX_NUMBER:
+                raise InvalidParameter(f"{name} must be a whole number of at least {least}, not {value!r:.80}")
+    return dict(given)
+
+
+def merge_window_options(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sticky options changed by checked ones: a new value replaces, None removes."""
+    return {name: value for name, value in {**sticky, **given}.items() if value is not None}
+
+
+def split_window_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of the window among named values, checked, and the other values.
+
+    Raises:
+        InvalidParameter: an option breaks a rule.
+    """
+    options = {name: value for name, value in given.items() if name in WINDOW_OPTION_NAMES}
+    others = {name: value for name, value in given.items() if name not in WINDOW_OPTION_NAMES}
+    return check_window_options(options), others

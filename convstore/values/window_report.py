@@ -1,0 +1,79 @@
+"""What a turn records about its window: which messages were sent, and which were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from convstore.values.identifiers import Seq, TurnNumber
+from convstore.values.window_options import DEFAULT_WINDOW_OPTIONS, WindowOptions
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReport:
+    """Which messages one request holds."""
+
+    history: int
+    """Number of messages of the path that are sent."""
+    from_seq: Seq | None
+    """First message of the part that is sent without gaps up to the head; None: no such part."""
+    tokens: int | None
+    """Estimated tokens of the request for its model; None: an earlier release stored the turn."""
+    left_out: int = 0
+    """Number of messages of the path that are not sent."""
+    context: tuple[Seq, ...] = ()
+    """System and developer messages that are sent from before `from_seq`."""
+    pinned: tuple[Seq, ...] = ()
+    """Pinned messages that are sent from before `from_seq`."""
+    summary: TurnNumber | None = None
+    """Turn that wrote the summary that is sent; None: no summary is sent."""
+    filled: tuple[str, ...] = ()
+    """Ids of the tool calls that a placeholder answers."""
+    options: WindowOptions = DEFAULT_WINDOW_OPTIONS
+    """The options that the window was built with."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the request is not simply the whole history and the new message."""
+        return bool(self.left_out or self.summary is not None or self.filled)
+
+    def with_options(self, options: WindowOptions) -> Self:
+        """Return the report with other options."""
+        return replace(self, options=options)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the report as a JSON object; what is empty or the default is left out."""
+        optional = {
+            "left_out": self.left_out,
+            "context": list(self.context),
+            "pinned": list(self.pinned),
+            "summary": self.summary,
+            "filled": list(self.filled),
+            "options": self.options.changed(),
+        }
+        return {
+            "history": self.history,
+            "from_seq": self.from_seq,
+            **{name: value for name, value in optional.items() if value},
+            **({"tokens": self.tokens} if self.tokens is not None else {}),
+        }
+
+    @classmethod
+    def from_json_object(cls, value: Mapping[str, Any]) -> Self:
+        """Return the report that `to_json_object` wrote, in this release or an earlier one.
+
+        Raises:
+            TypeError, ValueError, AttributeError: the object has another form.
+        """
+        return cls(
+            history=int(value.get("history", 0)),
+            from_seq=value.get("from_seq"),
+            tokens=value.get("tokens"),
+            left_out=int(value.get("left_out", 0)),
+            context=tuple(value.get("context", ())),
+            pinned=tuple(value.get("pinned", ())),
+            summary=value.get("summary"),
+            filled=tuple(value.get("filled", ())),
+            options=WindowOptions.from_dict(value.get("options", {})),
+        )
