@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from convstore.provider.openai_client import without_retries
+from convstore.provider.openai_client import disable_retries
 
 
 class ModelClients:
@@ -17,7 +17,7 @@ class ModelClients:
     """
 
     def __init__(self, given: Any, make: Callable[[], Any]) -> None:
-        self._given = without_retries(given) if given is not None else None
+        self._given = disable_retries(given) if given is not None else None
         self._make = make
         self._made: Any = None
         self._loop: object = None

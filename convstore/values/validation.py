@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
 from convstore.messages.plain_json import to_plain
 from convstore.messages.storable_text import is_storable
+from convstore.values.identifiers import Position, Seq
 
 MAX_KEY_BYTES = 255  # three of these still fit the largest row of a PostgreSQL index (2,704)
 _CONVERSATION_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
@@ -147,31 +148,33 @@ def check_turn_count(value: int) -> int:
     return _check_whole_number(value, 1, "how many turns is a whole number of at least 1")
 
 
-def check_position(value: int) -> int:
+def check_position(value: int) -> Position:
     """Return a position, checked; 0 is before the first message.
 
     Raises:
         InvalidInput: the value is not a whole number of at least 0.
     """
-    return _check_whole_number(value, 0, "a position is 1, 2, 3 … along the conversation")
+    return Position(_check_whole_number(value, 0, "a position is 1, 2, 3 … along the conversation"))
 
 
-def check_seq(value: int) -> int:
+def check_seq(value: int) -> Seq:
     """Return the `seq` of a message, checked; 0 is before the first message.
 
     Raises:
         InvalidInput: the value is not a whole number of at least 0.
     """
-    return _check_whole_number(value, 0, "a message's seq is a whole number")
+    return Seq(_check_whole_number(value, 0, "a message's seq is a whole number"))
 
 
-def check_expected_head(value: int | None) -> int | None:
+def check_head_seq(value: int | None) -> Seq | None:
     """Return the `seq` of the head that a caller expects, checked; None is any.
 
     Raises:
         InvalidInput: the value cannot be the `seq` of a head.
     """
-    return None if value is None else _check_whole_number(value, 0, "expected_head is the head_seq of a conversation")
+    if value is None:
+        return None
+    return Seq(_check_whole_number(value, 0, "expected_head is the head_seq of a conversation"))
 
 
 def _check_whole_number(value: int, least: int, rule: str) -> int:

@@ -35,7 +35,7 @@ class WindowReport:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the request is not simply the whole history and the new message."""
+        """True if the request is not simply the whole history and the new message."""
         return bool(self.left_out or self.summary is not None or self.filled)
 
     def with_options(self, options: WindowOptions) -> Self:
