@@ -1,4 +1,4 @@
-"""Find the database and the price file where no argument names them."""
+"""Find the database, the price file and the model if no argument names them."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def find_price_file() -> Path | None:
 
 
 def find_default_model(given: str | None) -> str | None:
-    """Return the model to ask if nothing else names one: `given`, else `CONVSTORE_MODEL`, else None."""
+    """Return the default model: `given`, else `CONVSTORE_MODEL`, else None."""
     return given or os.environ.get("CONVSTORE_MODEL") or None

@@ -148,7 +148,10 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class SchemaOutdated(DatabaseError):
-    """The schema is older than this release needs; the text names the command that upgrades it."""
+    """The schema is older than this release needs.
+
+    The text names the command that upgrades it.
+    """
 
 
 class SchemaTooNew(DatabaseError):
@@ -160,7 +163,7 @@ class DamagedRow(DatabaseError):
 
 
 class ReplyNotStored(DatabaseError):
-    """The model answered, but the database could not store it; `completion` is the answer."""
+    """The database could not store the model's answer, `completion`."""
 
     def __init__(self, message: str, completion: Completion) -> None:
         super().__init__(message)

@@ -12,7 +12,7 @@ from convstore.messages.plain_json import to_plain
 
 
 def parse_input(value: object, *, role: str = "user", name: str | None = None) -> list[Message]:
-    """Return the messages that a caller's input stands for, at least one.
+    """Return the messages that a caller's input holds, at least one.
 
     Args:
         value: a text; a message; a list of content parts (one message); or a list of messages.

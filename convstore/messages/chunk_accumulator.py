@@ -24,7 +24,10 @@ _GROWING_PART_TYPES = frozenset({"text", "thinking"})
 
 
 class _GrowingText:
-    """A text in pieces, joined once at the end: joining each would cost the square of the length."""
+    """A text in pieces, joined once at the end.
+
+    To join each piece when it comes would cost the square of the length.
+    """
 
     def __init__(self, piece: str) -> None:
         self.pieces = [piece]
@@ -90,7 +93,7 @@ class ChunkAccumulator:
 
     @property
     def has_started(self) -> bool:
-        """True if a part of the reply itself was received: text, reasoning, or a tool call."""
+        """True if a part of the reply was received: text, reasoning or a tool call."""
         return any(value for delta in self._deltas.values() for key, value in delta.items() if key != "role")
 
     def to_chunk(self) -> dict[str, Any]:
@@ -105,7 +108,10 @@ class ChunkAccumulator:
         }
 
     def to_completion(self) -> Completion:
-        """Return the completion so far; its `finish_reason` is None unless every choice ended."""
+        """Return the completion so far.
+
+        Its `finish_reason` is None unless every choice ended.
+        """
         indexes = sorted(self._deltas.keys() | self._finish_reasons.keys())
         has_ended = bool(indexes) and all(index in self._finish_reasons for index in indexes)
         messages = tuple(_build_message(self._deltas.get(index, {})) for index in indexes)

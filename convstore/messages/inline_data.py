@@ -1,4 +1,4 @@
-"""Take large base64 out of a message and put it back, so that an attachment is stored as bytes, once.
+"""Take large base64 out of a message, to store it as bytes, and put it back.
 
 A text is taken out only if its bytes, encoded again, give exactly the same characters. So what comes back is always
 what went in. Everything else (line breaks inside, the URL-safe alphabet, missing padding) stays where it is.
@@ -116,10 +116,10 @@ def to_extra_list(detached: DetachedObject) -> list[Any]:
 
 
 def from_extra_list(value: list[Any]) -> tuple[dict[str, Any], tuple[AttachmentReference, ...]]:
-    """Return the object with its nulls, and the references, that `to_extra_list` wrote.
+    """Return the object with its nulls, and the references, from an `extra` list.
 
     Raises:
-        ValueError: the list does not have that form.
+        ValueError: the list does not have the form that `to_extra_list` writes.
     """
     match value:
         case [dict(fields), list(items)]:

@@ -1,4 +1,4 @@
-"""Wrap a caller's token counter: check its results, fall back to the estimate, cache."""
+"""Wrap a token counter: check its results, fall back to the estimate, cache."""
 
 from __future__ import annotations
 

@@ -107,9 +107,9 @@ def estimate_text(text: str) -> int:
 
 
 def estimate_json(value: object) -> int:
-    """Return about how many tokens a JSON value is: tools, a response format, a vendor's field.
+    """Return about how many tokens a JSON value is.
 
-    Long runs that look like base64 are counted as images.
+    It may be tools, a response format or a vendor's field. Long runs that look like base64 are counted as images.
     """
     text = json.dumps(value, ensure_ascii=False)
     bare, images = _BASE64_RUN.subn("", text)

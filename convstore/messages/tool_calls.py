@@ -59,7 +59,9 @@ def make_placeholder(call: dict[str, Any]) -> Message:
 
 
 def insert_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[Message], list[str]]:
-    """Return the messages with a placeholder for each missing result, and the ids of those calls.
+    """Return the messages with placeholders, and the ids of the calls they answer.
+
+    Each call without a result gets one placeholder.
 
     Args:
         fill: allow placeholders; if False, a missing result is an error.

@@ -34,9 +34,10 @@ _UNKNOWN_OVERFLOW_SHARE = 0.5
 
 
 def find_fitting_share(error: BaseException) -> float | None:
-    """Return what share of the request's tokens may fit, or None if the error is another one.
+    """Return what share of the request may fit, or None for another error.
 
-    The share is a number between 0 and 1: computed from the numbers in the provider's error, else a half.
+    The share, between 0 and 1, is one of the request's tokens. It is computed from the numbers in the provider's error;
+    without numbers it is a half.
     """
     if getattr(error, "status_code", None) not in _OVERFLOW_STATUSES:
         return None

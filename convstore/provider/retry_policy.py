@@ -15,7 +15,7 @@ _MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 def compute_retry_delay(error: BaseException, attempt: int) -> float | None:
-    """Return how many seconds to wait before the call is repeated, or None if it must not be.
+    """Return the seconds to wait before repeating a call, or None to not repeat it.
 
     A call is repeated only if nothing can have been generated: the connection was never made, or the provider refused
     with 429 or 503. A reply that was lost on its way may have been paid for, and a second call would double it.
@@ -38,7 +38,8 @@ def compute_retry_delay(error: BaseException, attempt: int) -> float | None:
 
 
 def _read_retry_after(error: BaseException) -> float | None:
-    """Return the seconds of a `Retry-After` header, or None (RFC 9110, 10.2.3: seconds, or a date)."""
+    """Return the seconds of a `Retry-After` header, or None if it has none."""
+    # RFC 9110, 10.2.3: seconds, or a date.
     value = getattr(getattr(error, "response", None), "headers", {}).get("retry-after")
     if value is None:
         return None

@@ -40,7 +40,9 @@ _PRICE_KEYS = (*_AMOUNT_KEYS, "since")
 
 
 def make_price_loader(given: Mapping[str, Any] | str | os.PathLike[str] | None) -> Callable[[], Prices]:
-    """Return a function that returns the prices; a file is read when the function is called.
+    """Return a function that returns the prices.
+
+    A file is read when the function is called.
 
     Args:
         given: a mapping of the file's form, or the path of a file. None means the user's own file, if it exists.

@@ -200,7 +200,7 @@ N = TypeVar("N", int, float)
 
 
 def _sum_known(numbers: Iterable[N | None]) -> N | None:
-    """Return the sum of the known numbers, or None if all are unknown; 0 of no numbers."""
+    """Return the sum of the known numbers, or None if all are unknown."""
     numbers = list(numbers)
     known = [number for number in numbers if number is not None]
     return sum(known) if known or not numbers else None

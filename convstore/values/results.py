@@ -1,4 +1,4 @@
-"""What convstore returns: frozen values, made of rows, that know nothing of a database."""
+"""Define the results that convstore returns: frozen values without a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a turn records about its window: which messages were sent, and which were left out."""
+"""Record which messages a request held and which were left out."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class WindowReport:
 
     @classmethod
     def from_json_object(cls, value: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json_object` wrote, in this release or an earlier one.
+        """Return the report that `to_json_object` of this or an earlier release wrote.
 
         Raises:
             TypeError, ValueError, AttributeError: the object has another form.
