@@ -28,7 +28,7 @@ def module_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 def imports(path: Path) -> set[str]:
@@ -175,7 +175,7 @@ def test_only_the_command_line_prints() -> None:
             assert not (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr")), path
 
 
-PURE = sorted(name for name in MODULES if room_of(name) in ("messages", "values")) + ["context.window"]
+PURE = [*sorted(name for name in MODULES if room_of(name) in ("messages", "values")), "context.window"]
 
 
 @pytest.mark.parametrize("module", PURE)

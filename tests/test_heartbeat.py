@@ -6,23 +6,22 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from convstore.db.turn_writes import RunningTurn
 from convstore.leases.heartbeat import Heartbeat
-from convstore.messages.token_estimate import estimate
+from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
+from convstore.values.turn_outcome import RunningTurn
+from convstore.values.window_report import WindowReport
 
 PATIENCE = 10.0
 TURN = RunningTurn(
-    owner="",
-    conversation_id="c",
-    seq=1,
+    key=ConversationKey("", "c"),
+    seq=TurnNumber(1),
     token="t",
-    base_seq=0,
+    base_seq=Seq(0),
     first_input_seq=None,
     last_input=None,
     request={},
-    window={},
+    window=WindowReport(0, None, 0),
     estimated_tokens=0,
-    count=estimate,
     started_at=datetime(2026, 1, 2),  # noqa: DTZ001 (it is never looked at)
 )
 

@@ -78,7 +78,7 @@ def test_a_conversation_that_a_real_model_compacted_goes_on_from_its_summary(dat
         assert written.usage.completion_tokens
         assert reply.text
         assert reply.window is not None
-        assert reply.window["summary"] == written.seq
+        assert reply.window.summary == written.seq
         assert len(store.history(id)) == 9, "history keeps every message"
 
 
@@ -95,7 +95,7 @@ def test_a_request_that_a_real_server_finds_too_long_is_trimmed(database_url: st
         assert turn.text
         assert len(turn.attempts) == 1
         assert turn.window is not None
-        assert (turn.window["history"], turn.window["left_out"]) == (0, 2)
+        assert (turn.window.history, turn.window.left_out) == (0, 2)
 
 
 @pytest.mark.usefixtures("_model")

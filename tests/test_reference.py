@@ -24,7 +24,7 @@ from convstore.cli.exit_codes import _EXIT_CODES
 from convstore.db.engine import open_database
 from convstore.db.tables import Base
 from convstore.errors import ConvstoreError
-from convstore.store.conversation_methods import Conversations
+from convstore.store.conversation_methods import ConversationMethods
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import commands_of
 
@@ -175,7 +175,7 @@ def listed(page: str, section: str, beginning: str) -> set[str]:
 def test_the_library_reference_says_what_can_be_done_in_a_transaction_of_the_callers() -> None:
     page = (DOCS / "reference" / "library.md").read_text()
 
-    assert listed(page, "Store.using", "It has") == set(members(Conversations))
+    assert listed(page, "Store.using", "It has") == set(members(ConversationMethods))
 
 
 def test_the_library_reference_says_what_of_the_async_store_is_awaited() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from convstore.cli.options import window_options
-from convstore.context.window import OPTIONS
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.values.window_options import WINDOW_OPTION_NAMES as OPTIONS
 from tests.cli.program import Program, Rows
 from tests.cli.terminal import is_tame
 

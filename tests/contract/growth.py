@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, insert, text
@@ -17,8 +16,10 @@ from convstore import Store
 from convstore.db import conversation_rows, summary_rows
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import turns
+from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest
 from convstore.messages.token_estimate import estimate
+from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
 WINDOW = 4_000
@@ -137,7 +138,7 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
             {"count": count, "next": count + 1, "pins": json.dumps(pins), "id": id},
         )
     if summarised:
-        store._runtime.write(_summarise, id, count - 40)
+        store._engine.transactions.write(_summarise, id, count - 40)
     return id
 
 
@@ -155,10 +156,10 @@ def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
         back = [seq if seq % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)]  # type: ignore[misc]
 
 
-def _summarise(connection: Connection, id: str, up_to: int) -> None:
-    now = datetime.now(UTC)
-    turn = conversation_rows.take_turn(connection, "", id)
-    connection.execute(
+def _summarise(work: UnitOfWork, id: str, up_to: int) -> None:
+    now, key = work.now, ConversationKey("", id)
+    turn = conversation_rows.take_turn_number(work.connection, key)
+    work.connection.execute(
         insert(turns).values(
             owner="",
             conversation_id=id,
@@ -172,7 +173,8 @@ def _summarise(connection: Connection, id: str, up_to: int) -> None:
             ended_at=now,
         )
     )
-    summary_rows.add(connection, "", id, Summary(turn, up_to, up_to, "So far.", 10, None, now))
+    summary = Summary(turn, Seq(up_to), Position(up_to), "So far.", 10, None, now)
+    summary_rows.insert_summary(work.connection, key, summary)
 
 
 Step = tuple[str, Callable[[], object]]

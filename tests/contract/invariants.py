@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
-from convstore.context.window import check_options
 from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import attachments, conversations, messages, summaries, turns
 from convstore.messages.codec import Message, StoredMessage, decode, digest
 from convstore.messages.inline_data import written
+from convstore.values.identifiers import ConversationKey
+from convstore.values.window_options import check_window_options
 
 Rows = dict[int, RowMapping]
 Landing = tuple[str, int]
@@ -24,7 +25,7 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens",
 
 def engine_of(store: Store) -> Engine:
     """The engine that a store runs on: of a database in memory, the only way to see it."""
-    return store._runtime.database.engine
+    return store._engine.transactions.database.engine
 
 
 def check_conversation(
@@ -46,7 +47,7 @@ def check_conversation(
             .mappings()
             .one()
         )
-        lineage = read_lineage(owner, id, conversation["lineage"])
+        lineage = read_lineage(ConversationKey(owner, id), conversation["lineage"])
         stored, recorded, summarised = _rows(connection, lineage)
         _check_lineage(connection, conversation, lineage)
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
@@ -81,21 +82,21 @@ def _rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
     stored: Rows = {}
     recorded: Rows = {}
     summarised: Rows = {}
-    for home in (*(origin.conversation_id for origin in reversed(lineage.origins)), lineage.id):
-        for row in connection.execute(_of(messages, lineage.owner, home)).mappings():
-            if lineage.home(row["seq"]) == home:
+    for home in (*(origin.conversation_id for origin in reversed(lineage.origins)), lineage.key.id):
+        for row in connection.execute(_of(messages, lineage.key.owner, home)).mappings():
+            if lineage.find_message_home(row["seq"]).id == home:
                 stored[row["seq"]] = row
             else:
                 # What the origin said later has the same numbers as what the fork says.
-                assert home != lineage.id, f"message seq {row['seq']}: kept where the past of an origin should be"
-        for row in connection.execute(_of(turns, lineage.owner, home)).mappings():
-            if lineage.home_of_turn(row["seq"]) == home:
+                assert home != lineage.key.id, f"message seq {row['seq']}: kept where the past of an origin should be"
+        for row in connection.execute(_of(turns, lineage.key.owner, home)).mappings():
+            if lineage.find_turn_home(row["seq"]).id == home:
                 recorded[row["seq"]] = row
             else:
-                assert home != lineage.id, f"turn {row['seq']}: kept where the past of an origin should be"
-        rows = select(summaries).where(summaries.c.owner == lineage.owner, summaries.c.conversation_id == home)
+                assert home != lineage.key.id, f"turn {row['seq']}: kept where the past of an origin should be"
+        rows = select(summaries).where(summaries.c.owner == lineage.key.owner, summaries.c.conversation_id == home)
         for row in connection.execute(rows).mappings():
-            if lineage.home_of_turn(row["turn_seq"]) == home:
+            if lineage.find_turn_home(row["turn_seq"]).id == home:
                 summarised[row["turn_seq"]] = row
     return stored, recorded, summarised
 
@@ -120,7 +121,7 @@ def _check_lineage(connection: Connection, conversation: RowMapping, lineage: Li
     for origin in lineage.origins:
         row = connection.execute(
             select(conversations.c.next_seq, conversations.c.next_turn).where(
-                conversations.c.owner == lineage.owner, conversations.c.id == origin.conversation_id
+                conversations.c.owner == lineage.key.owner, conversations.c.id == origin.conversation_id
             )
         ).one()
         where = f"lineage: {origin}"
@@ -240,7 +241,7 @@ def _check_window(stored: Rows, turn: RowMapping, inputs: list[int]) -> None:
     if facts["from_seq"]:
         positions = [stored[seq]["position"] for seq in named]
         assert max(positions) == stored[facts["from_seq"]]["position"], f"{where}: from_seq is not the last"
-    check_options(facts.get("options", {}))
+    check_window_options(facts.get("options", {}))
     assert turn["requested_model"] is not None, f"{where}: no model"
 
 
@@ -266,7 +267,7 @@ def _check_pointers(conversation: RowMapping, stored: Rows, recorded: Rows, summ
         previous = summary["previous_turn"]
         assert previous is None or previous < turn, f"summary of turn {turn}: after {previous}"
         turn = previous
-    check_options(json.loads(conversation["window"] or "{}"))
+    check_window_options(json.loads(conversation["window"] or "{}"))
 
 
 def _check_replay(path: list[int], stored: Rows, recorded: Rows, landed: Collection[int]) -> None:

@@ -209,7 +209,7 @@ def test_one_that_is_missing_or_damaged_is_an_error_that_names_the_message(
     other = store.new(messages=[{"role": "user", "content": [paper()]}]).id
     values = {"digest": digest_of(IMAGE), "other": IMAGE[:-1] + b"x", "empty": b""}
     backend.damage(damage, **{key: value for key, value in values.items() if f":{key}" in damage})
-    named = f"{id}: message seq 2 .*{digest_of(IMAGE).hex()}.*{len(IMAGE)} bytes.*restore"
+    named = f"{id}': message seq 2 .*{digest_of(IMAGE).hex()}.*{len(IMAGE)} bytes.*restore"
     for call in (
         lambda: store.history(id),
         lambda: store.messages(id, limit=1),

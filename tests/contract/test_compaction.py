@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from convstore import Store, TurnFailed, TurnStatus, tool_result
+from convstore.context.summary_plan import MAX_SUMMARISED_TOKENS as MOST_TOKENS
 from convstore.context.window import SUMMARY_REQUEST
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.turns.compaction_plan import MOST_TOKENS
 from tests.contract.conftest import Backend
 
 TOO_LONG = Failure(400, "This model's maximum context length is 4096 tokens.", code="context_length_exceeded")
@@ -113,7 +113,7 @@ def test_no_summary_is_a_failure_on_record_that_changes_nothing(
 ) -> None:
     id = store.new(messages=pairs(3)).id
     chat_server.script(reply)
-    with pytest.raises(TurnFailed, match="nothing is changed"):
+    with pytest.raises(TurnFailed, match="nothing has changed"):
         store.compact(id)
     assert [(turn.purpose, turn.status) for turn in store.turns(id)] == [("summary", TurnStatus.FAILED)]
     assert len(sent(store, id)) == 7

@@ -89,7 +89,7 @@ def test_pages_from_the_end_to_the_beginning_make_up_the_whole(store: Store, cha
 def test_before_a_message_that_is_not_there_is_refused(store: Store) -> None:
     id = store.new(system="s").id
     for nowhere in (2, 10**12):
-        with pytest.raises(InvalidInput, match=f"{id} has no message with seq {nowhere}"):
+        with pytest.raises(InvalidInput, match=f"{id}' has no message with seq {nowhere}"):
             store.messages(id, before=nowhere)
     for wrong in (0, -1, 1.5, True, "1"):
         for read in (store.messages, store.turns):

@@ -124,7 +124,7 @@ class Trees(RuleBasedStateMachine):
 
     def new_nodes(self, tree: Tree) -> list[Node]:
         """Take what was added to the tree since; what was there before is there unchanged."""
-        found = {
+        found: dict[int, Node] = {
             record.seq: Node(record.seq, record.parent_seq, record.message, record.turn)
             for record in self.store.tree(tree.id)
         }

@@ -97,7 +97,7 @@ def test_a_second_caller_is_refused_at_once_or_waits(
     first = elsewhere(lambda: store.say(id, "first"))
     held.wait()
     for wait in (0, 0.05):
-        with pytest.raises(ConversationBusy, match=f"{id} is busy"):
+        with pytest.raises(ConversationBusy, match=f"{id}' is busy"):
             store.say(id, "refused", wait=wait)
     second = elsewhere(lambda: store.say(id, "second"))
     assert len(chat_server.requests) == 1

@@ -148,7 +148,7 @@ def test_nothing_costs_nothing(store: Store) -> None:
 
 def test_a_conversation_that_is_not_there_is_not_taken_for_an_empty_one(store: Store) -> None:
     for id in ("nothere", ""):
-        with pytest.raises(ConversationNotFound, match="no conversation"):
+        with pytest.raises(ConversationNotFound, match=f"no conversation '{id}'"):
             store.usage(id)
 
 
@@ -178,7 +178,7 @@ def test_no_owner_sees_what_another_used(backend: Backend, chat_server: ChatServ
     every = store.usage_by_owner()
     assert every.total.turns == 6
     assert [(row.key, row.turns) for row in every.rows] == [("bob", 3), ("ann", 2), ("", 1)]
-    with pytest.raises(InvalidInput, match="not for owner 'ann' to see"):
+    with pytest.raises(InvalidInput, match="owner 'ann' may not see"):
         store.for_owner("ann").usage_by_owner()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,15 @@ from sqlalchemy import Connection, text
 
 from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
 from convstore.context import history_reader
-from convstore.context.window import Past, Policy, Scale, Sending, choose
+from convstore.context.window import NewInput, Past, TokenScale, choose_window
 from convstore.db import head_rows, history_rows, summary_rows
-from convstore.db.head_rows import State
+from convstore.db.ancestors import find_ancestors
+from convstore.db.head_rows import ConversationState, Head
 from convstore.db.history_rows import Reach
 from convstore.testing import ChatServer, Failure, Raw, Reply
+from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary
+from convstore.values.window_options import WindowOptions
 from tests.contract.conftest import Backend
 
 ON_BOTH = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
@@ -86,27 +89,27 @@ class Grove:
                     assert any(one.message["role"] == "tool" or one.message.get("tool_calls") for one in store.tree(id))
 
 
-def states(connection: Connection, grove: Grove) -> Iterator[tuple[State, list[MessageRecord]]]:
+def states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationState, list[MessageRecord]]]:
     """Where each conversation stands, and its path; then the same for other messages that its head might be at."""
     for id in grove.ids:
-        state = head_rows.state(connection, "", id)
-        tree = {record.seq: record for record in history_rows.tree(connection, state.lineage)}
+        state = head_rows.read_state(connection, ConversationKey("", id))
+        tree = {record.seq: record for record in history_rows.read_tree(connection, state.lineage)}
         others = grove.rng.sample(sorted(tree), min(4, len(tree)))
-        for head in (state.head, *others):
+        for head in (state.head.seq, *others):
             path = []
             seq = head
             while seq:
                 path.append(tree[seq])
                 seq = tree[seq].parent_seq
-            yield State(**{**{key: getattr(state, key) for key in State.__slots__}, "head": head}), path[::-1]
+            yield replace(state, head=Head(head, Position(len(path)))), path[::-1]
 
 
-def whole(connection: Connection, state: State, path: list[MessageRecord], chosen: Policy) -> Past:
+def whole(connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions) -> Past:
     """All of the past, chosen from the whole path in memory."""
     if not chosen.history:
         return Past(path[-1] if path else None)
     on_path = {record.seq for record in path}
-    chain = summary_rows.latest(connection, state.lineage, state.summary_turn)
+    chain = summary_rows.read_summaries(connection, state.lineage, state.summary_turn)
     summary: Summary | None = next((one for one in chain if one.up_to_seq in on_path), None)
     up_to = summary.up_to_position if summary is not None else 0
     pins = {seq for seq, _ in state.pins}
@@ -119,18 +122,18 @@ def whole(connection: Connection, state: State, path: list[MessageRecord], chose
     )
 
 
-def outcome(found: Past, sending: Sending, chosen: Policy, scale: Scale) -> Any:
+def outcome(found: Past, sending: NewInput, chosen: WindowOptions, scale: TokenScale) -> Any:
     try:
-        window = choose(found, sending, chosen, scale)
+        window = choose_window(found, sending, chosen, scale)
     except ContextTooLong:
         return "too long"
     except UnansweredToolCalls as error:
         return error.calls
-    return window.messages, window.tokens, window.facts
+    return window.messages, window.tokens, window.report
 
 
-def some_policy(rng: random.Random) -> Policy:
-    return Policy(
+def some_policy(rng: random.Random) -> WindowOptions:
+    return WindowOptions(
         history=rng.random() < 0.95,
         last=rng.choice([None, None, 0, 1, 2, 5, 50]),
         max_context=rng.choice([None, None, 30, 100, 300, 1000, 5000]),
@@ -152,16 +155,16 @@ def test_a_window_read_with_limits_is_that_of_the_whole_path(
             forget_what_earlier_releases_did_not_know(backend, connection, rng)
         for state, path in states(connection, grove):
             check_paths(connection, state, path, rng)
-            standing = history_reader.Standing(state.lineage, state.head, state.pins, state.summary_turn)
+            standing = history_reader.PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn)
             for _ in range(12):
                 chosen = some_policy(rng)
                 continues = rng.random() < 0.3
                 new = [] if continues and rng.random() < 0.5 else [{"role": "user", "content": "x" * rng.randrange(99)}]
                 if not new and not (path and chosen.history):
                     continue  # there is nothing to send
-                sending = Sending(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
-                scale = Scale(counted, rng.choice([1.0, 0.5, 2.17]))
-                found = history_reader.read(connection, standing, chosen, scale, continues=continues)
+                sending = NewInput(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
+                scale = TokenScale(counted, rng.choice([1.0, 0.5, 2.17]))
+                found = history_reader.read_past(connection, standing, chosen, scale, continues=continues)
                 expected = outcome(whole(connection, state, path, chosen), sending, chosen, scale)
                 assert outcome(found, sending, chosen, scale) == expected, (state, chosen, sending)
                 seen.add(expected if isinstance(expected, str) else type(expected))
@@ -177,22 +180,26 @@ def forget_what_earlier_releases_did_not_know(backend: Backend, connection: Conn
     backend.whole = False
 
 
-def check_paths(connection: Connection, state: State, path: list[MessageRecord], rng: random.Random) -> None:
+def check_paths(
+    connection: Connection, state: ConversationState, path: list[MessageRecord], rng: random.Random
+) -> None:
     """What else reads a part of a path reads what is there."""
     by_position = {record.position: record for record in path}
     assert list(by_position) == list(range(1, len(path) + 1))
     wanted = [rng.randint(-2, len(path) + 3) for _ in range(rng.randint(1, 30))]
-    found = history_rows.ancestors(connection, state.lineage, state.head, wanted)
-    assert found == {place: by_position[place].seq for place in wanted if place in by_position}
+    found = find_ancestors(connection, state.lineage, state.head.seq, wanted)
+    assert found == {place: by_position[Position(place)].seq for place in wanted if place in by_position}
     limit = rng.randrange(1, 60)
-    assert history_rows.path(connection, state.lineage, state.head, limit) == path[-limit:]
-    assert history_rows.path(connection, state.lineage, state.head) == path
+    assert history_rows.read_path(connection, state.lineage, state.head.seq, limit) == path[-limit:]
+    assert history_rows.read_path(connection, state.lineage, state.head.seq) == path
     if path:
         most = rng.randrange(1, 60)
-        assert history_rows.suffix(connection, state.lineage, state.head, Reach(messages=most)) == path[-most:]
+        assert (
+            history_rows.read_path_end(connection, state.lineage, state.head.seq, Reach(messages=most)) == path[-most:]
+        )
         first = rng.choice(path)
         expected = [one for one in path[: first.position - 1] if one.message["role"] in ("system", "developer")]
-        assert history_rows.context(connection, state.lineage, first) == expected
+        assert history_rows.read_context_messages(connection, state.lineage, first) == expected
 
 
 # --- what the options do ---
@@ -241,11 +248,11 @@ def test_the_last_turns_are_sent_and_all_system_messages(
     turn = store.say(id, "now", last=last)
     assert sent(chat_server) == [*(TURNS[place] for place in before), *TURNS[begins:], ASK]
     assert turn.window is not None
-    assert turn.window["history"] == len(before) + len(TURNS) - begins
-    assert turn.window.get("left_out", 0) == len(TURNS) - turn.window["history"]
-    assert turn.window.get("context", []) == [place + 1 for place in before]
-    assert turn.window["from_seq"] == (begins + 1 if begins < len(TURNS) else None)
-    assert turn.window["options"] == {"last": last}
+    assert turn.window.history == len(before) + len(TURNS) - begins
+    assert turn.window.left_out == len(TURNS) - turn.window.history
+    assert list(turn.window.context) == [place + 1 for place in before]
+    assert turn.window.from_seq == (begins + 1 if begins < len(TURNS) else None)
+    assert turn.window.options.changed() == {"last": last}
     assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
 
 
@@ -256,8 +263,9 @@ def test_as_many_turns_are_sent_as_fit_and_a_window_tells_its_tokens(backend: Ba
     tokens = {}
     for most in range(33, 120, 5):
         request = store.preview(id, "now", max_context=most)
-        assert len(request["messages"]) * 10 + 3 == request.window["tokens"] <= most
-        tokens[most] = request.window["tokens"]
+        assert request.window.tokens is not None
+        assert len(request["messages"]) * 10 + 3 == request.window.tokens <= most
+        tokens[most] = request.window.tokens
     # Two system messages and the new one are the least; a turn has two, three and three messages besides.
     assert sorted(set(tokens.values())) == [33, 63, 83, 103]
     for most, used in tokens.items():
@@ -272,7 +280,7 @@ def test_what_a_provider_reports_scales_the_budget(backend: Backend, chat_server
     chat_server.script(Reply("ok", usage={"prompt_tokens": 2006, "completion_tokens": 1, "total_tokens": 2007}))
     assert store.say(id, "now").estimated_tokens == 1003
     request = store.preview(id, "again", max_context=1000)
-    assert (len(request["messages"]), request.window["tokens"]) == (3, 606)  # twice as many as were counted
+    assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice as many as were counted
 
 
 def test_options_are_kept_and_a_call_goes_before_them(store: Store, chat_server: ChatServer) -> None:
@@ -311,7 +319,7 @@ def test_without_history_a_message_is_sent_alone(store: Store, chat_server: Chat
     turn = store.say(id, "now", history=False)
     assert sent(chat_server) == [ASK]
     assert turn.window is not None
-    assert (turn.window["history"], turn.window["left_out"]) == (0, len(TURNS))
+    assert (turn.window.history, turn.window.left_out) == (0, len(TURNS))
 
 
 def test_a_result_may_be_sent_alone_or_first(store: Store, chat_server: ChatServer) -> None:
@@ -331,7 +339,7 @@ def test_pinned_messages_are_sent_in_their_places_while_they_are_on_the_path(
     turn = store.say(id, "now", last=0)
     assert sent(chat_server) == [TURNS[0], TURNS[1], TURNS[2], TURNS[4], ASK]
     assert turn.window is not None
-    assert turn.window["pinned"] == [2, 3]
+    assert turn.window.pinned == (2, 3)
     assert store.unpin(id, 3).pins == (2,)
     store.checkout(id, 1)
     store.append(id, user("another way"), assistant("ok"))
@@ -387,7 +395,7 @@ def test_a_summary_stands_for_the_older_part_in_the_window_alone(store: Store, c
     assert sent(chat_server) == [TURNS[0], TURNS[4], asked, told, *TURNS[6:], ASK]
     assert (asked["role"], told) == ("user", assistant("Two things were said."))
     assert turn.window is not None
-    assert (turn.window["summary"], turn.window["left_out"]) == (summary.turn, 4)
+    assert (turn.window.summary, turn.window.left_out) == (summary.turn, 4)
     assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
     store.undo(id)
     assert store.drop_summary(id) == summary
@@ -489,7 +497,7 @@ def test_placeholders_are_sent_for_missing_results_and_never_stored(store: Store
     assert (placeholder["role"], placeholder["tool_call_id"]) == ("tool", "a")
     assert "no result" in placeholder["content"]
     assert turn.window is not None
-    assert turn.window["filled"] == ["a"]
+    assert turn.window.filled == ("a",)
     stored = store.history(id, exact=True)
     assert [one["role"] for one in stored] == ["user", "assistant", "tool", "user", "assistant"]
     assert placeholder not in stored
@@ -592,14 +600,14 @@ def test_less_is_sent_once_where_a_provider_finds_it_too_long(
     assert second == [system("s"), *LONG[-len(second) + 2 :], ASK]
     assert second[1]["role"] == "user"
     assert 8 <= len(second) < len(first) * 0.85
-    assert turn.window["history"] == len(second) - 1
-    assert turn.window["left_out"] == len(first) - len(second)
-    assert turn.window["options"] == {"on_overflow": "trim"}
+    assert turn.window.history == len(second) - 1
+    assert turn.window.left_out == len(first) - len(second)
+    assert turn.window.options.changed() == {"on_overflow": "trim"}
     (attempt,) = turn.attempts
     assert attempt["error"]["status"] == 400
     assert "context" in attempt["error"]["message"]
     assert attempt["waited"] == 0
-    assert turn.estimated_tokens < store.preview(id, "now").window["tokens"]
+    assert turn.estimated_tokens < store.preview(id, "now").window.tokens
     (stored,) = store.turns(id)
     assert (stored.window, stored.attempts) == (turn.window, turn.attempts)
     assert store.history(id, exact=True)[:-1] == [system("s"), *LONG, ASK]

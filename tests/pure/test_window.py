@@ -12,24 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convstore.context.window import (
-    Past,
-    Policy,
-    Scale,
-    Sending,
-    Window,
-    check_options,
-    choose,
-    merge_options,
-    narrowed,
-    policy,
-    summary_messages,
-)
+from convstore.context.window import NewInput, Past, TokenScale, Window, choose_window, make_summary_messages
 from convstore.errors import ContextTooLong, InvalidMessage, InvalidParameter, UnansweredToolCalls
 from convstore.messages.codec import to_request
 from convstore.messages.token_estimate import REQUEST
 from convstore.messages.tool_calls import PLACEHOLDER, tool_result
+from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
+from convstore.values.window_options import WindowOptions, check_window_options, merge_window_options
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = ("system", "developer")
@@ -73,15 +63,16 @@ def pasts(draw: st.DrawFn) -> tuple[list[MessageRecord], Past]:
         first = len(path)
         for message in messages:
             seq += draw(st.integers(1, 3))
-            parent = path[-1].seq if path else 0
-            path.append(MessageRecord(len(path) + 1, seq, parent, None, NOW, message, b"", 0, counted(message)))
+            parent = path[-1].seq if path else Seq(0)
+            at, tokens = Position(len(path) + 1), counted(message)
+            path.append(MessageRecord(at, Seq(seq), parent, None, NOW, message, b"", Seq(0), tokens))
         if may_be_pinned and draw(st.integers(0, 5)) == 0:
             pinned.extend(path[first:])
     summary = None
     up_to = draw(st.sampled_from([0, 0, *(place for place in beginnings(path) if place), len(path)]))
     if up_to:
         last = path[up_to - 1]
-        summary = Summary(7, last.seq, last.position, "so far", draw(st.integers(1, 30)), None, NOW)
+        summary = Summary(TurnNumber(7), last.seq, last.position, "so far", draw(st.integers(1, 30)), None, NOW)
     context = [record for record in path[:up_to] if record.message["role"] in CONTEXT]
     return path, Past(path[-1] if path else None, path[up_to:], context, pinned, summary)
 
@@ -93,18 +84,20 @@ def beginnings(path: Sequence[MessageRecord]) -> list[int]:
 
 
 policies = st.builds(
-    Policy,
+    WindowOptions,
     last=st.none() | st.integers(0, 4),
     max_context=st.none() | st.integers(1, 300),
     fill_missing_tools=st.booleans(),
 )
 sendings = st.builds(
-    lambda tokens, continues, empty: Sending([] if empty and continues else [plain("user", -1, tokens)], {}, continues),
+    lambda tokens, continues, empty: NewInput(
+        [] if empty and continues else [plain("user", -1, tokens)], {}, continues
+    ),
     st.integers(1, 40),
     st.booleans(),
     st.booleans(),
 )
-scales = st.sampled_from([0.25, 0.7, 1.0, 1.3, 8.0]).map(lambda factor: Scale(counted, factor))
+scales = st.sampled_from([0.25, 0.7, 1.0, 1.3, 8.0]).map(lambda factor: TokenScale(counted, factor))
 
 
 def placeholders(messages: Messages) -> tuple[Messages, Messages]:
@@ -123,7 +116,7 @@ def placeholders(messages: Messages) -> tuple[Messages, Messages]:
     return whole[:-1], missing
 
 
-def every_window(path: list[MessageRecord], past: Past, sending: Sending) -> list[tuple[int, list[MessageRecord]]]:
+def every_window(path: list[MessageRecord], past: Past, sending: NewInput) -> list[tuple[int, list[MessageRecord]]]:
     """All windows that there might be, the largest first: where each begins, and what of the path it holds."""
     begin = past.summary.up_to_position if past.summary is not None else 0
     places = {begin, *(place for place in beginnings(path) if place > begin)}
@@ -133,8 +126,8 @@ def every_window(path: list[MessageRecord], past: Past, sending: Sending) -> lis
     return [(place, [one for n, one in enumerate(path) if n >= place or one.seq in always]) for place in sorted(places)]
 
 
-def tokens_of(held: list[MessageRecord], past: Past, sending: Sending, chosen: Policy) -> int:
-    messages = [*(one.message for one in held), *sending.new]
+def tokens_of(held: list[MessageRecord], past: Past, sending: NewInput, chosen: WindowOptions) -> int:
+    messages = [*(one.message for one in held), *sending.messages]
     sent = placeholders(messages)[0] if chosen.fill_missing_tools else messages
     summary = past.summary.tokens if past.summary is not None else 0
     return REQUEST + summary + sum(counted(message) for message in sent)
@@ -143,12 +136,12 @@ def tokens_of(held: list[MessageRecord], past: Past, sending: Sending, chosen: P
 @settings(max_examples=400, deadline=None)
 @given(pasts(), sendings, policies, scales)
 def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
-    drawn: tuple[list[MessageRecord], Past], sending: Sending, chosen: Policy, scale: Scale
+    drawn: tuple[list[MessageRecord], Past], sending: NewInput, chosen: WindowOptions, scale: TokenScale
 ) -> None:
     path, past = drawn
-    if not path and not sending.new:
+    if not path and not sending.messages:
         with pytest.raises(InvalidMessage):
-            choose(past, sending, replace(chosen, max_context=None), scale)
+            choose_window(past, sending, replace(chosen, max_context=None), scale)
         return
     windows = every_window(path, past, sending)
     if chosen.last is not None:
@@ -164,20 +157,20 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
     ]
     if not fitting:
         with pytest.raises(ContextTooLong):
-            choose(past, sending, chosen, scale)
+            choose_window(past, sending, chosen, scale)
         return
     place, held = fitting[0]
-    stand_in = summary_messages(past.summary.text) if past.summary is not None else []
+    stand_in = make_summary_messages(past.summary.text) if past.summary is not None else []
     leading = next((n for n, one in enumerate(held) if one.position > place or one.message["role"] not in CONTEXT), 99)
     of_path = [one.message for one in held]
-    exact = [*of_path[:leading], *stand_in, *of_path[leading:], *sending.new]
+    exact = [*of_path[:leading], *stand_in, *of_path[leading:], *sending.messages]
     whole, missing = placeholders(exact)
     if missing and not chosen.fill_missing_tools:
         with pytest.raises(UnansweredToolCalls) as error:
-            choose(past, sending, chosen, scale)
+            choose_window(past, sending, chosen, scale)
         assert list(error.value.calls) == missing
         return
-    window = choose(past, sending, chosen, scale)
+    window = choose_window(past, sending, chosen, scale)
     assert window.messages == [to_request(message) for message in whole]
     assert window.tokens == tokens_of(held, past, sending, chosen)
     check_facts(window, path, past, held, place, scale)
@@ -185,10 +178,10 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
 
 
 def check_facts(
-    window: Window, path: list[MessageRecord], past: Past, held: list[MessageRecord], place: int, scale: Scale
+    window: Window, path: list[MessageRecord], past: Past, held: list[MessageRecord], place: int, scale: TokenScale
 ) -> None:
     """What is put on record is true."""
-    facts = window.facts
+    facts = window.report.to_json_object()
     before = [one for one in held if one.position <= place]
     assert facts["history"] == len(held)
     assert facts.get("left_out", 0) == len(path) - len(held)
@@ -215,27 +208,27 @@ def check_shape(window: Window, past: Past) -> None:
 @settings(max_examples=100, deadline=None)
 @given(pasts(), sendings, scales, st.floats(0.05, 0.95))
 def test_a_narrower_window_is_no_larger_than_it_should_be_and_forgets_nothing_that_was_asked(
-    drawn: tuple[list[MessageRecord], Past], sending: Sending, scale: Scale, share: float
+    drawn: tuple[list[MessageRecord], Past], sending: NewInput, scale: TokenScale, share: float
 ) -> None:
     path, past = drawn
-    chosen = Policy(on_overflow="trim", last=3, fill_missing_tools=True)
-    if not path and not sending.new:
+    chosen = WindowOptions(on_overflow="trim", last=3, fill_missing_tools=True)
+    if not path and not sending.messages:
         return
-    window = choose(past, sending, chosen, scale)
-    smaller = narrowed(past, sending, chosen, scale, window, share)
+    window = choose_window(past, sending, chosen, scale)
+    smaller = window.shrink(share)
     if smaller is not None:
         assert smaller.tokens * scale.factor <= max(1, window.tokens * scale.factor * share)
-        assert smaller.facts["options"] == {"on_overflow": "trim", "last": 3, "fill_missing_tools": True}
+        assert smaller.report.options.changed() == {"on_overflow": "trim", "last": 3, "fill_missing_tools": True}
         assert len(smaller.messages) < len(window.messages)
 
 
 def test_options_are_checked_merged_and_read() -> None:
     good = {"last": 0, "max_context": 1, "history": None, "keep_last": 0, "compact_at": 1}
-    assert check_options(good) == good
+    assert check_window_options(good) == good
     wrong: list[dict[str, Any]] = [{"last": -1}, {"last": 1.0}, {"last": 2**53}, {"max_context": 0}, {"history": 1}]
     for options in (*wrong, {"on_overflow": "cut"}, {"compact_at": 0}, {"send_reasoning": "no"}):
         with pytest.raises(InvalidParameter):
-            check_options(options)
-    merged = merge_options({"last": 1, "max_context": 5}, {"last": None, "history": False})
+            check_window_options(options)
+    merged = merge_window_options({"last": 1, "max_context": 5}, {"last": None, "history": False})
     assert merged == {"max_context": 5, "history": False}
-    assert policy({**merged, "of a later release": 1}) == Policy(history=False, max_context=5)
+    assert WindowOptions.from_dict({**merged, "of a later release": 1}) == WindowOptions(history=False, max_context=5)
