@@ -1,8 +1,8 @@
-"""Engines, transactions, and what differs between SQLite and PostgreSQL.
+"""Engines and transactions of SQLite and PostgreSQL.
 
 SQLite opens in WAL with `synchronous=FULL` (an acknowledged message survives a power cut) and its writes begin with
-`BEGIN IMMEDIATE`: a transaction that reads first and writes later could otherwise fail half-way, whatever the busy
-timeout, because another writer came in between (https://sqlite.org/lang_transaction.html).
+`BEGIN IMMEDIATE`: a transaction that reads first and writes later could otherwise fail in the middle, whatever the busy
+timeout, because another writer came between (https://sqlite.org/lang_transaction.html).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
-        """The file of a SQLite database; None where it is in memory."""
+        """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
-            raise InvalidInput(f"{engine.dialect.driver} is asynchronous: name a driver that is not, such as psycopg")
+            raise InvalidInput(f"the driver {engine.dialect.driver!r} is asynchronous: use a sync one, such as psycopg")
         if owned and (self.path is not None or not self.is_sqlite):
             _open.add(self)
 
     @property
     def label(self) -> str:
-        """How messages to people name this database: the file, or the URL without its password."""
+        """The name of the database in messages: the file, or the URL without its password."""
         url = self.engine.url
         if self.is_sqlite:
             return url.database or ":memory:"
@@ -53,13 +53,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One read transaction: everything read in it is of one moment."""
+        """Open a read transaction: everything read in it is of one moment."""
         with self._translated(), self.engine.connect() as connection, transaction(connection, writes=False):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One write transaction, committed at the end of the block and rolled back if it raises."""
+        """Open a write transaction, committed at the end of the block and rolled back if it raises."""
         with self._translated(), self.engine.connect() as connection, transaction(connection, writes=True):
             yield connection
 
@@ -68,7 +68,7 @@ class Database:
         try:
             yield
         except exc.IntegrityError:
-            raise  # a constraint did its work; whoever wrote the statement knows what that means
+            raise  # whoever wrote the statement knows what the constraint means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(
                 f"database {self.label}: {_reason(error)}", transient=self._is_transient(error)
@@ -109,13 +109,13 @@ os.register_at_fork(after_in_child=_forget_connections)
 
 
 def open_database(url: str) -> Database:
-    """Open (for SQLite: create, mode 0600) the database that `url` names. Nothing is connected before the first use.
+    """Open the database that `url` names; a SQLite file is created with mode 0600. The first use connects.
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file. `postgres://` and `postgresql://` mean psycopg 3.
 
     Raises:
-        InvalidInput: not a URL of SQLite or PostgreSQL.
+        InvalidInput: not a valid URL of SQLite or PostgreSQL.
         DatabaseUnavailable: the driver is not installed.
     """
     parsed = parse_url(url)
@@ -126,7 +126,7 @@ def open_database(url: str) -> Database:
         engine = create_engine(parsed, connect_args=_postgres_arguments(parsed))
         return Database(engine, owned=True)
     except exc.NoSuchModuleError:
-        raise InvalidInput(f"no such kind of database: {parsed.drivername}") from None
+        raise InvalidInput(f"unknown kind of database {parsed.drivername!r}; use sqlite or postgresql") from None
     except ImportError:
         if parsed.get_driver_name() != "psycopg":
             raise DatabaseUnavailable(f"the driver of {parsed.drivername} is not installed") from None
@@ -139,24 +139,24 @@ def open_database(url: str) -> Database:
 
 def _check_backend(name: str) -> None:
     if name not in ("sqlite", "postgresql"):
-        raise InvalidInput(f"convstore keeps conversations in SQLite or PostgreSQL, not in {name}")
+        raise InvalidInput(f"convstore keeps conversations in SQLite or PostgreSQL, not in {name!r}")
 
 
 def parse_url(url: str) -> URL:
-    """Return the URL of a database named by a URL or by a file's path.
+    """Return the URL of a database, given as a URL or as the path of a file.
 
     Raises:
         InvalidInput: it is neither.
     """
     if not url.strip() or "\0" in url:
-        raise InvalidInput("not a database: it has no name, or a NUL in it")
+        raise InvalidInput("not a database: its name is empty, or contains a NUL")
     if not re.match(r"[\w+.-]*://", url):
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         raise InvalidInput(_NOT_A_URL) from None
-    if "@" in (parsed.host or ""):  # and what stands before it would be shown as the host
+    if "@" in (parsed.host or ""):  # the text before it would be shown as the host
         raise InvalidInput("not a database URL: write @ in a password as %40")
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -170,9 +170,9 @@ def _postgres_arguments(url: URL) -> dict[str, Any]:
 
 @contextmanager
 def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
-    """One transaction, whatever the engine's own habits are: it may be the caller's, who begins in another way."""
+    """Open a transaction on any engine: it may be the caller's, which begins in another way."""
     if connection.dialect.name != "sqlite":
-        # What is read is of one moment. What is written sees what others have just written.
+        # A read sees one moment. A write sees what others have just committed.
         connection.execution_options(isolation_level="READ COMMITTED" if writes else "REPEATABLE READ")
         with connection.begin():
             yield
@@ -182,7 +182,7 @@ def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
         begun = getattr(connection.connection.driver_connection, "in_transaction", False)
         if writes:
             if begun:
-                connection.exec_driver_sql("ROLLBACK")  # of nothing: an engine's own BEGIN, which does not lock
+                connection.exec_driver_sql("ROLLBACK")  # an engine's own BEGIN, which does not lock
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif not begun:
             connection.exec_driver_sql("BEGIN")

@@ -36,10 +36,10 @@ _upgrading = threading.Lock()  # and one in a process: Alembic keeps what it is 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The schema that a database has."""
+    """The schema of a database."""
 
     current: str | None
-    """Its revision; None: no tables yet."""
+    """Its revision; None: it has no tables yet."""
     minimum: str | None
     """The oldest revision whose code may still use it."""
     head: str = HEAD
@@ -47,6 +47,7 @@ class SchemaState:
 
     @property
     def up_to_date(self) -> bool:
+        """Whether the database has exactly this release's schema."""
         return self.current == self.head
 
     @property
@@ -58,7 +59,7 @@ class SchemaState:
 
 
 def read_state(connection: Connection) -> SchemaState:
-    """Return the schema that the database has. Writes nothing."""
+    """Return the schema of the database. Writes nothing."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return SchemaState(None, None)
     current = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
@@ -67,9 +68,9 @@ def read_state(connection: Connection) -> SchemaState:
 
 
 def state(database: Database) -> SchemaState:
-    """Return the schema that the database has. Writes nothing."""
+    """Return the schema of the database. Writes nothing."""
     if not _exists(database.path):
-        return SchemaState(None, None)  # looking must not make the file
+        return SchemaState(None, None)  # looking must not create the file
     with database.read() as connection:
         return read_state(connection)
 
@@ -82,7 +83,7 @@ def _exists(path: Path | None) -> bool:
 
 
 def ensure_schema(database: Database) -> None:
-    """Make sure that this release may use the database; a SQLite file is upgraded first if it is older.
+    """Check that this release may use the database, after upgrading a SQLite file that is older.
 
     Raises:
         SchemaOutdated: a PostgreSQL database needs `convstore db upgrade`.
@@ -115,7 +116,7 @@ def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTo
 
 
 def upgrade(url: str) -> None:
-    """Bring the database at `url` to this release's schema; nothing happens if it is there already."""
+    """Upgrade the database at `url` to this release's schema; do nothing if it has it already."""
     database = open_database(url)
     try:
         upgrade_database(database)
@@ -124,9 +125,9 @@ def upgrade(url: str) -> None:
 
 
 def upgrade_database(database: Database) -> SchemaState:
-    """Bring the database to this release's schema and return what it had before.
+    """Upgrade the database to this release's schema, and return the schema that it had before.
 
-    Safe when many processes start at once: all but the first find the work done.
+    Safe if many processes start at once: all but the first find the work done.
 
     Raises:
         SchemaTooNew: it has a newer schema.
@@ -157,11 +158,11 @@ def upgrade_database(database: Database) -> SchemaState:
 
 @contextmanager
 def migrating(engine: Engine) -> Iterator[Connection]:
-    """One transaction in which a schema may change, used by every migration, by whichever door it comes.
+    """Open a transaction in which a schema may change; every migration runs in one.
 
     PostgreSQL: under an advisory lock. SQLite: Alembic changes a table there by copying it and dropping the old one,
-    which foreign keys forbid; they can only be switched off outside a transaction, so they are, and what they guard is
-    checked before the commit (https://sqlite.org/lang_altertable.html#otheralter).
+    which foreign keys forbid. They can only be switched off outside a transaction: so they are, and the rows are checked
+    before the commit (https://sqlite.org/lang_altertable.html#otheralter).
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":
@@ -173,7 +174,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         if driver is None:
             raise DatabaseUnavailable("the SQLite connection is closed")
         if driver.in_transaction:
-            driver.execute("ROLLBACK")  # a caller's engine whose driver is always in one
+            driver.execute("ROLLBACK")  # a caller's engine with a driver that is always in a transaction
         enforced = driver.execute("PRAGMA foreign_keys").fetchone()[0]
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
@@ -203,5 +204,5 @@ def migrations_folder() -> Path:
 
 
 def is_ours(name: str | None, kind: str, _parents: object = None) -> bool:
-    """Whether a table belongs to convstore: what Alembic compares and an application's own tables are apart."""
+    """Return True if a table belongs to convstore: Alembic must not compare an application's own tables."""
     return kind != "table" or (name is not None and name in Base.metadata.tables)

@@ -25,7 +25,7 @@ _locked = threading.local()
 
 
 def find_sqlite_file(url: URL) -> Path | None:
-    """Return the file that a SQLite URL names, also by a `file:` URI; None where the database is in memory."""
+    """Return the file that a SQLite URL names, also by a `file:` URI; None if the database is in memory."""
     (name,), options = url.get_dialect()().create_connect_args(url)
     if options.get("uri") and name.startswith("file:"):
         uri = urlsplit(name)
@@ -38,7 +38,7 @@ def find_sqlite_file(url: URL) -> Path | None:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, and threads, that prepare the database file at `path`. Once in a thread is enough.
+    """Hold a lock between processes, and threads, that prepare the database file at `path`. A thread may nest it.
 
     The lock is on the folder, so that no lock file is left behind. It is not on the file: closing any descriptor of
     that would drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
@@ -79,8 +79,8 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "invalidate")
     def roll_back(connection: sqlite3.Connection, *_: object) -> None:
-        # After Ctrl-C in mid-statement. Closed with an open cursor, the connection would keep its lock until that is
-        # collected: https://sqlite.org/c3ref/close.html
+        # After Ctrl-C in the middle of a statement. A connection that is closed with an open cursor keeps its lock until
+        # the cursor is collected: https://sqlite.org/c3ref/close.html
         with suppress(sqlite3.Error):
             connection.rollback()
 
@@ -105,7 +105,7 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-        # In WAL mode SQLite goes on writing to a file that was removed or replaced, where nobody will find it.
+        # In WAL mode SQLite goes on writing to a file that was removed or replaced, and nobody would find the rows.
         if path is not None and entry.info["file"] != _identity(path):
             raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
 
@@ -116,17 +116,17 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise DatabaseUnavailable(f"database {path}: its file is gone ({error.strerror or error})") from error
+        raise DatabaseUnavailable(f"database {path}: its file was removed ({error.strerror or error})") from error
     return found.st_dev, found.st_ino
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
-    connection.isolation_level = None  # transactions begin where convstore says, and nowhere else
+    connection.isolation_level = None  # transactions begin only where convstore says
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
     if path is not None and _journal_mode(connection) != "wal":
-        # Switching fails, timeout or not, when several processes race. It may fail still: the file is read-only, or
-        # another program reads it now, which is not waited for. All promises hold in the other modes too.
+        # Switching fails, timeout or not, when several processes race. It may still fail here: the file is read-only, or
+        # another program is reading it, and this one does not wait. All promises hold in the other modes too.
         with file_lock(path):
             if _journal_mode(connection) != "wal":
                 connection.execute("PRAGMA busy_timeout = 0")

@@ -1,4 +1,4 @@
-"""The tables, and nothing else. Alembic's migrations create them; a test holds the two equal.
+"""The tables. Alembic's migrations create them; a test compares the two.
 
 Every table is named `convstore_…`: an application shares its own database with us, and everyone has a table called
 `messages`. Every key begins with the owner, so that one owner's rows cannot be reached with another's key.
@@ -30,7 +30,7 @@ Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment. SQLite's text holds UTC without saying so; PostgreSQL's `timestamptz` is shown in UTC."""
+    """A moment. SQLite's text is in UTC, without a time zone; PostgreSQL's `timestamptz` is converted to UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
 
 
 class ConversationRow(Base):
-    """A conversation: where its head is, and who holds it."""
+    """A conversation: where its head is, and which turn holds it."""
 
     __tablename__ = "convstore_conversations"
     __table_args__ = (
@@ -86,21 +86,21 @@ class ConversationRow(Base):
     running_turn: Mapped[int | None] = mapped_column(BigInteger)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # what it was created with
-    # Of a fork, where its shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
+    creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # of what it was created with
+    # Where a fork's shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
     lineage: Mapped[str | None] = mapped_column(Text)
     window: Mapped[str | None] = mapped_column(Text)  # JSON: the sticky options of the window
     pins: Mapped[str | None] = mapped_column(Text)  # JSON [[seq, position], …]
     redo: Mapped[str | None] = mapped_column(Text)  # JSON: the heads that `undo` left, latest last
-    summary_turn: Mapped[int | None] = mapped_column(BigInteger)  # that wrote the latest summary
-    compacting_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # by itself, in some process
+    summary_turn: Mapped[int | None] = mapped_column(BigInteger)  # the turn that wrote the latest summary
+    compacting_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # automatically, in some process
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class MessageRow(Base):
-    """A message. Immutable. What the database orders by is `seq`, never a clock."""
+    """A message. Immutable. The database orders by `seq`, never by a clock."""
 
     __tablename__ = "convstore_messages"
     # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.
@@ -115,15 +115,15 @@ class MessageRow(Base):
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     parent_seq: Mapped[int] = mapped_column(BigInteger)  # 0: the first of its path
     position: Mapped[int] = mapped_column(BigInteger)
-    role: Mapped[str] = mapped_column(Text)  # '': in extra, where everything is that no database can hold
+    role: Mapped[str] = mapped_column(Text)  # '': the role is in extra, as is everything that no database can hold
     name: Mapped[str | None] = mapped_column(Text)
     content: Mapped[str | None] = mapped_column(Text)
     extra: Mapped[str | None] = mapped_column(Text)  # JSON; overrides the three before it
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     context_seq: Mapped[int] = mapped_column(BigInteger)  # nearest system or developer message before it; 0: none
     turn_seq: Mapped[int | None] = mapped_column(BigInteger)
-    # The ancestor at the last position before this one that 32 (1,024, 32,768) divides: any other is found from it in
-    # a few steps. NULL: there is none, or an earlier release wrote the row; then the way is by parents, and longer.
+    # The ancestor at the last position before this one that 32 (1,024, 32,768) divides: from it any other is found in a
+    # few steps. NULL: no such ancestor, or an earlier release wrote the row; then the way is by parents, and longer.
     back_32: Mapped[int | None] = mapped_column(BigInteger)
     back_1024: Mapped[int | None] = mapped_column(BigInteger)
     back_32768: Mapped[int | None] = mapped_column(BigInteger)
@@ -132,14 +132,14 @@ class MessageRow(Base):
 
 
 class TurnRow(Base):
-    """A turn: what was asked of the model, and how it ended."""
+    """A turn: the request to the model, and how it ended."""
 
     __tablename__ = "convstore_turns"
     __table_args__ = (
         ForeignKeyConstraint(
             ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
         ),
-        # A key is spent while its turn runs and once it succeeded; after a failure it is free for another try.
+        # A key is used up while its turn runs and once it succeeded; after a failure it is free for another try.
         Index(
             "convstore_turns_owner_conversation_id_idempotency_key_key",
             "owner",
@@ -164,7 +164,7 @@ class TurnRow(Base):
     output_seq: Mapped[int | None] = mapped_column(BigInteger)
     purpose: Mapped[str | None] = mapped_column(Text)  # NULL: a reply; else 'summary'
     request: Mapped[str] = mapped_column(Text)  # JSON: the parameters that were sent
-    requested_model: Mapped[str | None] = mapped_column(Text)  # as `request` has it
+    requested_model: Mapped[str | None] = mapped_column(Text)  # as in `request`
     estimated_tokens: Mapped[int | None] = mapped_column(BigInteger)  # of all that was sent, by the store's counter
     window: Mapped[str | None] = mapped_column(Text)  # JSON: which messages were sent
     response_id: Mapped[str | None] = mapped_column(Text)
@@ -208,7 +208,7 @@ class DeltaRow(Base):
 
 
 class SummaryRow(Base):
-    """A summary: what may stand in, in a window, for a path from its root to one message."""
+    """A summary: a text that may be sent instead of a path from its first message to another one."""
 
     __tablename__ = "convstore_summaries"
     __table_args__ = (
@@ -219,10 +219,10 @@ class SummaryRow(Base):
 
     owner: Mapped[str] = mapped_column(Key, primary_key=True)
     conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
-    turn_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # that wrote it
+    turn_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # the turn that wrote it
     up_to_seq: Mapped[int] = mapped_column(BigInteger)
     up_to_position: Mapped[int] = mapped_column(BigInteger)
-    previous_turn: Mapped[int | None] = mapped_column(BigInteger)  # the summary that it took the place of
+    previous_turn: Mapped[int | None] = mapped_column(BigInteger)  # the turn of the summary that it replaced
     text: Mapped[str] = mapped_column(Text)
     tokens: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

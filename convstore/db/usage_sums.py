@@ -1,4 +1,4 @@
-"""What turns used, added up in the database: however many there are, one row of each group comes back."""
+"""What turns used, added up in the database: it returns one row for each group, however many turns there are."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from convstore.values.results import TurnStatus
 
 _MEDIAN, _P95 = 50, 95
 
-# Those that ended, and asked a model or keep what one answered. An addition that only has an idempotency key is a turn
-# too, completed and without a reply.
+# Turns that ended, and asked a model or keep an answer. An addition that only has an idempotency key is a turn too,
+# completed and without a reply.
 _COUNTED = and_(
     table.c.status != TurnStatus.RUNNING.value,
     or_(
@@ -80,16 +80,16 @@ def report(
     until: datetime | None = None,
     by: str | None = None,
 ) -> UsageReport:
-    """Return what turns used that began from `since` on and before `until`.
+    """Return what turns used that began at `since` or later, and before `until`.
 
     Args:
-        owner: whose turns. None: everybody's.
-        prices: for turns that have no cost on record.
-        conversation_id: of this conversation alone; of a fork, what was said before it is its origin's.
-        by: what to group by: a model, a day, a conversation or an owner. None: nothing.
+        owner: the owner of the turns; None: all owners.
+        prices: for turns without a stored cost.
+        conversation_id: count only this conversation; a fork's shared past counts for its origin.
+        by: group by model, day, conversation or owner; None: do not group.
     """
-    # Both are always there, so that SQLite goes by owner and time, in whose order the rows lie in the file: by the
-    # primary key they lie all over it. A conversation's turns are few: there the column is hidden from the planner.
+    # Both are always given, so that SQLite goes by owner and time, the order in which the rows lie in the file: by the
+    # primary key they lie all over it. A conversation has few turns: there the column is hidden from the planner.
     at = table.c.started_at if conversation_id is None else hide_from_planner(table.c.started_at, ALWAYS)
     where: list[ColumnElement[bool]] = [
         at >= (since or ALWAYS),
@@ -123,7 +123,7 @@ def _key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
 
 
 def _grouped(key: ColumnElement[Any] | None, sums: Sequence[ColumnElement[Any]], where: Where) -> Select[Any]:
-    """Return a statement of sums by key; without one, it is not grouped: SQLite would sort all rows for that."""
+    """Return a statement of sums by key; without a key it has no GROUP BY: SQLite would sort all rows for it."""
     if key is None:
         return select(null().label("key"), *sums).where(*where)
     return select(key.label("key"), *sums).where(*where).group_by("key")
@@ -133,7 +133,7 @@ def _sums(connection: Connection, key: ColumnElement[Any] | None, where: Where, 
     """Return what the turns of each key add up to.
 
     Args:
-        owner: whose conversations' names to return with them, where the keys are conversations.
+        owner: return the names of this owner's conversations as well; the keys are conversations.
     """
     is_failed = table.c.status == TurnStatus.FAILED.value
     sums = (
@@ -184,7 +184,7 @@ def _text(key: object) -> str | None:
 def _costs(
     connection: Connection, key: ColumnElement[Any] | None, where: Where, prices: Prices
 ) -> dict[str | None, tuple[int, float]]:
-    """Return, of each key, how many turns have a price and no cost on record, and what they cost."""
+    """Return for each key the number of turns with a price and without a stored cost, and what they cost."""
     kinds = _priced_kinds(connection, where, prices)
     found: dict[str | None, tuple[int, float]] = {}
     for first in range(0, len(kinds), _MOST_KINDS):
@@ -205,11 +205,11 @@ def _costs(
 
 
 Kind: TypeAlias = tuple[ColumnElement[bool], Price]
-"""Which turns, and what their tokens cost."""
+"""A condition for turns, and the price of their tokens."""
 
 
 def _priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[Kind]:
-    """Return, of the turns without a cost on record, those that have a price: by model and time."""
+    """Return the kinds of turns, by model and time, that have a price and no stored cost."""
     moments = [ALWAYS, *prices.changes]
     epoch = case(
         *((table.c.started_at >= moment, number) for number, moment in reversed(list(enumerate(moments)))), else_=0
@@ -239,9 +239,10 @@ def _rate(kinds: Sequence[Kind], of: str) -> ColumnElement[Any]:
 def _latencies(
     connection: Connection, key: ColumnElement[Any] | None, where: Where
 ) -> tuple[dict[str | None, Latencies], Latencies]:
-    """Return the latencies of each key's completed turns, and of all, by nearest rank: of n, the ceil(n × percent)th.
+    """Return the latencies of each key's completed turns, and of all turns, by nearest rank.
 
-    By how often each occurs: there are fewer of them than turns, and both databases add whole numbers alike.
+    Among n latencies, the percentile is the ceil(n × percent)th. They are counted by how often each occurs: there are
+    fewer latencies than turns, and both databases add whole numbers alike.
     """
     often = (
         select(
