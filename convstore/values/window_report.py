@@ -1,4 +1,4 @@
-"""What a turn records about its window: which messages were sent, and which were left out."""
+"""Record which messages a request held and which were left out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WindowReport:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the request is not simply the whole history and the new message."""
+        """True if the request is not simply the whole history and the new message."""
         return bool(self.left_out or self.summary is not None or self.filled)
 
     def with_options(self, options: WindowOptions) -> Self:
@@ -61,7 +61,7 @@ class WindowReport:
 
     @classmethod
     def from_json_object(cls, value: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json_object` wrote, in this release or an earlier one.
+        """Return the report that `to_json_object` of this or an earlier release wrote.
 
         Raises:
             TypeError, ValueError, AttributeError: the object has another form.

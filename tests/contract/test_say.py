@@ -232,7 +232,7 @@ def test_without_a_key_and_a_server_nothing_is_stored_and_the_three_ways_are_nam
     store = backend.open(client=None)
     id = store.new().id
     for call in (lambda: store.say(id, "hi"), lambda: store.stream(id, "hi").__enter__()):
-        with pytest.raises(NotConfigured, match=r"OPENAI_API_KEY.*OPENAI_BASE_URL.*--base-url"):
+        with pytest.raises(NotConfigured, match=r"OPENAI_API_KEY.*OPENAI_BASE_URL.*base_url"):
             call()
     assert store.messages(id) == []
     assert store.turns(id) == []
