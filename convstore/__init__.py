@@ -38,8 +38,8 @@ if TYPE_CHECKING:
         TurnFailed,
         UnansweredToolCalls,
     )
-    from convstore.messages.codec import Message
     from convstore.messages.completion import Completion, Usage
+    from convstore.messages.message import Message
     from convstore.messages.tool_calls import tool_result
     from convstore.store.async_reply_stream import AsyncReplyStream
     from convstore.store.async_store import AsyncStore
@@ -80,7 +80,7 @@ _HOMES = {
         "TurnFailed",
         "UnansweredToolCalls",
     ),
-    "convstore.messages.codec": ("Message",),
+    "convstore.messages.message": ("Message",),
     "convstore.values.results": (
         "UNCHANGED",
         "Conversation",

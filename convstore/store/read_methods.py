@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, InvalidInput
-from convstore.messages.codec import Message, to_request
+from convstore.messages.message import Message
+from convstore.messages.request_form import to_request
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
-from convstore.values.validation import check_before, check_limit, check_owner, check_position, is_key, known_id
+from convstore.values.validation import (
+    check_before,
+    check_existing_id,
+    check_limit,
+    check_owner,
+    check_position,
+    is_key,
+)
 
 if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageBy, UsageReport
@@ -55,7 +63,7 @@ class ReadMethods:
         return view
 
     def _key(self, conversation_id: str) -> ConversationKey:
-        return ConversationKey(self._owner, known_id(conversation_id))
+        return ConversationKey(self._owner, check_existing_id(conversation_id))
 
     def get(self, reference: str) -> Conversation:
         """Return the conversation with this id or name, or with an id that begins so.
@@ -205,15 +213,15 @@ class ReadMethods:
             InvalidInput: a time has no time zone; the grouping is unknown; the prices are wrong.
             ConversationNotFound: the owner has no such conversation.
         """
-        from convstore.usage.usage_report import check_by, check_moment
+        from convstore.usage.usage_report import check_moment, check_usage_by
 
         return self._transactions.read(
             usage_queries.read_usage,
             self._owner,
-            known_id(conversation_id) if conversation_id is not None else None,
+            check_existing_id(conversation_id) if conversation_id is not None else None,
             since=check_moment(since, "since"),
             until=check_moment(until, "until"),
-            by=check_by(by),
+            by=check_usage_by(by),
         )
 
     def usage_by_owner(

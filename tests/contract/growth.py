@@ -18,7 +18,7 @@ from convstore.db.message_rows import STRIDES
 from convstore.db.tables import turns
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest
-from convstore.messages.token_estimate import estimate
+from convstore.messages.token_estimate import estimate_message
 from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
@@ -150,7 +150,20 @@ def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
         role = "system" if seq % system == 1 else "user" if seq % 2 == 0 else "assistant"
         message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
         parent = digest(parent, message)
-        yield "", id, seq, seq - 1, seq, role, message["content"], estimate(message), context, *back, parent, now
+        yield (
+            "",
+            id,
+            seq,
+            seq - 1,
+            seq,
+            role,
+            message["content"],
+            estimate_message(message),
+            context,
+            *back,
+            parent,
+            now,
+        )
         if role == "system":
             context = seq
         back = [seq if seq % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)]  # type: ignore[misc]

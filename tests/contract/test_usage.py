@@ -14,10 +14,11 @@ from sqlalchemy import Engine, event, insert
 
 from convstore import ConversationNotFound, InvalidInput, Store, TurnFailed, UsageReport, UsageRow
 from convstore.db.tables import turns as table
-from convstore.messages.codec import from_column, to_column
 from convstore.messages.completion import Usage
+from convstore.messages.storable_text import from_column, to_column
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.usage.prices import cost, parse
+from convstore.usage.price_file import parse_prices
+from convstore.usage.prices import compute_cost
 from tests.contract.conftest import Backend
 from tests.contract.invariants import engine_of
 
@@ -299,7 +300,7 @@ def usage_of(turn: Turn) -> Usage:
 
 def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> UsageRow:
     """What a report should say of these turns: one turn at a time, in Python."""
-    prices = parse(STATED, "test")
+    prices = parse_prices(STATED, "test")
     costs, unpriced, unreported = [], 0, 0
     sums: dict[str, list[int]] = {name: [] for name in ("prompt", "cached", "completion", "reasoning")}
     for turn in turns:
@@ -307,7 +308,7 @@ def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> Us
         model, requested = from_column(turn["model"]), from_column(turn["requested_model"])
         own = turn["cost"]
         if own is None:
-            own = cost(usage, prices.of(model, requested, turn["started_at"]))
+            own = compute_cost(usage, prices.find_price(model, requested, turn["started_at"]))
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         has_tokens = prompt is not None and completion is not None and min(prompt, completion) >= 0
         if own is not None:
