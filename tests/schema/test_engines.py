@@ -269,7 +269,7 @@ def test_a_name_of_no_database_is_refused_before_anything_is_made(
 
 
 def test_an_engine_of_another_database_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="not in .mysql."):
+    with pytest.raises(InvalidInput, match=r"not in .mysql."):
         Store(engine=create_engine("mysql+pymysql://host/name", module=sqlite3))
 
 
