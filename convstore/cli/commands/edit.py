@@ -63,7 +63,7 @@ def edit(
             print_reply(
                 partial(store.edit_stream, target, **edited),
                 partial(store.edit, target, **edited),
-                as_stream=call.stream,
+                as_stream=call.as_stream,
                 as_json=call.as_json,
             )
         except ConvstoreError as error:
