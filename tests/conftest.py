@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import make_url
 
-from tests.postgres import new_database, running_server
+from tests.postgres import Emptied, new_database, running_server
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
@@ -52,9 +52,22 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
         yield make_url(url).database or ""
 
 
+@pytest.fixture(scope="session")
+def _postgres_emptied(postgres_server: str, postgres_template: str) -> Iterator[Emptied]:
+    emptied = Emptied(postgres_server, postgres_template)
+    yield emptied
+    emptied.close()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A new PostgreSQL database with convstore's schema."""
+def postgres_url(_postgres_emptied: Emptied) -> str:
+    """A PostgreSQL database with convstore's schema and no rows; tests have the same one after another."""
+    return _postgres_emptied.url()
+
+
+@pytest.fixture
+def postgres_fresh_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A new PostgreSQL database with convstore's schema, for what is about more than rows."""
     with new_database(postgres_server, postgres_template) as url:
         yield url
 
