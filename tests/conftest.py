@@ -23,8 +23,13 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
 
 
+@pytest.fixture(scope="session")
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _no_certificates: str) -> None:
     """No test sees the developer's keys, settings or data, nor a proxy between it and this machine."""
     for name in os.environ:
         if name.startswith(("OPENAI_", "CONVSTORE_")) and name != "CONVSTORE_TEST_POSTGRES":
@@ -33,6 +38,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for kind in ("DATA", "CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / "home" / kind.lower()))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    # Nothing is encrypted here; to read the system's certificates for each new client would cost more than a test.
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", _no_certificates)
 
 
 @pytest.fixture(scope="session")
