@@ -4,10 +4,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, Engine, event, make_url
 
 from tests.postgres import Emptied, new_database, running_server
 
@@ -21,6 +21,32 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
+
+
+class _Compiled(dict[Any, Any]):
+    """What statements compile to, by statement and kind of database.
+
+    SQLAlchemy keeps it for each engine, and most tests have one or two of their own: to compile all anew would take a
+    sixth of the tests' time.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._shared(key), default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(self._shared(key), value)
+
+    def _shared(self, key: Any) -> Any:
+        dialect, *rest = key
+        return type(dialect), dialect.server_version_info, *rest
+
+
+_compiled = _Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _share_what_is_compiled(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_compiled)
 
 
 @pytest.fixture(scope="session")
