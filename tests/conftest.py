@@ -1,5 +1,6 @@
 """What every test may ask for: databases, a scripted chat server, shared data, a clean environment."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ _compiled = _Compiled()
 @event.listens_for(Engine, "engine_connect")
 def _share_what_is_compiled(connection: Connection) -> None:
     connection.execution_options(compiled_cache=_compiled)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: no collection of garbage need look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
