@@ -24,6 +24,33 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
 
 
+TOGETHER = {
+    "tests/contract/test_growth.py",
+    "tests/faults/test_postgres_faults.py",
+    "tests/test_bench.py",
+    "tests/test_installed_wheel.py",
+    "tests/test_real_model.py",
+}
+"""Files whose tests share what takes seconds to make: a wheel, a run of the bench, a model, a server that restarts."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: files that are `TOGETHER` go to one worker each, and first; then every test to whichever is free.
+
+    `--dist loadgroup` should do so, and with some releases of pytest does not:
+    https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
+
 class _Compiled(dict[Any, Any]):
     """What statements compile to, by statement and kind of database.
 

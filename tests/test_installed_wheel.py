@@ -22,9 +22,6 @@ MIGRATIONS = {
     if path.is_file() and "__pycache__" not in path.parts
 }
 
-# Built and installed once: with `--dist loadgroup`, one worker has all these tests.
-pytestmark = pytest.mark.xdist_group("wheel")
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
