@@ -5,12 +5,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
 from tests.postgres import Emptied, new_database, running_server
+from tests.pythons import newest_python
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
@@ -179,7 +181,12 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how many tests of the shared data did not run, where nobody can overlook it."""
+    """Says what did not run for want of something, where nobody can overlook it."""
+    passed = terminalreporter.stats.get("passed", ())
+    if any("test_installed_wheel" in report.nodeid for report in passed):
+        newest = newest_python()
+        said = f"and on Python {newest[1]}" if newest else "NOT RUN ON A NEWER ONE: this machine has none that works"
+        terminalreporter.write_line(f"the wheel: on Python {python_version()}, {said}", red=not newest, bold=not newest)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:
