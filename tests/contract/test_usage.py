@@ -19,7 +19,7 @@ from convstore.messages.storable_text import from_column, to_column
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.usage.price_file import parse_prices
 from convstore.usage.prices import compute_cost
-from tests.contract.conftest import Backend
+from tests.contract.conftest import OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Backend
 from tests.contract.invariants import engine_of
 
 TOKENS = {
@@ -111,6 +111,7 @@ def test_the_cost_on_record_stays_when_prices_change_and_the_rest_is_counted_by_
 # --- which turns count ---
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_what_is_counted(backend: Backend, chat_server: ChatServer, hold: Callable[..., Any], elsewhere: Any) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
@@ -417,6 +418,7 @@ def test_counts_that_no_sum_of_integers_would_hold_are_no_error(backend: Backend
         assert total.cost == pytest.approx(2**66 / 1e6)
 
 
+@OF_EACH_SORT
 def test_more_models_than_one_statement_has_room_for_are_priced_all_the_same(backend: Backend) -> None:
     count = 1100
     store = backend.open(
@@ -489,6 +491,7 @@ def test_a_report_goes_by_time_through_the_turns_of_its_owner_or_by_the_key_thro
                 assert read[0].endswith(index), read
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_report_is_made_in_the_callers_own_transaction(backend: Backend, chat_server: ChatServer) -> None:
     if backend.kind.startswith("async") or backend.is_memory:
         return  # its `using` takes an AsyncConnection; a database in memory has one connection
