@@ -8,6 +8,7 @@ thread has begun is finished even if its task is cancelled, or the event loop sh
 from __future__ import annotations
 
 import asyncio
+import builtins  # inside the class, `list` is a method
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -23,7 +24,6 @@ from convstore.store.async_methods import AsyncConversationMethods
 from convstore.store.async_reply_stream import AsyncReplyStream
 from convstore.store.conversation_methods import ConversationMethods, to_seq
 from convstore.store.docstrings import documented_as
-from convstore.store.read_methods import RecordList
 from convstore.store.store import Store
 from convstore.store.transaction_view import AsyncTransactionView
 from convstore.turns import following, stopping, turn_flow
@@ -40,7 +40,7 @@ from convstore.turns.turn_request import (
 )
 from convstore.turns.turn_start import preview_first_turn, preview_turn
 from convstore.values.identifiers import ConversationKey, Position
-from convstore.values.results import Request, Summary, Turn
+from convstore.values.results import MessageRecord, Request, Summary, Turn
 from convstore.values.validation import (
     OnBusy,
     check_existing_id,
@@ -299,7 +299,7 @@ class AsyncStore(AsyncConversationMethods):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> RecordList:
+    ) -> builtins.list[MessageRecord]:
         # Not the sync method in a thread: it would hold the thread while it waits for turns that need threads to end.
         key, seconds = self._key(conversation_id), get_wait_seconds(on_busy, wait)
         addition = make_addition((message, *more), check_idempotency_key(idempotency_key), to_seq(expected_head))

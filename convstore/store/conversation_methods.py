@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins  # inside the class, `list` is a method
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from convstore.db.conversation_rows import ConversationChange, NewConversation
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.message import to_message
-from convstore.store.read_methods import ReadMethods, RecordList
+from convstore.store.read_methods import ReadMethods
 from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
-from convstore.values.results import UNCHANGED, Conversation, Given, Summary
+from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary
 from convstore.values.validation import (
     OnBusy,
     check_conversation_name,
@@ -134,7 +135,7 @@ class ConversationMethods(ReadMethods):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> RecordList:
+    ) -> builtins.list[MessageRecord]:
         """Append messages without asking a model, and return them with their places.
 
         Args:
