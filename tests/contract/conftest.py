@@ -20,31 +20,31 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from convstore import AsyncStore, Store
 from convstore.db.schema_upgrade import upgrade
 from convstore.testing import ChatServer, Reply
-from tests.contract.facade import Facade, Loop
-from tests.contract.invariants import Landing, check_all, engine_of
+from tests.contract.facade import EventLoopThread, Facade
+from tests.contract.invariants import CheckedOut, check_all, engine_of
 
-ASYNC = ("async-sqlite-file", "async-postgresql")
+ASYNC_KINDS = ("async-sqlite-file", "async-postgresql")
 """An `AsyncStore`, on an event loop of its own."""
-STORES_OWN = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC)
+OWN_ENGINE_KINDS = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC_KINDS)
 """Without the caller's own engines: enough where only what is stored matters, not how transactions begin."""
-KINDS = (*STORES_OWN, "sqlite-engine", "postgresql-engine")
-ON_CALLERS_ENGINES_TOO = pytest.mark.parametrize("backend", KINDS, indirect=True)
+ALL_KINDS = (*OWN_ENGINE_KINDS, "sqlite-engine", "postgresql-engine")
+ON_ALL_BACKENDS = pytest.mark.parametrize("backend", ALL_KINDS, indirect=True)
 """For what needs its transactions to begin and to end as they should; `tests/schema/test_engines.py` has the rest."""
-OF_EACH_SORT = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql", "async-postgresql"], indirect=True)
+ON_THREE_BACKENDS = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql", "async-postgresql"], indirect=True)
 """For what takes seconds on each kind."""
 
 
 class Backend:
     """One database: opens stores on it, and looks at it past them."""
 
-    def __init__(self, kind: str, url: str, client: openai.OpenAI, asyncio: Asyncio | None) -> None:
+    def __init__(self, kind: str, url: str, client: openai.OpenAI, async_opener: AsyncOpener | None) -> None:
         self.kind = kind
         self.url = url
         self.client = client
-        self._asyncio = asyncio
-        self.whole = True
+        self._async_opener = async_opener
+        self.is_intact = True
         """False once a test has damaged rows on purpose: then they are not checked at its end."""
-        self.landed: set[Landing] = set()
+        self.checked_out: set[CheckedOut] = set()
         """Where a test moved a head to on purpose, to what has no answer there: conversation and `seq`."""
         self._stores: list[Store] = []
         self._engines: list[Engine] = []
@@ -63,7 +63,7 @@ class Backend:
         if "base_url" not in options:
             options.setdefault("client", self.client)
         where: dict[str, Any] = {"engine": self.engine()} if self.kind.endswith("-engine") else {"url": self.url}
-        store = Store(**where, **options) if self._asyncio is None else self._asyncio.open(**where, **options)
+        store = Store(**where, **options) if self._async_opener is None else self._async_opener.open(**where, **options)
         self._stores.append(store)
         return store
 
@@ -82,7 +82,7 @@ class Backend:
 
     def damage(self, statement: str, **values: Any) -> None:
         """Change rows by hand, in a way that no store would."""
-        self.whole = False
+        self.is_intact = False
         with self.connect() as connection, connection.begin():
             assert connection.execute(text(statement), values).rowcount == 1, statement
 
@@ -91,9 +91,9 @@ class Backend:
         if self.is_memory:
             for store in self._stores:
                 store.list()  # gives one that was never used its tables
-                check_all(engine_of(store), landed=self.landed)
+                check_all(engine_of(store), checked_out=self.checked_out)
         else:
-            check_all(self.engine(), landed=self.landed)
+            check_all(self.engine(), checked_out=self.checked_out)
 
     def close(self) -> None:
         for store in self._stores:
@@ -102,11 +102,11 @@ class Backend:
             engine.dispose()
 
 
-class Asyncio:
+class AsyncOpener:
     """An event loop, and the HTTP client of all the stores on it."""
 
     def __init__(self) -> None:
-        self._loop = Loop()
+        self._loop = EventLoopThread()
         self._http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
 
     def open(self, *, client: openai.OpenAI | None = None, **options: Any) -> Store:
@@ -127,11 +127,11 @@ class Asyncio:
 
 
 @pytest.fixture(scope="session")
-def on_asyncio() -> Iterator[Asyncio]:
+def async_opener() -> Iterator[AsyncOpener]:
     """One for all tests."""
-    running = Asyncio()
-    yield running
-    running.close()
+    opener = AsyncOpener()
+    yield opener
+    opener.close()
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=STORES_OWN)
+@pytest.fixture(params=OWN_ENGINE_KINDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
     """Each kind of database in turn, with the schema and nothing else; what a test leaves in it is checked."""
     kind: str = request.param
@@ -168,11 +168,11 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenA
         path = tmp_path / "chat.db"
         shutil.copy(template, path)
         url = f"sqlite:///{path}"
-    asyncio = request.getfixturevalue("on_asyncio") if kind in ASYNC else None
-    backend = Backend(kind, url, client, asyncio)
+    async_opener = request.getfixturevalue("async_opener") if kind in ASYNC_KINDS else None
+    backend = Backend(kind, url, client, async_opener)
     try:
         yield backend
-        if backend.whole:
+        if backend.is_intact:
             backend.check()
     finally:
         backend.close()
@@ -184,7 +184,7 @@ def store(backend: Backend) -> Store:
     return backend.open()
 
 
-class Held:
+class HeldReply:
     """A reply that the server holds back until it is let go."""
 
     def __init__(self, reply: Callable[[threading.Event, threading.Event], Reply], server: ChatServer) -> None:
@@ -195,33 +195,33 @@ class Held:
         """Until the server has come to the point where it holds."""
         assert self._begun.wait(10), "the request did not come"
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._go.set()
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+def run_in_thread() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
     """Runs a call in another thread, and returns its future."""
     with ThreadPoolExecutor(4) as threads:
         yield threads.submit
 
 
 @pytest.fixture
-def hold(chat_server: ChatServer, elsewhere: object) -> Iterator[Callable[..., Held]]:
+def hold(chat_server: ChatServer, run_in_thread: object) -> Iterator[Callable[..., HeldReply]]:
     """Scripts a reply that is held: before its headers, or after `hold_after` pieces.
 
-    What a failed test still holds is let go before the threads `elsewhere` are waited for.
+    What a failed test still holds is let go before the threads `run_in_thread` are waited for.
     """
-    made: list[Held] = []
+    made: list[HeldReply] = []
 
-    def script(content: str = "At last.", **options: Any) -> Held:
-        held = Held(lambda go, begun: Reply(content, hold=go, started=begun, **options), chat_server)
+    def script(content: str = "At last.", **options: Any) -> HeldReply:
+        held = HeldReply(lambda go, begun: Reply(content, hold=go, started=begun, **options), chat_server)
         made.append(held)
         return held
 
     yield script
     for held in made:
-        held.let_go()
+        held.release()
 
 
 HARD_TEXTS = (

@@ -23,10 +23,10 @@ from convstore.messages.token_estimate import estimate_message
 from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
-WINDOW = 4_000
+WINDOW_TOKENS = 4_000
 """Tokens: the budget of what is measured."""
 SYSTEM_MESSAGES, PINS = 6, 8
-KEPT = 100_000
+MAX_CACHED_MESSAGES = 100_000
 """How many messages may be kept in memory, for the next conversation of that length: to make them takes longest."""
 _COLUMNS = (
     *("owner", "conversation_id", "seq", "parent_seq", "position", "role", "content", "tokens", "context_seq"),
@@ -53,34 +53,34 @@ class Meter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._cost: Cost | None = None
-        event.listen(engine, "before_cursor_execute", self._before)
-        event.listen(engine, "after_cursor_execute", self._after)
-        event.listen(engine, "commit", self._commit)
+        event.listen(engine, "before_cursor_execute", self._record_statement)
+        event.listen(engine, "after_cursor_execute", self._count_rows)
+        event.listen(engine, "commit", self._count_commit)
         if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", self._watch)
+            event.listen(engine, "connect", self._watch_sqlite)
 
-    def _before(self, _c: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    def _record_statement(self, _c: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if self._cost is not None and not statement.startswith("BEGIN"):
             self._cost.statements.append(statement)
 
-    def _after(self, _c: Connection, cursor: Any, statement: str, *_: Any) -> None:
+    def _count_rows(self, _c: Connection, cursor: Any, statement: str, *_: Any) -> None:
         if self._cost is not None and statement.lstrip("(").startswith(("SELECT", "WITH")) and cursor.rowcount > 0:
             self._cost.rows += cursor.rowcount
 
-    def _commit(self, _: Connection) -> None:
+    def _count_commit(self, _: Connection) -> None:
         if self._cost is not None:
             self._cost.commits += 1
 
-    def _watch(self, connection: sqlite3.Connection, _: object) -> None:
-        connection.row_factory = self._row
-        connection.set_progress_handler(self._step, 100)
+    def _watch_sqlite(self, connection: sqlite3.Connection, _: object) -> None:
+        connection.row_factory = self._count_sqlite_row
+        connection.set_progress_handler(self._count_sqlite_step, 100)
 
-    def _row(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _count_sqlite_row(self, _cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._cost is not None:
             self._cost.rows += 1
         return row
 
-    def _step(self) -> int:
+    def _count_sqlite_step(self) -> int:
         if self._cost is not None:
             self._cost.steps += 1
         return 0
@@ -88,13 +88,13 @@ class Meter:
     @contextmanager
     def measure(self) -> Iterator[Cost]:
         cost = Cost()
-        looked = self._looked()
+        looked = self._count_rows_read()
         self._cost = cost
         yield cost
         self._cost = None
-        cost.steps += self._looked() - looked
+        cost.steps += self._count_rows_read() - looked
 
-    def _looked(self) -> int:
+    def _count_rows_read(self) -> int:
         """How many rows PostgreSQL has looked at in our tables so far."""
         if self._engine.dialect.name == "sqlite":
             return 0
@@ -125,13 +125,13 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
         if engine.dialect.name == "sqlite":
             marks = ", ".join("?" * len(_COLUMNS))
             statement = f"INSERT INTO convstore_messages ({', '.join(_COLUMNS)}) VALUES ({marks})"
-            raw.executemany(statement, _rows(id, count, "2026-01-01 00:00:00.000000"))
+            raw.executemany(statement, _make_rows(id, count, "2026-01-01 00:00:00.000000"))
         else:
             with (
                 raw.cursor() as cursor,
                 cursor.copy(f"COPY convstore_messages ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
             ):
-                for row in _rows(id, count, "2026-01-01T00:00:00Z"):
+                for row in _make_rows(id, count, "2026-01-01T00:00:00Z"):
                     copy.write_row(row)
         connection.execute(
             text(
@@ -145,17 +145,17 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
     return id
 
 
-def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
-    for row in _kept(count) if count <= KEPT else _made(count):
+def _make_rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
+    for row in _get_cached_rows(count) if count <= MAX_CACHED_MESSAGES else _make_message_rows(count):
         yield "", id, *row, now
 
 
 @lru_cache(3)
-def _kept(count: int) -> list[tuple[Any, ...]]:
-    return list(_made(count))
+def _get_cached_rows(count: int) -> list[tuple[Any, ...]]:
+    return list(_make_message_rows(count))
 
 
-def _made(count: int) -> Iterator[tuple[Any, ...]]:
+def _make_message_rows(count: int) -> Iterator[tuple[Any, ...]]:
     context, parent = 0, b""
     back = [None] * len(STRIDES)
     system = max(1, count // SYSTEM_MESSAGES)
@@ -193,13 +193,13 @@ def _summarise(work: UnitOfWork, id: str, up_to: int) -> None:
 Step = tuple[str, Callable[[], object]]
 
 
-def steps(store: Store, id: str) -> list[Step]:
+def list_steps(store: Store, id: str) -> list[Step]:
     """Everything that may be done with a conversation, by name, in an order in which it can be."""
     conversation = store.get(id)
     head, length = conversation.head_seq, conversation.length
     deep = length // 3 // 2 * 2  # a question
     fork = store.fork(id, at=deep + 1).id
-    window: dict[str, Any] = {"max_context": WINDOW}
+    window: dict[str, Any] = {"max_context": WINDOW_TOKENS}
     edited = length - length % 2 - 2
     if store.at(id, edited).message["role"] != "user":
         edited -= 2
@@ -234,10 +234,10 @@ def steps(store: Store, id: str) -> list[Step]:
 
 def costs(store: Store, meter: Meter, id: str) -> dict[str, Cost]:
     """What each of `steps` costs; the first time, which compiles, is not measured."""
-    for _, call in steps(store, id):
+    for _, call in list_steps(store, id):
         call()
     found = {}
-    for name, call in steps(store, id):
+    for name, call in list_steps(store, id):
         with meter.measure() as cost:
             call()
         found[name] = cost

@@ -20,8 +20,8 @@ from convstore.values.identifiers import ConversationKey
 from convstore.values.window_options import check_window_options
 
 Rows = dict[int, RowMapping]
-Landing = tuple[str, int]
-COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+CheckedOut = tuple[str, int]
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
 
 def engine_of(store: Store) -> Engine:
@@ -30,7 +30,12 @@ def engine_of(store: Store) -> Engine:
 
 
 def check_conversation(
-    store_or_engine: Store | Engine, owner: str, id: str, *, running: bool = False, landed: Collection[Landing] = ()
+    store_or_engine: Store | Engine,
+    owner: str,
+    id: str,
+    *,
+    running: bool = False,
+    checked_out: Collection[CheckedOut] = (),
 ) -> None:
     """Assert that the rows of a conversation agree with each other, and with those that it shares.
 
@@ -39,7 +44,7 @@ def check_conversation(
         owner: whose it is.
         id: its id.
         running: whether a turn may be at work on it, or have died on it.
-        landed: where somebody moved a head to on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
+        checked_out: where somebody moved a head to on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
     with engine.connect() as connection:
@@ -49,7 +54,7 @@ def check_conversation(
             .one()
         )
         lineage = read_lineage(ConversationKey(owner, id), conversation["lineage"])
-        stored, recorded, summarised = _rows(connection, lineage)
+        stored, recorded, summarised = _read_rows(connection, lineage)
         _check_lineage(connection, conversation, lineage)
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
         texts = encode_attachments({bytes(row.digest): bytes(row.data) for row in kept})
@@ -70,7 +75,7 @@ def check_conversation(
     assert len(outputs) == len(set(outputs)), f"two completed turns have one output: {outputs}"
     _check_pointers(conversation, stored, recorded, summarised)
     homes = {id, *(origin.conversation_id for origin in lineage.origins)}
-    chosen = {seq for home, seq in landed if home in homes} | {origin.up_to_seq for origin in lineage.origins}
+    chosen = {seq for home, seq in checked_out if home in homes} | {origin.up_to_seq for origin in lineage.origins}
     _check_replay(path, stored, recorded, chosen)
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
@@ -78,19 +83,19 @@ def check_conversation(
         assert conversation["compacting_until"] is None, "nobody is at work, and one is said to compact it"
 
 
-def _rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
+def _read_rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
     """The messages, turns and summaries of a conversation, each from where it is kept, by their numbers."""
     stored: Rows = {}
     recorded: Rows = {}
     summarised: Rows = {}
     for home in (*(origin.conversation_id for origin in reversed(lineage.origins)), lineage.key.id):
-        for row in connection.execute(_of(messages, lineage.key.owner, home)).mappings():
+        for row in connection.execute(_select_rows(messages, lineage.key.owner, home)).mappings():
             if lineage.find_message_home(row["seq"]).id == home:
                 stored[row["seq"]] = row
             else:
                 # What the origin said later has the same numbers as what the fork says.
                 assert home != lineage.key.id, f"message seq {row['seq']}: kept where the past of an origin should be"
-        for row in connection.execute(_of(turns, lineage.key.owner, home)).mappings():
+        for row in connection.execute(_select_rows(turns, lineage.key.owner, home)).mappings():
             if lineage.find_turn_home(row["seq"]).id == home:
                 recorded[row["seq"]] = row
             else:
@@ -102,16 +107,16 @@ def _rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
     return stored, recorded, summarised
 
 
-def _of(table: FromClause, owner: str, id: str) -> Select[Any]:
+def _select_rows(table: FromClause, owner: str, id: str) -> Select[Any]:
     return select(table).where(table.c.owner == owner, table.c.conversation_id == id).order_by(table.c.seq)
 
 
-def check_all(engine: Engine, *, running: bool = False, landed: Collection[Landing] = ()) -> int:
+def check_all(engine: Engine, *, running: bool = False, checked_out: Collection[CheckedOut] = ()) -> int:
     """Check every conversation of every owner, and return how many there are."""
     with engine.connect() as connection:
         keys = connection.execute(select(conversations.c.owner, conversations.c.id)).all()
     for owner, id in keys:
-        check_conversation(engine, owner, id, running=running, landed=landed)
+        check_conversation(engine, owner, id, running=running, checked_out=checked_out)
     return len(keys)
 
 
@@ -184,7 +189,7 @@ def _check_turn(conversation: RowMapping, stored: Rows, turn: RowMapping, *, run
     assert 1 <= turn["seq"] < conversation["next_turn"], where
     assert status in ("running", "completed", "interrupted", "failed"), f"{where}: {status}"
     assert turn["base_seq"] == 0 or turn["base_seq"] in stored, f"{where}: base_seq"
-    inputs = _inputs(turn)
+    inputs = _list_inputs(turn)
     for seq in inputs:
         assert seq in stored, f"{where}: its input {seq} is missing"
     for before, after in pairwise(inputs):
@@ -196,7 +201,7 @@ def _check_turn(conversation: RowMapping, stored: Rows, turn: RowMapping, *, run
         assert stored[output]["parent_seq"] == last, f"{where}: its output does not follow its input"
         assert stored[output]["turn_seq"] == turn["seq"], f"{where}: its output names another turn"
     usage = Usage(json.loads(turn["usage"] or "{}"))
-    for name in COUNTS:
+    for name in TOKEN_COUNTS:
         assert turn[name] == getattr(usage, name), f"{where}: {name}"
     if status == "running":
         assert running, f"{where} is still running"
@@ -234,7 +239,7 @@ def _check_window(stored: Rows, turn: RowMapping, inputs: list[int]) -> None:
     where = f"turn {turn['seq']}: window"
     facts = json.loads(turn["window"])
     before = stored[inputs[0]]["parent_seq"] if inputs else turn["base_seq"]
-    path = set(_ancestry(stored, before))
+    path = set(_walk_ancestors(stored, before))
     assert facts["history"] + facts.get("left_out", 0) == len(path), f"{where}: {facts}, of {len(path)}"
     assert facts["tokens"] >= 0, where
     named = [*facts.get("context", ()), *facts.get("pinned", ()), *([facts["from_seq"]] if facts["from_seq"] else ())]
@@ -271,7 +276,7 @@ def _check_pointers(conversation: RowMapping, stored: Rows, recorded: Rows, summ
     check_window_options(json.loads(conversation["window"] or "{}"))
 
 
-def _check_replay(path: list[int], stored: Rows, recorded: Rows, landed: Collection[int]) -> None:
+def _check_replay(path: list[int], stored: Rows, recorded: Rows, checked_out: Collection[int]) -> None:
     """What a turn asked is replayed only with an answer to it, and only answers that may be.
 
     - A message that a turn asked with is followed on the path by an answer: of that turn, or of another that asked
@@ -281,17 +286,17 @@ def _check_replay(path: list[int], stored: Rows, recorded: Rows, landed: Collect
 
     The one exception is what somebody chose: the head may be moved to any message (`checkout`), and a fork be made
     at any. From there on that message is on the path, and those that were given together with it. Of a fork the rows
-    say where; of a checkout they do not, and the caller has to (`landed`).
+    say where; of a checkout they do not, and the caller has to (`checked_out`).
     """
     following = dict(pairwise([*path, 0]))
     on_path = set(path)
     chosen: set[int] = set()
-    for seq in on_path.intersection(landed):
+    for seq in on_path.intersection(checked_out):
         turn = recorded.get(stored[seq]["turn_seq"] or 0)
-        chosen.update({seq, *(_inputs(turn) if turn is not None else ())})
+        chosen.update({seq, *(_list_inputs(turn) if turn is not None else ())})
     answered: set[int] = set()
     for turn in recorded.values():
-        inputs = _inputs(turn)
+        inputs = _list_inputs(turn)
         if inputs and stored.get(inputs[-1]) and following.get(inputs[-1]):
             answer = stored[following[inputs[-1]]]
             if answer["turn_seq"] == turn["seq"]:
@@ -302,7 +307,7 @@ def _check_replay(path: list[int], stored: Rows, recorded: Rows, landed: Collect
             continue
         assert turn_seq in recorded, f"message seq {seq}: its turn {turn_seq} is missing"
         turn = recorded[turn_seq]
-        if seq in _inputs(turn):
+        if seq in _list_inputs(turn):
             added = turn["status"] == "completed" and turn["window"] is None
             assert added or seq in answered or _is_edited(seq, following, stored, recorded), (
                 f"message seq {seq} is replayed without an answer, and its turn {turn_seq} is {turn['status']}"
@@ -325,7 +330,7 @@ def _is_edited(seq: int, following: dict[int, int], stored: Rows, recorded: Rows
     return bool(turn["first_input_seq"] == after and turn["base_seq"] != stored[after]["parent_seq"])
 
 
-def _ancestry(stored: Rows, seq: int) -> Iterable[int]:
+def _walk_ancestors(stored: Rows, seq: int) -> Iterable[int]:
     while seq != 0:
         yield seq
         seq = stored[seq]["parent_seq"]
@@ -337,7 +342,7 @@ def _is_output_here(turn: RowMapping, stored: Rows) -> bool:
     return output is not None and output["conversation_id"] == turn["conversation_id"]
 
 
-def _inputs(turn: RowMapping) -> list[int]:
+def _list_inputs(turn: RowMapping) -> list[int]:
     first: Any = turn["first_input_seq"]
     last: Any = turn["last_input_seq"]
     assert (first is None) == (last is None), f"turn {turn['seq']}: half an input"

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage, ChatCompletionUserMessagePa
 
 from convstore import ConversationBusy, InvalidMessage, Store, TurnStatus
 from convstore.testing import ChatServer, Reply
-from tests.contract.conftest import HARD_TEXTS, OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Held
+from tests.contract.conftest import HARD_TEXTS, ON_ALL_BACKENDS, ON_THREE_BACKENDS, HeldReply
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Answer briefly.", "name": "boss"},
@@ -44,8 +44,8 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_every_message_comes_back_as_it_went_in(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_append_stores_every_message_exactly(store: Store) -> None:
     id = store.new().id
     for message in MESSAGES:
         (record,) = store.append(id, message)
@@ -55,7 +55,7 @@ def test_every_message_comes_back_as_it_went_in(store: Store) -> None:
     assert [list(record.message) for record in store.messages(id)][2] == ["role", "name", "content"]
 
 
-def test_several_messages_are_added_at_once_in_order(store: Store) -> None:
+def test_append_adds_several_messages_in_order(store: Store) -> None:
     one, other = store.new().id, store.new().id
     records = store.append(one, *MESSAGES)
     for message in MESSAGES:
@@ -68,7 +68,7 @@ def test_several_messages_are_added_at_once_in_order(store: Store) -> None:
     assert store.get(one).length == len(MESSAGES)
 
 
-def test_an_appended_record_is_what_is_read_later(store: Store) -> None:
+def test_append_returns_the_records_that_are_read_later(store: Store) -> None:
     id = store.new(system="s").id
     records = store.append(id, "one", {"role": "assistant", "content": "two"})
     assert store.messages(id, limit=2) == records
@@ -78,7 +78,7 @@ def test_an_appended_record_is_what_is_read_later(store: Store) -> None:
     ]
 
 
-def test_text_and_parts_are_a_users_message(store: Store) -> None:
+def test_append_makes_user_messages_of_text_and_parts(store: Store) -> None:
     id = store.new().id
     parts = [{"type": "text", "text": "two"}]
     store.append(id, "one", parts)
@@ -91,7 +91,7 @@ def test_text_and_parts_are_a_users_message(store: Store) -> None:
     ]
 
 
-def test_an_openai_message_is_stored_with_what_was_set_and_nothing_else(store: Store) -> None:
+def test_append_stores_only_the_fields_that_an_openai_message_sets(store: Store) -> None:
     id = store.new().id
     param: ChatCompletionUserMessageParam = {"role": "user", "content": "hi", "name": "ann"}
     store.append(id, ChatCompletionMessage(role="assistant", content="hello"))
@@ -114,17 +114,17 @@ USAGE = {
 }
 
 
-def _completion(client: openai.OpenAI, server: ChatServer, **reply: Any) -> Any:
+def _request_completion(client: openai.OpenAI, server: ChatServer, **reply: Any) -> Any:
     server.script(Reply("hello", usage=USAGE, id="resp-1", model="served-model", **reply))
     return client.chat.completions.create(model="asked", messages=[{"role": "user", "content": "hi"}])
 
 
 @pytest.mark.parametrize("form", ["object", "dict"])
-@ON_CALLERS_ENGINES_TOO
-def test_a_completion_is_stored_as_its_message_and_a_turn_of_its_facts(
+@ON_ALL_BACKENDS
+def test_append_stores_a_completion_as_a_message_and_a_turn(
     store: Store, client: openai.OpenAI, chat_server: ChatServer, form: str
 ) -> None:
-    completion = _completion(client, chat_server)
+    completion = _request_completion(client, chat_server)
     id = store.new().id
     store.append(id, "hi")
     (record,) = store.append(id, completion if form == "object" else completion.model_dump())
@@ -141,7 +141,7 @@ def test_a_completion_is_stored_as_its_message_and_a_turn_of_its_facts(
     assert store.say(id, "again").seq == 2
 
 
-def test_the_specifications_own_loop_works_with_append(
+def test_the_loop_of_the_specification_works_with_append(
     store: Store, client: openai.OpenAI, chat_server: ChatServer
 ) -> None:
     id = store.new(system="s").id
@@ -158,11 +158,11 @@ def test_the_specifications_own_loop_works_with_append(
     assert [turn.base_seq for turn in store.turns(id)] == [2, 4]
 
 
-def test_what_is_no_message_is_refused_and_nothing_is_stored(
+def test_append_refuses_an_invalid_message_and_stores_nothing(
     store: Store, client: openai.OpenAI, chat_server: ChatServer
 ) -> None:
     made = store.new(system="s")
-    completion = _completion(client, chat_server)
+    completion = _request_completion(client, chat_server)
     wrongs: list[Any] = [
         "",
         " \n",
@@ -200,7 +200,7 @@ def test_what_is_no_message_is_refused_and_nothing_is_stored(
     assert store.turns(made.id) == []
 
 
-def test_texts_of_every_kind_come_back_equal(store: Store) -> None:
+def test_append_stores_hard_texts_exactly(store: Store) -> None:
     id = store.new().id
     given = [
         {"role": "user", "content": hard, "name": hard, hard: {hard: [hard]}} for hard in HARD_TEXTS if hard.strip()
@@ -212,7 +212,7 @@ def test_texts_of_every_kind_come_back_equal(store: Store) -> None:
     assert [message["role"] for message in store.history(id, exact=True)[len(given) :]] == list(HARD_TEXTS)
 
 
-def test_the_halves_of_a_split_character_are_joined(store: Store) -> None:
+def test_append_joins_the_halves_of_a_split_character(store: Store) -> None:
     id = store.new().id
     store.append(id, "\ud83d\ude00")
     assert [message["content"].encode("utf-16", "surrogatepass") for message in store.history(id, exact=True)] == [
@@ -221,8 +221,8 @@ def test_the_halves_of_a_split_character_are_joined(store: Store) -> None:
     assert store.history(id) == [{"role": "user", "content": "😀"}]
 
 
-@OF_EACH_SORT
-def test_a_message_of_five_megabytes_is_kept_whole(store: Store) -> None:
+@ON_THREE_BACKENDS
+def test_append_stores_a_message_of_five_megabytes(store: Store) -> None:
     id = store.new().id
     text = "会話 of 12 bytes " * 320_000
     assert len(text.encode()) > 5_000_000
@@ -232,18 +232,18 @@ def test_a_message_of_five_megabytes_is_kept_whole(store: Store) -> None:
     assert second["content"][0]["text"] == text + "\0"
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_appending_waits_for_a_running_turn_or_is_refused(
-    store: Store, hold: Callable[..., Held], elsewhere: Callable[[Callable[[], Any]], Future[Any]]
+@ON_ALL_BACKENDS
+def test_append_waits_for_a_running_turn_or_raises_conversation_busy(
+    store: Store, hold: Callable[..., HeldReply], run_in_thread: Callable[[Callable[[], Any]], Future[Any]]
 ) -> None:
     id = store.new().id
     held = hold("answer")
-    said = elsewhere(lambda: store.say(id, "question"))
+    said = run_in_thread(lambda: store.say(id, "question"))
     held.wait()
     with pytest.raises(ConversationBusy, match=id):
         store.append(id, "in between", wait=0)
-    appended = elsewhere(lambda: store.append(id, "afterwards"))
-    held.let_go()
+    appended = run_in_thread(lambda: store.append(id, "afterwards"))
+    held.release()
     said.result(10)
     assert appended.result(10)[0].position == 3
     assert [message["content"] for message in store.history(id)] == ["question", "answer", "afterwards"]

@@ -21,10 +21,10 @@ from convstore import (
     InvalidParameter,
     Store,
 )
-from tests.contract.conftest import HARD_TEXTS, ON_CALLERS_ENGINES_TOO, Backend
+from tests.contract.conftest import HARD_TEXTS, ON_ALL_BACKENDS, Backend
 
 
-def test_a_new_conversation_has_what_it_was_given(store: Store) -> None:
+def test_new_stores_everything_that_it_is_given(store: Store) -> None:
     before = datetime.now(UTC)
     made = store.new(
         "Olympics",
@@ -45,7 +45,7 @@ def test_a_new_conversation_has_what_it_was_given(store: Store) -> None:
     assert store.history("games") == [{"role": "system", "content": "Answer briefly."}]
 
 
-def test_a_new_conversation_may_have_nothing_at_all(store: Store) -> None:
+def test_new_needs_no_arguments(store: Store) -> None:
     made = store.new()
     assert (made.name, made.title, made.settings, made.metadata, made.model) == (None, None, {}, {}, None)
     assert (made.length, made.head_seq) == (0, 0)
@@ -56,13 +56,13 @@ def test_a_new_conversation_may_have_nothing_at_all(store: Store) -> None:
     assert store.unanswered(made.id) == []
 
 
-def test_ids_that_nobody_chose_are_random_from_their_first_characters_on(store: Store) -> None:
+def test_generated_ids_differ_in_their_first_characters(store: Store) -> None:
     ids = [store.new().id for _ in range(30)]
     assert all(re.fullmatch(r"[a-z0-9]{12}", id) for id in ids)
     assert len({id[:5] for id in ids}) > 25
 
 
-def test_a_conversation_may_begin_with_messages_of_every_kind(store: Store) -> None:
+def test_new_stores_the_messages_that_it_is_given(store: Store) -> None:
     given: list[dict[str, Any]] = [
         {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
         {"role": "user", "content": "1", "name": "ann"},
@@ -82,14 +82,14 @@ def test_an_id_may_be_any_printable_text(store: Store) -> None:
         assert store.history(id) == [{"role": "user", "content": "hello"}]
 
 
-def test_what_cannot_be_an_id_is_refused_and_nothing_is_stored(store: Store) -> None:
+def test_new_refuses_an_invalid_id_and_stores_nothing(store: Store) -> None:
     for id in ("", "a\0b", "a\nb", "\ud800", "i" * 256, "会" * 86, "\x1b[31m"):
         with pytest.raises(InvalidInput, match="an id is 1 to 255 bytes"):
             store.new(id=id)
     assert store.list() == []
 
 
-def test_what_cannot_be_a_name_is_refused_and_nothing_is_stored(store: Store) -> None:
+def test_an_invalid_name_is_refused_and_nothing_is_stored(store: Store) -> None:
     made = store.new(name="good")
     for name in ("", "a b", ".hidden", "-x", "a/b", "n" * 65, "a\0", "a\n", "\ud800"):
         with pytest.raises(InvalidInput, match="a name is 1 to 64"):
@@ -99,14 +99,14 @@ def test_what_cannot_be_a_name_is_refused_and_nothing_is_stored(store: Store) ->
     assert store.list() == [made]
 
 
-def test_a_name_is_letters_and_digits_of_any_script(store: Store) -> None:
+def test_a_name_may_have_letters_and_digits_of_any_script(store: Store) -> None:
     for name in ("a", "9", "work-2.b_c", "オリンピック", "n" * 64):
         made = store.new(name=name)
         assert store.get(name) == made
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_an_id_that_is_taken_is_refused_and_the_first_stays(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_new_refuses_an_id_that_exists_and_keeps_the_first_conversation(store: Store) -> None:
     first = store.new("first", id="x", system="1")
     with pytest.raises(ConversationExists, match="'x'"):
         store.new("second", id="x", system="2")
@@ -114,8 +114,8 @@ def test_an_id_that_is_taken_is_refused_and_the_first_stays(store: Store) -> Non
     assert store.history("x") == [{"role": "system", "content": "1"}]
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_name_that_is_taken_is_refused_and_nothing_changes(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_a_name_that_exists_is_refused_and_nothing_changes(store: Store) -> None:
     first = store.new(name="work")
     other = store.new(name="home", title="t")
     with pytest.raises(ConversationExists, match="'work'"):
@@ -127,7 +127,7 @@ def test_a_name_that_is_taken_is_refused_and_nothing_changes(store: Store) -> No
     assert len(store.list()) == 2
 
 
-def test_a_name_given_up_can_be_taken_by_another(store: Store) -> None:
+def test_a_removed_name_can_be_given_to_another_conversation(store: Store) -> None:
     first, second = store.new(name="work"), store.new()
     assert store.set(first.id, name=None).name is None
     assert store.set(second.id, name="work").name == "work"
@@ -136,12 +136,12 @@ def test_a_name_given_up_can_be_taken_by_another(store: Store) -> None:
     assert store.new(name="work").name == "work"
 
 
-def test_a_conversation_keeps_its_own_name_when_it_is_given_again(store: Store) -> None:
+def test_set_accepts_the_current_name_of_a_conversation(store: Store) -> None:
     made = store.new(name="work")
     assert store.set(made.id, name="work").name == "work"
 
 
-def test_names_compare_bytewise(store: Store) -> None:
+def test_names_are_case_sensitive(store: Store) -> None:
     small, large = store.new(name="work"), store.new(name="Work")
     assert (store.get("work").id, store.get("Work").id) == (small.id, large.id)
     with pytest.raises(ConversationNotFound):
@@ -151,14 +151,14 @@ def test_names_compare_bytewise(store: Store) -> None:
 # --- finding ---
 
 
-def test_a_unique_beginning_of_an_id_finds_it(store: Store) -> None:
+def test_get_finds_a_conversation_by_a_unique_prefix_of_its_id(store: Store) -> None:
     store.new(id="abcd")
     store.new(id="abxy")
     assert store.get("abc").id == "abcd"
     assert store.get("abx").id == "abxy"
 
 
-def test_an_ambiguous_beginning_lists_the_candidates(store: Store) -> None:
+def test_get_lists_the_candidates_of_an_ambiguous_prefix(store: Store) -> None:
     for id in ("abcd", "abxy", "b"):
         store.new(id=id)
     with pytest.raises(AmbiguousReference, match=r"abcd.*abxy") as caught:
@@ -166,14 +166,14 @@ def test_an_ambiguous_beginning_lists_the_candidates(store: Store) -> None:
     assert [candidate.id for candidate in caught.value.candidates] == ["abcd", "abxy"]
 
 
-def test_a_whole_id_is_not_ambiguous_though_others_begin_with_it(store: Store) -> None:
+def test_a_complete_id_is_not_ambiguous_if_other_ids_begin_with_it(store: Store) -> None:
     for id in ("ab", "abc", "abcd"):
         store.new(id=id)
     assert store.get("ab").id == "ab"
     assert store.get("abc").id == "abc"
 
 
-def test_an_id_comes_before_a_name_and_a_name_before_a_beginning(store: Store) -> None:
+def test_get_prefers_an_id_to_a_name_and_a_name_to_a_prefix(store: Store) -> None:
     victim = store.new(id="target")
     store.new(id="other", name="target")
     assert store.get("target") == victim
@@ -181,7 +181,7 @@ def test_an_id_comes_before_a_name_and_a_name_before_a_beginning(store: Store) -
     assert store.get("oth") == named
 
 
-def test_a_beginning_is_text_and_not_a_pattern(store: Store) -> None:
+def test_get_does_not_treat_a_prefix_as_a_pattern(store: Store) -> None:
     store.new(id="abc")
     for pattern in ("%", "_bc", "a%", "*", "a_", "[a]", "ABC", "bc"):
         with pytest.raises(ConversationNotFound):
@@ -190,7 +190,7 @@ def test_a_beginning_is_text_and_not_a_pattern(store: Store) -> None:
     assert store.get("a%").id == "a%c"
 
 
-def test_beginnings_of_ids_in_any_script_are_found(store: Store) -> None:
+def test_get_finds_prefixes_of_ids_in_any_script(store: Store) -> None:
     for id in ("会話一", "会話二", "🦊🦊", "😀"):
         store.new(id=id)
     assert store.get("会話二").id == "会話二"
@@ -199,7 +199,7 @@ def test_beginnings_of_ids_in_any_script_are_found(store: Store) -> None:
         store.get("会話")
 
 
-def test_a_reference_to_nothing_is_not_found(store: Store) -> None:
+def test_get_raises_conversation_not_found_for_an_unknown_reference(store: Store) -> None:
     store.new(id="abc")
     for reference in ("", "nothing", "a\0b", "\ud800", "x" * 300, "a\nb"):
         with pytest.raises(ConversationNotFound):
@@ -207,12 +207,12 @@ def test_a_reference_to_nothing_is_not_found(store: Store) -> None:
 
 
 @pytest.mark.parametrize("id", ["nothing", "a\0b", "\ud800"], ids=["printable", "nul", "surrogate"])
-def test_all_but_get_take_an_exact_id_and_nothing_else(store: Store, id: str) -> None:
+def test_methods_other_than_get_accept_only_an_exact_id(store: Store, id: str) -> None:
     made = store.new(id="abc", name="work")
     for wrong in ("", "ab", "work", "x" * 3000, id):
         calls: list[Callable[[], object]] = [
             partial(store.say, wrong, "hi"),
-            partial(_enter, store, wrong),
+            partial(_open_stream, store, wrong),
             partial(store.append, wrong, "hi"),
             partial(store.history, wrong),
             partial(store.messages, wrong),
@@ -228,7 +228,7 @@ def test_all_but_get_take_an_exact_id_and_nothing_else(store: Store, id: str) ->
     assert store.list() == [made]
 
 
-def _enter(store: Store, id: str) -> None:
+def _open_stream(store: Store, id: str) -> None:
     with store.stream(id, "hi"):
         pass
 
@@ -236,7 +236,7 @@ def _enter(store: Store, id: str) -> None:
 # --- listing ---
 
 
-def test_the_latest_activity_comes_first(store: Store) -> None:
+def test_list_puts_the_latest_activity_first(store: Store) -> None:
     a, b, c = (store.new(id=id) for id in "abc")
     assert [found.id for found in store.list()] == ["c", "b", "a"]
     store.append(a.id, "hi")
@@ -248,14 +248,14 @@ def test_the_latest_activity_comes_first(store: Store) -> None:
     assert store.list()[1].length == 2
 
 
-def test_a_list_is_what_get_returns(store: Store) -> None:
+def test_list_returns_the_same_values_as_get(store: Store) -> None:
     made = store.new("t", system="s", name="n", metadata={"a": 1}, temperature=1)
     store.say(made.id, "hi")
     assert store.list() == [store.get(made.id)]
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_pages_of_a_list_make_up_the_whole(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_the_pages_of_a_list_add_up_to_the_complete_list(store: Store) -> None:
     made = [store.new().id for _ in range(7)]
     whole = store.list(limit=None)
     assert [found.id for found in whole] == made[::-1]
@@ -269,7 +269,7 @@ def test_pages_of_a_list_make_up_the_whole(store: Store) -> None:
         assert pages == whole
 
 
-def test_conversations_of_one_moment_are_paged_without_loss(store: Store, backend: Backend) -> None:
+def test_paging_a_list_loses_no_conversations_with_equal_times(store: Store, backend: Backend) -> None:
     made = {store.new().id for _ in range(7)}
     with backend.connect() as connection, connection.begin():
         connection.execute(text("UPDATE convstore_conversations SET updated_at = '2026-01-02 03:04:05.678901'"))
@@ -283,7 +283,7 @@ def test_conversations_of_one_moment_are_paged_without_loss(store: Store, backen
     assert len(pages) == 7
 
 
-def test_a_limit_of_a_list_is_kept(store: Store) -> None:
+def test_list_returns_at_most_limit_conversations(store: Store) -> None:
     for _ in range(21):
         store.new()
     assert len(store.list()) == 20
@@ -295,7 +295,7 @@ def test_a_limit_of_a_list_is_kept(store: Store) -> None:
             store.list(limit=wrong)  # type: ignore[arg-type]
 
 
-def test_the_model_of_a_conversation_is_the_sticky_one_else_the_one_last_asked(store: Store) -> None:
+def test_the_model_of_a_conversation_is_the_sticky_model_or_the_last_one_used(store: Store) -> None:
     made = store.new()
     assert store.get(made.id).model is None
     store.say(made.id, "hi", model="asked-once")
@@ -307,7 +307,7 @@ def test_the_model_of_a_conversation_is_the_sticky_one_else_the_one_last_asked(s
 # --- changing ---
 
 
-def test_a_change_leaves_all_else_as_it_was(store: Store) -> None:
+def test_set_changes_only_what_it_is_given(store: Store) -> None:
     made = store.new("t", id="x", name="n", metadata={"a": 1}, model="m", temperature=0.5, seed=7)
     changed = store.set("x", title="new title")
     assert changed == store.get("x")
@@ -318,7 +318,7 @@ def test_a_change_leaves_all_else_as_it_was(store: Store) -> None:
     assert store.set("x", name=UNCHANGED, title=UNCHANGED, metadata=UNCHANGED).title == "new title"
 
 
-def test_settings_are_replaced_one_by_one_and_none_takes_one_away(store: Store) -> None:
+def test_set_replaces_single_parameters_and_none_removes_one(store: Store) -> None:
     made = store.new(model="m", temperature=0.5, seed=7)
     assert store.set(made.id, seed=8).settings == {"model": "m", "temperature": 0.5, "seed": 8}
     assert store.set(made.id, seed=None, model=None).settings == {"temperature": 0.5}
@@ -326,17 +326,17 @@ def test_settings_are_replaced_one_by_one_and_none_takes_one_away(store: Store) 
     assert store.set(made.id, temperature=None).settings == {}
 
 
-def test_a_new_conversation_keeps_no_parameter_that_is_none(store: Store) -> None:
+def test_new_does_not_store_parameters_that_are_none(store: Store) -> None:
     assert store.new(model=None, temperature=1, top_p=None).settings == {"temperature": 1}
 
 
-def test_of_temperature_and_top_p_the_one_set_replaces_the_other(store: Store) -> None:
+def test_setting_temperature_or_top_p_replaces_the_other(store: Store) -> None:
     made = store.new(temperature=0.5)
     assert store.set(made.id, top_p=0.1).settings == {"top_p": 0.1}
     assert store.set(made.id, temperature=0).settings == {"temperature": 0}
 
 
-WRONG_PARAMETERS: list[dict[str, Any]] = [
+INVALID_PARAMETERS: list[dict[str, Any]] = [
     {"temperature": 2.1},
     {"temperature": -0.1},
     {"temperature": "hot"},
@@ -354,9 +354,9 @@ WRONG_PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_sticky_parameter_that_breaks_a_rule_is_refused_and_nothing_changes(store: Store) -> None:
+def test_an_invalid_sticky_parameter_is_refused_and_nothing_changes(store: Store) -> None:
     made = store.new(seed=1)
-    for wrong in WRONG_PARAMETERS:
+    for wrong in INVALID_PARAMETERS:
         with pytest.raises(InvalidParameter):
             store.new(**wrong)
         with pytest.raises(InvalidParameter):
@@ -364,24 +364,24 @@ def test_a_sticky_parameter_that_breaks_a_rule_is_refused_and_nothing_changes(st
     assert store.list() == [made]
 
 
-def test_the_bounds_of_the_rules_are_inside(store: Store) -> None:
+def test_parameters_at_the_bounds_of_their_ranges_are_accepted(store: Store) -> None:
     within: list[dict[str, Any]] = [{"temperature": 0}, {"temperature": 2}, {"top_p": 0.5}, {"max_tokens": 1}]
     for parameters in within:
         assert store.new(**parameters).settings == parameters
 
 
-def test_a_title_and_metadata_can_be_taken_away(store: Store) -> None:
+def test_set_can_remove_the_title_and_the_metadata(store: Store) -> None:
     made = store.new("t", metadata={"a": 1})
     changed = store.set(made.id, title=None, metadata=None)
     assert (changed.title, changed.metadata) == (None, {})
 
 
-def test_metadata_is_replaced_as_a_whole(store: Store) -> None:
+def test_set_replaces_all_metadata(store: Store) -> None:
     made = store.new(metadata={"a": 1, "b": 2})
     assert store.set(made.id, metadata={"b": 3}).metadata == {"b": 3}
 
 
-def test_metadata_that_is_no_json_object_is_refused_and_nothing_changes(store: Store) -> None:
+def test_metadata_that_is_not_a_json_object_is_refused_and_nothing_changes(store: Store) -> None:
     made = store.new("t", metadata={"a": 1})
     wrongs: list[Any] = [{"a": object()}, {"a": float("nan")}, {1: "a"}, "text", ["a"], [["a", 1]], 5]
     for metadata in wrongs:
@@ -392,7 +392,7 @@ def test_metadata_that_is_no_json_object_is_refused_and_nothing_changes(store: S
     assert store.list() == [made]
 
 
-def test_a_title_that_is_no_text_is_refused_and_nothing_changes(store: Store) -> None:
+def test_a_title_that_is_not_text_is_refused_and_nothing_changes(store: Store) -> None:
     made = store.new("t")
     wrongs: list[Any] = [5, b"bytes", ["a"], {}]
     for title in wrongs:
@@ -415,7 +415,7 @@ def test_a_title_metadata_and_settings_may_hold_any_text(store: Store) -> None:
         assert store.get(made.id) == changed
 
 
-def test_a_message_to_begin_with_that_is_none_is_refused_and_nothing_is_stored(store: Store) -> None:
+def test_new_refuses_an_invalid_message_and_stores_nothing(store: Store) -> None:
     wrongs: list[Any] = [{"content": "no role"}, {"role": 5}, {"role": ""}, "text", 5, None, {"role": "user", "x": {1}}]
     for wrong in wrongs:
         with pytest.raises(InvalidMessage):
@@ -426,7 +426,7 @@ def test_a_message_to_begin_with_that_is_none_is_refused_and_nothing_is_stored(s
     assert store.list() == []
 
 
-def test_what_a_caller_does_to_its_own_objects_later_changes_nothing(store: Store) -> None:
+def test_later_changes_to_the_callers_objects_do_not_change_the_conversation(store: Store) -> None:
     metadata = {"a": [1]}
     made = store.new(metadata=metadata, stop=["x"])
     metadata["a"].append(2)

@@ -9,14 +9,14 @@ import pytest
 
 from convstore import DamagedRow, Store
 from convstore.testing import ChatServer
-from tests.contract.conftest import STORES_OWN, Backend
+from tests.contract.conftest import OWN_ENGINE_KINDS, Backend
 
-pytestmark = pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
+pytestmark = pytest.mark.parametrize("backend", OWN_ENGINE_KINDS, indirect=True)
 
-MESSAGE = "UPDATE convstore_messages SET {} WHERE conversation_id = :id AND seq = :seq"
-MISSING = "DELETE FROM convstore_messages WHERE conversation_id = :id AND seq = :seq"
-CONVERSATION = "UPDATE convstore_conversations SET {} WHERE id = :id"
-TURN = "UPDATE convstore_turns SET {} WHERE conversation_id = :id AND seq = 1"
+UPDATE_MESSAGE = "UPDATE convstore_messages SET {} WHERE conversation_id = :id AND seq = :seq"
+DELETE_MESSAGE = "DELETE FROM convstore_messages WHERE conversation_id = :id AND seq = :seq"
+UPDATE_CONVERSATION = "UPDATE convstore_conversations SET {} WHERE id = :id"
+UPDATE_TURN = "UPDATE convstore_turns SET {} WHERE conversation_id = :id AND seq = 1"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def id(store: Store) -> str:
     return "victim"
 
 
-def readers(store: Store, id: str) -> list[Callable[[], object]]:
+def list_readers(store: Store, id: str) -> list[Callable[[], object]]:
     """Whatever reads the whole path."""
     return [
         partial(store.history, id),
@@ -37,12 +37,12 @@ def readers(store: Store, id: str) -> list[Callable[[], object]]:
         partial(store.messages, id, limit=3),
         partial(store.messages, id, before=4, limit=1),
         partial(store.say, id, "hi"),
-        partial(_enter, store, id),
+        partial(_open_stream, store, id),
         partial(store.preview, id, "hi"),
     ]
 
 
-def _enter(store: Store, id: str) -> None:
+def _open_stream(store: Store, id: str) -> None:
     with store.stream(id, "hi"):
         pass
 
@@ -50,21 +50,21 @@ def _enter(store: Store, id: str) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        MESSAGE.format("extra = '{not json'"),
-        MESSAGE.format("extra = ''"),
-        MESSAGE.format("extra = '[1]'"),
-        MESSAGE.format("extra = 'null'"),
-        MESSAGE.format("extra = '\"text\"'"),
-        MISSING,
+        UPDATE_MESSAGE.format("extra = '{not json'"),
+        UPDATE_MESSAGE.format("extra = ''"),
+        UPDATE_MESSAGE.format("extra = '[1]'"),
+        UPDATE_MESSAGE.format("extra = 'null'"),
+        UPDATE_MESSAGE.format("extra = '\"text\"'"),
+        DELETE_MESSAGE,
     ],
     ids=["not json", "empty", "a list", "null", "a text", "missing"],
 )
-def test_a_damaged_message_is_named_by_whatever_reads_it(
+def test_every_method_that_reads_a_damaged_message_names_it(
     store: Store, backend: Backend, chat_server: ChatServer, id: str, damage: str
 ) -> None:
     asked = len(chat_server.requests)
     backend.damage(damage, id=id, seq=3)
-    for read in readers(store, id):
+    for read in list_readers(store, id):
         with pytest.raises(DamagedRow, match=f"{id}.* seq 3 ") as caught:
             read()
         assert "\n" not in str(caught.value)
@@ -77,8 +77,8 @@ def test_a_damaged_message_is_named_by_whatever_reads_it(
     assert store.get(id).length == 5
 
 
-def test_a_missing_last_message_is_no_empty_history(store: Store, backend: Backend, id: str) -> None:
-    backend.damage(MISSING, id=id, seq=5)
+def test_a_missing_last_message_raises_damaged_row(store: Store, backend: Backend, id: str) -> None:
+    backend.damage(DELETE_MESSAGE, id=id, seq=5)
     for read in (
         partial(store.history, id),
         partial(store.history, id, limit=1),
@@ -90,28 +90,30 @@ def test_a_missing_last_message_is_no_empty_history(store: Store, backend: Backe
             read()
 
 
-def test_a_question_that_is_missing_is_not_asked_again(
+def test_retry_refuses_a_turn_with_a_missing_input(
     store: Store, backend: Backend, chat_server: ChatServer, id: str
 ) -> None:
     (turn,) = store.turns(id, limit=1)
-    backend.damage(MISSING, id=id, seq=4)
+    backend.damage(DELETE_MESSAGE, id=id, seq=4)
     with pytest.raises(DamagedRow, match=f"{id}.* seq 4 "):
         store.retry(id)
     assert store.input_of(turn) == []
     assert len(chat_server.requests) == 2
 
 
-def test_half_a_question_is_none(store: Store, backend: Backend, chat_server: ChatServer, id: str) -> None:
+def test_an_input_with_a_missing_message_raises_damaged_row(
+    store: Store, backend: Backend, chat_server: ChatServer, id: str
+) -> None:
     turn = store.say(id, [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}])
-    backend.damage(MISSING, id=id, seq=6)
+    backend.damage(DELETE_MESSAGE, id=id, seq=6)
     for read in (partial(store.input_of, turn), partial(store.retry, id)):
         with pytest.raises(DamagedRow, match=f"{id}.* seq 6 "):
             read()
     assert len(chat_server.requests) == 3
 
 
-def test_a_missing_root_is_no_shorter_history(store: Store, backend: Backend, id: str) -> None:
-    backend.damage(MISSING, id=id, seq=1)
+def test_a_missing_first_message_raises_damaged_row(store: Store, backend: Backend, id: str) -> None:
+    backend.damage(DELETE_MESSAGE, id=id, seq=1)
     for read in (partial(store.history, id), partial(store.messages, id, limit=5), partial(store.say, id, "hi")):
         with pytest.raises(DamagedRow, match=f"{id}.* seq 1 "):
             read()
@@ -120,17 +122,17 @@ def test_a_missing_root_is_no_shorter_history(store: Store, backend: Backend, id
 
 @pytest.mark.parametrize("column", ["settings", "metadata", "title"])
 @pytest.mark.parametrize("value", ["{not json", "[1]", ""])
-def test_damaged_settings_metadata_and_titles_are_named_and_never_taken_for_empty_ones(
+def test_damaged_settings_metadata_or_titles_raise_an_error_that_names_the_conversation(
     store: Store, backend: Backend, id: str, column: str, value: str
 ) -> None:
     if column == "title":
         value = '"' + value  # what begins with a quotation mark is JSON
-    backend.damage(CONVERSATION.format(f"{column} = :value"), id=id, value=value)
+    backend.damage(UPDATE_CONVERSATION.format(f"{column} = :value"), id=id, value=value)
     for read in (partial(store.get, id), store.list, partial(store.set, id, seed=1), partial(store.get, "vict")):
         with pytest.raises(DamagedRow, match=id):
             read()
     if column == "settings":
-        for ask in (partial(store.say, id, "hi"), partial(_enter, store, id), partial(store.preview, id, "hi")):
+        for ask in (partial(store.say, id, "hi"), partial(_open_stream, store, id), partial(store.preview, id, "hi")):
             with pytest.raises(DamagedRow, match=id):
                 ask()
     assert len(store.history(id)) == 5
@@ -150,8 +152,8 @@ def test_damaged_settings_metadata_and_titles_are_named_and_never_taken_for_empt
         "model = '\"broken'",
     ],
 )
-def test_a_damaged_turn_is_named(store: Store, backend: Backend, id: str, change: str) -> None:
-    backend.damage(TURN.format(change), id=id)
+def test_a_damaged_turn_raises_an_error_that_names_it(store: Store, backend: Backend, id: str, change: str) -> None:
+    backend.damage(UPDATE_TURN.format(change), id=id)
     with pytest.raises(DamagedRow, match=f"{id}.*turn 1 "):
         store.turns(id)
     assert len(store.turns(id, limit=1)) == 1
@@ -160,7 +162,7 @@ def test_a_damaged_turn_is_named(store: Store, backend: Backend, id: str, change
 
 def test_a_damaged_conversation_does_not_hide_the_others(store: Store, backend: Backend, id: str) -> None:
     whole = store.new("whole")
-    backend.damage(CONVERSATION.format("settings = 'x'"), id=id)
+    backend.damage(UPDATE_CONVERSATION.format("settings = 'x'"), id=id)
     assert store.get(whole.id) == whole
     assert store.list(limit=1) == [whole]
     with pytest.raises(DamagedRow, match=id):

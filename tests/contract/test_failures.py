@@ -12,12 +12,12 @@ import pytest
 
 from convstore import ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Drop, Failure, Raw, Reply, Response
-from tests.contract.conftest import STORES_OWN, Backend
-from tests.contract.test_say import assistant, bodies, user
+from tests.contract.conftest import OWN_ENGINE_KINDS, Backend
+from tests.contract.test_say import make_assistant, make_user, read_bodies
 
-pytestmark = pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
+pytestmark = pytest.mark.parametrize("backend", OWN_ENGINE_KINDS, indirect=True)
 
-NEVER_A_REPLY: dict[str, tuple[Response, dict[str, Any]]] = {
+SAY_FAILURES: dict[str, tuple[Response, dict[str, Any]]] = {
     "400": (Failure(400, "Bad thing."), {"type": "BadRequestError", "status": 400, "message": "Bad thing."}),
     "401": (Failure(401), {"type": "AuthenticationError", "status": 401, "code": "invalid_api_key"}),
     "404": (Failure(404), {"type": "NotFoundError", "status": 404, "code": "model_not_found"}),
@@ -40,8 +40,8 @@ NEVER_A_REPLY: dict[str, tuple[Response, dict[str, Any]]] = {
     "an error of many lines": (Failure(400, "a\n\tb\0c"), {}),
     "an error of surrogates": (Raw('{"error": {"message": "\\ud800"}}', 400), {"status": 400}),
 }
-NEVER_A_STREAM: dict[str, tuple[Response, dict[str, Any]]] = {
-    **NEVER_A_REPLY,
+STREAM_FAILURES: dict[str, tuple[Response, dict[str, Any]]] = {
+    **SAY_FAILURES,
     "an error under 200": (Raw('{"error": {"message": "Out of stock."}}'), {}),  # its lines are no events
     "an error event at once": (Reply("Hello", error_event={"message": "Overloaded."}), {"message": "Overloaded."}),
     "cut before anything": (Reply("Hello", cut_after=0), {}),
@@ -63,9 +63,9 @@ def stream(store: Store, id: str, message: Any) -> Turn:
     return reply.turn
 
 
-NOT_GENERATED = (429, 503)
+REPEATED_STATUSES = (429, 503)
 """What a provider answers before it has generated anything: the call is made again."""
-RETRIES = 2
+DEFAULT_RETRIES = 2
 """How often, unless a store is told otherwise."""
 SAY_OR_STREAM = pytest.mark.parametrize("ask", [say, stream])
 
@@ -89,15 +89,15 @@ def check_failure(store: Store, server: ChatServer, id: str, turn: Turn, facts: 
 
 
 @SAY_OR_STREAM
-def test_a_failure_of_any_kind_is_recorded_and_its_message_never_replayed(
+def test_every_kind_of_failure_is_stored_and_its_input_is_not_sent_later(
     store: Store, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
 ) -> None:
     id = store.new(system="s").id
     path = [{"role": "system", "content": "s"}]
-    kinds = NEVER_A_STREAM if ask is stream else NEVER_A_REPLY
+    kinds = STREAM_FAILURES if ask is stream else SAY_FAILURES
     for kind, (response, facts) in kinds.items():
         before = len(chat_server.requests)
-        calls = 1 + RETRIES if facts.get("status") in NOT_GENERATED else 1
+        calls = 1 + DEFAULT_RETRIES if facts.get("status") in REPEATED_STATUSES else 1
         chat_server.script(*[response] * calls)
         with pytest.raises(TurnFailed) as caught:
             ask(store, id, "question")
@@ -112,14 +112,14 @@ def test_a_failure_of_any_kind_is_recorded_and_its_message_never_replayed(
         assert store.history(id) == path, kind
     assert len(store.unanswered(id)) == min(len(kinds), 20)
     assert ask(store, id, "question").text == "You said: question"
-    assert bodies(chat_server)[-1]["messages"] == [*path, user("question")]
+    assert read_bodies(chat_server)[-1]["messages"] == [*path, make_user("question")]
     assert store.unanswered(id) == []
     assert len(store.turns(id)) == len(kinds) + 1
     assert [record.position for record in store.messages(id)] == [1, 2, 3]
 
 
 @SAY_OR_STREAM
-def test_three_failures_and_a_success_replay_as_one_message(
+def test_a_message_that_failed_three_times_is_sent_once_later(
     store: Store, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
 ) -> None:
     id = store.new(system="s").id
@@ -130,7 +130,7 @@ def test_three_failures_and_a_success_replay_as_one_message(
             ask(store, id, "question")
     ask(store, id, "question")
     ask(store, id, "after")
-    assert [message["content"] for message in bodies(chat_server)[-1]["messages"]] == [
+    assert [message["content"] for message in read_bodies(chat_server)[-1]["messages"]] == [
         "s",
         "before",
         "You said: before",
@@ -150,7 +150,7 @@ def test_three_failures_and_a_success_replay_as_one_message(
 
 
 @SAY_OR_STREAM
-def test_what_was_refused_before_anything_was_generated_is_asked_again_and_on_record(
+def test_a_call_refused_before_generation_is_repeated_and_the_attempt_is_stored(
     backend: Backend, chat_server: ChatServer, ask: Callable[[Store, str, Any], Turn]
 ) -> None:
     store = backend.open(retries=1)
@@ -162,7 +162,7 @@ def test_what_was_refused_before_anything_was_generated_is_asked_again_and_on_re
         (attempt,) = turn.attempts
         assert (attempt["error"]["status"], attempt["waited"]) == (refusal.status, 0)
         assert store.turns(id, limit=1)[0].attempts == turn.attempts
-        first, second = bodies(chat_server)[-2:]
+        first, second = read_bodies(chat_server)[-2:]
         assert first == second
     assert len(chat_server.requests) == 4
     assert [message["content"] for message in store.history(id)] == ["question", "at last"] * 2
@@ -174,7 +174,7 @@ def test_what_was_refused_before_anything_was_generated_is_asked_again_and_on_re
     assert impatient.turns(id)[0].attempts == ()
 
 
-PARTIAL: dict[str, Reply] = {
+CUT_OFF_REPLIES: dict[str, Reply] = {
     "broken connection": Reply(pieces=["Hel", "lo"], cut_after=700),
     "closed connection": Reply(pieces=["Hel", "lo"], cut_after=700, clean_cut=True),
     "an error event": Reply("Hello", error_event={"message": "Overloaded.", "code": 529}, error_after=1),
@@ -184,12 +184,12 @@ PARTIAL: dict[str, Reply] = {
 }
 
 
-@pytest.mark.parametrize("kind", PARTIAL)
-def test_a_reply_that_breaks_off_is_kept_with_its_turn_and_never_replayed(
+@pytest.mark.parametrize("kind", CUT_OFF_REPLIES)
+def test_a_partial_reply_is_stored_with_its_turn_and_not_sent_later(
     store: Store, chat_server: ChatServer, kind: str
 ) -> None:
     id = store.new(system="s").id
-    chat_server.script(PARTIAL[kind])
+    chat_server.script(CUT_OFF_REPLIES[kind])
     pieces: list[str] = []
     reply = store.stream(id, "question")
     with pytest.raises(ReplyInterrupted, match=id) as caught, reply:
@@ -208,14 +208,12 @@ def test_a_reply_that_breaks_off_is_kept_with_its_turn_and_never_replayed(
     assert store.unanswered(id) == [read]
     assert store.history(id) == [{"role": "system", "content": "s"}]
     store.say(id, "again")
-    assert bodies(chat_server)[-1]["messages"] == [{"role": "system", "content": "s"}, user("again")]
+    assert read_bodies(chat_server)[-1]["messages"] == [{"role": "system", "content": "s"}, make_user("again")]
 
 
-def test_a_whole_reply_without_its_finish_reason_is_never_recorded_as_complete(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_a_reply_without_a_finish_reason_is_never_stored_as_completed(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
-    chat_server.script(Reply("Hello", finish_reason=None), Reply(message=assistant(None), finish_reason=None))
+    chat_server.script(Reply("Hello", finish_reason=None), Reply(message=make_assistant(None), finish_reason=None))
     with pytest.raises(ReplyInterrupted) as caught:
         store.say(id, "question")
     assert caught.value.partial is not None
@@ -226,17 +224,19 @@ def test_a_whole_reply_without_its_finish_reason_is_never_recorded_as_complete(
     assert store.history(id) == []
 
 
-CUT = Reply("Grüße 😀!", pieces=["Grü", "ße ", "😀", "!"], id="r")
+CUT_REPLY = Reply("Grüße 😀!", pieces=["Grü", "ße ", "😀", "!"], id="r")
 
 
 @pytest.mark.parametrize("clean", [False, True], ids=["broken", "closed"])
-def test_a_stream_cut_at_any_byte_is_complete_or_kept_apart(store: Store, chat_server: ChatServer, clean: bool) -> None:
+def test_a_stream_cut_off_at_any_byte_is_completed_or_stored_off_the_path(
+    store: Store, chat_server: ChatServer, clean: bool
+) -> None:
     """Wherever it is cut: the turn is complete only with its finish_reason, and nothing partial is replayed."""
     seen: set[str] = set()
     id = store.new().id
     path: list[Any] = []
     for cut in range(0, 1700, 41):
-        chat_server.script(replace(CUT, cut_after=cut, clean_cut=clean))
+        chat_server.script(replace(CUT_REPLY, cut_after=cut, clean_cut=clean))
         pieces: list[str] = []
         reply = store.stream(id, "question")
         with suppress(TurnFailed), reply:
@@ -245,30 +245,30 @@ def test_a_stream_cut_at_any_byte_is_complete_or_kept_apart(store: Store, chat_s
         seen.add(turn.status.value)
         assert turn.text == "".join(pieces), cut
         if turn.status is TurnStatus.COMPLETED:
-            path += [user("question"), assistant(CUT.text)]
-        assert (CUT.text or "").startswith("".join(pieces)), cut
+            path += [make_user("question"), make_assistant(CUT_REPLY.text)]
+        assert (CUT_REPLY.text or "").startswith("".join(pieces)), cut
         assert (turn.status is TurnStatus.COMPLETED) == (turn.finish_reason == "stop"), cut
         assert store.turns(id, limit=1)[0].status is turn.status, cut
         assert store.history(id) == path, cut
-        assert bodies(chat_server)[-1]["messages"][-1] == user("question"), cut
+        assert read_bodies(chat_server)[-1]["messages"][-1] == make_user("question"), cut
     assert seen == {"failed", "interrupted", "completed"}
 
 
-def test_what_breaks_after_the_finish_reason_does_not_spoil_the_reply(store: Store, chat_server: ChatServer) -> None:
+def test_a_failure_after_the_finish_reason_does_not_affect_the_reply(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chunk = {"index": 0, "delta": {"role": "assistant", "content": "All."}, "finish_reason": "stop"}
     data = f"data: {json.dumps({'choices': [chunk]})}\n\ndata: {{broken"
     chat_server.script(Raw(data, content_type="text/event-stream"))
     turn = stream(store, id, "question")
     assert (turn.status, turn.text, turn.finish_reason) == (TurnStatus.COMPLETED, "All.", "stop")
-    assert store.history(id) == [user("question"), assistant("All.")]
+    assert store.history(id) == [make_user("question"), make_assistant("All.")]
 
 
-def test_several_messages_of_a_failed_turn_are_all_kept_and_none_replayed(
+def test_all_input_messages_of_a_failed_turn_are_stored_and_none_is_sent_later(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = store.new().id
-    asked = [{"role": "system", "content": "x"}, user("one"), user("two")]
+    asked = [{"role": "system", "content": "x"}, make_user("one"), make_user("two")]
     chat_server.script(Failure(500))
     with pytest.raises(TurnFailed) as caught:
         store.say(id, asked)
@@ -276,7 +276,7 @@ def test_several_messages_of_a_failed_turn_are_all_kept_and_none_replayed(
     assert store.history(id) == []
     assert store.get(id).length == 0
     store.say(id, "three")
-    assert bodies(chat_server)[-1]["messages"] == [user("three")]
+    assert read_bodies(chat_server)[-1]["messages"] == [make_user("three")]
     assert [(r.position, r.seq, r.context_seq) for r in store.messages(id)] == [(1, 4, 0), (2, 5, 0)]
 
 

@@ -17,7 +17,7 @@ from tests.contract.growth import PINS, Cost, Meter, costs, filled
 from tests.contract.invariants import check_conversation
 
 SHORT, MIDDLE, LONG = 100, 2_000, 100_000
-MOST = {
+MAX_COSTS = {
     "say, history=False": (7, 2),
     "say, last=4": (11, 2),
     "say, max_context": (13, 2),
@@ -45,7 +45,7 @@ MOST = {
     "get": (1, 1),
 }
 """The published constants, statements and commits (what only reads ends a transaction too): docs/guarantees.md."""
-WINDOW_ROWS = 250
+MAX_WINDOW_ROWS = 250
 """Of a window of 4,000 tokens, in messages of some 25."""
 
 
@@ -57,7 +57,9 @@ def postgres_url(postgres_fresh_url: str) -> str:
 
 @pytest.mark.parametrize("summarised", [False, True])
 @pytest.mark.parametrize("backend", ["sqlite-engine", "postgresql-engine"], indirect=True)
-def test_no_call_costs_more_in_a_long_conversation(backend: Backend, chat_server: ChatServer, summarised: bool) -> None:
+def test_a_call_costs_no_more_in_a_long_conversation(
+    backend: Backend, chat_server: ChatServer, summarised: bool
+) -> None:
     chat_server.otherwise = lambda _: Reply("ok", usage=None)
     engine = create_engine(backend.url, pool_size=1, max_overflow=0)  # one connection: its counters are all there are
     meter = Meter(engine)
@@ -69,12 +71,12 @@ def test_no_call_costs_more_in_a_long_conversation(backend: Backend, chat_server
                     with engine.connect() as connection, connection.begin():
                         connection.execute(text("ANALYZE"))
                 short, middle, long = (costs(store, meter, id) for id in ids)
-                assert set(long) == set(MOST)
-                for name in MOST:
-                    _check(name, short[name], middle[name], long[name], is_postgres=backend.is_postgres)
+                assert set(long) == set(MAX_COSTS)
+                for name in MAX_COSTS:
+                    _check_costs(name, short[name], middle[name], long[name], is_postgres=backend.is_postgres)
             for id in ids[:2]:
                 check_conversation(engine, "", id)
-            backend.whole = False  # to check a hundred thousand messages takes seconds
+            backend.is_intact = False  # to check a hundred thousand messages takes seconds
             with meter.measure() as cost:
                 store.messages(ids[2], limit=None)
             assert cost.rows > LONG  # the meter does count
@@ -83,27 +85,27 @@ def test_no_call_costs_more_in_a_long_conversation(backend: Backend, chat_server
         engine.dispose()
 
 
-def test_the_guarantees_state_these_counts() -> None:
+def test_the_guarantees_page_states_these_counts() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
-    say, complete, retry, edit = (MOST[f"{name}, max_context"][0] for name in ("say", "complete", "retry", "edit"))
-    undo, redo, checkout = (MOST[name][0] for name in ("undo", "redo", "checkout"))
+    say, complete, retry, edit = (MAX_COSTS[f"{name}, max_context"][0] for name in ("say", "complete", "retry", "edit"))
+    undo, redo, checkout = (MAX_COSTS[name][0] for name in ("undo", "redo", "checkout"))
     for row in (
         f"| within `last` or `max_context`, past pins and a summary | {say} at most | 2 |",
         f"| `complete`, likewise | {complete} at most | 2 |",
         f"| `retry`, `edit`, likewise | {retry}, {edit} at most | 2 |",
         f"| `undo`, `redo`, `checkout` | {undo}, {redo}, {checkout} | 1 |",
-        f"| `fork`, wherever | {MOST['fork, at a third'][0]} at most | 1 |",
-        f"| `pin`, `unpin` | {MOST['pin'][0]} | 1 |",
+        f"| `fork`, wherever | {MAX_COSTS['fork, at a third'][0]} at most | 1 |",
+        f"| `pin`, `unpin` | {MAX_COSTS['pin'][0]} | 1 |",
     ):
         assert row in page
 
 
-def _check(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgres: bool) -> None:
-    statements, commits = MOST[name]
+def _check_costs(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgres: bool) -> None:
+    statements, commits = MAX_COSTS[name]
     for cost in (short, middle, long):
         assert len(cost.statements) <= statements, (name, cost.statements)
         assert cost.commits == commits, name
-        assert cost.rows <= WINDOW_ROWS, (name, cost.rows)
+        assert cost.rows <= MAX_WINDOW_ROWS, (name, cost.rows)
         # Of PostgreSQL, rows; of SQLite, hundreds of instructions. A page more or less of a small table is no matter.
         most = 4 * cost.rows + 150 * (PINS + 1) + 200 if is_postgres else 5 * cost.rows + 50 * (PINS + 1)
         assert cost.steps <= most, (name, cost.rows, cost.steps)

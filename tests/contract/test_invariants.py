@@ -10,52 +10,54 @@ from convstore.testing import ChatServer, Failure
 from tests.contract.conftest import Backend
 from tests.contract.invariants import check_conversation
 
-MESSAGES = "UPDATE convstore_messages SET {} WHERE seq = {}"
-CONVERSATION = "UPDATE convstore_conversations SET {}"
-TURNS = "UPDATE convstore_turns SET {} WHERE seq = {}"
+UPDATE_MESSAGE = "UPDATE convstore_messages SET {} WHERE seq = {}"
+UPDATE_CONVERSATION = "UPDATE convstore_conversations SET {}"
+UPDATE_TURN = "UPDATE convstore_turns SET {} WHERE seq = {}"
 
-DAMAGE = [
-    MESSAGES.format("content = 'other'", 3),
-    MESSAGES.format("content = 'other'", 2),  # on no path
-    MESSAGES.format('extra = \'{"name": "x"}\'', 3),
-    MESSAGES.format("position = 3", 3),
-    MESSAGES.format("parent_seq = 2", 3),
-    MESSAGES.format("parent_seq = 5", 3),
-    MESSAGES.format("parent_seq = 0", 3),
-    MESSAGES.format("context_seq = 0", 4),
-    MESSAGES.format("turn_seq = 9", 3),
-    MESSAGES.format("seq = 9", 4),
+DAMAGES = [
+    UPDATE_MESSAGE.format("content = 'other'", 3),
+    UPDATE_MESSAGE.format("content = 'other'", 2),  # on no path
+    UPDATE_MESSAGE.format('extra = \'{"name": "x"}\'', 3),
+    UPDATE_MESSAGE.format("position = 3", 3),
+    UPDATE_MESSAGE.format("parent_seq = 2", 3),
+    UPDATE_MESSAGE.format("parent_seq = 5", 3),
+    UPDATE_MESSAGE.format("parent_seq = 0", 3),
+    UPDATE_MESSAGE.format("context_seq = 0", 4),
+    UPDATE_MESSAGE.format("turn_seq = 9", 3),
+    UPDATE_MESSAGE.format("seq = 9", 4),
     "DELETE FROM convstore_messages WHERE seq = 1",
     "DELETE FROM convstore_messages WHERE seq = 2",
     "DELETE FROM convstore_messages WHERE seq = 3",
     "DELETE FROM convstore_messages WHERE seq = 4",
-    CONVERSATION.format("head_seq = 3"),
-    CONVERSATION.format("head_seq = 2, length = 2"),  # replays what failed
-    CONVERSATION.format("length = 4"),
-    CONVERSATION.format("next_seq = 4"),
-    CONVERSATION.format("next_turn = 2"),
-    CONVERSATION.format("lease_token = 'x'"),
-    CONVERSATION.format("running_turn = 2"),
-    TURNS.format("status = 'running'", 2),
-    TURNS.format("status = 'failed'", 2),
-    TURNS.format("status = 'completed'", 1),
-    TURNS.format("output_seq = NULL", 2),
-    TURNS.format("output_seq = 2", 2),
-    TURNS.format("output_seq = 4, status = 'completed', error = NULL, finish_reason = 'stop'", 1),
-    TURNS.format("first_input_seq = NULL", 2),
-    TURNS.format("last_input_seq = 4", 2),
-    TURNS.format("finish_reason = NULL", 2),
-    TURNS.format("ended_at = NULL", 2),
-    TURNS.format("error = NULL", 1),
-    TURNS.format("base_seq = 9", 1),
-    TURNS.format("prompt_tokens = 99", 2),
-    TURNS.format("cached_tokens = 0", 2),
+    UPDATE_CONVERSATION.format("head_seq = 3"),
+    UPDATE_CONVERSATION.format("head_seq = 2, length = 2"),  # replays what failed
+    UPDATE_CONVERSATION.format("length = 4"),
+    UPDATE_CONVERSATION.format("next_seq = 4"),
+    UPDATE_CONVERSATION.format("next_turn = 2"),
+    UPDATE_CONVERSATION.format("lease_token = 'x'"),
+    UPDATE_CONVERSATION.format("running_turn = 2"),
+    UPDATE_TURN.format("status = 'running'", 2),
+    UPDATE_TURN.format("status = 'failed'", 2),
+    UPDATE_TURN.format("status = 'completed'", 1),
+    UPDATE_TURN.format("output_seq = NULL", 2),
+    UPDATE_TURN.format("output_seq = 2", 2),
+    UPDATE_TURN.format("output_seq = 4, status = 'completed', error = NULL, finish_reason = 'stop'", 1),
+    UPDATE_TURN.format("first_input_seq = NULL", 2),
+    UPDATE_TURN.format("last_input_seq = 4", 2),
+    UPDATE_TURN.format("finish_reason = NULL", 2),
+    UPDATE_TURN.format("ended_at = NULL", 2),
+    UPDATE_TURN.format("error = NULL", 1),
+    UPDATE_TURN.format("base_seq = 9", 1),
+    UPDATE_TURN.format("prompt_tokens = 99", 2),
+    UPDATE_TURN.format("cached_tokens = 0", 2),
 ]
 
 
 @pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_every_damage_is_found(store: Store, backend: Backend, chat_server: ChatServer, damage: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_check_conversation_finds_every_damage(
+    store: Store, backend: Backend, chat_server: ChatServer, damage: str
+) -> None:
     id = store.new(system="s").id
     chat_server.script(Failure(500))
     with pytest.raises(TurnFailed):
@@ -67,7 +69,7 @@ def test_every_damage_is_found(store: Store, backend: Backend, chat_server: Chat
         check_conversation(store, "", id)
 
 
-OF_A_FORK = [
+FORK_DAMAGES = [
     "UPDATE convstore_messages SET back_32 = NULL WHERE seq = 40",
     "UPDATE convstore_messages SET back_32 = 31 WHERE seq = 40",
     "UPDATE convstore_messages SET back_1024 = 1 WHERE seq = 40",
@@ -104,8 +106,10 @@ OF_A_FORK = [
 
 
 @pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
-@pytest.mark.parametrize("damage", OF_A_FORK)
-def test_every_damage_is_found_in_a_fork(store: Store, backend: Backend, chat_server: ChatServer, damage: str) -> None:
+@pytest.mark.parametrize("damage", FORK_DAMAGES)
+def test_check_all_finds_every_damage_in_a_fork(
+    store: Store, backend: Backend, chat_server: ChatServer, damage: str
+) -> None:
     talk = [{"role": role, "content": f"{role} {number}"} for number in range(18) for role in ("user", "assistant")]
     store.new(id="origin", messages=[{"role": "system", "content": "s"}, *talk, {"role": "user", "content": "later"}])
     store.compact("origin", keep_last=5)
@@ -118,14 +122,14 @@ def test_every_damage_is_found_in_a_fork(store: Store, backend: Backend, chat_se
     store.undo("fork")
     for id in ("origin", "fork"):
         check_conversation(store, "", id)
-    check_conversation(store, "", "fork", landed=[("fork", 41)])
+    check_conversation(store, "", "fork", checked_out=[("fork", 41)])
     backend.damage(damage)
     with pytest.raises((AssertionError, InvalidInput, NoResultFound)):
         backend.check()
 
 
 @pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
-def test_a_head_that_was_moved_on_purpose_may_stand_on_what_failed(
+def test_the_check_accepts_a_checkout_of_the_input_of_a_failed_turn(
     store: Store, backend: Backend, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -136,6 +140,6 @@ def test_a_head_that_was_moved_on_purpose_may_stand_on_what_failed(
     store.append(id, "and more")
     with pytest.raises(AssertionError, match="without an answer"):
         check_conversation(store, "", id)
-    backend.landed.add((id, 1))
-    check_conversation(store, "", id, landed=backend.landed)
-    check_conversation(store, "", store.fork(id).id, landed=backend.landed)
+    backend.checked_out.add((id, 1))
+    check_conversation(store, "", id, checked_out=backend.checked_out)
+    check_conversation(store, "", store.fork(id).id, checked_out=backend.checked_out)

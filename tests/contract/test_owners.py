@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 
 from convstore import ConversationNotFound, InvalidInput, Store
-from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Backend
+from tests.contract.conftest import ON_ALL_BACKENDS, Backend
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_another_owner_sees_nothing_by_any_method(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_no_method_shows_the_conversations_of_another_owner(store: Store) -> None:
     ann, bob = store.for_owner("ann"), store.for_owner("bob")
     made = ann.new("secret", id="diary", name="work", system="Be nice.")
     turn = ann.say(made.id, "hello")
@@ -22,7 +22,7 @@ def test_another_owner_sees_nothing_by_any_method(store: Store) -> None:
             partial(stranger.get, "dia"),
             partial(stranger.get, "work"),
             partial(stranger.say, "diary", "hi"),
-            partial(_read, stranger, "diary"),
+            partial(_read_stream, stranger, "diary"),
             partial(stranger.append, "diary", "hi"),
             partial(stranger.history, "diary"),
             partial(stranger.messages, "diary"),
@@ -41,12 +41,12 @@ def test_another_owner_sees_nothing_by_any_method(store: Store) -> None:
     assert len(ann.history("diary")) == 3
 
 
-def _read(store: Store, id: str) -> list[str]:
+def _read_stream(store: Store, id: str) -> list[str]:
     with store.stream(id, "hi") as reply:
         return list(reply)
 
 
-def test_two_owners_may_have_the_same_id_and_the_same_name(store: Store) -> None:
+def test_two_owners_can_use_the_same_id_and_name(store: Store) -> None:
     ann, bob = store.for_owner("ann"), store.for_owner("bob")
     for owner in (ann, bob, store):
         made = owner.new(f"of {owner.owner}", id="diary", name="work", system=owner.owner or "nobody")
@@ -62,7 +62,7 @@ def test_two_owners_may_have_the_same_id_and_the_same_name(store: Store) -> None
     assert bob.turns("diary") == []
 
 
-def test_a_running_turn_of_one_owner_does_not_keep_another_waiting(store: Store) -> None:
+def test_a_running_turn_of_one_owner_does_not_block_another_owner(store: Store) -> None:
     ann, bob = store.for_owner("ann"), store.for_owner("bob")
     for owner in (ann, bob):
         owner.new(id="diary")
@@ -71,14 +71,14 @@ def test_a_running_turn_of_one_owner_does_not_keep_another_waiting(store: Store)
         assert bob.say("diary", "at once", wait=0).text == "You said: at once"
 
 
-def test_the_owner_of_an_application_without_users_is_the_empty_text(store: Store) -> None:
+def test_the_default_owner_is_the_empty_text(store: Store) -> None:
     assert store.owner == ""
     assert store.new(id="x").owner == ""
     assert store.for_owner("ann").for_owner("").get("x").owner == ""
     assert store.for_owner("ann").owner == "ann"
 
 
-def test_a_store_may_be_opened_for_an_owner_at_once(backend: Backend) -> None:
+def test_a_store_can_be_opened_for_an_owner(backend: Backend) -> None:
     store = backend.open(owner="ann")
     store.new(id="x")
     assert store.for_owner("ann").get("x").owner == "ann"
@@ -92,7 +92,7 @@ def test_an_owner_may_be_any_printable_text(store: Store) -> None:
         assert [found.owner for found in view.list()] == [owner]
 
 
-def test_what_cannot_be_an_owner_is_refused(store: Store, backend: Backend) -> None:
+def test_an_invalid_owner_is_refused(store: Store, backend: Backend) -> None:
     for owner in ("a\0", "\n", "\ud800", "o" * 256):
         with pytest.raises(InvalidInput, match="an owner is"):
             store.for_owner(owner)

@@ -9,14 +9,14 @@ import pytest
 
 from convstore import InvalidInput, Store, Turn, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import ON_CALLERS_ENGINES_TOO
+from tests.contract.conftest import ON_ALL_BACKENDS
 from tests.contract.test_append import MESSAGES, USAGE
 
-SAME = [field.name for field in fields(Turn) if field.name != "latency"]
+COMPARED_FIELDS = [field.name for field in fields(Turn) if field.name != "latency"]
 """The fields that a turn has alike when it ends and when it is read: the clock's one is kept to the millisecond."""
 
 
-def test_the_request_form_is_what_an_api_takes(store: Store) -> None:
+def test_history_returns_messages_in_request_form(store: Store) -> None:
     id = store.new(messages=MESSAGES).id
     request = store.history(id)
     assert len(request) == len(MESSAGES)
@@ -30,18 +30,18 @@ def test_the_request_form_is_what_an_api_takes(store: Store) -> None:
     assert store.history(id, exact=True) == MESSAGES
 
 
-def test_an_assistants_message_with_nothing_left_has_an_empty_content(store: Store) -> None:
+def test_an_assistant_message_with_nothing_to_send_gets_an_empty_content(store: Store) -> None:
     id = store.new(messages=[{"role": "assistant", "content": None, "reasoning": "hm"}]).id
     assert store.history(id) == [{"role": "assistant", "content": ""}]
 
 
-def test_a_lone_surrogate_is_kept_and_sent_as_a_replacement(store: Store) -> None:
+def test_a_lone_surrogate_is_stored_and_sent_as_a_replacement_character(store: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "a\ud800b"}]).id
     assert store.history(id, exact=True) == [{"role": "user", "content": "a\ud800b"}]
     assert store.history(id) == [{"role": "user", "content": "a\ufffdb"}]
 
 
-def test_a_limit_is_of_the_last_messages(store: Store) -> None:
+def test_limit_returns_the_last_messages(store: Store) -> None:
     id = store.new().id
     store.append(id, *[{"role": "user", "content": str(number)} for number in range(1, 6)])
     for limit, expected in ((0, []), (1, ["5"]), (2, ["4", "5"]), (5, list("12345")), (99, list("12345"))):
@@ -57,15 +57,15 @@ def test_a_limit_is_of_the_last_messages(store: Store) -> None:
             store.turns(id, limit=wrong)  # type: ignore[arg-type]
 
 
-def test_messages_come_a_hundred_at_a_time_unless_told(store: Store) -> None:
+def test_messages_returns_the_last_hundred_by_default(store: Store) -> None:
     id = store.new().id
     store.append(id, *[{"role": "user", "content": str(number)} for number in range(150)])
     assert [record.position for record in store.messages(id)] == list(range(51, 151))
     assert len(store.history(id)) == 150
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_pages_from_the_end_to_the_beginning_make_up_the_whole(store: Store, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_the_pages_of_messages_add_up_to_the_complete_path(store: Store, chat_server: ChatServer) -> None:
     """Also where failed turns have left numbers that are on no path."""
     id = store.new(system="s").id
     for number in range(4):
@@ -88,7 +88,7 @@ def test_pages_from_the_end_to_the_beginning_make_up_the_whole(store: Store, cha
         assert pages == whole
 
 
-def test_before_a_message_that_is_not_there_is_refused(store: Store) -> None:
+def test_an_invalid_before_is_refused(store: Store) -> None:
     id = store.new(system="s").id
     for nowhere in (2, 10**12):
         with pytest.raises(InvalidInput, match=f"{id}' has no message with seq {nowhere}"):
@@ -100,7 +100,7 @@ def test_before_a_message_that_is_not_there_is_refused(store: Store) -> None:
     assert store.messages(id, before=1) == []
 
 
-def test_far_apart_messages_of_one_path_are_all_found(store: Store, chat_server: ChatServer) -> None:
+def test_all_messages_of_a_path_are_found_if_their_seqs_are_far_apart(store: Store, chat_server: ChatServer) -> None:
     """A hundred failures in a row put more numbers between two messages than a page looks at."""
     id = store.new(system="s").id
     store.say(id, "first")
@@ -118,12 +118,12 @@ def test_far_apart_messages_of_one_path_are_all_found(store: Store, chat_server:
     assert store.messages(id, limit=5)[-1].position == 5
 
 
-def test_a_reading_of_a_turn_is_the_turn_that_was_returned(store: Store, chat_server: ChatServer) -> None:
+def test_turns_returns_the_turn_that_say_returned(store: Store, chat_server: ChatServer) -> None:
     id = store.new(temperature=0.5).id
     chat_server.script(Reply("hello", usage=USAGE, id="resp-1", model="served-model"))
     said = store.say(id, "hi", seed=7)
     (read,) = store.turns(id)
-    for name in SAME:
+    for name in COMPARED_FIELDS:
         assert getattr(read, name) == getattr(said, name), name
     assert read.latency == pytest.approx(said.latency, abs=0.001)
     assert (said.status, said.finish_reason, said.text) == (TurnStatus.COMPLETED, "stop", "hello")
@@ -143,9 +143,7 @@ def test_a_reading_of_a_turn_is_the_turn_that_was_returned(store: Store, chat_se
     assert store.input_of(said) == store.messages(id, limit=2)[:1]
 
 
-def test_a_streamed_turn_keeps_the_same_facts_and_the_time_to_its_first_piece(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_a_streamed_turn_also_stores_the_time_to_its_first_piece(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply("hello", usage=USAGE, id="resp-1", model="served-model", delay=0.01))
     with store.stream(id, "hi") as reply:
@@ -159,7 +157,7 @@ def test_a_streamed_turn_keeps_the_same_facts_and_the_time_to_its_first_piece(
     assert 0 <= read.time_to_first_token < read.latency
 
 
-def test_a_reply_without_usage_or_fingerprint_has_none(store: Store, chat_server: ChatServer) -> None:
+def test_a_turn_has_no_usage_or_fingerprint_if_the_provider_sends_none(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply("hello", usage=None, system_fingerprint=None))
     store.say(id, "hi")
@@ -167,7 +165,7 @@ def test_a_reply_without_usage_or_fingerprint_has_none(store: Store, chat_server
     assert (read.usage, read.system_fingerprint) == (None, None)
 
 
-def test_turns_come_in_order_and_in_pages(store: Store, chat_server: ChatServer) -> None:
+def test_turns_are_returned_in_order_and_in_pages(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply("1"), Failure(500), Reply("3"), Reply("4"), Failure(500))
     for number in range(5):

@@ -23,24 +23,24 @@ from convstore import (
     tool_result,
 )
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import HARD_TEXTS, OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Backend
+from tests.contract.conftest import HARD_TEXTS, ON_ALL_BACKENDS, ON_THREE_BACKENDS, Backend
 
 
-def user(content: Any, **more: Any) -> dict[str, Any]:
+def make_user(content: Any, **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": content, **more}
 
 
-def assistant(content: Any) -> dict[str, Any]:
+def make_assistant(content: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
 
 
-def bodies(server: ChatServer) -> list[dict[str, Any]]:
+def read_bodies(server: ChatServer) -> list[dict[str, Any]]:
     """What has reached the model so far."""
     return [request.body for request in server.requests]
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_dialogue_reaches_the_model_whole_and_nothing_else_does(store: Store, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_say_sends_the_complete_path_and_nothing_else(store: Store, chat_server: ChatServer) -> None:
     id = store.new(
         "Olympics", system="你是一个体育专家。", model="gpt-x", temperature=0.2, name="o", metadata={"a": 1}
     ).id
@@ -48,18 +48,23 @@ def test_a_dialogue_reaches_the_model_whole_and_nothing_else_does(store: Store, 
     first = store.say(id, "2008年奥运会是在哪里举行的？")
     second = store.say(id, "那是第几届？")
     system = {"role": "system", "content": "你是一个体育专家。"}
-    dialogue = [system, user("2008年奥运会是在哪里举行的？"), assistant("中国北京。"), user("那是第几届？")]
-    assert bodies(chat_server) == [
+    dialogue = [
+        system,
+        make_user("2008年奥运会是在哪里举行的？"),
+        make_assistant("中国北京。"),
+        make_user("那是第几届？"),
+    ]
+    assert read_bodies(chat_server) == [
         {"model": "gpt-x", "messages": dialogue[:2], "temperature": 0.2},
         {"model": "gpt-x", "messages": dialogue, "temperature": 0.2},
     ]
-    assert store.history(id) == [*dialogue, assistant("29届。")]
+    assert store.history(id) == [*dialogue, make_assistant("29届。")]
     assert (first.text, first.seq, second.text, second.seq) == ("中国北京。", 1, "29届。", 2)
     assert store.get(id).length == 5
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["say", "stream"])
-def test_every_form_of_a_message_reaches_the_model_as_it_was_meant(
+def test_every_form_of_input_is_sent_and_stored_as_messages(
     store: Store, chat_server: ChatServer, stream: bool
 ) -> None:
     parts: list[dict[str, Any]] = [
@@ -70,14 +75,17 @@ def test_every_form_of_a_message_reaches_the_model_as_it_was_meant(
     param: ChatCompletionUserMessageParam = {"role": "user", "content": "typed", "name": "ann"}
     tool = {"role": "tool", "tool_call_id": "c1", "content": "5"}
     forms: list[tuple[Any, list[dict[str, Any]]]] = [
-        ("text", [user("text")]),
-        (" spaces \n", [user(" spaces \n")]),
-        (parts, [user(parts)]),
-        ([part], [user([part])]),
-        (user("dict", name="ann"), [user("dict", name="ann")]),
+        ("text", [make_user("text")]),
+        (" spaces \n", [make_user(" spaces \n")]),
+        (parts, [make_user(parts)]),
+        ([part], [make_user([part])]),
+        (make_user("dict", name="ann"), [make_user("dict", name="ann")]),
         (param, [dict(param)]),
-        (ChatCompletionMessage(role="assistant", content="object"), [assistant("object")]),
-        ([user("one"), assistant("two"), user("three")], [user("one"), assistant("two"), user("three")]),
+        (ChatCompletionMessage(role="assistant", content="object"), [make_assistant("object")]),
+        (
+            [make_user("one"), make_assistant("two"), make_user("three")],
+            [make_user("one"), make_assistant("two"), make_user("three")],
+        ),
         ((param, tool), [dict(param), tool]),
     ]
     for given, sent in forms:
@@ -95,37 +103,43 @@ def test_every_form_of_a_message_reaches_the_model_as_it_was_meant(
         assert [record.message for record in store.input_of(turn)] == sent
 
 
-def test_a_system_message_and_a_senders_name_go_with_a_text(store: Store, chat_server: ChatServer) -> None:
+def test_say_sends_a_system_message_and_a_sender_name(store: Store, chat_server: ChatServer) -> None:
     id = store.new(system="first").id
     store.say(id, "hi", system="second", name="ann_1-x")
-    sent = [{"role": "system", "content": "first"}, {"role": "system", "content": "second"}, user("hi", name="ann_1-x")]
-    assert bodies(chat_server)[0]["messages"] == sent
+    sent = [
+        {"role": "system", "content": "first"},
+        {"role": "system", "content": "second"},
+        make_user("hi", name="ann_1-x"),
+    ]
+    assert read_bodies(chat_server)[0]["messages"] == sent
     assert store.history(id)[:3] == sent
     assert [record.context_seq for record in store.messages(id)] == [0, 1, 2, 2]
     store.say(id, [{"type": "text", "text": "x"}], name="bob")
-    assert bodies(chat_server)[1]["messages"][-1] == user([{"type": "text", "text": "x"}], name="bob")
+    assert read_bodies(chat_server)[1]["messages"][-1] == make_user([{"type": "text", "text": "x"}], name="bob")
 
 
-def test_without_history_only_the_message_is_sent_and_all_is_kept(store: Store, chat_server: ChatServer) -> None:
+def test_say_without_history_sends_only_the_new_message_and_stores_everything(
+    store: Store, chat_server: ChatServer
+) -> None:
     id = store.new(system="s").id
     store.say(id, "one")
     store.say(id, "two", history=False)
     store.say(id, "three", history=False, system="other")
     store.say(id, "four")
-    sent = [body["messages"] for body in bodies(chat_server)]
-    assert sent[1] == [user("two")]
-    assert sent[2] == [{"role": "system", "content": "other"}, user("three")]
+    sent = [body["messages"] for body in read_bodies(chat_server)]
+    assert sent[1] == [make_user("two")]
+    assert sent[2] == [{"role": "system", "content": "other"}, make_user("three")]
     assert len(sent[3]) == 1 + 2 + 2 + 3 + 1
     assert store.history(id)[:-1] == sent[3]
 
 
-def test_parameters_of_the_call_go_before_the_sticky_ones(store: Store, chat_server: ChatServer) -> None:
+def test_parameters_of_a_call_override_sticky_parameters(store: Store, chat_server: ChatServer) -> None:
     id = store.new(model="sticky", temperature=0.2, seed=1, stop=["x"], max_tokens=5).id
     store.say(id, "1", seed=2, stop=None, model="once", presence_penalty=0.5)
     store.say(id, "2")
     store.say(id, "3", top_p=0.5)
     store.say(id, "4", temperature=None)
-    facts = [{key: value for key, value in body.items() if key != "messages"} for body in bodies(chat_server)]
+    facts = [{key: value for key, value in body.items() if key != "messages"} for body in read_bodies(chat_server)]
     sticky = {"model": "sticky", "temperature": 0.2, "seed": 1, "stop": ["x"], "max_tokens": 5}
     rest = {key: value for key, value in sticky.items() if key != "temperature"}
     assert facts == [
@@ -138,7 +152,7 @@ def test_parameters_of_the_call_go_before_the_sticky_ones(store: Store, chat_ser
     assert [turn.request for turn in store.turns(id)] == facts
 
 
-def test_parameters_that_nobody_has_heard_of_pass_through(store: Store, chat_server: ChatServer) -> None:
+def test_unknown_parameters_are_sent_unchanged(store: Store, chat_server: ChatServer) -> None:
     id = store.new(vendor_sticky={"a": [1]}).id
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     store.say(id, "hi", vendor_once=True, response_format=schema, extra_headers={"X-Trace": "7"}, timeout=9)
@@ -152,14 +166,14 @@ def test_parameters_that_nobody_has_heard_of_pass_through(store: Store, chat_ser
 
 
 @contextmanager
-def nothing_happens(store: Store, server: ChatServer, id: str) -> Iterator[None]:
+def check_nothing_changes(store: Store, server: ChatServer, id: str) -> Iterator[None]:
     before = (store.get(id), store.messages(id), store.turns(id), len(server.requests))
     yield
     assert (store.get(id), store.messages(id), store.turns(id), len(server.requests)) == before
 
 
 @pytest.mark.parametrize("how", ["say", "stream", "preview"])
-def test_a_parameter_that_breaks_a_rule_is_refused_before_anything_is_stored_or_sent(
+def test_an_invalid_parameter_is_refused_before_anything_is_stored_or_sent(
     store: Store, chat_server: ChatServer, how: str
 ) -> None:
     id = store.new(temperature=0.2).id
@@ -178,39 +192,51 @@ def test_a_parameter_that_breaks_a_rule_is_refused_before_anything_is_stored_or_
         ({"model": " "}, "model must be"),
         ({"seed": object()}, "seed"),
     ]
-    with nothing_happens(store, chat_server, id):
+    with check_nothing_changes(store, chat_server, id):
         for wrong, rule in wrongs:
             with pytest.raises(InvalidParameter, match=rule):
                 getattr(store, how)(id, "hi", **wrong)
         with pytest.raises(InvalidParameter, match="name must be"):
-            getattr(store, how)(id, user("hi", name="with space"))
+            getattr(store, how)(id, make_user("hi", name="with space"))
 
 
 @pytest.mark.parametrize("how", ["say", "stream", "preview"])
-def test_what_says_nothing_is_refused_before_anything_is_stored_or_sent(
+def test_an_invalid_message_is_refused_before_anything_is_stored_or_sent(
     store: Store, chat_server: ChatServer, how: str
 ) -> None:
     id = store.new().id
-    wrongs: list[Any] = ["", " \n\t", None, 5, b"x", [], {}, {"content": "x"}, ["a", "b"], [user("x"), "y"], object()]
-    with nothing_happens(store, chat_server, id):
+    wrongs: list[Any] = [
+        "",
+        " \n\t",
+        None,
+        5,
+        b"x",
+        [],
+        {},
+        {"content": "x"},
+        ["a", "b"],
+        [make_user("x"), "y"],
+        object(),
+    ]
+    with check_nothing_changes(store, chat_server, id):
         for wrong in wrongs:
             with pytest.raises(InvalidMessage):
                 getattr(store, how)(id, wrong)
         with pytest.raises(InvalidMessage, match="empty"):
             getattr(store, how)(id, "hi", system="")
         with pytest.raises(InvalidMessage, match="its own name"):
-            getattr(store, how)(id, user("hi"), name="ann")
+            getattr(store, how)(id, make_user("hi"), name="ann")
 
 
 def test_without_a_model_nothing_is_stored_or_sent(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(model=None)
     id = store.new().id
-    with nothing_happens(store, chat_server, id), pytest.raises(NotConfigured, match="CONVSTORE_MODEL"):
+    with check_nothing_changes(store, chat_server, id), pytest.raises(NotConfigured, match="CONVSTORE_MODEL"):
         store.say(id, "hi")
     assert store.say(id, "hi", model="m").request["model"] == "m"
 
 
-def test_the_model_is_the_calls_else_the_conversations_else_the_stores_else_the_environments(
+def test_the_model_comes_from_the_call_or_conversation_or_store_or_environment(
     backend: Backend, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONVSTORE_MODEL", "from-environment")
@@ -222,14 +248,14 @@ def test_the_model_is_the_calls_else_the_conversations_else_the_stores_else_the_
     store.say(id, "3", model="of-call")
     store.set(id, model=None)
     store.say(id, "4", model=None)
-    models = [body["model"] for body in bodies(chat_server)]
+    models = [body["model"] for body in read_bodies(chat_server)]
     assert models == ["from-environment", "of-conversation", "of-call", "from-environment"]
     other = backend.open(model="of-store")
     other.say(other.new().id, "5")
-    assert bodies(chat_server)[-1]["model"] == "of-store"
+    assert read_bodies(chat_server)[-1]["model"] == "of-store"
 
 
-def test_without_a_key_and_a_server_nothing_is_stored_and_the_three_ways_are_named(backend: Backend) -> None:
+def test_without_a_key_and_server_nothing_is_stored_and_the_error_names_three_settings(backend: Backend) -> None:
     store = backend.open(client=None)
     id = store.new().id
     for call in (lambda: store.say(id, "hi"), lambda: store.stream(id, "hi").__enter__()):
@@ -239,12 +265,12 @@ def test_without_a_key_and_a_server_nothing_is_stored_and_the_three_ways_are_nam
     assert store.turns(id) == []
 
 
-def test_a_client_is_made_for_a_server_that_is_named(backend: Backend, chat_server: ChatServer) -> None:
+def test_a_store_makes_a_client_for_its_base_url(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(base_url=chat_server.url)
     assert store.say(store.new().id, "hi").text == "You said: hi"
 
 
-def test_the_callers_client_makes_the_calls_without_its_own_retries(
+def test_the_callers_client_is_used_without_its_own_retries(
     backend: Backend, client: openai.OpenAI, chat_server: ChatServer
 ) -> None:
     assert client.max_retries == 2
@@ -260,12 +286,14 @@ def test_the_callers_client_makes_the_calls_without_its_own_retries(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["say", "stream"])
-def test_a_preview_is_what_is_then_sent_and_stores_nothing(store: Store, chat_server: ChatServer, stream: bool) -> None:
+def test_preview_returns_the_request_that_is_sent_and_stores_nothing(
+    store: Store, chat_server: ChatServer, stream: bool
+) -> None:
     id = store.new(system="s", temperature=0.5, vendor=1).id
     store.append(id, {"role": "assistant", "content": None, "refusal": "no", "reasoning": "x"})
     asked: dict[str, Any] = {"system": "t", "name": "ann", "top_p": 0.3, "stop": ["x"], "vendor_once": [1]}
     for history in (True, False):
-        with nothing_happens(store, chat_server, id):
+        with check_nothing_changes(store, chat_server, id):
             shown = store.preview(id, "hi", stream=stream, history=history, **asked)
         if stream:
             with store.stream(id, "hi", history=history, **asked) as reply:
@@ -275,20 +303,22 @@ def test_a_preview_is_what_is_then_sent_and_stores_nothing(store: Store, chat_se
         assert chat_server.requests[-1].body == shown
 
 
-def test_a_preview_needs_no_conversation(store: Store) -> None:
+def test_preview_needs_no_conversation(store: Store) -> None:
     assert store.preview(None, "hi", system="s", seed=1) == {
         "model": "test-model",
-        "messages": [{"role": "system", "content": "s"}, user("hi")],
+        "messages": [{"role": "system", "content": "s"}, make_user("hi")],
         "seed": 1,
     }
     assert store.list() == []
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_several_choices_are_kept_side_by_side_and_the_first_is_replayed(store: Store, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_several_choices_are_stored_as_siblings_and_the_first_is_on_the_path(
+    store: Store, chat_server: ChatServer
+) -> None:
     id = store.new().id
     choices = [
-        {"index": index, "message": assistant(text), "finish_reason": "stop"} for index, text in enumerate("abc")
+        {"index": index, "message": make_assistant(text), "finish_reason": "stop"} for index, text in enumerate("abc")
     ]
     for count, stream in enumerate((False, True)):
         chat_server.script(Reply(choices=choices[::-1] if not stream else choices))
@@ -309,14 +339,14 @@ def test_several_choices_are_kept_side_by_side_and_the_first_is_replayed(store: 
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["say", "stream"])
-def test_replies_of_every_shape_are_kept_exactly(store: Store, chat_server: ChatServer, stream: bool) -> None:
+def test_replies_of_every_form_are_stored_exactly(store: Store, chat_server: ChatServer, stream: bool) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city": "北京"}'}}
     replies: list[tuple[dict[str, Any], str]] = [
-        (assistant("cut off by"), "length"),
+        (make_assistant("cut off by"), "length"),
         ({"role": "assistant", "content": None, "tool_calls": [call, {**call, "id": "c2"}]}, "tool_calls"),
         ({"role": "assistant", "content": None, "refusal": "I will not."}, "stop"),
-        (assistant(None), "content_filter"),
-        (assistant(""), "stop"),
+        (make_assistant(None), "content_filter"),
+        (make_assistant(""), "stop"),
         ({"role": "assistant", "content": "x", "reasoning_content": "hm", "vendor": {"a": 1}}, "stop"),
     ]
     for message, reason in replies:
@@ -337,7 +367,9 @@ def test_replies_of_every_shape_are_kept_exactly(store: Store, chat_server: Chat
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["say", "stream"])
-def test_texts_of_every_kind_go_the_whole_way_and_back(store: Store, chat_server: ChatServer, stream: bool) -> None:
+def test_hard_texts_are_stored_exactly_and_sent_as_valid_text(
+    store: Store, chat_server: ChatServer, stream: bool
+) -> None:
     id = store.new().id
     said = [hard for hard in HARD_TEXTS if hard.strip()]
     for hard in said:
@@ -355,24 +387,24 @@ def test_texts_of_every_kind_go_the_whole_way_and_back(store: Store, chat_server
     assert sent == as_sent
 
 
-@OF_EACH_SORT
-def test_five_megabytes_go_the_whole_way_and_back(store: Store, chat_server: ChatServer) -> None:
+@ON_THREE_BACKENDS
+def test_messages_of_five_megabytes_are_sent_and_stored(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     text = "会話 of 12 bytes " * 320_000
     chat_server.script(Reply(text[::-1]))
     turn = store.say(id, text)
-    assert chat_server.requests[0].body["messages"] == [user(text)]
+    assert chat_server.requests[0].body["messages"] == [make_user(text)]
     assert turn.text == text[::-1]
-    assert store.history(id) == [user(text), assistant(text[::-1])]
+    assert store.history(id) == [make_user(text), make_assistant(text[::-1])]
     with store.stream(id, "again", history=False) as reply:
         list(reply)
     chat_server.script(Reply(text))
     with store.stream(id, "long", history=False) as reply:
         assert "".join(reply) == text
-    assert store.history(id, limit=1) == [assistant(text)]
+    assert store.history(id, limit=1) == [make_assistant(text)]
 
 
-def test_a_server_that_is_not_there_fails_the_turn(backend: Backend) -> None:
+def test_the_turn_fails_if_the_server_cannot_be_reached(backend: Backend) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     store = backend.open(base_url=f"http://127.0.0.1:{port}/v1", retries=1)
@@ -387,6 +419,6 @@ def test_a_server_that_is_not_there_fails_the_turn(backend: Backend) -> None:
     assert [turn.status for turn in store.unanswered(id)] == [TurnStatus.FAILED]
 
 
-def test_say_needs_a_store_with_a_url_or_an_engine_and_not_both(backend: Backend) -> None:
+def test_a_store_refuses_both_a_url_and_an_engine(backend: Backend) -> None:
     with pytest.raises(InvalidInput, match="not both"):
         Store("sqlite://", engine=backend.engine())

@@ -11,12 +11,12 @@ import pytest
 
 from convstore import ConversationBusy, ConvstoreError, ReplyStream, Store, TurnStatus
 from convstore.testing import ChatServer, Reply
-from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Held
-from tests.contract.test_say import assistant, bodies, user
+from tests.contract.conftest import ON_ALL_BACKENDS, HeldReply
+from tests.contract.test_say import make_assistant, make_user, read_bodies
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_stream_is_the_same_turn_as_say_and_asks_for_its_usage(store: Store, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_a_stream_makes_the_same_turn_as_say_and_requests_usage(store: Store, chat_server: ChatServer) -> None:
     for reply in (
         Reply("Hello, world.", id="r", model="m"),
         Reply("x", pieces=["x"], id="r", finish_reason="length"),
@@ -33,31 +33,31 @@ def test_a_stream_is_the_same_turn_as_say_and_asks_for_its_usage(store: Store, c
         for name in ("status", "seq", "finish_reason", "model", "response_id", "usage", "system_fingerprint"):
             assert getattr(streamed, name) == getattr(said, name), name
         assert store.history(said_to, exact=True) == store.history(streamed_to, exact=True)
-        whole, stream = bodies(chat_server)[-2:]
+        whole, stream = read_bodies(chat_server)[-2:]
         assert stream == {**whole, "stream": True, "stream_options": {"include_usage": True}}
 
 
-def test_pieces_come_one_by_one_as_they_are_sent(store: Store, hold: Callable[..., Held]) -> None:
+def test_a_stream_yields_each_piece_when_it_arrives(store: Store, hold: Callable[..., HeldReply]) -> None:
     id = store.new().id
     held = hold(pieces=["He", "l", "lo"], content="Hello", hold_after=2)
     with store.stream(id, "hi") as reply:
         assert (next(reply), next(reply)) == ("He", "l")
         assert reply.text == "Hel"
-        held.let_go()
+        held.release()
         assert list(reply) == ["lo"]
     assert reply.text == reply.turn.text == "Hello"
 
 
-def test_a_character_cut_in_two_is_one_again(store: Store, chat_server: ChatServer) -> None:
+def test_a_stream_joins_the_halves_of_a_split_character(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply("a😀b", pieces=["a\ud83d", "\ude00b"]))
     with store.stream(id, "hi") as reply:
         pieces = list(reply)
     assert pieces == ["a", "😀b"]
-    assert store.history(id) == [user("hi"), assistant("a😀b")]
+    assert store.history(id) == [make_user("hi"), make_assistant("a😀b")]
 
 
-def test_before_its_end_a_reply_has_no_turn(store: Store) -> None:
+def test_a_stream_has_no_turn_before_its_end(store: Store) -> None:
     id = store.new().id
     reply = store.stream(id, "hi")
     with pytest.raises(ConvstoreError, match="not over"):
@@ -72,7 +72,7 @@ def test_before_its_end_a_reply_has_no_turn(store: Store) -> None:
         assert reply.turn.status is TurnStatus.COMPLETED
 
 
-def test_a_stream_that_was_not_entered_has_not_happened(store: Store, chat_server: ChatServer) -> None:
+def test_a_stream_that_is_not_entered_does_nothing(store: Store, chat_server: ChatServer) -> None:
     made = store.new()
     reply = store.stream(made.id, "hi")
     reply.close()
@@ -85,7 +85,7 @@ def test_a_stream_that_was_not_entered_has_not_happened(store: Store, chat_serve
     assert chat_server.requests == []
 
 
-def test_iterating_again_gives_nothing_more(store: Store) -> None:
+def test_a_second_iteration_yields_nothing(store: Store) -> None:
     id = store.new().id
     with store.stream(id, "hi") as reply:
         assert "".join(reply) == "You said: hi"
@@ -94,7 +94,7 @@ def test_iterating_again_gives_nothing_more(store: Store) -> None:
     assert len(store.turns(id)) == 1
 
 
-def test_a_stream_without_a_block_works_too(store: Store) -> None:
+def test_a_stream_works_without_a_with_block(store: Store) -> None:
     id = store.new().id
     reply = store.stream(id, "hi")
     assert "".join(reply) == "You said: hi"
@@ -103,9 +103,9 @@ def test_a_stream_without_a_block_works_too(store: Store) -> None:
     assert len(store.messages(id)) == 2
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_leaving_early_keeps_what_came_on_the_path_and_hangs_up(
-    store: Store, chat_server: ChatServer, hold: Callable[..., Held]
+@ON_ALL_BACKENDS
+def test_leaving_early_keeps_the_partial_reply_on_the_path_and_closes_the_connection(
+    store: Store, chat_server: ChatServer, hold: Callable[..., HeldReply]
 ) -> None:
     id = store.new().id
     hold("The answer is long.", pieces=["The answer", " is long."], hold_after=1)
@@ -116,13 +116,17 @@ def test_leaving_early_keeps_what_came_on_the_path_and_hangs_up(
     assert (turn.status, turn.text, turn.finish_reason) == (TurnStatus.INTERRUPTED, "The answer", None)
     assert turn.error is not None
     assert store.turns(id)[0].error == turn.error
-    assert store.history(id) == [user("question"), assistant("The answer")]
+    assert store.history(id) == [make_user("question"), make_assistant("The answer")]
     store.say(id, "go on")
-    assert bodies(chat_server)[-1]["messages"] == [user("question"), assistant("The answer"), user("go on")]
+    assert read_bodies(chat_server)[-1]["messages"] == [
+        make_user("question"),
+        make_assistant("The answer"),
+        make_user("go on"),
+    ]
 
 
-def test_leaving_before_the_first_piece_leaves_the_question_unanswered(
-    store: Store, chat_server: ChatServer, hold: Callable[..., Held]
+def test_leaving_before_the_first_piece_leaves_the_turn_unanswered(
+    store: Store, chat_server: ChatServer, hold: Callable[..., HeldReply]
 ) -> None:
     id = store.new(system="s").id
     opening = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
@@ -131,12 +135,12 @@ def test_leaving_before_the_first_piece_leaves_the_question_unanswered(
         pass
     assert (reply.turn.status, reply.turn.message) == (TurnStatus.INTERRUPTED, None)
     assert store.history(id) == [{"role": "system", "content": "s"}]
-    assert [record.message for record in store.input_of(store.unanswered(id)[0])] == [user("question")]
+    assert [record.message for record in store.input_of(store.unanswered(id)[0])] == [make_user("question")]
     store.say(id, "again")
-    assert bodies(chat_server)[-1]["messages"] == [{"role": "system", "content": "s"}, user("again")]
+    assert read_bodies(chat_server)[-1]["messages"] == [{"role": "system", "content": "s"}, make_user("again")]
 
 
-def test_closing_twice_does_nothing(store: Store, hold: Callable[..., Held]) -> None:
+def test_a_second_close_does_nothing(store: Store, hold: Callable[..., HeldReply]) -> None:
     id = store.new().id
     hold(pieces=["a", "b"], content="ab", hold_after=1)
     with store.stream(id, "hi") as reply:
@@ -146,12 +150,12 @@ def test_closing_twice_does_nothing(store: Store, hold: Callable[..., Held]) -> 
         assert list(reply) == []
     reply.close()
     assert [turn.status for turn in store.turns(id)] == [TurnStatus.INTERRUPTED]
-    assert store.history(id) == [user("hi"), assistant("a")]
+    assert store.history(id) == [make_user("hi"), make_assistant("a")]
 
 
 @pytest.mark.parametrize("error", [ValueError("the consumer's own"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
-def test_an_exception_in_the_consumers_loop_stops_the_reply_and_goes_on(
-    store: Store, chat_server: ChatServer, hold: Callable[..., Held], error: BaseException
+def test_an_exception_in_the_callers_loop_interrupts_the_turn_and_is_raised(
+    store: Store, chat_server: ChatServer, hold: Callable[..., HeldReply], error: BaseException
 ) -> None:
     id = store.new().id
     hold(pieces=["one", "two"], content="onetwo", hold_after=1)
@@ -161,7 +165,7 @@ def test_an_exception_in_the_consumers_loop_stops_the_reply_and_goes_on(
     assert caught.value is error
     assert chat_server.wait_disconnect()
     assert (reply.turn.status, reply.turn.text) == (TurnStatus.INTERRUPTED, "one")
-    assert store.history(id) == [user("hi"), assistant("one")]
+    assert store.history(id) == [make_user("hi"), make_assistant("one")]
 
 
 def _fail_at_the_first_piece(reply: ReplyStream, error: BaseException) -> None:
@@ -170,8 +174,8 @@ def _fail_at_the_first_piece(reply: ReplyStream, error: BaseException) -> None:
             raise error
 
 
-def test_leaving_after_the_last_piece_but_before_the_end_is_no_complete_reply(
-    store: Store, hold: Callable[..., Held]
+def test_leaving_between_the_last_piece_and_the_end_interrupts_the_turn(
+    store: Store, hold: Callable[..., HeldReply]
 ) -> None:
     id = store.new().id
     hold(pieces=["all", " of it"], content="all of it", hold_after=2)
@@ -180,7 +184,7 @@ def test_leaving_after_the_last_piece_but_before_the_end_is_no_complete_reply(
     assert (reply.turn.status, reply.turn.text) == (TurnStatus.INTERRUPTED, "all of it")
 
 
-def test_a_tool_call_that_was_stopped_in_the_middle_is_never_replayed(store: Store, chat_server: ChatServer) -> None:
+def test_a_partial_tool_call_is_not_sent_later(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city": "a long name"}'}}
     message = {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
@@ -189,12 +193,12 @@ def test_a_tool_call_that_was_stopped_in_the_middle_is_never_replayed(store: Sto
         for _ in range(3):
             next(reply)
     store.say(id, "again")
-    sent = bodies(chat_server)[-1]["messages"]
+    sent = read_bodies(chat_server)[-1]["messages"]
     assert all("tool_calls" not in said or said["tool_calls"] == [call] for said in sent)
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_stream_holds_its_conversation_until_it_is_over(store: Store, hold: Callable[..., Held]) -> None:
+@ON_ALL_BACKENDS
+def test_a_stream_holds_its_conversation_until_it_ends(store: Store, hold: Callable[..., HeldReply]) -> None:
     id = store.new().id
     hold(pieces=["a", "b"], content="ab", hold_after=1)
     with store.stream(id, "first") as reply:
@@ -209,22 +213,22 @@ def test_a_stream_holds_its_conversation_until_it_is_over(store: Store, hold: Ca
     assert [message["content"] for message in store.history(id)] == ["first", "a", "fourth", "You said: fourth"]
 
 
-def test_another_caller_waits_for_the_streams_end(
-    store: Store, hold: Callable[..., Held], elsewhere: Callable[[Callable[[], Any]], Future[Any]]
+def test_another_caller_waits_until_the_stream_ends(
+    store: Store, hold: Callable[..., HeldReply], run_in_thread: Callable[[Callable[[], Any]], Future[Any]]
 ) -> None:
     id = store.new().id
     held = hold(pieces=["a", "b"], content="ab", hold_after=1)
     with store.stream(id, "first") as reply:
         next(reply)
-        second = elsewhere(lambda: store.say(id, "second"))
-        held.let_go()
+        second = run_in_thread(lambda: store.say(id, "second"))
+        held.release()
         list(reply)
     assert second.result(10).base_seq == reply.turn.output_seq
     assert [m["content"] for m in store.history(id)] == ["first", "ab", "second", "You said: second"]
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_several_streams_of_one_store_run_side_by_side(store: Store) -> None:
+@ON_ALL_BACKENDS
+def test_several_streams_of_one_store_run_at_the_same_time(store: Store) -> None:
     ids = [store.new().id for _ in range(3)]
     replies = [store.stream(id, f"to {id}") for id in ids]
     texts = ["", "", ""]

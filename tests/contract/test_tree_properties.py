@@ -23,10 +23,10 @@ from hypothesis.stateful import (
 from convstore import ConversationNotFound, HeadMoved, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
 from convstore.messages.request_form import to_request
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import STORES_OWN, Backend
+from tests.contract.conftest import OWN_ENGINE_KINDS, Backend
 from tests.contract.invariants import check_conversation, engine_of
 
-EXAMPLES, STEPS = 12, 30
+MAX_EXAMPLES, MAX_STEPS = 12, 30
 ROLES = ["system", "user", "user", "assistant"]
 
 Message = dict[str, Any]
@@ -43,7 +43,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTurn:
     """A turn that asked a model."""
 
     seq: int
@@ -62,13 +62,13 @@ class Tree:
     head: int = 0
     redo: list[int] = field(default_factory=list)
     pins: dict[int, None] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    turns: list[AskedTurn] = field(default_factory=list)
     """Its own turns, oldest first; of a fork, not those of its origin."""
-    shared: list[Asked] = field(default_factory=list)
+    shared_turns: list[AskedTurn] = field(default_factory=list)
     """Those of its origins."""
-    dead: bool = False
+    is_deleted: bool = False
 
-    def path(self, head: int | None = None) -> list[Node]:
+    def list_path(self, head: int | None = None) -> list[Node]:
         found = []
         seq = self.head if head is None else head
         while seq:
@@ -76,14 +76,14 @@ class Tree:
             seq = self.nodes[seq].parent
         return found[::-1]
 
-    def messages(self, head: int | None = None) -> list[Message]:
-        return [node.message for node in self.path(head)]
+    def list_messages(self, head: int | None = None) -> list[Message]:
+        return [node.message for node in self.list_path(head)]
 
-    def turn_of(self, node: Node) -> Asked | None:
-        return next((turn for turn in (*self.asked, *self.shared) if turn.seq == node.turn), None)
+    def find_turn(self, node: Node) -> AskedTurn | None:
+        return next((turn for turn in (*self.turns, *self.shared_turns) if turn.seq == node.turn), None)
 
 
-def unanswered(messages: list[Message]) -> bool:
+def has_unanswered_call(messages: list[Message]) -> bool:
     """Whether a tool call has no result before something else comes."""
     waiting: set[str] = set()
     for message in [*messages, {"role": "end"}]:
@@ -96,7 +96,7 @@ def unanswered(messages: list[Message]) -> bool:
     return False
 
 
-class Trees(RuleBasedStateMachine):
+class TreeMachine(RuleBasedStateMachine):
     """Conversations of one store, and the trees that they should be."""
 
     def __init__(self, store: Store, server: ChatServer, backend: Backend) -> None:
@@ -111,18 +111,18 @@ class Trees(RuleBasedStateMachine):
 
     # --- what is drawn ---
 
-    def text(self) -> str:
+    def make_text(self) -> str:
         """One that was never said before."""
         self.count += 1
         return f"text {self.count}"
 
-    def some(self, which: int) -> Tree:
-        alive = [tree for tree in self.trees if not tree.dead]
+    def pick_tree(self, which: int) -> Tree:
+        alive = [tree for tree in self.trees if not tree.is_deleted]
         return alive[which % len(alive)]
 
     # --- how the model follows ---
 
-    def new_nodes(self, tree: Tree) -> list[Node]:
+    def read_new_nodes(self, tree: Tree) -> list[Node]:
         """Take what was added to the tree since; what was there before is there unchanged."""
         found: dict[int, Node] = {
             record.seq: Node(record.seq, record.parent_seq, record.message, record.turn)
@@ -135,9 +135,9 @@ class Trees(RuleBasedStateMachine):
         tree.nodes = found
         return added
 
-    def chain(self, tree: Tree, after: int, messages: list[Message]) -> list[Node]:
+    def check_chain(self, tree: Tree, after: int, messages: list[Message]) -> list[Node]:
         """What was added is these messages, one after the other."""
-        added = self.new_nodes(tree)
+        added = self.read_new_nodes(tree)
         assert [node.message for node in added] == messages
         for node in added:
             assert node.parent == after
@@ -164,31 +164,31 @@ class Trees(RuleBasedStateMachine):
             inputs: those messages; they are stored unless they are `known`.
         """
         parameters = parameters or {}
-        path = tree.messages(after) + inputs
+        path = tree.list_messages(after) + inputs
         calls = len(self.server.requests)
-        if unanswered(path):
+        if has_unanswered_call(path):
             with pytest.raises(UnansweredToolCalls):
-                self.answer(call, streamed)
+                self.run_call(call, streamed)
             assert len(self.server.requests) == calls
-            assert not self.new_nodes(tree)
+            assert not self.read_new_nodes(tree)
             return
         base = tree.head if inputs else after
         count = parameters.get("n", 1)
-        replies = replies or [{"role": "assistant", "content": self.text()} for _ in range(count)]
+        replies = replies or [{"role": "assistant", "content": self.make_text()} for _ in range(count)]
         if fails:
             self.server.script(Failure(500))
             with pytest.raises(TurnFailed):
-                self.answer(call, streamed)
+                self.run_call(call, streamed)
         else:
             reason = "tool_calls" if "tool_calls" in replies[0] else "stop"
             choices = [{"index": n, "message": one, "finish_reason": reason} for n, one in enumerate(replies)]
             self.server.script(Reply(choices=choices))
-            self.answer(call, streamed)
+            self.run_call(call, streamed)
         body = self.server.requests[-1].body
         assert len(self.server.requests) == calls + 1
         assert body["messages"] == [to_request(message) for message in path]
         assert {key: body[key] for key in ("n", "temperature") if key in body} == parameters
-        added = self.new_nodes(tree)
+        added = self.read_new_nodes(tree)
         stored = added[: len(inputs)] if not known else []
         assert [node.message for node in stored] == (inputs if not known else [])
         end = after if known == () else known[-1]
@@ -201,24 +201,24 @@ class Trees(RuleBasedStateMachine):
         assert {node.turn for node in added} <= {turn.seq}
         output = answers[0].seq if answers else None
         assert (turn.base_seq, turn.output_seq) == (base, output)
-        tree.asked.append(Asked(turn.seq, base, known or tuple(node.seq for node in stored), output, parameters))
+        tree.turns.append(AskedTurn(turn.seq, base, known or tuple(node.seq for node in stored), output, parameters))
         if output is not None:
             tree.head = output
 
-    def answer(self, call: Callable[..., Any], streamed: bool) -> None:
+    def run_call(self, call: Callable[..., Any], streamed: bool) -> None:
         if streamed:
             with call() as reply:
                 list(reply)
         else:
             call()
 
-    def refused(self, tree: Tree, call: Callable[..., Any], error: type[Exception] = InvalidInput) -> None:
+    def check_refused(self, tree: Tree, call: Callable[..., Any], error: type[Exception] = InvalidInput) -> None:
         """A call that is refused changes nothing, and nothing is sent."""
         calls = len(self.server.requests)
         with pytest.raises(error):
             call()
         assert len(self.server.requests) == calls
-        assert not self.new_nodes(tree)
+        assert not self.read_new_nodes(tree)
 
     # --- what may happen ---
 
@@ -229,9 +229,9 @@ class Trees(RuleBasedStateMachine):
     @precondition(lambda self: len(self.trees) < 6)
     @rule(roles=st.lists(st.sampled_from(ROLES), max_size=5), system=st.booleans())
     def new(self, roles: list[str], system: bool) -> None:
-        messages = [{"role": role, "content": self.text()} for role in (["system"] * system + roles)]
+        messages = [{"role": role, "content": self.make_text()} for role in (["system"] * system + roles)]
         tree = Tree(self.store.new(messages=messages).id)
-        added = self.chain(tree, 0, messages)
+        added = self.check_chain(tree, 0, messages)
         tree.head = added[-1].seq if added else 0
         self.trees.append(tree)
 
@@ -240,10 +240,10 @@ class Trees(RuleBasedStateMachine):
         roles=st.lists(st.sampled_from(["user", "assistant", "system"]), min_size=1, max_size=3),
     )
     def append(self, which: int, roles: list[str]) -> None:
-        tree = self.some(which)
-        messages = [{"role": role, "content": self.text()} for role in roles]
+        tree = self.pick_tree(which)
+        messages = [{"role": role, "content": self.make_text()} for role in roles]
         records = self.store.append(tree.id, *messages, expected_head=tree.head)
-        added = self.chain(tree, tree.head, messages)
+        added = self.check_chain(tree, tree.head, messages)
         assert [record.seq for record in records] == [node.seq for node in added]
         tree.head = added[-1].seq
 
@@ -256,12 +256,12 @@ class Trees(RuleBasedStateMachine):
         outcome=st.integers(0, 5),
     )
     def say(self, which: int, system: bool, streamed: bool, n: int, calls: int, outcome: int) -> None:
-        tree = self.some(which)
-        said = self.text()
+        tree = self.pick_tree(which)
+        said = self.make_text()
         inputs = [{"role": "user", "content": said}]
         options: dict[str, Any] = {"expected_head": tree.head}
         if system:
-            options["system"] = self.text()
+            options["system"] = self.make_text()
             inputs.insert(0, {"role": "system", "content": options["system"]})
         parameters: dict[str, Any] = {"n": n} if n > 1 else {"temperature": 0.5} if outcome == 1 else {}
         replies = None
@@ -284,37 +284,37 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), all_of_them=st.booleans())
     def answer_tools(self, which: int, all_of_them: bool) -> None:
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         pending = self.store.pending_calls(tree.id)
-        results = [tool_result(call["id"], self.text()) for call in (pending if all_of_them else pending[:1])]
+        results = [tool_result(call["id"], self.make_text()) for call in (pending if all_of_them else pending[:1])]
         last = tree.nodes[tree.head].message if tree.head else {"role": "none"}
         if results and last["role"] in ("assistant", "tool"):
             self.store.append(tree.id, *results)
-            tree.head = self.chain(tree, tree.head, results)[-1].seq
+            tree.head = self.check_chain(tree, tree.head, results)[-1].seq
 
     @rule(which=st.integers(0, 9), streamed=st.booleans())
     def complete(self, which: int, streamed: bool) -> None:
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         last = tree.nodes[tree.head].message if tree.head else None
         if last is None or (last["role"] == "assistant" and not last.get("tool_calls")):
-            self.refused(tree, lambda: self.store.complete(tree.id))
+            self.check_refused(tree, lambda: self.store.complete(tree.id))
             return
         call = self.store.complete_stream if streamed else self.store.complete
         self.ask(tree, lambda: call(tree.id, expected_head=tree.head), tree.head, [], streamed=streamed)
 
     @rule(which=st.integers(0, 9), streamed=st.booleans(), fails=st.booleans())
     def retry(self, which: int, streamed: bool, fails: bool) -> None:
-        tree = self.some(which)
-        turn, in_place = self.to_ask_again(tree)
+        tree = self.pick_tree(which)
+        turn, in_place = self.find_turn_to_retry(tree)
         call = self.store.retry_stream if streamed else self.store.retry
         if turn is None:
-            self.refused(tree, lambda: self.store.retry(tree.id))
+            self.check_refused(tree, lambda: self.store.retry(tree.id))
             return
         inputs = [tree.nodes[seq].message for seq in turn.inputs]
         known = turn.inputs if in_place else ()
         if not inputs:
             if not in_place:
-                self.refused(tree, lambda: self.store.retry(tree.id))
+                self.check_refused(tree, lambda: self.store.retry(tree.id))
                 return
             after = turn.base
         else:
@@ -330,19 +330,19 @@ class Trees(RuleBasedStateMachine):
             parameters=turn.parameters,
         )
 
-    def to_ask_again(self, tree: Tree) -> tuple[Asked | None, bool]:
+    def find_turn_to_retry(self, tree: Tree) -> tuple[AskedTurn | None, bool]:
         """Return the turn that a retry is of, and whether it is answered where it stands.
 
         That is the latest, while the head is where it found or left it, or before its question; else that of the
         message at the head, or that this message answers; else the latest again, at the head.
         """
-        latest = tree.asked[-1] if tree.asked else None
+        latest = tree.turns[-1] if tree.turns else None
         if latest is not None:
             before = tree.nodes[latest.inputs[0]].parent if latest.inputs else tree.head
             if tree.head in (latest.base, latest.output, before):
                 return latest, True
         node = tree.nodes.get(tree.head)
-        turn = tree.turn_of(node) if node is not None else None
+        turn = tree.find_turn(node) if node is not None else None
         if node is not None and turn is not None:
             follows = turn.inputs[-1] if turn.inputs else turn.base
             if follows in (node.seq, node.parent):
@@ -351,12 +351,12 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), place=st.integers(0, 40), streamed=st.booleans())
     def edit(self, which: int, place: int, streamed: bool) -> None:
-        tree = self.some(which)
-        path = tree.path()
+        tree = self.pick_tree(which)
+        path = tree.list_path()
         position = 1 + place % (len(path) + 1)
-        said = self.text()
+        said = self.make_text()
         if position > len(path) or path[position - 1].message["role"] == "assistant":
-            self.refused(tree, lambda: self.store.edit(tree.id, position, said))
+            self.check_refused(tree, lambda: self.store.edit(tree.id, position, said))
             return
         old = path[position - 1]
         inputs = [{**old.message, "content": said}]
@@ -371,15 +371,15 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), n=st.sampled_from([1, 1, 1, 2, 3]))
     def undo(self, which: int, n: int) -> None:
-        tree = self.some(which)
-        path = tree.path()
+        tree = self.pick_tree(which)
+        path = tree.list_path()
         begins = [
             place
             for place, node in enumerate(path)
             if node.message["role"] == "user" and (not place or path[place - 1].message["role"] != "user")
         ]
         if len(begins) < n:
-            self.refused(tree, lambda: self.store.undo(tree.id, n))
+            self.check_refused(tree, lambda: self.store.undo(tree.id, n))
             return
         first = begins[-n]
         while first and path[first].turn is not None and path[first - 1].turn is not None:
@@ -393,11 +393,11 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9))
     def redo(self, which: int) -> None:
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         target = tree.redo[-1] if tree.redo else 0
-        way = [node.seq for node in tree.path(target)]
+        way = [node.seq for node in tree.list_path(target)]
         if target in (0, tree.head) or tree.head not in (0, *way):
-            self.refused(tree, lambda: self.store.redo(tree.id))
+            self.check_refused(tree, lambda: self.store.redo(tree.id))
             return
         tree.head = tree.redo.pop()
         assert self.store.redo(tree.id, expected_head=self.store.get(tree.id).head_seq).head_seq == tree.head
@@ -405,7 +405,7 @@ class Trees(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9), times=st.integers(2, 3))
     def undo_and_redo(self, which: int, times: int) -> None:
         """As often back as forth: then all is as it was."""
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         head, before = tree.head, len(tree.redo)
         for _ in range(times):
             self.undo(which, 1)
@@ -415,50 +415,50 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), where=st.integers(0, 99))
     def checkout(self, which: int, where: int) -> None:
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         seqs = [0, *sorted(tree.nodes)]
         seq = seqs[where % len(seqs)]
-        self.backend.landed.add((tree.id, seq))
+        self.backend.checked_out.add((tree.id, seq))
         tree.head = seq
         assert self.store.checkout(tree.id, seq).head_seq == seq
-        self.refused(tree, lambda: self.store.checkout(tree.id, max(seqs) + 100))
+        self.check_refused(tree, lambda: self.store.checkout(tree.id, max(seqs) + 100))
 
     @precondition(lambda self: len(self.trees) < 10)
     @rule(which=st.integers(0, 9), where=st.integers(0, 99))
     def fork(self, which: int, where: int) -> None:
-        tree = self.some(which)
-        path = tree.path()
+        tree = self.pick_tree(which)
+        path = tree.list_path()
         position = where % (len(path) + 2)
         head, at = (tree.head, None) if position > len(path) else (path[position - 1].seq if position else 0, position)
         found = self.store.fork(tree.id, at=at, expected_head=tree.head)
         assert (found.head_seq, found.forked_from) == (head, tree.id)
         shared = {seq: node for seq, node in tree.nodes.items() if seq <= head}
         pins = {seq: None for seq in tree.pins if seq <= head}
-        turns = [*tree.shared, *tree.asked]
-        self.trees.append(Tree(found.id, shared, head, pins=pins, shared=turns))
-        self.refused(tree, lambda: self.store.fork(tree.id, at=len(path) + 1))
+        turns = [*tree.shared_turns, *tree.turns]
+        self.trees.append(Tree(found.id, shared, head, pins=pins, shared_turns=turns))
+        self.check_refused(tree, lambda: self.store.fork(tree.id, at=len(path) + 1))
 
-    @precondition(lambda self: sum(not tree.dead for tree in self.trees) > 2)
+    @precondition(lambda self: sum(not tree.is_deleted for tree in self.trees) > 2)
     @rule(which=st.integers(0, 9))
     def delete(self, which: int) -> None:
-        tree = self.some(which)
+        tree = self.pick_tree(which)
         self.store.delete(tree.id)
-        tree.dead = True
+        tree.is_deleted = True
         with pytest.raises(ConversationNotFound):
             self.store.history(tree.id)
 
     @rule()
     def restore(self) -> None:
         for tree in self.trees:
-            if tree.dead:
+            if tree.is_deleted:
                 assert self.store.restore(tree.id).head_seq == tree.head
-                tree.dead = False
+                tree.is_deleted = False
                 return
 
     @rule(which=st.integers(0, 9), place=st.integers(0, 40), pinned=st.booleans())
     def pin(self, which: int, place: int, pinned: bool) -> None:
-        tree = self.some(which)
-        path = tree.path()
+        tree = self.pick_tree(which)
+        path = tree.list_path()
         if not path:
             return
         position = 1 + place % len(path)
@@ -473,7 +473,7 @@ class Trees(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), what=st.integers(0, 8))
     def expect_another_head(self, which: int, what: int) -> None:
-        tree, store = self.some(which), self.store
+        tree, store = self.pick_tree(which), self.store
         wrong: dict[str, Any] = {"expected_head": tree.head + 1000}
         calls: list[Callable[[], Any]] = [
             lambda: store.say(tree.id, "x", **wrong),
@@ -486,17 +486,17 @@ class Trees(RuleBasedStateMachine):
             lambda: store.retry(tree.id, **wrong),
             lambda: store.preview(tree.id, "x", **wrong),
         ]
-        self.refused(tree, calls[what], HeadMoved)
+        self.check_refused(tree, calls[what], HeadMoved)
 
     # --- what must hold ---
 
     @invariant()
-    def every_conversation_is_the_tree_that_it_should_be(self) -> None:
+    def every_conversation_equals_its_tree(self) -> None:
         for tree in self.trees:
-            if tree.dead:
+            if tree.is_deleted:
                 continue
             found = self.store.get(tree.id)
-            path = tree.path()
+            path = tree.list_path()
             assert (found.head_seq, found.length) == (tree.head, len(path))
             records = self.store.messages(tree.id, limit=None)
             assert [record.message for record in records] == [node.message for node in path]
@@ -506,33 +506,33 @@ class Trees(RuleBasedStateMachine):
                 history = json.dumps([node.message for node in path[:end]], sort_keys=True)
                 assert self.digests.setdefault(history, records[end - 1].digest) == records[end - 1].digest
             assert len(set(self.digests.values())) == len(self.digests)
-            assert not self.new_nodes(tree)
+            assert not self.read_new_nodes(tree)
 
     def teardown(self) -> None:
         """The rows agree too. (At the end of the test, those of all the conversations that were made.)"""
         for tree in self.trees:
-            if not tree.dead:
-                assert self.store.history(tree.id, exact=True) == tree.messages()
-                for node in random.Random(0).sample(tree.path(), min(5, len(tree.path()))):
-                    assert self.store.at(tree.id, len(tree.path(node.seq))).message == node.message
-            check_conversation(self.engine, "", tree.id, landed=self.backend.landed)
+            if not tree.is_deleted:
+                assert self.store.history(tree.id, exact=True) == tree.list_messages()
+                for node in random.Random(0).sample(tree.list_path(), min(5, len(tree.list_path()))):
+                    assert self.store.at(tree.id, len(tree.list_path(node.seq))).message == node.message
+            check_conversation(self.engine, "", tree.id, checked_out=self.backend.checked_out)
 
 
-@pytest.mark.parametrize("backend", STORES_OWN, indirect=True)
-def test_whatever_moves_along_the_tree_nothing_is_lost_and_the_model_sees_the_path(
+@pytest.mark.parametrize("backend", OWN_ENGINE_KINDS, indirect=True)
+def test_random_operations_keep_every_message_and_send_the_current_path(
     backend: Backend, chat_server: ChatServer
 ) -> None:
     store = backend.open()
 
-    class Here(Trees):
+    class BoundTreeMachine(TreeMachine):
         def __init__(self) -> None:
             super().__init__(store, chat_server, backend)
 
     run_state_machine_as_test(
-        Here,
+        BoundTreeMachine,
         settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
+            max_examples=MAX_EXAMPLES,
+            stateful_step_count=MAX_STEPS,
             deadline=None,
             database=None,
             phases=[Phase.explicit, Phase.generate],  # as it was found: to make a failure smaller takes minutes

@@ -19,7 +19,7 @@ from convstore.messages.storable_text import from_column, to_column
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.usage.price_file import parse_prices
 from convstore.usage.prices import compute_cost
-from tests.contract.conftest import OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Backend
+from tests.contract.conftest import ON_ALL_BACKENDS, ON_THREE_BACKENDS, Backend
 from tests.contract.invariants import engine_of
 
 TOKENS = {
@@ -38,17 +38,17 @@ COMPLETION = {
 }
 
 
-def reply(**options: Any) -> Reply:
+def make_reply(**options: Any) -> Reply:
     return Reply("Yes.", usage=TOKENS, model="test-model-2026", **options)
 
 
 # --- what a turn cost is recorded as it ends ---
 
 
-def test_a_turn_records_what_it_cost(backend: Backend, chat_server: ChatServer) -> None:
+def test_a_turn_stores_its_cost(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
-    chat_server.script(reply(), reply(), Failure(400), reply(), Reply("Free.", model="other"))
+    chat_server.script(make_reply(), make_reply(), Failure(400), make_reply(), Reply("Free.", model="other"))
     said = store.say(id, "Hi")
     with store.stream(id, "Hi") as streamed:
         list(streamed)
@@ -63,20 +63,20 @@ def test_a_turn_records_what_it_cost(backend: Backend, chat_server: ChatServer) 
     assert recorded == [said.cost, said.cost, None, said.cost, None, said.cost]
 
 
-def test_what_came_of_a_reply_that_broke_off_costs_what_was_reported(backend: Backend, chat_server: ChatServer) -> None:
+def test_a_partial_reply_costs_its_reported_usage(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
-    chat_server.script(reply(finish_reason=None))
+    chat_server.script(make_reply(finish_reason=None))
     with pytest.raises(TurnFailed) as broken:
         store.say(id, "Hi")
     assert broken.value.turn.cost == pytest.approx(COST)
     assert store.usage(id).total.cost == pytest.approx(COST)
 
 
-def test_a_summary_costs_too(backend: Backend, chat_server: ChatServer) -> None:
+def test_the_turn_of_a_summary_stores_its_cost(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
-    chat_server.script(reply(), reply(), reply(), reply())
+    chat_server.script(make_reply(), make_reply(), make_reply(), make_reply())
     for _ in range(3):
         store.say(id, "Hi")
     assert len(store.compact(id, keep_last=1)) == 1
@@ -86,12 +86,12 @@ def test_a_summary_costs_too(backend: Backend, chat_server: ChatServer) -> None:
     assert total.cost == pytest.approx(4 * COST)
 
 
-def test_the_cost_on_record_stays_when_prices_change_and_the_rest_is_counted_by_those_of_its_time(
+def test_stored_costs_stay_and_missing_costs_use_the_prices_at_the_time_of_the_turn(
     backend: Backend, chat_server: ChatServer
 ) -> None:
     if backend.is_memory:
         return  # each store there has a database of its own
-    chat_server.script(reply(), reply())
+    chat_server.script(make_reply(), make_reply())
     priced, unpriced = backend.open(prices=PRICES), backend.open(prices={})
     id = priced.new().id
     priced.say(id, "Hi")
@@ -111,11 +111,13 @@ def test_the_cost_on_record_stays_when_prices_change_and_the_rest_is_counted_by_
 # --- which turns count ---
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_what_is_counted(backend: Backend, chat_server: ChatServer, hold: Callable[..., Any], elsewhere: Any) -> None:
+@ON_ALL_BACKENDS
+def test_usage_counts_completed_failed_and_interrupted_turns(
+    backend: Backend, chat_server: ChatServer, hold: Callable[..., Any], run_in_thread: Any
+) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
-    chat_server.script(reply(), Failure(400), Reply(pieces=["a", "b"]))
+    chat_server.script(make_reply(), Failure(400), Reply(pieces=["a", "b"]))
     store.say(id, "Hi")
     with pytest.raises(TurnFailed):
         store.say(id, "Hi")
@@ -124,10 +126,10 @@ def test_what_is_counted(backend: Backend, chat_server: ChatServer, hold: Callab
     store.append(id, COMPLETION)
     store.append(id, "Only a key.", idempotency_key="k")  # a turn that asked nobody
     held = hold()
-    running = elsewhere(lambda: store.say(id, "Hi"))
+    running = run_in_thread(lambda: store.say(id, "Hi"))
     held.wait()
     total = store.usage(id).total
-    held.let_go()
+    held.release()
     running.result(10)
     assert (total.turns, total.failed, total.interrupted) == (4, 1, 1)
     assert (total.turns_without_usage, total.turns_without_price) == (1, 0)  # the one that was stopped
@@ -140,7 +142,7 @@ def test_what_is_counted(backend: Backend, chat_server: ChatServer, hold: Callab
     assert store.usage().total.turns == 5
 
 
-def test_nothing_costs_nothing(store: Store) -> None:
+def test_usage_without_turns_is_zero(store: Store) -> None:
     id = store.new().id
     for report in (store.usage(), store.usage(id), store.usage(by="day"), store.usage_by_owner()):
         assert report.rows == ()
@@ -148,16 +150,16 @@ def test_nothing_costs_nothing(store: Store) -> None:
         assert report.total.is_cost_whole
 
 
-def test_a_conversation_that_is_not_there_is_not_taken_for_an_empty_one(store: Store) -> None:
+def test_usage_raises_conversation_not_found_for_an_unknown_id(store: Store) -> None:
     for id in ("nothere", ""):
         with pytest.raises(ConversationNotFound, match=f"no conversation '{id}'"):
             store.usage(id)
 
 
-def test_a_fork_counts_its_own_turns_alone(backend: Backend, chat_server: ChatServer) -> None:
+def test_usage_of_a_fork_counts_only_its_own_turns(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(prices=PRICES)
     origin = store.new(name="origin", title="Title").id
-    chat_server.script(reply(), reply(), reply())
+    chat_server.script(make_reply(), make_reply(), make_reply())
     store.say(origin, "Hi")
     store.say(origin, "Hi")
     fork = store.fork(origin, title="\0 wild").id
@@ -167,9 +169,9 @@ def test_a_fork_counts_its_own_turns_alone(backend: Backend, chat_server: ChatSe
     assert [(row.key, row.label, row.turns) for row in rows] == [(origin, "origin", 2), (fork, "\0 wild", 1)]
 
 
-def test_no_owner_sees_what_another_used(backend: Backend, chat_server: ChatServer) -> None:
+def test_no_owner_sees_the_usage_of_another_owner(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(prices=PRICES)
-    chat_server.script(*(reply() for _ in range(6)))
+    chat_server.script(*(make_reply() for _ in range(6)))
     for owner, count in (("", 1), ("ann", 2), ("bob", 3)):
         view = store.for_owner(owner)
         id = view.new(id="same").id
@@ -184,7 +186,7 @@ def test_no_owner_sees_what_another_used(backend: Backend, chat_server: ChatServ
         store.for_owner("ann").usage_by_owner()
 
 
-def test_what_is_asked_wrongly_is_refused(store: Store) -> None:
+def test_usage_refuses_invalid_arguments(store: Store) -> None:
     with pytest.raises(InvalidInput, match='by must be one of "model", "day", "conversation", not \'owner\''):
         store.usage(by="owner")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="since needs a time zone"):
@@ -198,7 +200,7 @@ def test_what_is_asked_wrongly_is_refused(store: Store) -> None:
 # --- prices that are wrong ---
 
 
-def test_wrong_prices_are_found_before_anything_is_sent_and_never_when_a_reply_is_to_be_kept(
+def test_invalid_prices_are_found_before_a_call_and_never_when_a_reply_is_stored(
     backend: Backend, chat_server: ChatServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "prices.toml"
@@ -218,7 +220,7 @@ def test_wrong_prices_are_found_before_anything_is_sent_and_never_when_a_reply_i
 
     def spoil(_: dict[str, Any]) -> Reply:
         path.write_text("neither TOML")
-        return reply()
+        return make_reply()
 
     path.write_text('[models."test-model*"]\nprompt = 1\ncompletion = 0\n')
     chat_server.otherwise = spoil
@@ -226,12 +228,12 @@ def test_wrong_prices_are_found_before_anything_is_sent_and_never_when_a_reply_i
     assert store.say(id, "Hi").cost == 0.001  # it was read once
 
 
-def test_the_prices_of_the_configuration_are_those_of_a_store_that_is_given_none(
+def test_a_store_without_prices_uses_the_configured_prices(
     backend: Backend, chat_server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prices.toml").write_text('currency = "EUR"\n[models."*"]\nprompt = 1\ncompletion = 0\n')
     monkeypatch.setenv("CONVSTORE_PRICES", str(tmp_path / "prices.toml"))
-    chat_server.script(reply())
+    chat_server.script(make_reply())
     store = backend.open()
     assert store.say(store.new().id, "Hi").cost == 0.001
     assert store.usage().currency == "EUR"
@@ -239,24 +241,26 @@ def test_the_prices_of_the_configuration_are_those_of_a_store_that_is_given_none
 
 # --- sums against a plain model ---
 
-BORDERS = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=day) for day in (0, 1, 2, 3)]
-INSTANT = timedelta(microseconds=1)
+DAY_STARTS = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=day) for day in (0, 1, 2, 3)]
+MICROSECOND = timedelta(microseconds=1)
 MODELS = ["alpha", "alpha-2026", "beta", "x\0y", "gamma", None]
-STATED = {
+MODEL_PRICES = {
     "models": {
-        "alpha": [{"prompt": 1, "completion": 2}, {"since": BORDERS[1], "prompt": 3, "cached": 1, "completion": 4}],
+        "alpha": [{"prompt": 1, "completion": 2}, {"since": DAY_STARTS[1], "prompt": 3, "cached": 1, "completion": 4}],
         "alpha*": {"prompt": 7, "completion": 7, "reasoning": 9},
-        "beta": {"since": BORDERS[2], "prompt": 5, "completion": 6},
+        "beta": {"since": DAY_STARTS[2], "prompt": 5, "completion": 6},
         "x\0y": {"prompt": 11, "completion": 0},
     }
 }
 Turn = dict[str, Any]
 
 
-def random_turn(dice: random.Random, owner: str, seq: int) -> Turn:
+def make_random_turn(dice: random.Random, owner: str, seq: int) -> Turn:
     status = dice.choice(["completed"] * 5 + ["failed", "interrupted", "running"])
     counts = [dice.choice([None, 0, 1, dice.randrange(100_000), -1]) for _ in range(4)]
-    at = dice.choice(BORDERS) + dice.choice([timedelta(), -INSTANT, INSTANT, timedelta(hours=dice.randrange(24))])
+    at = dice.choice(DAY_STARTS) + dice.choice(
+        [timedelta(), -MICROSECOND, MICROSECOND, timedelta(hours=dice.randrange(24))]
+    )
     return {
         "owner": owner,
         "conversation_id": dice.choice(["one", "two", "three"]),
@@ -278,17 +282,17 @@ def random_turn(dice: random.Random, owner: str, seq: int) -> Turn:
     }
 
 
-def put(backend: Backend, store: Store, rows: list[Turn]) -> None:
+def insert_turns(backend: Backend, store: Store, rows: list[Turn]) -> None:
     """Turns as no store would have begun them, all at once."""
     for owner in sorted({row["owner"] for row in rows}):
         for id in sorted({row["conversation_id"] for row in rows}):
             store.for_owner(owner).new(id=id)
-    backend.whole = False
+    backend.is_intact = False
     with backend.connect() as connection, connection.begin():
         connection.execute(insert(table), rows)
 
 
-def usage_of(turn: Turn) -> Usage:
+def make_usage(turn: Turn) -> Usage:
     return Usage(
         {
             "prompt_tokens": turn["prompt_tokens"],
@@ -299,13 +303,13 @@ def usage_of(turn: Turn) -> Usage:
     )
 
 
-def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> UsageRow:
+def compute_row(turns: list[Turn], key: str | None, label: str | None = None) -> UsageRow:
     """What a report should say of these turns: one turn at a time, in Python."""
-    prices = parse_prices(STATED, "test")
+    prices = parse_prices(MODEL_PRICES, "test")
     costs, unpriced, unreported = [], 0, 0
     sums: dict[str, list[int]] = {name: [] for name in ("prompt", "cached", "completion", "reasoning")}
     for turn in turns:
-        usage = usage_of(turn)
+        usage = make_usage(turn)
         model, requested = from_column(turn["model"]), from_column(turn["requested_model"])
         own = turn["cost"]
         if own is None:
@@ -340,14 +344,14 @@ def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> Us
         completion_tokens=sum(sums["completion"]) if sums["completion"] else nothing,
         reasoning_tokens=sum(sums["reasoning"]) if sums["reasoning"] else nothing,
         turns_without_usage=unreported,
-        cost=about(sum(costs)) if costs else nothing,
+        cost=approximate(sum(costs)) if costs else nothing,
         turns_without_price=unpriced,
         latency_median=taken[-(-len(taken) * 50 // 100) - 1] / 1000 if taken else None,
         latency_p95=taken[-(-len(taken) * 95 // 100) - 1] / 1000 if taken else None,
     )
 
 
-def about(number: float) -> float:
+def approximate(number: float) -> float:
     """One that is equal to what the databases make of it, each adding in its own order."""
     return cast("float", pytest.approx(number, abs=1e-6))
 
@@ -357,7 +361,7 @@ def is_counted(turn: Turn) -> bool:
     return turn["status"] != "running" and not asked_nobody
 
 
-KEYS: dict[str | None, Callable[[Turn], str | None]] = {
+GROUP_KEYS: dict[str | None, Callable[[Turn], str | None]] = {
     None: lambda _: None,
     "model": lambda turn: from_column(turn["model"]) or from_column(turn["requested_model"]),
     "day": lambda turn: turn["started_at"].date().isoformat(),
@@ -366,15 +370,15 @@ KEYS: dict[str | None, Callable[[Turn], str | None]] = {
 }
 
 
-def check(report: UsageReport, turns: Iterable[Turn], by: str | None) -> None:
+def check_report(report: UsageReport, turns: Iterable[Turn], by: str | None) -> None:
     counted = [turn for turn in turns if is_counted(turn)]
     groups: dict[str | None, list[Turn]] = {}
     for turn in counted:
-        groups.setdefault(KEYS[by](turn), []).append(turn)
-    assert report.total == modelled(counted, None)
+        groups.setdefault(GROUP_KEYS[by](turn), []).append(turn)
+    assert report.total == compute_row(counted, None)
     found = {row.key: row for row in report.rows}
     assert len(found) == len(report.rows)
-    assert found == ({key: modelled(group, key) for key, group in groups.items()} if by is not None else {})
+    assert found == ({key: compute_row(group, key) for key, group in groups.items()} if by is not None else {})
     if by == "day":
         assert list(found) == sorted(found)  # type: ignore[type-var]
     else:
@@ -382,18 +386,23 @@ def check(report: UsageReport, turns: Iterable[Turn], by: str | None) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_report_is_what_a_plain_model_makes_of_the_turns(backend: Backend, seed: int) -> None:
+def test_every_report_equals_the_plain_python_model(backend: Backend, seed: int) -> None:
     dice = random.Random(seed)
-    store = backend.open(prices=STATED)
-    every = [random_turn(dice, dice.choice(["", "", "ann"]), seq) for seq in range(1, 301)]
-    put(backend, store, every)
+    store = backend.open(prices=MODEL_PRICES)
+    every = [make_random_turn(dice, dice.choice(["", "", "ann"]), seq) for seq in range(1, 301)]
+    insert_turns(backend, store, every)
     for owner in ("", "ann"):
         view, own = store.for_owner(owner), [turn for turn in every if turn["owner"] == owner]
         for by in ("model", "day", "conversation", None):
-            check(view.usage(by=by), own, by)
+            check_report(view.usage(by=by), own, by)
         here = [turn for turn in own if turn["conversation_id"] == "two"]
-        check(view.usage("two", by="model"), here, "model")
-    for since, until in [(BORDERS[1], None), (None, BORDERS[2]), (BORDERS[1], BORDERS[2]), (BORDERS[2], BORDERS[1])]:
+        check_report(view.usage("two", by="model"), here, "model")
+    for since, until in [
+        (DAY_STARTS[1], None),
+        (None, DAY_STARTS[2]),
+        (DAY_STARTS[1], DAY_STARTS[2]),
+        (DAY_STARTS[2], DAY_STARTS[1]),
+    ]:
         within = [
             turn
             for turn in every
@@ -401,32 +410,32 @@ def test_every_report_is_what_a_plain_model_makes_of_the_turns(backend: Backend,
         ]
         own = [turn for turn in within if turn["owner"] == ""]
         east = timezone(timedelta(hours=9))
-        check(store.usage(since=since and since.astimezone(east), until=until, by="day"), own, "day")
-        check(store.usage(since=since and since.date(), until=until and until.date()), own, None)
-        check(store.usage_by_owner(since=since, until=until), within, "owner")
+        check_report(store.usage(since=since and since.astimezone(east), until=until, by="day"), own, "day")
+        check_report(store.usage(since=since and since.date(), until=until and until.date()), own, None)
+        check_report(store.usage_by_owner(since=since, until=until), within, "owner")
 
 
-def test_counts_that_no_sum_of_integers_would_hold_are_no_error(backend: Backend) -> None:
+def test_token_sums_above_64_bits_are_reported(backend: Backend) -> None:
     store = backend.open(prices={"models": {"*": {"prompt": 1, "completion": 1}}})
     most = 2**63 - 1
-    turn = random_turn(random.Random(1), "", 1) | {"status": "completed", "output_seq": 1, "cost": None}
+    turn = make_random_turn(random.Random(1), "", 1) | {"status": "completed", "output_seq": 1, "cost": None}
     huge = {"prompt_tokens": most, "cached_tokens": -most, "completion_tokens": most, "reasoning_tokens": most}
-    put(backend, store, [turn | huge | {"seq": seq} for seq in range(1, 5)])
+    insert_turns(backend, store, [turn | huge | {"seq": seq} for seq in range(1, 5)])
     for by in (None, "model"):
         total = store.usage(by=by).total
         assert (total.prompt_tokens, total.cached_tokens) == (2**65, 0)
         assert total.cost == pytest.approx(2**66 / 1e6)
 
 
-@OF_EACH_SORT
-def test_more_models_than_one_statement_has_room_for_are_priced_all_the_same(backend: Backend) -> None:
+@ON_THREE_BACKENDS
+def test_more_models_than_fit_in_one_statement_are_priced(backend: Backend) -> None:
     count = 1100
     store = backend.open(
         prices={"models": {"m*": {"prompt": 1_000_000, "completion": 0}, "m7": {"prompt": 0, "completion": 0}}}
     )
-    turn = random_turn(random.Random(1), "", 1) | {"status": "completed", "output_seq": 1, "cost": None}
+    turn = make_random_turn(random.Random(1), "", 1) | {"status": "completed", "output_seq": 1, "cost": None}
     one = {"prompt_tokens": 1, "cached_tokens": None, "completion_tokens": 1, "reasoning_tokens": None}
-    put(
+    insert_turns(
         backend,
         store,
         [turn | one | {"seq": seq, "model": f"m{seq}", "requested_model": None} for seq in range(1, count + 1)],
@@ -440,48 +449,48 @@ def test_more_models_than_one_statement_has_room_for_are_priced_all_the_same(bac
 
 
 @contextmanager
-def statements(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+def record_statements(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
     seen: list[tuple[str, Any]] = []
 
-    def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+    def record(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         if statement.startswith(("SELECT", "WITH")):
             seen.append((statement, parameters))
 
-    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "before_cursor_execute", record)
     yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", record)
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_a_report_is_two_statements_and_two_more_where_costs_are_not_on_record(backend: Backend, count: int) -> None:
-    store = backend.open(prices=STATED)
+def test_a_report_takes_two_statements_and_two_more_if_costs_are_not_stored(backend: Backend, count: int) -> None:
+    store = backend.open(prices=MODEL_PRICES)
     dice = random.Random(1)
     known = {"status": "completed", "output_seq": 1, "model": "alpha", "prompt_tokens": 1, "completion_tokens": 1}
-    rows = [random_turn(dice, "", seq) | known | {"cost": 1.0} for seq in range(1, count + 1)]
-    put(backend, store, rows + [row | {"owner": "ann", "cost": None} for row in rows])
+    rows = [make_random_turn(dice, "", seq) | known | {"cost": 1.0} for seq in range(1, count + 1)]
+    insert_turns(backend, store, rows + [row | {"owner": "ann", "cost": None} for row in rows])
     for owner, expected in (("", 2), ("ann", 4)):
         for by in (None, "model", "day", "conversation"):
-            with statements(engine_of(store)) as seen:
+            with record_statements(engine_of(store)) as seen:
                 store.for_owner(owner).usage(by=by)
             assert len(seen) == expected
 
 
-def test_a_report_goes_by_time_through_the_turns_of_its_owner_or_by_the_key_through_those_of_one_conversation(
+def test_a_report_uses_the_index_by_time_or_the_key_of_the_conversation(
     backend: Backend,
 ) -> None:
     if backend.is_postgres:
         return  # whose plans depend on how many rows there are
-    store = backend.open(prices=STATED)
-    put(backend, store, [random_turn(random.Random(seq), "", seq) for seq in range(1, 300)])
+    store = backend.open(prices=MODEL_PRICES)
+    insert_turns(backend, store, [make_random_turn(random.Random(seq), "", seq) for seq in range(1, 300)])
     for how, index in (
         ({}, "(owner=? AND started_at>? AND started_at<?)"),
         ({"by": "model"}, "(owner=? AND started_at>? AND started_at<?)"),
         ({"by": "conversation"}, "(owner=? AND started_at>? AND started_at<?)"),
-        ({"since": BORDERS[1], "by": "day"}, "(owner=? AND started_at>? AND started_at<?)"),
+        ({"since": DAY_STARTS[1], "by": "day"}, "(owner=? AND started_at>? AND started_at<?)"),
         ({"conversation_id": "two"}, "(owner=? AND conversation_id=?)"),
-        ({"conversation_id": "two", "since": BORDERS[1]}, "(owner=? AND conversation_id=?)"),
+        ({"conversation_id": "two", "since": DAY_STARTS[1]}, "(owner=? AND conversation_id=?)"),
     ):
-        with statements(engine_of(store)) as seen:
+        with record_statements(engine_of(store)) as seen:
             store.usage(**how)
         with backend.connect() as connection:
             for statement, parameters in seen:
@@ -491,8 +500,8 @@ def test_a_report_goes_by_time_through_the_turns_of_its_owner_or_by_the_key_thro
                 assert read[0].endswith(index), read
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_report_is_made_in_the_callers_own_transaction(backend: Backend, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_a_report_reads_in_the_callers_transaction(backend: Backend, chat_server: ChatServer) -> None:
     if backend.kind.startswith("async") or backend.is_memory:
         return  # its `using` takes an AsyncConnection; a database in memory has one connection
     store = backend.open(prices=PRICES)
@@ -506,10 +515,10 @@ def test_a_report_is_made_in_the_callers_own_transaction(backend: Backend, chat_
     assert store.usage().total.turns == 0
 
 
-def test_a_day_is_a_day_of_utc(backend: Backend) -> None:
-    store = backend.open(prices=STATED)
-    turn = random_turn(random.Random(1), "", 1) | {"status": "failed"}
-    put(backend, store, [turn | {"seq": n, "started_at": BORDERS[1] + n * INSTANT} for n in (-1, 0, 1)])
+def test_days_in_a_report_are_utc_days(backend: Backend) -> None:
+    store = backend.open(prices=MODEL_PRICES)
+    turn = make_random_turn(random.Random(1), "", 1) | {"status": "failed"}
+    insert_turns(backend, store, [turn | {"seq": n, "started_at": DAY_STARTS[1] + n * MICROSECOND} for n in (-1, 0, 1)])
     assert [(row.key, row.turns) for row in store.usage(by="day").rows] == [("2026-03-01", 1), ("2026-03-02", 2)]
     assert store.usage(since=date(2026, 3, 2)).total.turns == 2
     assert store.usage(until=date(2026, 3, 2)).total.turns == 1

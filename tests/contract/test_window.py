@@ -23,19 +23,19 @@ from convstore.testing import ChatServer, Failure, Raw, Reply
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
-from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Backend
+from tests.contract.conftest import ON_ALL_BACKENDS, Backend
 
-ON_BOTH = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
+ON_BOTH_DATABASES = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
 
 # --- reading with limits, against the whole path in memory ---
 
 
-def counted(message: dict[str, Any]) -> int:
+def count_message_tokens(message: dict[str, Any]) -> int:
     """Tokens: never fewer than a database takes a row for that was stored uncounted."""
     return 5 + len(message.get("content") or "") // 8
 
 
-def some_messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
+def make_random_messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
     """Some of every kind: questions in a row, replies, system messages in the middle, groups of tool calls."""
     made: list[dict[str, Any]] = []
     while len(made) < count:
@@ -60,11 +60,11 @@ class Grove:
     ids: list[str]
 
     @classmethod
-    def grown(cls, store: Store, chat_server: ChatServer, seed: int) -> Grove:
+    def make_random(cls, store: Store, chat_server: ChatServer, seed: int) -> Grove:
         chat_server.otherwise = lambda _: Reply("A summary of it. " * 3)
         rng = random.Random(seed)
         grove = cls(store, rng, [store.new(system="s" if rng.random() < 0.5 else None, model="m").id])
-        store.append(grove.ids[0], *some_messages(rng, rng.choice([30, 300, 1500])))
+        store.append(grove.ids[0], *make_random_messages(rng, rng.choice([30, 300, 1500])))
         for _ in range(14):
             grove.change(rng.choice(grove.ids))
         return grove
@@ -74,7 +74,7 @@ class Grove:
         length = store.get(id).length
         what = rng.choice(["append", "append", "fork", "fork", "move", "pin", "pin", "compact"])
         if what == "append":
-            store.append(id, *some_messages(rng, rng.randint(1, 40)))
+            store.append(id, *make_random_messages(rng, rng.randint(1, 40)))
         elif what == "fork":
             self.ids.append(store.fork(id, at=rng.choice([None, rng.randint(0, length)])).id)
         elif what == "move":
@@ -89,7 +89,7 @@ class Grove:
                     assert any(one.message["role"] == "tool" or one.message.get("tool_calls") for one in store.tree(id))
 
 
-def states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationState, list[MessageRecord]]]:
+def list_states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationState, list[MessageRecord]]]:
     """Where each conversation stands, and its path; then the same for other messages that its head might be at."""
     for id in grove.ids:
         state = head_rows.read_state(connection, ConversationKey("", id))
@@ -104,7 +104,9 @@ def states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationS
             yield replace(state, head=Head(head, Position(len(path)))), path[::-1]
 
 
-def whole(connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions) -> Past:
+def select_past(
+    connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions
+) -> Past:
     """All of the past, chosen from the whole path in memory."""
     if not chosen.history:
         return Past(path[-1] if path else None)
@@ -122,7 +124,7 @@ def whole(connection: Connection, state: ConversationState, path: list[MessageRe
     )
 
 
-def outcome(found: Past, sending: NewInput, chosen: WindowOptions, scale: TokenScale) -> Any:
+def choose_outcome(found: Past, sending: NewInput, chosen: WindowOptions, scale: TokenScale) -> Any:
     try:
         window = choose_window(found, sending, chosen, scale)
     except ContextTooLong:
@@ -132,7 +134,7 @@ def outcome(found: Past, sending: NewInput, chosen: WindowOptions, scale: TokenS
     return window.messages, window.tokens, window.report
 
 
-def some_policy(rng: random.Random) -> WindowOptions:
+def make_random_options(rng: random.Random) -> WindowOptions:
     return WindowOptions(
         history=rng.random() < 0.95,
         last=rng.choice([None, None, 0, 1, 2, 5, 50]),
@@ -141,43 +143,43 @@ def some_policy(rng: random.Random) -> WindowOptions:
     )
 
 
-@ON_BOTH
+@ON_BOTH_DATABASES
 @pytest.mark.parametrize("seed", [*range(6), 123])
-def test_a_window_read_with_limits_is_that_of_the_whole_path(
+def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
     backend: Backend, chat_server: ChatServer, seed: int
 ) -> None:
-    store = backend.open(count_tokens=counted)
-    grove = Grove.grown(store, chat_server, seed)
+    store = backend.open(count_tokens=count_message_tokens)
+    grove = Grove.make_random(store, chat_server, seed)
     rng = grove.rng
     seen = set()
     with backend.connect() as connection:
         if seed % 2:
-            forget_what_earlier_releases_did_not_know(backend, connection, rng)
-        for state, path in states(connection, grove):
+            clear_later_columns(backend, connection, rng)
+        for state, path in list_states(connection, grove):
             check_paths(connection, state, path, rng)
             standing = history_reader.PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn)
             for _ in range(12):
-                chosen = some_policy(rng)
+                chosen = make_random_options(rng)
                 continues = rng.random() < 0.3
                 new = [] if continues and rng.random() < 0.5 else [{"role": "user", "content": "x" * rng.randrange(99)}]
                 if not new and not (path and chosen.history):
                     continue  # there is nothing to send
                 sending = NewInput(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
-                scale = TokenScale(counted, rng.choice([1.0, 0.5, 2.17]))
+                scale = TokenScale(count_message_tokens, rng.choice([1.0, 0.5, 2.17]))
                 found = history_reader.read_past(connection, standing, chosen, scale, continues=continues)
-                expected = outcome(whole(connection, state, path, chosen), sending, chosen, scale)
-                assert outcome(found, sending, chosen, scale) == expected, (state, chosen, sending)
+                expected = choose_outcome(select_past(connection, state, path, chosen), sending, chosen, scale)
+                assert choose_outcome(found, sending, chosen, scale) == expected, (state, chosen, sending)
                 seen.add(expected if isinstance(expected, str) else type(expected))
     assert seen >= {"too long", tuple}
 
 
-def forget_what_earlier_releases_did_not_know(backend: Backend, connection: Connection, rng: random.Random) -> None:
+def clear_later_columns(backend: Backend, connection: Connection, rng: random.Random) -> None:
     """As if some of the messages had been stored by one: without a count, and without ancestors."""
     statement = "UPDATE convstore_messages SET tokens = NULL, back_32 = NULL, back_1024 = NULL, back_32768 = NULL "
     remainder = rng.randrange(5)
     with connection.begin():
         assert connection.execute(text(f"{statement} WHERE seq % 5 = {remainder}")).rowcount > 0
-    backend.whole = False
+    backend.is_intact = False
 
 
 def check_paths(
@@ -204,36 +206,36 @@ def check_paths(
 
 # --- what the options do ---
 
-ASK = {"role": "user", "content": "now"}
+NEW_MESSAGE = {"role": "user", "content": "now"}
 
 
-def user(text: str) -> dict[str, Any]:
+def make_user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def assistant(text: str) -> dict[str, Any]:
+def make_assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-def system(text: str) -> dict[str, Any]:
+def make_system(text: str) -> dict[str, Any]:
     return {"role": "system", "content": text}
 
 
 TURNS = [
-    system("s"),
-    user("one"),
-    assistant("1"),
-    user("two"),
-    system("later"),
-    assistant("2"),
-    user("three"),
-    user("and more"),
-    assistant("3"),
+    make_system("s"),
+    make_user("one"),
+    make_assistant("1"),
+    make_user("two"),
+    make_system("later"),
+    make_assistant("2"),
+    make_user("three"),
+    make_user("and more"),
+    make_assistant("3"),
 ]
 """Three turns, in two of which somebody said something more."""
 
 
-def sent(chat_server: ChatServer) -> Any:
+def read_sent_messages(chat_server: ChatServer) -> Any:
     return chat_server.requests[-1].body["messages"]
 
 
@@ -241,22 +243,24 @@ def sent(chat_server: ChatServer) -> Any:
     ("last", "begins", "before"),
     [(0, 9, [0, 4]), (1, 6, [0, 4]), (2, 3, [0]), (3, 1, [0]), (4, 0, []), (99, 0, [])],
 )
-def test_the_last_turns_are_sent_and_all_system_messages(
+def test_last_sends_the_last_turns_and_all_system_messages(
     store: Store, chat_server: ChatServer, last: int, begins: int, before: list[int]
 ) -> None:
     id = store.new(messages=TURNS).id
     turn = store.say(id, "now", last=last)
-    assert sent(chat_server) == [*(TURNS[place] for place in before), *TURNS[begins:], ASK]
+    assert read_sent_messages(chat_server) == [*(TURNS[place] for place in before), *TURNS[begins:], NEW_MESSAGE]
     assert turn.window is not None
     assert turn.window.history == len(before) + len(TURNS) - begins
     assert turn.window.left_out == len(TURNS) - turn.window.history
     assert list(turn.window.context) == [place + 1 for place in before]
     assert turn.window.from_seq == (begins + 1 if begins < len(TURNS) else None)
     assert turn.window.options.changed() == {"last": last}
-    assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
+    assert store.history(id, exact=True)[:-1] == [*TURNS, NEW_MESSAGE]
 
 
-def test_as_many_turns_are_sent_as_fit_and_a_window_tells_its_tokens(backend: Backend, chat_server: ChatServer) -> None:
+def test_max_context_sends_as_many_turns_as_fit_and_reports_the_tokens(
+    backend: Backend, chat_server: ChatServer
+) -> None:
     store = backend.open(count_tokens=lambda message: 10)
     id = store.new(messages=TURNS).id
     chat_server.otherwise = lambda _: Reply("ok", usage=None)
@@ -271,10 +275,10 @@ def test_as_many_turns_are_sent_as_fit_and_a_window_tells_its_tokens(backend: Ba
     for most, used in tokens.items():
         assert most - used < 30
     store.say(id, "now", max_context=63)
-    assert sent(chat_server) == [TURNS[0], TURNS[4], *TURNS[6:], ASK]
+    assert read_sent_messages(chat_server) == [TURNS[0], TURNS[4], *TURNS[6:], NEW_MESSAGE]
 
 
-def test_what_a_provider_reports_scales_the_budget(backend: Backend, chat_server: ChatServer) -> None:
+def test_reported_usage_scales_the_token_estimate(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open(count_tokens=lambda message: 100)
     id = store.new(messages=TURNS).id
     chat_server.script(Reply("ok", usage={"prompt_tokens": 2006, "completion_tokens": 1, "total_tokens": 2007}))
@@ -283,7 +287,7 @@ def test_what_a_provider_reports_scales_the_budget(backend: Backend, chat_server
     assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice as many as were counted
 
 
-def test_options_are_kept_and_a_call_goes_before_them(store: Store, chat_server: ChatServer) -> None:
+def test_window_options_are_stored_and_a_call_overrides_them(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS, last=1, max_context=100_000).id
     assert store.get(id).window == {"last": 1, "max_context": 100_000}
     assert len(store.preview(id, "now")["messages"]) == 6
@@ -291,7 +295,7 @@ def test_options_are_kept_and_a_call_goes_before_them(store: Store, chat_server:
     assert len(store.preview(id, "now", last=None)["messages"]) == len(TURNS) + 1
     assert store.set(id, last=2, max_context=None).window == {"last": 2}
     store.say(id, "now")
-    assert sent(chat_server) == [TURNS[0], *TURNS[3:], ASK]
+    assert read_sent_messages(chat_server) == [TURNS[0], *TURNS[3:], NEW_MESSAGE]
     assert "last" not in chat_server.requests[-1].body
     assert store.set(id, last=None).window == {}
     assert len(store.preview(id, "now")["messages"]) == len(TURNS) + 3
@@ -301,7 +305,7 @@ def test_options_are_kept_and_a_call_goes_before_them(store: Store, chat_server:
     "wrong",
     [{"last": -1}, {"last": True}, {"max_context": 0}, {"on_overflow": "shrink"}, {"send_reasoning": 1}, {"last": "2"}],
 )
-def test_an_option_that_makes_no_sense_is_refused(store: Store, chat_server: ChatServer, wrong: Any) -> None:
+def test_an_invalid_window_option_is_refused(store: Store, chat_server: ChatServer, wrong: Any) -> None:
     id = store.new(messages=TURNS).id
     for call in (store.say, store.preview):
         with pytest.raises(InvalidInput):
@@ -313,70 +317,70 @@ def test_an_option_that_makes_no_sense_is_refused(store: Store, chat_server: Cha
     assert (store.get(id).length, store.get(id).window, chat_server.requests) == (len(TURNS), {}, [])
 
 
-def test_without_history_a_message_is_sent_alone(store: Store, chat_server: ChatServer) -> None:
+def test_a_message_without_history_is_sent_alone(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS).id
     store.pin(id, 2)
     turn = store.say(id, "now", history=False)
-    assert sent(chat_server) == [ASK]
+    assert read_sent_messages(chat_server) == [NEW_MESSAGE]
     assert turn.window is not None
     assert (turn.window.history, turn.window.left_out) == (0, len(TURNS))
 
 
-def test_a_result_may_be_sent_alone_or_first(store: Store, chat_server: ChatServer) -> None:
+def test_a_tool_result_can_be_sent_alone_or_first(store: Store, chat_server: ChatServer) -> None:
     result = tool_result("call_1", "21")
     store.say(store.new(messages=TURNS).id, result, history=False)
-    assert sent(chat_server) == [result]
+    assert read_sent_messages(chat_server) == [result]
     store.say(store.new().id, result)
-    assert sent(chat_server) == [result]
+    assert read_sent_messages(chat_server) == [result]
 
 
-def test_pinned_messages_are_sent_in_their_places_while_they_are_on_the_path(
+def test_pinned_messages_are_sent_at_their_positions_if_they_are_on_the_path(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = store.new(messages=TURNS).id
     assert store.pin(id, 3).pins == (3,)
     assert store.pin(id, 2).pins == (2, 3)
     turn = store.say(id, "now", last=0)
-    assert sent(chat_server) == [TURNS[0], TURNS[1], TURNS[2], TURNS[4], ASK]
+    assert read_sent_messages(chat_server) == [TURNS[0], TURNS[1], TURNS[2], TURNS[4], NEW_MESSAGE]
     assert turn.window is not None
     assert turn.window.pinned == (2, 3)
     assert store.unpin(id, 3).pins == (2,)
     store.checkout(id, 1)
-    store.append(id, user("another way"), assistant("ok"))
+    store.append(id, make_user("another way"), make_assistant("ok"))
     assert store.get(id).pins == (2,)  # it is kept, for whoever comes back
     store.say(id, "now", last=0)
-    assert sent(chat_server) == [TURNS[0], ASK]
+    assert read_sent_messages(chat_server) == [TURNS[0], NEW_MESSAGE]
 
 
 def test_a_tool_call_is_pinned_with_its_results(store: Store, chat_server: ChatServer) -> None:
     ids = ["call_1", "call_2"]
     calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ids]
     group = [{"role": "assistant", "content": None, "tool_calls": calls}, *(tool_result(id, "21") for id in ids)]
-    id = store.new(messages=[user("u"), *group, assistant("a"), user("v"), assistant("b")]).id
+    id = store.new(messages=[make_user("u"), *group, make_assistant("a"), make_user("v"), make_assistant("b")]).id
     assert store.pin(id, 4).pins == (2, 3, 4)
     store.say(id, "now", last=0)
-    assert [message["role"] for message in sent(chat_server)] == ["assistant", "tool", "tool", "user"]
+    assert [message["role"] for message in read_sent_messages(chat_server)] == ["assistant", "tool", "tool", "user"]
     assert store.unpin(id, 2).pins == ()
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_fork_has_the_pins_and_the_summary_of_what_it_shares_and_of_nothing_else(
-    store: Store, chat_server: ChatServer
-) -> None:
-    id = store.new(messages=[user("u1"), assistant("a1")], model="m").id
+@ON_ALL_BACKENDS
+def test_a_fork_has_only_the_pins_and_summaries_of_its_shared_messages(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=[make_user("u1"), make_assistant("a1")], model="m").id
     chat_server.script(Reply("of the first turn"))
     (first,) = store.compact(id, keep_last=0)
-    store.append(id, user("u2"), assistant("a2"), user("u3"), assistant("a3"))
+    store.append(id, make_user("u2"), make_assistant("a2"), make_user("u3"), make_assistant("a3"))
     chat_server.script(Reply("of three turns"))
     (second,) = store.compact(id, keep_last=0)
     store.pin(id, 2)
     store.pin(id, 5)
     fork = store.fork(id, at=4)
     assert fork.pins == (2,)
-    store.append(fork.id, user("v3"), assistant("b3"), user("v4"), assistant("b4"))  # numbered as u3, a3, …
+    store.append(
+        fork.id, make_user("v3"), make_assistant("b3"), make_user("v4"), make_assistant("b4")
+    )  # numbered as u3, a3, …
     assert store.summary(fork.id) == first
     store.say(fork.id, "now", last=0)
-    assert [one["content"] for one in sent(chat_server)][1:] == ["of the first turn", "a1", "now"]
+    assert [one["content"] for one in read_sent_messages(chat_server)][1:] == ["of the first turn", "a1", "now"]
     whole = store.fork(id)
     assert (whole.pins, store.summary(whole.id)) == ((2, 5), second)
     assert store.drop_summary(whole.id) == second
@@ -386,26 +390,26 @@ def test_a_fork_has_the_pins_and_the_summary_of_what_it_shares_and_of_nothing_el
     assert (none.pins, store.summary(none.id)) == ((), None)
 
 
-def test_a_summary_stands_for_the_older_part_in_the_window_alone(store: Store, chat_server: ChatServer) -> None:
+def test_a_summary_replaces_older_messages_only_in_the_window(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS, model="m").id
     chat_server.script(Reply("Two things were said."))
     (summary,) = store.compact(id, keep_last=1)
     assert (summary.up_to_position, summary.text) == (6, "Two things were said.")
     turn = store.say(id, "now")
-    asked, told = sent(chat_server)[2:4]
-    assert sent(chat_server) == [TURNS[0], TURNS[4], asked, told, *TURNS[6:], ASK]
-    assert (asked["role"], told) == ("user", assistant("Two things were said."))
+    asked, told = read_sent_messages(chat_server)[2:4]
+    assert read_sent_messages(chat_server) == [TURNS[0], TURNS[4], asked, told, *TURNS[6:], NEW_MESSAGE]
+    assert (asked["role"], told) == ("user", make_assistant("Two things were said."))
     assert turn.window is not None
     assert (turn.window.summary, turn.window.left_out) == (summary.turn, 4)
-    assert store.history(id, exact=True)[:-1] == [*TURNS, ASK]
+    assert store.history(id, exact=True)[:-1] == [*TURNS, NEW_MESSAGE]
     store.undo(id)
     assert store.drop_summary(id) == summary
     store.say(id, "now")
-    assert sent(chat_server) == [*TURNS, ASK]
+    assert read_sent_messages(chat_server) == [*TURNS, NEW_MESSAGE]
     assert store.drop_summary(id) is None
 
 
-def test_what_does_not_fit_is_neither_stored_nor_sent(store: Store, chat_server: ChatServer) -> None:
+def test_a_message_that_does_not_fit_is_neither_stored_nor_sent(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS).id
     before = store.tree(id)
     for call in (store.say, store.preview):
@@ -417,7 +421,7 @@ def test_what_does_not_fit_is_neither_stored_nor_sent(store: Store, chat_server:
         store.edit(id, 2, "word " * 50, max_context=40)
     with pytest.raises(ContextTooLong):
         store.say(id, "now", max_context=100, tools=[{"type": "function", "function": {"name": "f" * 1000}}])
-    store.append(id, user("word " * 50))
+    store.append(id, make_user("word " * 50))
     with pytest.raises(ContextTooLong):
         store.complete(id, max_context=40)
     assert (store.tree(id)[:-1], store.turns(id), chat_server.requests) == (before, [], [])
@@ -426,7 +430,7 @@ def test_what_does_not_fit_is_neither_stored_nor_sent(store: Store, chat_server:
 # --- tools ---
 
 
-def calling(*ids: str) -> dict[str, Any]:
+def make_tool_calls(*ids: str) -> dict[str, Any]:
     calls = [
         {"id": id, "type": "function", "function": {"name": f"get_{id}", "arguments": json.dumps({"city": f"„{id}“"})}}
         for id in ids
@@ -435,11 +439,13 @@ def calling(*ids: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@ON_CALLERS_ENGINES_TOO
-def test_tool_calls_are_answered_and_the_model_goes_on(store: Store, chat_server: ChatServer, streamed: bool) -> None:
+@ON_ALL_BACKENDS
+def test_complete_continues_after_all_tool_results_are_stored(
+    store: Store, chat_server: ChatServer, streamed: bool
+) -> None:
     tools = [{"type": "function", "function": {"name": "get_a", "parameters": {"type": "object"}}}]
     id = store.new(tools=tools, parallel_tool_calls=True).id
-    asked = calling("a", "b", "c")
+    asked = make_tool_calls("a", "b", "c")
     chat_server.script(Reply(message=asked, finish_reason="tool_calls"))
     if streamed:
         with store.stream(id, "weather?") as reply:
@@ -470,32 +476,34 @@ def test_tool_calls_are_answered_and_the_model_goes_on(store: Store, chat_server
         turn = store.complete(id)
     call = {key: value for key, value in asked.items() if value is not None}
     results = [tool_result("b", "2"), tool_result("a", "1"), tool_result("c", "3")]
-    assert sent(chat_server) == [user("weather?"), call, *results]
+    assert read_sent_messages(chat_server) == [make_user("weather?"), call, *results]
     assert (turn.first_input_seq, turn.base_seq, turn.output_seq) == (None, 5, 6)
     assert store.history(id, exact=True)[1]["tool_calls"] == asked["tool_calls"]
     with pytest.raises(InvalidInput, match="own message"):
         store.complete(id)
 
 
-def test_results_may_come_with_the_next_message_and_keep_their_calls_in_the_window(
-    store: Store, chat_server: ChatServer
-) -> None:
-    id = store.new(messages=[*TURNS, user("weather?"), calling("a")]).id
-    store.say(id, [tool_result("a", "1"), user("and?")], last=0)
-    assert sent(chat_server)[2:] == [
-        user("weather?"),
-        {key: value for key, value in calling("a").items() if value is not None},
+def test_tool_results_sent_with_a_message_keep_their_calls_in_the_window(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=[*TURNS, make_user("weather?"), make_tool_calls("a")]).id
+    store.say(id, [tool_result("a", "1"), make_user("and?")], last=0)
+    assert read_sent_messages(chat_server)[2:] == [
+        make_user("weather?"),
+        {key: value for key, value in make_tool_calls("a").items() if value is not None},
         tool_result("a", "1"),
-        user("and?"),
+        make_user("and?"),
     ]
     with pytest.raises(ContextTooLong):
-        store.preview(store.new(messages=[user("word " * 99), calling("a")]).id, tool_result("a", "1"), max_context=50)
+        store.preview(
+            store.new(messages=[make_user("word " * 99), make_tool_calls("a")]).id,
+            tool_result("a", "1"),
+            max_context=50,
+        )
 
 
 def test_placeholders_are_sent_for_missing_results_and_never_stored(store: Store, chat_server: ChatServer) -> None:
-    id = store.new(messages=[user("weather?"), calling("a", "b"), tool_result("b", "2")]).id
+    id = store.new(messages=[make_user("weather?"), make_tool_calls("a", "b"), tool_result("b", "2")]).id
     turn = store.say(id, "never mind", fill_missing_tools=True)
-    placeholder = sent(chat_server)[3]
+    placeholder = read_sent_messages(chat_server)[3]
     assert (placeholder["role"], placeholder["tool_call_id"]) == ("tool", "a")
     assert "no result" in placeholder["content"]
     assert turn.window is not None
@@ -506,7 +514,7 @@ def test_placeholders_are_sent_for_missing_results_and_never_stored(store: Store
     store.append(store.fork(id, at=3).id, tool_result("a", "1"))  # the real one may still come
 
 
-def test_deprecated_function_calls_are_replayed_as_they_came(store: Store, chat_server: ChatServer) -> None:
+def test_deprecated_function_calls_are_sent_back_unchanged(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}
     chat_server.script(Reply(message=call, finish_reason="function_call"))
@@ -517,10 +525,10 @@ def test_deprecated_function_calls_are_replayed_as_they_came(store: Store, chat_
     store.append(id, result)
     store.complete(id)
     requested = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
-    assert sent(chat_server) == [user("weather?"), requested, result]
+    assert read_sent_messages(chat_server) == [make_user("weather?"), requested, result]
 
 
-def test_reasoning_is_kept_and_sent_back_only_when_asked(store: Store, chat_server: ChatServer) -> None:
+def test_reasoning_is_stored_and_sent_only_with_send_reasoning(store: Store, chat_server: ChatServer) -> None:
     thought = {"role": "assistant", "content": "42", "reasoning_content": "hm", "x_vendor": {"a": [1]}}
     id = store.new().id
     chat_server.script(Reply(message=thought))
@@ -528,9 +536,9 @@ def test_reasoning_is_kept_and_sent_back_only_when_asked(store: Store, chat_serv
         list(reply)
     assert store.history(id, exact=True)[1] == thought
     store.say(id, "a")
-    assert sent(chat_server)[1] == {"role": "assistant", "content": "42", "x_vendor": {"a": [1]}}
+    assert read_sent_messages(chat_server)[1] == {"role": "assistant", "content": "42", "x_vendor": {"a": [1]}}
     store.say(id, "b", send_reasoning=True)
-    assert sent(chat_server)[1] == thought
+    assert read_sent_messages(chat_server)[1] == thought
 
 
 # --- a provider that finds it too long ---
@@ -576,7 +584,9 @@ OVERFLOWS = {
         }
     },
 }
-LONG = [message for number in range(20) for message in (user(f"question {number}"), assistant("word " * 50))]
+LONG_PATH = [
+    message for number in range(20) for message in (make_user(f"question {number}"), make_assistant("word " * 50))
+]
 
 
 def say(store: Store, streamed: bool, id: str, text: str, **options: Any) -> Any:
@@ -589,17 +599,17 @@ def say(store: Store, streamed: bool, id: str, text: str, **options: Any) -> Any
 
 @pytest.mark.parametrize("provider", OVERFLOWS)
 @pytest.mark.parametrize("streamed", [False, True])
-def test_less_is_sent_once_where_a_provider_finds_it_too_long(
+def test_on_overflow_trim_repeats_a_too_long_request_once_with_fewer_messages(
     store: Store, chat_server: ChatServer, provider: str, streamed: bool
 ) -> None:
-    id = store.new(messages=[system("s"), *LONG]).id
+    id = store.new(messages=[make_system("s"), *LONG_PATH]).id
     answer = Raw(json.dumps(OVERFLOWS[provider]), status=400)
     chat_server.script(answer, Reply("Short."))
     turn = say(store, streamed, id, "now", on_overflow="trim")
     first, second = (request.body["messages"] for request in chat_server.requests)
     assert turn.text == "Short."
-    assert first == [system("s"), *LONG, ASK]
-    assert second == [system("s"), *LONG[-len(second) + 2 :], ASK]
+    assert first == [make_system("s"), *LONG_PATH, NEW_MESSAGE]
+    assert second == [make_system("s"), *LONG_PATH[-len(second) + 2 :], NEW_MESSAGE]
     assert second[1]["role"] == "user"
     assert 8 <= len(second) < len(first) * 0.85
     assert turn.window.history == len(second) - 1
@@ -612,7 +622,7 @@ def test_less_is_sent_once_where_a_provider_finds_it_too_long(
     assert turn.estimated_tokens < store.preview(id, "now").window.tokens
     (stored,) = store.turns(id)
     assert (stored.window, stored.attempts) == (turn.window, turn.attempts)
-    assert store.history(id, exact=True)[:-1] == [system("s"), *LONG, ASK]
+    assert store.history(id, exact=True)[:-1] == [make_system("s"), *LONG_PATH, NEW_MESSAGE]
 
     chat_server.script(answer, answer, Reply("Never asked."))
     with pytest.raises(TurnFailed) as failed:
@@ -623,12 +633,12 @@ def test_less_is_sent_once_where_a_provider_finds_it_too_long(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_nothing_is_trimmed_unless_asked_nor_what_has_nothing_to_leave_out(
+def test_nothing_is_trimmed_without_the_option_or_without_messages_to_leave_out(
     store: Store, chat_server: ChatServer, streamed: bool
 ) -> None:
     answer = Raw(json.dumps(OVERFLOWS["OpenAI"]), status=400)
     chat_server.otherwise = lambda _: answer
-    id = store.new(messages=LONG).id
+    id = store.new(messages=LONG_PATH).id
     tried: list[dict[str, Any]] = [{}, {"on_overflow": "trim", "last": 0}, {"on_overflow": "error"}]
     for options in tried:
         calls = len(chat_server.requests)
@@ -644,8 +654,8 @@ def test_nothing_is_trimmed_unless_asked_nor_what_has_nothing_to_leave_out(
 # --- asking again, looking before ---
 
 
-@ON_CALLERS_ENGINES_TOO
-def test_a_retry_asks_with_the_options_of_what_it_asks_again(store: Store, chat_server: ChatServer) -> None:
+@ON_ALL_BACKENDS
+def test_a_retry_uses_the_window_options_of_the_turn_that_it_retries(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS).id
     first = store.say(id, "now", last=1)
     body = chat_server.requests[-1].body
@@ -653,16 +663,16 @@ def test_a_retry_asks_with_the_options_of_what_it_asks_again(store: Store, chat_
     assert chat_server.requests[-1].body == body
     assert again.window == first.window
     store.retry(id, last=0)
-    assert len(sent(chat_server)) == 3
+    assert len(read_sent_messages(chat_server)) == 3
     store.retry(id)
-    assert len(sent(chat_server)) == 3
+    assert len(read_sent_messages(chat_server)) == 3
     store.retry(id, last=None)
-    assert sent(chat_server) == [*TURNS, ASK]
+    assert read_sent_messages(chat_server) == [*TURNS, NEW_MESSAGE]
 
 
-def test_a_preview_is_what_is_sent(backend: Backend, chat_server: ChatServer) -> None:
+def test_preview_returns_the_request_that_is_sent(backend: Backend, chat_server: ChatServer) -> None:
     store = backend.open()
-    id = store.new(messages=[*TURNS, *LONG], model="m").id
+    id = store.new(messages=[*TURNS, *LONG_PATH], model="m").id
     store.pin(id, 3)
     chat_server.script(Reply("A summary."))
     store.compact(id, keep_last=15)
