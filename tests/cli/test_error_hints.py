@@ -38,7 +38,7 @@ def test_messages_of_the_library_name_no_command_but_the_one_that_upgrades_a_sch
         for path in package.rglob("*.py")
         if not path.is_relative_to(package / "cli")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Raise) or isinstance(node, ast.Return)
+        if isinstance(node, (ast.Raise, ast.Return))
         for command in re.findall(r"`convstore ([\w ]+)`", ast.unparse(node))
     }
     assert named == {("schema_upgrade.py", "db upgrade")}
