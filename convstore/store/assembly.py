@@ -22,9 +22,6 @@ from convstore.provider.model_clients import ModelClients
 from convstore.turns.turn_engine import TurnEngine
 from convstore.usage.price_file import make_price_loader
 
-LEASE_SECONDS = 30.0
-RETRIES = 2
-
 
 def make_services(
     count_tokens: TokenCounter | None, prices: Mapping[str, Any] | str | os.PathLike[str] | None
