@@ -7,7 +7,10 @@ PIP := $(RUN) -m pip -q --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test quick lint bench format clean
+
+# Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +20,12 @@ demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the re
 
 test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
 	$(RUN) -m pytest -n $(WORKERS)
+
+quick: $(VENV)/.dev-stamp ## a minute: ruff, mypy of the package, and what every database must do on SQLite alone
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy convstore migrations
+	$(RUN) -m pytest -n $(WORKERS) -k "not postgresql and not growth" tests/pure tests/contract
 
 lint: $(VENV)/.dev-stamp ## ruff and mypy
 	$(RUN) -m ruff check

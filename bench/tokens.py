@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
 
-from convstore.messages import token_estimate
-from convstore.messages.codec import Message
+from convstore.messages import token_estimate, token_factor
+from convstore.messages.message import Message
 from demo.model import local_model
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -95,7 +95,9 @@ def measure(conversation: Sequence[Message], count: Count) -> list[Sample]:
     for place, message in enumerate(conversation, start=1):
         if message["role"] == "user":
             request = conversation[:place]
-            estimated = token_estimate.REQUEST + sum(token_estimate.estimate(each) for each in request)
+            estimated = token_estimate.TOKENS_PER_REQUEST + sum(
+                token_estimate.estimate_message(each) for each in request
+            )
             samples.append(Sample(estimated, count(request)))
     return samples
 
@@ -109,7 +111,7 @@ def before(conversations: Sequence[Sequence[Sample]], place: int) -> list[Sample
 def scaled_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
     """How far off each conversation's longest request is, by a factor learnt from other conversations alone."""
     return [
-        samples[-1].error(token_estimate.learn([each.pair for each in before(conversations, place)]))
+        samples[-1].error(token_factor.learn_token_factor([each.pair for each in before(conversations, place)]))
         for place, samples in enumerate(conversations)
     ]
 
@@ -120,14 +122,14 @@ def own_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
     for samples in conversations:
         for place, sample in enumerate(samples):
             earlier = [each.pair for each in samples[max(0, place - LATEST) : place]]
-            if sum(estimated for estimated, _ in earlier) >= token_estimate.ENOUGH:
-                errors.append(sample.error(token_estimate.learn(earlier)))
+            if sum(estimated for estimated, _ in earlier) >= token_factor.MIN_TOKENS_FOR_OWN_FACTOR:
+                errors.append(sample.error(token_factor.learn_token_factor(earlier)))
     return errors
 
 
 def strange_errors(conversations: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -> list[float]:
     """How far off they are by a factor learnt from conversations of another kind."""
-    factor = token_estimate.learn([sample.pair for sample in before([[], *others], 0)])
+    factor = token_factor.learn_token_factor([sample.pair for sample in before([[], *others], 0)])
     return [samples[-1].error(factor) for samples in conversations]
 
 
@@ -154,7 +156,7 @@ def main() -> None:
         print(f"  factor {whole.reported / whole.estimated:.3f}")
         _print("as it is", [each.error() for each in longest])
         _print(f"factor of the latest {LATEST} turns of other conversations", scaled_errors(samples))
-        _print(f"factor of its own turns, from {token_estimate.ENOUGH} tokens on", own_errors(samples))
+        _print(f"factor of its own turns, from {token_factor.MIN_TOKENS_FOR_OWN_FACTOR} tokens on", own_errors(samples))
         _print("factor of the other set's turns", strange_errors(samples, other))
         _print_speed(conversations)
 

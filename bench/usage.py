@@ -22,7 +22,8 @@ from bench.databases import connect_postgres, connect_sqlite
 from convstore.db import usage_sums
 from convstore.db.engine import Database, open_database
 from convstore.db.schema_upgrade import upgrade
-from convstore.usage.prices import Prices, parse
+from convstore.usage.price_file import parse_prices
+from convstore.usage.prices import Prices
 from tests.postgres import new_database, running_server
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +31,7 @@ DAYS = 300
 PER_CONVERSATION = 50
 LAST_WEEK = BEGAN + timedelta(days=DAYS - 7)
 MODELS = ("gpt-4o-mini", "gpt-4o", "o3-mini", "claude", "local")
-PRICES: Prices = parse(
+PRICES: Prices = parse_prices(
     {
         "models": {
             "gpt-4o-mini*": {"prompt": 0.15, "completion": 0.6},

@@ -38,23 +38,70 @@ if TYPE_CHECKING:
         TurnFailed,
         UnansweredToolCalls,
     )
-    from convstore.messages.codec import Message
-    from convstore.messages.completion import Completion, Usage
-    from convstore.messages.tool_calls import tool_result
-    from convstore.store.async_reply_stream import AsyncReplyStream
-    from convstore.store.async_store import AsyncStore
-    from convstore.store.reply_stream import ReplyStream
-    from convstore.store.store import Store
-    from convstore.usage.usage_report import UsageReport, UsageRow
-    from convstore.values.results import UNCHANGED, Conversation, MessageRecord, Request, Summary, Turn, TurnStatus
+    from convstore.messages.completion import (
+        Completion,
+        Usage,
+    )
+    from convstore.messages.message import (
+        Message,
+    )
+    from convstore.messages.token_counters import (
+        TokenCounter,
+    )
+    from convstore.messages.tool_calls import (
+        tool_result,
+    )
+    from convstore.store.async_reply_stream import (
+        AsyncReplyStream,
+    )
+    from convstore.store.async_store import (
+        AsyncStore,
+    )
+    from convstore.store.reply_stream import (
+        ReplyStream,
+    )
+    from convstore.store.store import (
+        Store,
+    )
+    from convstore.store.transaction_view import (
+        AsyncTransactionView,
+        TransactionView,
+    )
+    from convstore.usage.usage_report import (
+        UsageBy,
+        UsageReport,
+        UsageRow,
+    )
+    from convstore.values.identifiers import (
+        Position,
+        Seq,
+        TurnNumber,
+    )
+    from convstore.values.results import (
+        UNCHANGED,
+        Conversation,
+        Given,
+        MessageRecord,
+        Request,
+        Summary,
+        Turn,
+        TurnStatus,
+        Unchanged,
+    )
+    from convstore.values.validation import (
+        OnBusy,
+    )
+    from convstore.values.window_options import (
+        WindowOptions,
+    )
+    from convstore.values.window_report import (
+        WindowReport,
+    )
 
 __version__ = "0.1.0"
 
 # Each name is imported when it is first used: `import convstore` costs nothing, and `convstore --help` little.
 _HOMES = {
-    "convstore.store.async_reply_stream": ("AsyncReplyStream",),
-    "convstore.store.async_store": ("AsyncStore",),
-    "convstore.messages.completion": ("Completion", "Usage"),
     "convstore.errors": (
         "AmbiguousReference",
         "Conflict",
@@ -80,20 +127,45 @@ _HOMES = {
         "TurnFailed",
         "UnansweredToolCalls",
     ),
-    "convstore.messages.codec": ("Message",),
+    "convstore.messages.completion": (
+        "Completion",
+        "Usage",
+    ),
+    "convstore.messages.message": ("Message",),
+    "convstore.messages.token_counters": ("TokenCounter",),
+    "convstore.messages.tool_calls": ("tool_result",),
+    "convstore.store.async_reply_stream": ("AsyncReplyStream",),
+    "convstore.store.async_store": ("AsyncStore",),
+    "convstore.store.reply_stream": ("ReplyStream",),
+    "convstore.store.store": ("Store",),
+    "convstore.store.transaction_view": (
+        "AsyncTransactionView",
+        "TransactionView",
+    ),
+    "convstore.usage.usage_report": (
+        "UsageBy",
+        "UsageReport",
+        "UsageRow",
+    ),
+    "convstore.values.identifiers": (
+        "Position",
+        "Seq",
+        "TurnNumber",
+    ),
     "convstore.values.results": (
         "UNCHANGED",
         "Conversation",
+        "Given",
         "MessageRecord",
         "Request",
         "Summary",
         "Turn",
         "TurnStatus",
+        "Unchanged",
     ),
-    "convstore.store.reply_stream": ("ReplyStream",),
-    "convstore.store.store": ("Store",),
-    "convstore.messages.tool_calls": ("tool_result",),
-    "convstore.usage.usage_report": ("UsageReport", "UsageRow"),
+    "convstore.values.validation": ("OnBusy",),
+    "convstore.values.window_options": ("WindowOptions",),
+    "convstore.values.window_report": ("WindowReport",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -102,6 +174,7 @@ __all__ = [
     "AmbiguousReference",
     "AsyncReplyStream",
     "AsyncStore",
+    "AsyncTransactionView",
     "Completion",
     "Conflict",
     "ContextTooLong",
@@ -113,6 +186,7 @@ __all__ = [
     "DamagedRow",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Given",
     "HeadMoved",
     "IdempotencyMismatch",
     "InvalidInput",
@@ -122,21 +196,31 @@ __all__ = [
     "Message",
     "MessageRecord",
     "NotConfigured",
+    "OnBusy",
+    "Position",
     "ReplyInterrupted",
     "ReplyNotStored",
     "ReplyStream",
     "Request",
     "SchemaOutdated",
     "SchemaTooNew",
+    "Seq",
     "Store",
     "Summary",
+    "TokenCounter",
+    "TransactionView",
     "Turn",
     "TurnFailed",
+    "TurnNumber",
     "TurnStatus",
     "UnansweredToolCalls",
+    "Unchanged",
     "Usage",
+    "UsageBy",
     "UsageReport",
     "UsageRow",
+    "WindowOptions",
+    "WindowReport",
     "__version__",
     "tool_result",
 ]

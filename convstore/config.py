@@ -1,4 +1,4 @@
-"""Where the database is, when nobody says."""
+"""Find the database, the price file and the model if no argument names them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from convstore.errors import DatabaseUnavailable
 
 
-def database_url(given: str | None = None) -> str:
-    """Return the database to use, as a URL or a path: `given`, else `CONVSTORE_DB`, else the user's own file.
+def find_database_url(given: str | None = None) -> str:
+    """Return the database to use, as a URL or a path.
+
+    It is `given`, else the value of `CONVSTORE_DB`, else a file in the user's data directory, which is made here.
 
     Raises:
         DatabaseUnavailable: the user's data directory cannot be made.
@@ -24,12 +26,18 @@ def database_url(given: str | None = None) -> str:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseUnavailable(f"the data directory {folder} cannot be made: {error.strerror}") from error
+        raise DatabaseUnavailable(
+            f"the data directory {str(folder)!r} cannot be made: {error.strerror}; "
+            f"name another database, or set CONVSTORE_DB"
+        ) from error
     return str((folder / "convstore.db").absolute())
 
 
-def prices_file() -> Path | None:
-    """Return the file of prices: the one that `CONVSTORE_PRICES` names, else the user's own; None: there is none."""
+def find_price_file() -> Path | None:
+    """Return the path of the price file, or None if the user has none.
+
+    It is the value of `CONVSTORE_PRICES`, else `prices.toml` in the user's configuration directory, if it exists.
+    """
     if chosen := os.environ.get("CONVSTORE_PRICES"):
         return Path(chosen)
     import platformdirs
@@ -39,5 +47,5 @@ def prices_file() -> Path | None:
 
 
 def find_default_model(given: str | None) -> str | None:
-    """Return the model to ask if nothing else names one: `given`, else `CONVSTORE_MODEL`, else None."""
+    """Return the default model: `given`, else `CONVSTORE_MODEL`, else None."""
     return given or os.environ.get("CONVSTORE_MODEL") or None

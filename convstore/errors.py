@@ -1,33 +1,33 @@
-"""Every error that convstore raises, as one tree.
+"""Define every error that convstore raises, as one tree.
 
 ::
 
     ConvstoreError
-    ├── InvalidInput (ValueError)       refused before anything was stored or sent
-    │   ├── InvalidMessage              not a Chat Completions message, or nothing to say
+    ├── InvalidInput (ValueError)       wrong arguments; nothing was stored or sent
+    │   ├── InvalidMessage              not a Chat Completions message, or an empty one
     │   ├── InvalidParameter            breaks a rule of the completion parameters
-    │   ├── ContextTooLong              what has to be sent does not fit into `max_context`
+    │   ├── ContextTooLong              the smallest possible request exceeds `max_context`
     │   ├── UnansweredToolCalls         .calls: tool calls without a result, which no API accepts
-    │   └── NotConfigured               no model, or nowhere to send the request
+    │   └── NotConfigured               no model is named, or no server to send the request to
     ├── ConversationNotFound (LookupError)
-    ├── AmbiguousReference              .candidates: the conversations that the reference could mean
-    ├── Conflict                        somebody else was first
+    ├── AmbiguousReference              .candidates: the conversations that the reference matches
+    ├── Conflict                        another caller was first
     │   ├── ConversationExists          the id or the name is taken
     │   ├── ConversationBusy            another turn is running
-    │   ├── HeadMoved                   the conversation's head is not where the caller saw it
-    │   ├── IdempotencyMismatch         the key was used for something else
+    │   ├── HeadMoved                   the head is not where the caller saw it
+    │   ├── IdempotencyMismatch         the key was used for another request
     │   └── LeaseLost                   .turn: the reply came after another caller had taken the conversation
-    ├── TurnFailed                      .turn: the turn as recorded; the model or its provider failed
-    │   └── ReplyInterrupted            .partial: what came of the reply before it broke off
+    ├── TurnFailed                      .turn: the stored turn; the model or its provider failed
+    │   └── ReplyInterrupted            .partial: the part of the reply that was received
     └── DatabaseError
         ├── DatabaseUnavailable         cannot be opened, written or reached
         ├── SchemaOutdated              older than this release needs
         ├── SchemaTooNew                newer than this release understands
-        ├── DamagedRow                  a stored row that cannot be decoded
-        └── ReplyNotStored              .completion: the model answered and the database could not keep it
+        ├── DamagedRow                  a stored row cannot be decoded
+        └── ReplyNotStored              .completion: the model answered, but the database could not store it
 
-Each message is one line that says what happened, to which conversation, and what to do next. A message never
-holds a key or a password.
+Each message is one line: what happened, to which thing, and what to do next. A message never holds a key or a
+password.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
 
 
 class ConvstoreError(Exception):
-    """The root of every error of convstore."""
+    """The base class of all errors of convstore."""
 
 
 class InvalidInput(ConvstoreError, ValueError):
-    """Refused before anything was stored or sent."""
+    """An argument is wrong; nothing was stored or sent."""
 
 
 class InvalidMessage(InvalidInput):
-    """Not a Chat Completions message, or nothing to say."""
+    """A value is not a Chat Completions message, or the message is empty."""
 
 
 class InvalidParameter(InvalidInput):
-    """A completion parameter that breaks a rule; the message states the rule."""
+    """A completion parameter breaks a rule; the text states the rule."""
 
 
 class ContextTooLong(InvalidInput):
-    """What has to be sent does not fit into `max_context`, even with nothing of the history."""
+    """The request exceeds `max_context`, even without any of the history."""
 
 
 class UnansweredToolCalls(InvalidInput):
-    """The model asked for tools, and what they returned was not appended; `calls` are those, as it made them."""
+    """The history holds tool calls without a result; `calls` are these calls."""
 
     def __init__(self, message: str, calls: Sequence[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -69,15 +69,15 @@ class UnansweredToolCalls(InvalidInput):
 
 
 class NotConfigured(InvalidInput):
-    """No model is named, or there is nowhere to send the request."""
+    """No model is named, or there is no server to send the request to."""
 
 
 class ConversationNotFound(ConvstoreError, LookupError):
-    """No conversation of this owner answers to the reference."""
+    """The owner has no conversation that the reference matches."""
 
 
 class AmbiguousReference(ConvstoreError):
-    """An id prefix that several conversations share."""
+    """The prefix of an id matches several conversations, the `candidates`."""
 
     def __init__(self, message: str, candidates: Sequence[Conversation]) -> None:
         super().__init__(message)
@@ -85,11 +85,11 @@ class AmbiguousReference(ConvstoreError):
 
 
 class Conflict(ConvstoreError):
-    """Somebody else was first."""
+    """Another caller was first."""
 
 
 class ConversationExists(Conflict):
-    """The id or the name that was asked for is taken."""
+    """The id or the name of a new conversation is taken."""
 
 
 class ConversationBusy(Conflict):
@@ -97,15 +97,18 @@ class ConversationBusy(Conflict):
 
 
 class HeadMoved(Conflict):
-    """The conversation's head is not where the caller saw it: somebody moved it, or wrote to it, meanwhile."""
+    """Another caller moved the conversation's head, or wrote to it."""
 
 
 class IdempotencyMismatch(Conflict):
-    """The idempotency key was used before, with other input: the same request was not repeated, another was made."""
+    """The idempotency key was used before, for another request."""
 
 
 class LeaseLost(Conflict):
-    """The reply came, but another caller had taken the conversation meanwhile; it is stored beside the path."""
+    """Another caller took the conversation before the reply came.
+
+    The reply is stored off the path, with `turn`.
+    """
 
     def __init__(self, message: str, turn: Turn) -> None:
         super().__init__(message)
@@ -113,7 +116,10 @@ class LeaseLost(Conflict):
 
 
 class TurnFailed(ConvstoreError):
-    """The model or its provider failed. The turn stays on record, and its message will not be replayed."""
+    """The model or its provider failed.
+
+    The failed turn is stored as `turn`; its messages are not sent again.
+    """
 
     def __init__(self, message: str, turn: Turn) -> None:
         super().__init__(message)
@@ -121,7 +127,7 @@ class TurnFailed(ConvstoreError):
 
 
 class ReplyInterrupted(TurnFailed):
-    """The reply broke off before its end; `partial` is the message as far as it came (None: nothing came)."""
+    """The reply ended too early; `partial` is the part received, None if nothing."""
 
     def __init__(self, message: str, turn: Turn, partial: dict[str, Any] | None) -> None:
         super().__init__(message, turn)
@@ -129,7 +135,7 @@ class ReplyInterrupted(TurnFailed):
 
 
 class DatabaseError(ConvstoreError):
-    """The database refused, or holds what it should not."""
+    """The database refused an operation, or holds invalid data."""
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -138,23 +144,26 @@ class DatabaseUnavailable(DatabaseError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
-        """Whether the same work may succeed if it is done again: the connection broke, or others were in the way."""
+        """True if the same work may succeed when it is repeated: the connection broke, or a lock was held too long."""
 
 
 class SchemaOutdated(DatabaseError):
-    """The schema is older than this release needs; the message names the command that upgrades it."""
+    """The schema is older than this release needs.
+
+    The text names the command that upgrades it.
+    """
 
 
 class SchemaTooNew(DatabaseError):
-    """The schema was upgraded by a newer release, which this one does not understand."""
+    """A newer release upgraded the schema; this release does not understand it."""
 
 
 class DamagedRow(DatabaseError):
-    """A stored row that cannot be decoded: never skipped, never replaced by something empty."""
+    """A stored row cannot be decoded; it is never skipped or read as empty."""
 
 
 class ReplyNotStored(DatabaseError):
-    """The model answered, and the database could not keep it: `completion` is the answer."""
+    """The database could not store the model's answer, `completion`."""
 
     def __init__(self, message: str, completion: Completion) -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ import logging.config
 from alembic import context
 from sqlalchemy import Connection
 
-from convstore.config import database_url
+from convstore.config import find_database_url
 from convstore.db.engine import open_database
 from convstore.db.schema_upgrade import is_ours, migrating
 from convstore.db.tables import VERSION_TABLE, Base
@@ -20,7 +20,7 @@ def run() -> None:
         return
     if context.config.config_file_name is not None:
         logging.config.fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    database = open_database(database_url(context.get_x_argument(as_dictionary=True).get("db")))
+    database = open_database(find_database_url(context.get_x_argument(as_dictionary=True).get("db")))
     try:
         with migrating(database.engine) as connection:
             migrate(connection)
@@ -45,7 +45,7 @@ def run_offline() -> None:
     """Write the SQL instead of running it (`alembic upgrade head --sql`), for those who apply it by hand."""
     from convstore.db.engine import parse_url
 
-    url = parse_url(database_url(context.get_x_argument(as_dictionary=True).get("db")))
+    url = parse_url(find_database_url(context.get_x_argument(as_dictionary=True).get("db")))
     context.configure(
         url=url,
         target_metadata=Base.metadata,

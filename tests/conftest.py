@@ -1,15 +1,18 @@
 """What every test may ask for: databases, a scripted chat server, shared data, a clean environment."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from platform import python_version
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Connection, Engine, event, make_url
 
-from tests.postgres import new_database, running_server
+from tests.postgres import Emptied, new_database, running_server
+from tests.pythons import newest_python
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
@@ -23,8 +26,72 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
 
 
+TOGETHER = {
+    "tests/contract/test_growth.py",
+    "tests/faults/test_postgres_faults.py",
+    "tests/test_bench.py",
+    "tests/test_installed_wheel.py",
+    "tests/test_real_model.py",
+}
+"""Files whose tests share what takes seconds to make: a wheel, a run of the bench, a model, a server that restarts."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: files that are `TOGETHER` go to one worker each, and first; then every test to whichever is free.
+
+    `--dist loadgroup` should do so, and with some releases of pytest does not:
+    https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
+
+class _Compiled(dict[Any, Any]):
+    """What statements compile to, by statement and kind of database.
+
+    SQLAlchemy keeps it for each engine, and most tests have one or two of their own: to compile all anew would take a
+    sixth of the tests' time.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._shared(key), default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(self._shared(key), value)
+
+    def _shared(self, key: Any) -> Any:
+        dialect, *rest = key
+        return type(dialect), dialect.server_version_info, *rest
+
+
+_compiled = _Compiled()
+
+
+@event.listens_for(Engine, "engine_connect")
+def _share_what_is_compiled(connection: Connection) -> None:
+    connection.execution_options(compiled_cache=_compiled)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: no collection of garbage need look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _no_certificates: str) -> None:
     """No test sees the developer's keys, settings or data, nor a proxy between it and this machine."""
     for name in os.environ:
         if name.startswith(("OPENAI_", "CONVSTORE_")) and name != "CONVSTORE_TEST_POSTGRES":
@@ -33,6 +100,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for kind in ("DATA", "CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / "home" / kind.lower()))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    # Nothing is encrypted here; to read the system's certificates for each new client would cost more than a test.
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", _no_certificates)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +122,22 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
         yield make_url(url).database or ""
 
 
+@pytest.fixture(scope="session")
+def _postgres_emptied(postgres_server: str, postgres_template: str) -> Iterator[Emptied]:
+    emptied = Emptied(postgres_server, postgres_template)
+    yield emptied
+    emptied.close()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A new PostgreSQL database with convstore's schema."""
+def postgres_url(_postgres_emptied: Emptied) -> str:
+    """A PostgreSQL database with convstore's schema and no rows; tests have the same one after another."""
+    return _postgres_emptied.url()
+
+
+@pytest.fixture
+def postgres_fresh_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A new PostgreSQL database with convstore's schema, for what is about more than rows."""
     with new_database(postgres_server, postgres_template) as url:
         yield url
 
@@ -98,7 +181,12 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how many tests of the shared data did not run, where nobody can overlook it."""
+    """Says what did not run for want of something, where nobody can overlook it."""
+    passed = terminalreporter.stats.get("passed", ())
+    if any("test_installed_wheel" in report.nodeid for report in passed):
+        newest = newest_python()
+        said = f"and on Python {newest[1]}" if newest else "NOT RUN ON A NEWER ONE: this machine has none that works"
+        terminalreporter.write_line(f"the wheel: on Python {python_version()}, {said}", red=not newest, bold=not newest)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:

@@ -12,9 +12,6 @@ from sqlalchemy import make_url
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Its one run serves all these tests: with `--dist loadgroup`, one worker has them.
-pytestmark = pytest.mark.xdist_group("bench")
-
 ROWS = [
     *(
         f"{backend}, {label}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
 from convstore import Store
-from convstore.messages.codec import to_request
+from convstore.messages.request_form import to_request
 from convstore.testing import ChatServer
 from tests.pure.strategies import any_message, reply_message, vendor_fields
 

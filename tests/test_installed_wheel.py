@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from convstore.testing import ChatServer, Reply
+from tests.pythons import newest_python
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MIGRATIONS = {
@@ -21,9 +22,6 @@ MIGRATIONS = {
     for path in (CHECKOUT / "migrations").rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 }
-
-# Built and installed once: with `--dist loadgroup`, one worker has all these tests.
-pytestmark = pytest.mark.xdist_group("wheel")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -133,9 +131,11 @@ def test_an_installed_command_upgrades_a_database_and_remembers(
     run_installed: Run, installed: Path, backend: str, chat_server: ChatServer, request: pytest.FixtureRequest
 ) -> None:
     url = request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_empty_url")
+    _remembers(run_installed, str(installed / "bin" / "convstore"), _environment(url, chat_server), chat_server)
+
+
+def _remembers(run_installed: Run, convstore: str, environment: dict[str, str], chat_server: ChatServer) -> None:
     chat_server.script(Reply("I will."), Reply("It is 4821."))
-    environment = _environment(url, chat_server)
-    convstore = str(installed / "bin" / "convstore")
     assert "schema none -> " in run_installed(convstore, "db", "upgrade", **environment).stdout
     id = run_installed(convstore, "new", "Secret", "--system", "Answer briefly.", **environment).stdout.strip()
     run_installed(convstore, "say", "-c", id, "The secret code is 4821. Please remember it.", **environment)
@@ -149,6 +149,47 @@ def test_an_installed_command_upgrades_a_database_and_remembers(
     ]
     shown = json.loads(run_installed(convstore, "show", id, "--json", **environment).stdout)
     assert [record["position"] for record in shown["messages"]] == [1, 2, 3, 4, 5]
+
+
+# --- on another Python ---
+
+NEWEST = newest_python()
+
+
+@pytest.fixture(scope="session")
+def installed_elsewhere(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of a new environment of the newest Python, with the wheel and all that it requires."""
+    assert NEWEST is not None
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (wheel,) = built.glob("*.whl")
+    _run(str(NEWEST[0]), "-m", "venv", str(folder), cwd=folder)
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-compile")
+    _run(*pip, f"{wheel}[postgres]", cwd=folder)
+    return folder / "bin"
+
+
+if NEWEST is not None:  # else the summary says that there is none
+
+    @pytest.mark.parametrize("python", [f"python{NEWEST[1]}"])
+    @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+    def test_the_package_works_on_the_newest_python(
+        installed_elsewhere: Path,
+        tmp_path: Path,
+        backend: str,
+        python: str,
+        chat_server: ChatServer,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        url = request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_empty_url")
+
+        def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+            elsewhere = str(installed_elsewhere / "python")
+            return _run(elsewhere, "-W", "error", *arguments, cwd=tmp_path, env={**os.environ, **environment})
+
+        where = run("-c", "import convstore, sys; print(sys.version.split()[0], convstore.__file__)").stdout.split()
+        assert f"python{where[0]}" == python
+        assert Path(where[1]).is_relative_to(installed_elsewhere.parent)
+        _remembers(run, str(installed_elsewhere / "convstore"), _environment(url, chat_server), chat_server)
 
 
 def _environment(url: str, chat_server: ChatServer) -> dict[str, str]:

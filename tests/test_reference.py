@@ -121,7 +121,7 @@ def signature(name: str, function: Any) -> str:
 
 
 def _bare(annotation: Any) -> Any:
-    return Bare(annotation) if isinstance(annotation, str) else annotation
+    return Bare(annotation.replace("builtins.", "")) if isinstance(annotation, str) else annotation
 
 
 def _default(value: Any) -> Any:

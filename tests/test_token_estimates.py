@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from bench.tokens import Count, Sample, counting, crosswoz, measure, mt_bench, own_errors, scaled_errors
-from convstore.messages import token_estimate
+from convstore.messages import token_estimate, token_factor
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "windows.md").read_text()
 
@@ -53,15 +53,15 @@ def test_the_page_states_the_bounds_and_the_rules_that_the_code_has() -> None:
     assert f"under {BY_OTHERS:.0%}".replace("%", " %") in PAGE
     assert f"under {BY_ITS_OWN:.0%}".replace("%", " %") in PAGE
     for number in (
-        token_estimate.REQUEST,
-        token_estimate.MESSAGE,
-        token_estimate.CALL,
-        token_estimate.IMAGE,
-        token_estimate.IMAGE_OF_LOW_DETAIL,
-        token_estimate.AUDIO,
-        token_estimate.FILE,
-        token_estimate.ENOUGH,
-        token_estimate.LEAST,
-        token_estimate.MOST,
+        token_estimate.TOKENS_PER_REQUEST,
+        token_estimate.TOKENS_PER_MESSAGE,
+        token_estimate.TOKENS_PER_TOOL_CALL,
+        token_estimate.TOKENS_PER_IMAGE,
+        token_estimate.TOKENS_PER_LOW_DETAIL_IMAGE,
+        token_estimate.TOKENS_PER_UNREAD_AUDIO,
+        token_estimate.TOKENS_PER_UNREAD_FILE,
+        token_factor.MIN_TOKENS_FOR_OWN_FACTOR,
+        token_factor.MIN_TOKEN_FACTOR,
+        token_factor.MAX_TOKEN_FACTOR,
     ):
         assert f"{number:,}".removesuffix(".0") in PAGE

@@ -18,7 +18,7 @@ from convstore.db.message_rows import read_head, read_messages
 from convstore.db.summary_rows import read_summaries
 from convstore.db.turn_rows import read_token_samples
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.messages.token_estimate import learn
+from convstore.messages.token_factor import learn_token_factor
 from convstore.values.identifiers import Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
@@ -41,7 +41,7 @@ def read_token_scale(
     if options.max_context is None:
         return TokenScale(work.count_tokens)
     samples = read_token_samples(work.connection, lineage.key, request["model"])
-    return TokenScale(work.count_tokens, learn(samples))
+    return TokenScale(work.count_tokens, learn_token_factor(samples))
 
 
 def read_past(

@@ -23,10 +23,10 @@ from convstore.db.turn_rows import find_turn, list_turns
 from convstore.db.turn_writes import insert_ended_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import NotConfigured, TurnFailed
-from convstore.messages.codec import Message, text_of
 from convstore.messages.completion import Completion
-from convstore.messages.token_estimate import unfailing
-from convstore.messages.tool_calls import unanswered
+from convstore.messages.message import Message, extract_text
+from convstore.messages.token_counters import make_fallback_counter
+from convstore.messages.tool_calls import find_unanswered_calls
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary, TurnStatus
 from convstore.values.turn_outcome import EndedTurn, TurnOutcome
@@ -123,7 +123,9 @@ def _find_last_position(work: UnitOfWork, state: ConversationState, keep_last: i
     if not records:
         return Position(0)
     beginnings = find_turn_beginnings(records, from_the_first=records[0].parent_seq == 0)
-    is_over = records[-1].message["role"] == "assistant" and not unanswered([record.message for record in records])
+    is_over = records[-1].message["role"] == "assistant" and not find_unanswered_calls(
+        [record.message for record in records]
+    )
     if keep_last == 0 and is_over:
         return records[-1].position
     if len(beginnings) < kept:
@@ -172,7 +174,7 @@ def write_transcript(records: Sequence[MessageRecord]) -> str:
 
 
 def _write_message(message: Message) -> str:
-    said = [text_of(message)]
+    said = [extract_text(message)]
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
@@ -208,8 +210,8 @@ def store_summary(
     present = find_summary(connection, state)
     if present is not None and present.up_to_position >= step.up_to.position and _is_on_path(work, state, step):
         return present, False  # another caller was quicker; the turn of this one records what it cost
-    text = text_of(completion.messages[0])
-    count_tokens = unfailing(work.count_tokens)
+    text = extract_text(completion.messages[0])
+    count_tokens = make_fallback_counter(work.count_tokens)
     summary = Summary(
         turn=turn.seq,
         up_to_seq=step.up_to.seq,

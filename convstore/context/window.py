@@ -12,9 +12,11 @@ from math import floor
 from typing import Any
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
-from convstore.messages.codec import Message, to_request
-from convstore.messages.token_estimate import REQUEST, Counter, estimate, estimate_json
-from convstore.messages.tool_calls import missing_results, placeholder, with_placeholders
+from convstore.messages.message import Message
+from convstore.messages.request_form import to_request
+from convstore.messages.token_counters import TokenCounter
+from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
+from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
 from convstore.values.window_report import WindowReport
@@ -61,7 +63,7 @@ class NewInput:
 class TokenScale:
     """How tokens are counted for a model."""
 
-    count: Counter = estimate
+    count: TokenCounter = estimate_message
     factor: float = 1.0
     """How many of the model's tokens one counted token is."""
 
@@ -131,7 +133,7 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
         InvalidMessage: there is nothing to send.
     """
     pinned = {record.seq for record in past.pinned}
-    extra = REQUEST + sum(
+    extra = TOKENS_PER_REQUEST + sum(
         estimate_json(new.parameters[name]) for name in _COUNTED_PARAMETERS if new.parameters.get(name)
     )
     summary = make_summary_messages(past.summary.text) if past.summary is not None else []
@@ -143,8 +145,8 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     counts = [scale.count_record(record) for record in past.tail]
     if options.fill_missing_tools:  # each placeholder is sent together with the message that it follows
         read = [record.message for record in (*before, *past.tail)]
-        for end, calls in missing_results([*read, *new.messages]):
-            place, tokens = end - 1 - len(before), sum(scale.count(placeholder(call)) for call in calls)
+        for end, calls in find_missing_results([*read, *new.messages]):
+            place, tokens = end - 1 - len(before), sum(scale.count(make_placeholder(call)) for call in calls)
             if place < 0:
                 fixed += tokens
             elif place < len(counts):
@@ -171,7 +173,7 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     ]
     if not exact:
         raise InvalidMessage("there is nothing to send")
-    exact, filled = with_placeholders(exact, fill=options.fill_missing_tools)
+    exact, filled = insert_placeholders(exact, fill=options.fill_missing_tools)
     sent = len(before) + len(tail)
     report = WindowReport(
         history=sent,

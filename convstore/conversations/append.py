@@ -16,8 +16,10 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.claims import lock_conversation
 from convstore.leases.takeover import is_held
 from convstore.leases.waiting import repeat_while_busy
-from convstore.messages.codec import Message, digest
-from convstore.messages.completion import Completion, to_append
+from convstore.messages.caller_input import parse_append_items
+from convstore.messages.codec import digest
+from convstore.messages.completion import Completion
+from convstore.messages.message import Message
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, TurnStatus
 from convstore.values.steps import DatabaseWork, Steps
@@ -42,7 +44,7 @@ def make_addition(items: Sequence[object], idempotency_key: str | None, expected
     Raises:
         InvalidMessage: one of the items is not a message, or a completion is not alone.
     """
-    messages, completion = to_append(items)
+    messages, completion = parse_append_items(items)
     input_digest = digest(b"", {"append": messages}) if idempotency_key is not None else None
     return Addition(messages, completion, expected_head, idempotency_key, input_digest)
 

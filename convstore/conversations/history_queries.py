@@ -13,7 +13,7 @@ from convstore.db.head_rows import read_head_seq, read_state
 from convstore.db.history_rows import Reach
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
-from convstore.messages.tool_calls import unanswered
+from convstore.messages.tool_calls import find_unanswered_calls
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary, Turn, TurnStatus
 
@@ -75,7 +75,7 @@ def find_pending_calls(work: UnitOfWork, key: ConversationKey) -> list[dict[str,
     records = history_rows.read_path_end(work.connection, lineage, head, Reach(turns=1))
     messages = [record.message for record in records]
     spoken = [place for place, message in enumerate(messages) if message["role"] != "tool"]
-    return unanswered(messages[spoken[-1] :]) if spoken else []
+    return find_unanswered_calls(messages[spoken[-1] :]) if spoken else []
 
 
 def read_summary(work: UnitOfWork, key: ConversationKey) -> Summary | None:

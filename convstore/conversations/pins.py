@@ -11,7 +11,7 @@ from convstore.db.summary_rows import set_latest_summary
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput
 from convstore.leases.claims import lock_conversation
-from convstore.messages.tool_calls import unanswered
+from convstore.messages.tool_calls import find_unanswered_calls
 from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Conversation, MessageRecord, Summary
 
@@ -67,7 +67,7 @@ def _read_group(work: UnitOfWork, state: ConversationState, position: Position) 
     while last + 1 < len(records) and records[last + 1].message["role"] == "tool":
         last += 1
     group = records[first : last + 1]
-    if unanswered([one.message for one in group]):
+    if find_unanswered_calls([one.message for one in group]):
         raise InvalidInput(
             f"conversation {state.lineage.key.id!r}: the tool calls of message {position} have no results yet; "
             f"`append` them first"

@@ -19,8 +19,9 @@ from convstore.db.row_errors import conversation_not_found, damaged_row
 from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
 from convstore.errors import ConversationExists, ConversationNotFound
-from convstore.messages.codec import Message, from_column, to_column, to_json
-from convstore.values.completion_parameters import merge
+from convstore.messages.message import Message
+from convstore.messages.storable_text import from_column, to_column, to_json
+from convstore.values.completion_parameters import merge_parameters
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import UNCHANGED, Conversation, Given, Unchanged
 from convstore.values.window_options import merge_window_options
@@ -314,7 +315,10 @@ def change_conversation(
     """
     lock_row(connection, key)
     before = get_conversation(connection, key)
-    values: dict[str, Any] = {"updated_at": now, "settings": to_json(merge(before.settings, change.parameters))}
+    values: dict[str, Any] = {
+        "updated_at": now,
+        "settings": to_json(merge_parameters(before.settings, change.parameters)),
+    }
     if change.window:
         merged = merge_window_options(before.window, change.window)
         values["window"] = to_json(merged) if merged else None

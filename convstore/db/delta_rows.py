@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from convstore.db.dialect import insert_or_ignore
 from convstore.db.row_errors import damaged_row
 from convstore.db.tables import deltas as table
-from convstore.messages.codec import to_json
+from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, TurnNumber
 
 _OF_TURN = (

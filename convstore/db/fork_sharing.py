@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, case
 
 from convstore.db.row_errors import damaged_row
-from convstore.messages.codec import to_json
+from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
 

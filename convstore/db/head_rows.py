@@ -16,7 +16,7 @@ from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.row_errors import conversation_not_found, damaged_row
 from convstore.db.tables import conversations as table
 from convstore.errors import HeadMoved
-from convstore.messages.codec import to_json
+from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
 Pin: TypeAlias = tuple[Seq, Position]

@@ -25,7 +25,7 @@ from convstore.db.head_rows import Pin, decode_pins
 from convstore.db.row_errors import conversation_not_found, read_json_object
 from convstore.db.tables import conversations as table
 from convstore.db.tables import turns
-from convstore.messages.codec import to_json
+from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))

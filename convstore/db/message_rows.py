@@ -15,8 +15,9 @@ from convstore.db.fork_sharing import Lineage
 from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.messages.codec import Message, StoredMessage, decode, digest, digests_in, encode
-from convstore.messages.inline_data import written
+from convstore.messages.codec import StoredMessage, decode, digest, encode, find_attachment_digests
+from convstore.messages.inline_data import encode_attachments
+from convstore.messages.message import Message
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn
 
@@ -209,8 +210,8 @@ def read_inline_data(connection: Connection, owner: str, stored: Iterable[Stored
     wanted: set[bytes] = set()
     for one in stored:
         with suppress(ValueError, RecursionError):  # a damaged row: `decode_message` names it
-            wanted |= digests_in(one)
-    return written(read_attachments(connection, owner, wanted))
+            wanted |= find_attachment_digests(one)
+    return encode_attachments(read_attachments(connection, owner, wanted))
 
 
 def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:

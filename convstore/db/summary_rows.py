@@ -12,7 +12,7 @@ from convstore.db.dialect import few
 from convstore.db.fork_sharing import Lineage, is_kept
 from convstore.db.tables import conversations
 from convstore.db.tables import summaries as table
-from convstore.messages.codec import from_column, to_column
+from convstore.messages.storable_text import from_column, to_column
 from convstore.values.identifiers import ConversationKey, TurnNumber
 from convstore.values.results import Summary
 

@@ -15,9 +15,11 @@ from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as message_table
 from convstore.db.tables import turns as table
 from convstore.errors import IdempotencyMismatch
-from convstore.messages.codec import Message, StoredMessage, from_column, to_column
+from convstore.messages.codec import StoredMessage
 from convstore.messages.completion import Usage
-from convstore.messages.token_estimate import ENOUGH
+from convstore.messages.message import Message
+from convstore.messages.storable_text import from_column, to_column
+from convstore.messages.token_factor import MIN_TOKENS_FOR_OWN_FACTOR
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn, TurnStatus
 from convstore.values.window_report import WindowReport
@@ -109,7 +111,7 @@ def read_token_samples(connection: Connection, key: ConversationKey, model: str)
     values = {"owner": key.owner, "id": key.id, "model": to_column(model)}
     for statement in (_SAMPLES_OF_CONVERSATION, _SAMPLES_OF_OWNER):
         found = [(row.estimated_tokens, row.prompt_tokens) for row in connection.execute(statement, values)]
-        if sum(estimated for estimated, _ in found) >= ENOUGH:
+        if sum(estimated for estimated, _ in found) >= MIN_TOKENS_FOR_OWN_FACTOR:
             return found
     return []
 

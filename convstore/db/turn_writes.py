@@ -12,8 +12,8 @@ from convstore.db.tables import turns as table
 from convstore.db.turn_rows import to_seconds
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import DatabaseUnavailable
-from convstore.messages.codec import to_column, to_json
 from convstore.messages.completion import Completion, Usage
+from convstore.messages.storable_text import to_column, to_json
 from convstore.values.identifiers import Seq
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.turn_outcome import EndedTurn, RunningTurn, TurnOutcome
@@ -109,7 +109,7 @@ def _compute_cost(
 ) -> float | None:
     if completion is None:
         return None
-    return work.get_prices().cost(completion.usage, completion.model, request.get("model"), started_at)
+    return work.get_prices().compute_cost(completion.usage, completion.model, request.get("model"), started_at)
 
 
 def _make_outcome_columns(outcome: TurnOutcome, output_seq: Seq | None, cost: float | None) -> dict[str, Any]:

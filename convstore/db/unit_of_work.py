@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection
 
-from convstore.messages.token_estimate import Counter
+from convstore.messages.token_counters import TokenCounter
 from convstore.usage.prices import Prices
 
 IsAlive: TypeAlias = Callable[[str], bool | None]
@@ -24,7 +24,7 @@ class Services:
     """What one store's database work needs besides a connection."""
 
     is_alive: IsAlive
-    count_tokens: Counter
+    count_tokens: TokenCounter
     get_prices: Callable[[], Prices]
 
     def begin(self, connection: Connection) -> UnitOfWork:
@@ -40,5 +40,5 @@ class UnitOfWork:
     now: datetime
     """When the transaction began, by the host's clock."""
     is_alive: IsAlive
-    count_tokens: Counter
+    count_tokens: TokenCounter
     get_prices: Callable[[], Prices]

@@ -27,10 +27,16 @@ from sqlalchemy import (
 from convstore.db.dialect import hide_from_planner
 from convstore.db.tables import conversations
 from convstore.db.tables import turns as table
-from convstore.messages.codec import from_column
-from convstore.usage.prices import ALWAYS, PER, Price, Prices
-from convstore.usage.usage_report import FOREVER, Latencies, Sums, UsageReport, priced
-from convstore.usage.usage_report import report as reported
+from convstore.messages.storable_text import from_column
+from convstore.usage.prices import BEGINNING_OF_TIME, TOKENS_PER_PRICE, Price, Prices
+from convstore.usage.usage_report import (
+    END_OF_TIME,
+    Latencies,
+    UsageReport,
+    UsageSums,
+    add_missing_costs,
+    build_usage_report,
+)
 from convstore.values.results import TurnStatus
 
 _MEDIAN, _P95 = 50, 95
@@ -90,10 +96,10 @@ def report(
     """
     # Both are always given, so that SQLite goes by owner and time, the order in which the rows lie in the file: by the
     # primary key they lie all over it. A conversation has few turns: there the column is hidden from the planner.
-    at = table.c.started_at if conversation_id is None else hide_from_planner(table.c.started_at, ALWAYS)
+    at = table.c.started_at if conversation_id is None else hide_from_planner(table.c.started_at, BEGINNING_OF_TIME)
     where: list[ColumnElement[bool]] = [
-        at >= (since or ALWAYS),
-        at <= FOREVER if until is None else at < until,
+        at >= (since or BEGINNING_OF_TIME),
+        at <= END_OF_TIME if until is None else at < until,
         _COUNTED,
     ]
     if owner is not None:
@@ -103,9 +109,9 @@ def report(
     key = _key(connection.dialect.name, by)
     groups = _sums(connection, key, where, owner=owner if by == "conversation" else None)
     if any(group.unpriced for group in groups):
-        groups = priced(groups, _costs(connection, key, where, prices))
+        groups = add_missing_costs(groups, _costs(connection, key, where, prices))
     latencies, total = _latencies(connection, key, where) if groups else ({}, (None, None))
-    return reported(groups, latencies, total, currency=prices.currency, by=by, since=since, until=until)
+    return build_usage_report(groups, latencies, total, currency=prices.currency, by=by, since=since, until=until)
 
 
 def _key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
@@ -129,7 +135,9 @@ def _grouped(key: ColumnElement[Any] | None, sums: Sequence[ColumnElement[Any]],
     return select(key.label("key"), *sums).where(*where).group_by("key")
 
 
-def _sums(connection: Connection, key: ColumnElement[Any] | None, where: Where, *, owner: str | None) -> list[Sums]:
+def _sums(
+    connection: Connection, key: ColumnElement[Any] | None, where: Where, *, owner: str | None
+) -> list[UsageSums]:
     """Return what the turns of each key add up to.
 
     Args:
@@ -162,9 +170,9 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((condition, 1)))
 
 
-def _read(row: Any) -> Sums:
+def _read(row: Any) -> UsageSums:
     name, title = row.get("name"), row.get("title")
-    return Sums(
+    return UsageSums(
         key=_text(row["key"]),
         label=name if name is not None else from_column(title),
         turns=row["turns"],
@@ -200,7 +208,7 @@ def _costs(
         statement = _grouped(key, sums, [*where, _UNPRICED])
         for row in connection.execute(statement):
             turns, so_far = found.get(_text(row.key), (0, 0.0))
-            found[_text(row.key)] = (turns + row.turns, so_far + (row.cost or 0.0) / PER)
+            found[_text(row.key)] = (turns + row.turns, so_far + (row.cost or 0.0) / TOKENS_PER_PRICE)
     return found
 
 
@@ -210,14 +218,14 @@ Kind: TypeAlias = tuple[ColumnElement[bool], Price]
 
 def _priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[Kind]:
     """Return the kinds of turns, by model and time, that have a price and no stored cost."""
-    moments = [ALWAYS, *prices.changes]
+    moments = [BEGINNING_OF_TIME, *prices.change_moments]
     epoch = case(
         *((table.c.started_at >= moment, number) for number, moment in reversed(list(enumerate(moments)))), else_=0
     )
     statement = select(table.c.model, table.c.requested_model, epoch.label("epoch")).where(*where, _UNPRICED).distinct()
     kinds = []
-    for row in connection.execute(statement) if prices.any else ():
-        price = prices.of(from_column(row.model), from_column(row.requested_model), moments[row.epoch])
+    for row in connection.execute(statement) if prices.has_prices else ():
+        price = prices.find_price(from_column(row.model), from_column(row.requested_model), moments[row.epoch])
         if price is not None:
             is_of = [_is(table.c.model, row.model), _is(table.c.requested_model, row.requested_model)]
             if row.epoch > 0:

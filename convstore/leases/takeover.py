@@ -10,8 +10,8 @@ from convstore.db.lease_rows import Holder, free_row, interrupt_turn, read_holde
 from convstore.db.message_rows import Place, insert_messages, read_head
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy
-from convstore.messages.chunk_accumulator import Accumulator
-from convstore.messages.codec import is_replayable
+from convstore.messages.chunk_accumulator import ChunkAccumulator
+from convstore.messages.message import is_replayable
 from convstore.values.identifiers import ConversationKey
 
 _logger = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ def _take(
     work: UnitOfWork, key: ConversationKey, holder: Holder, reason: dict[str, str], *, keep_on_path: bool
 ) -> None:
     """Free the conversation, and mark the turn as interrupted with the partial reply that its deltas hold."""
-    so_far = Accumulator()
+    so_far = ChunkAccumulator()
     for _, delta in read_deltas(work.connection, key, holder.turn):
         so_far.add(delta)
-    partial = so_far.completion().messages[:1] if so_far.started else ()
+    partial = so_far.to_completion().messages[:1] if so_far.has_started else ()
     freed = free_row(work.connection, key, holder.token, len(partial))
     if freed is None:
         return  # it ended meanwhile

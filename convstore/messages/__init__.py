@@ -1,1 +1,1 @@
-"""Messages as plain values: the codec, completions, streams, tool calls, tokens."""
+"""Messages as plain values: no input, no output, no clock."""

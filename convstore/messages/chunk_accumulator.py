@@ -1,8 +1,9 @@
-"""Puts a streamed completion together, chunk by chunk, losing nothing. Pure.
+"""Put a streamed completion together, chunk by chunk, without losing a field.
 
-A delta is merged field by field. Text grows (content, refusal, a tool call's arguments, a vendor's reasoning); items of
-a list that carry an `index` are merged with the item of that index, others are added; what names or types a thing is
-set once. So a field that nobody has heard of arrives whole too. `_counterpart` knows the servers that do it otherwise.
+A delta is merged field by field. Text is appended (content, refusal, a tool call's arguments, a vendor's reasoning).
+A list item with an `index` is merged with the item of that index; other items are added. A field that names a thing or
+its type is set once. So a field that this code does not know arrives whole too. `_find_continued_item` knows the
+servers that differ.
 """
 
 from __future__ import annotations
@@ -10,53 +11,61 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from convstore.messages.codec import Message, rejoin, text_of, to_plain
-from convstore.messages.completion import Completion, facts, reply_message, text_or_none
+from convstore.messages.completion import Completion, read_completion_facts, to_reply_message, to_text_or_none
+from convstore.messages.message import Message, extract_text
+from convstore.messages.plain_json import to_plain
+from convstore.messages.storable_text import join_surrogates
 
 # Sent once, or repeated whole by some servers; never in pieces.
-_SET_ONCE = frozenset({"role", "id", "type", "index", "call_id", "format", "signature"})
-# Lists of content parts: a part goes on where the last one of its type ended (Mistral's reasoning models).
-_PARTS = frozenset({"content", "thinking"})
-_GROWING_PARTS = frozenset({"text", "thinking"})
+_FIELDS_SET_ONCE = frozenset({"role", "id", "type", "index", "call_id", "format", "signature"})
+# Lists of content parts: a part continues the last one if it has the same type (Mistral's reasoning models).
+_FIELDS_OF_PARTS = frozenset({"content", "thinking"})
+_GROWING_PART_TYPES = frozenset({"text", "thinking"})
 
 
-class _Text:
-    """A growing text: pieces joined once at the end, so that a long reply does not cost the square of its length."""
+class _GrowingText:
+    """A text in pieces, joined once at the end.
+
+    To join each piece when it comes would cost the square of the length.
+    """
 
     def __init__(self, piece: str) -> None:
         self.pieces = [piece]
 
     def __str__(self) -> str:
-        return rejoin("".join(self.pieces))
+        return join_surrogates("".join(self.pieces))
 
 
 @dataclass(slots=True)
-class Accumulator:
-    """The completion so far.
+class ChunkAccumulator:
+    """The completion that the chunks so far make.
 
-    >>> reply = Accumulator()
+    >>> reply = ChunkAccumulator()
     >>> reply.add({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]})
     'Hel'
     >>> reply.add({"choices": [{"index": 0, "delta": {"content": "lo"}, "finish_reason": "stop"}]})
     'lo'
-    >>> reply.completion().messages
+    >>> reply.to_completion().messages
     ({'role': 'assistant', 'content': 'Hello'},)
     """
 
     _deltas: dict[int, dict[str, Any]] = field(default_factory=dict)
     _finish_reasons: dict[int, str] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
-    _half: str = ""
+    _held_half: str = ""
 
     def add(self, chunk: object) -> str:
-        """Merge a chunk (an openai object or the same as a dict) and return the text it adds to the first choice.
+        """Merge a chunk and return the text that it adds to the first choice.
 
-        The first half of a character that was cut in two is held back until the second comes, or the reply's end.
+        If a character was cut in two, its first half is held back until the second half, or the reply's end, comes.
+
+        Args:
+            chunk: an openai object, or the same as a dict. Anything else adds nothing.
         """
         body = to_plain(chunk)
         if not isinstance(body, dict):
             return ""
-        self._facts.update({key: value for key, value in facts(body).items() if value is not None})
+        self._facts.update({key: value for key, value in read_completion_facts(body).items() if value is not None})
         text = ""
         choices = body.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -68,39 +77,45 @@ class Accumulator:
             if isinstance(delta, dict):
                 _merge_object(self._deltas.setdefault(index, {}), delta)
                 if index == 0:
-                    text += text_of({"content": delta.get("content")})
-            reason = text_or_none(choice.get("finish_reason"))
+                    text += extract_text({"content": delta.get("content")})
+            reason = to_text_or_none(choice.get("finish_reason"))
             if reason is not None:
                 self._finish_reasons[index] = reason
-        return self._whole_characters(text)
+        return self._hold_back_half(text)
 
-    def _whole_characters(self, text: str) -> str:
-        text = rejoin(self._half + text)
-        self._half = ""
+    def _hold_back_half(self, text: str) -> str:
+        text = join_surrogates(self._held_half + text)
+        self._held_half = ""
         if text and "\ud800" <= text[-1] <= "\udbff" and 0 not in self._finish_reasons:
-            self._half = text[-1]
+            self._held_half = text[-1]
             text = text[:-1]
         return text
 
     @property
-    def started(self) -> bool:
-        """Whether anything of the reply itself has come: text, reasoning, or a tool call."""
+    def has_started(self) -> bool:
+        """True if a part of the reply was received: text, reasoning or a tool call."""
         return any(value for delta in self._deltas.values() for key, value in delta.items() if key != "role")
 
-    def fragment(self) -> dict[str, Any]:
-        """Return what has been added as one chunk: fragments added to another accumulator make the same completion."""
+    def to_chunk(self) -> dict[str, Any]:
+        """Return what was added so far as one chunk.
+
+        Another accumulator makes the same completion from such chunks.
+        """
         return {
             **self._facts,
             "id": self._facts.get("response_id"),
-            "choices": [{"index": index, "delta": _finished(delta)} for index, delta in self._deltas.items()],
+            "choices": [{"index": index, "delta": _join_texts(delta)} for index, delta in self._deltas.items()],
         }
 
-    def completion(self) -> Completion:
-        """Return the completion as far as it came; its `finish_reason` is None unless every choice has ended."""
+    def to_completion(self) -> Completion:
+        """Return the completion so far.
+
+        Its `finish_reason` is None unless every choice ended.
+        """
         indexes = sorted(self._deltas.keys() | self._finish_reasons.keys())
-        ended = bool(indexes) and all(index in self._finish_reasons for index in indexes)
-        messages = tuple(_message(self._deltas.get(index, {})) for index in indexes)
-        reason = self._finish_reasons.get(indexes[0]) if ended else None
+        has_ended = bool(indexes) and all(index in self._finish_reasons for index in indexes)
+        messages = tuple(_build_message(self._deltas.get(index, {})) for index in indexes)
+        reason = self._finish_reasons.get(indexes[0]) if has_ended else None
         return Completion(messages, reason, **self._facts)
 
 
@@ -110,24 +125,24 @@ def _merge_object(into: dict[str, Any], delta: dict[str, Any]) -> None:
         if value is None:
             into.setdefault(key, None)
         elif known is None or known == "":
-            into[key] = _begin(key, value)
+            into[key] = _start_value(key, value)
         elif isinstance(value, dict) and isinstance(known, dict):
             _merge_object(known, value)
         elif isinstance(value, list) and isinstance(known, list):
             _merge_list(key, known, value)
-        elif isinstance(value, str) and isinstance(known, _Text):
+        elif isinstance(value, str) and isinstance(known, _GrowingText):
             # Some servers repeat a function's whole name with every fragment of its arguments.
             if key != "name" or known.pieces != [value]:
                 known.pieces.append(value)
-        elif key in _PARTS and isinstance(value, (str, list)) and isinstance(known, (_Text, list)):
+        elif key in _FIELDS_OF_PARTS and isinstance(value, (str, list)) and isinstance(known, (_GrowingText, list)):
             _merge_text_and_parts(key, into, known, value)
-        elif value != "" and key not in _SET_ONCE:
+        elif value != "" and key not in _FIELDS_SET_ONCE:
             into[key] = value
 
 
-def _begin(key: str, value: Any) -> Any:
-    if isinstance(value, str) and value and key not in _SET_ONCE:
-        return _Text(value)
+def _start_value(key: str, value: Any) -> Any:
+    if isinstance(value, str) and value and key not in _FIELDS_SET_ONCE:
+        return _GrowingText(value)
     if isinstance(value, dict):
         grown: dict[str, Any] = {}
         _merge_object(grown, value)
@@ -139,9 +154,11 @@ def _begin(key: str, value: Any) -> Any:
     return value
 
 
-def _merge_text_and_parts(key: str, into: dict[str, Any], known: _Text | list[Any], value: str | list[Any]) -> None:
-    """Mistral's reasoning models send their thinking as parts, and the answer after it as plain text."""
-    if isinstance(known, _Text):
+def _merge_text_and_parts(
+    key: str, into: dict[str, Any], known: _GrowingText | list[Any], value: str | list[Any]
+) -> None:
+    # Mistral's reasoning models send their thinking as parts, and the answer after it as plain text.
+    if isinstance(known, _GrowingText):
         known = [{"type": "text", "text": known}]
     if isinstance(value, str):
         value = [{"type": "text", "text": value}] if value else []
@@ -151,56 +168,56 @@ def _merge_text_and_parts(key: str, into: dict[str, Any], known: _Text | list[An
 
 def _merge_list(key: str, into: list[Any], items: list[Any]) -> None:
     for item in items:
-        known = _counterpart(key, into, item)
+        known = _find_continued_item(key, into, item)
         if known is None:
-            into.append(_begin("", item))
+            into.append(_start_value("", item))
         else:
             _merge_object(known, item)
 
 
-def _counterpart(key: str, items: list[Any], item: Any) -> dict[str, Any] | None:
-    """Return the one of `items` that `item` continues, or None: it is a new one."""
+def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any] | None:
+    """Return the one of `items` that `item` continues, or None if it is a new one."""
     if not isinstance(item, dict) or not items:
         return None
-    if key in _PARTS:
+    if key in _FIELDS_OF_PARTS:
         kind = item.get("type")
-        return _last(items[-1:], "type", kind) if kind in _GROWING_PARTS else None
+        return _find_last(items[-1:], "type", kind) if kind in _GROWING_PART_TYPES else None
     index = item.get("index")
-    numbered = isinstance(index, int)
+    is_numbered = isinstance(index, int)
     if key != "tool_calls":
-        return _last(items, "index", index) if numbered else None
-    # Gemini's servers (and what stands before them) give all parallel calls the index 0, or none. Another call begins
-    # where there is a name and another id; some servers make up an id for every fragment, but those have no name.
-    named = any(isinstance(part, dict) and part.get("name") for part in item.values())
-    if numbered:
-        known = _last(items, "index", index)
+        return _find_last(items, "index", index) if is_numbered else None
+    # Gemini's servers (and gateways before them) give all parallel calls the index 0, or no index. A new call begins
+    # where there is a name and another id; some servers make up an id for every fragment, but without a name.
+    is_named = any(isinstance(part, dict) and part.get("name") for part in item.values())
+    if is_numbered:
+        known = _find_last(items, "index", index)
         ids = {known["id"] if known and known.get("id") else None, item.get("id") or None} - {None}
-        return None if named and len(ids) > 1 else known
+        return None if is_named and len(ids) > 1 else known
     if item.get("id"):
-        return _last(items, "id", item["id"])
-    return None if named or not isinstance(items[-1], dict) else items[-1]
+        return _find_last(items, "id", item["id"])
+    return None if is_named or not isinstance(items[-1], dict) else items[-1]
 
 
-def _last(items: list[Any], key: str, value: Any) -> dict[str, Any] | None:
+def _find_last(items: list[Any], key: str, value: Any) -> dict[str, Any] | None:
     for item in reversed(items):
         if isinstance(item, dict) and item.get(key) == value:
             return item
     return None
 
 
-def _message(delta: dict[str, Any]) -> Message:
-    message = reply_message(_finished(delta))
+def _build_message(delta: dict[str, Any]) -> Message:
+    message = to_reply_message(_join_texts(delta))
     for call in message.get("tool_calls") or ():
         if isinstance(call, dict):
-            call.pop("index", None)  # numbers the fragments; not a field of the message
+            call.pop("index", None)  # it numbers the fragments, and is no field of the message
     return message
 
 
-def _finished(value: Any) -> Any:
-    if isinstance(value, _Text):
+def _join_texts(value: Any) -> Any:
+    if isinstance(value, _GrowingText):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finished(item) for key, item in value.items()}
+        return {key: _join_texts(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finished(item) for item in value]
+        return [_join_texts(item) for item in value]
     return value

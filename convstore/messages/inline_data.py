@@ -1,8 +1,7 @@
-"""Large base64 taken out of a message, and put back: an image, a sound or a file is kept as bytes, once.
+"""Take large base64 out of a message, to store it as bytes, and put it back.
 
-Pure functions over what `messages` writes as JSON. A text is taken out only if its bytes, encoded anew, give the very
-same characters: so whatever comes back is what went in. All else (line breaks inside, the URL-safe alphabet, padding
-left out) stays where it is.
+A text is taken out only if its bytes, encoded again, give exactly the same characters. So what comes back is always
+what went in. Everything else (line breaks inside, the URL-safe alphabet, missing padding) stays where it is.
 """
 
 from __future__ import annotations
@@ -15,73 +14,79 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-LEAST = 4096
-"""Characters of base64 from which on it is taken out: a smaller one costs less where it is than a row of its own."""
+MIN_BASE64_CHARACTERS = 4096
+"""Shorter base64 stays in the message: there it costs less than a row of its own."""
 
-DIGEST_SIZE = 32
-"""Bytes of a digest. It stands for the content alone, for all time: no two may ever share one."""
+# An attachment's digest depends on its content alone and must stay unique for ever, so it is longer than a message's.
+ATTACHMENT_DIGEST_BYTES = 32
 
 # What comes before the base64 of a data URL (RFC 2397); short, because it stays in the message's row.
-_PREFIX = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_DATA_URL_PREFIX = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
-Path: TypeAlias = tuple[str | int, ...]
-"""Where in a JSON object: keys, and places in lists."""
+JsonPath: TypeAlias = tuple[str | int, ...]
+"""A place inside a JSON object: keys, and indexes of lists."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A text that was taken out: where it stood, and what it is made of."""
+class AttachmentReference:
+    """A text that was taken out: its place and its parts."""
 
-    path: Path
+    path: JsonPath
     prefix: str
-    """What stood before the base64; of a data URL all up to its comma."""
+    """The text before the base64: a data URL up to its comma, or ""."""
     digest: bytes
     size: int
-    """Of the bytes."""
+    """In bytes, decoded."""
 
 
 @dataclass(frozen=True, slots=True)
-class Detached:
-    """A JSON object without its large base64."""
+class DetachedObject:
+    """A JSON object and the large base64 that was taken out of it."""
 
     fields: dict[str, Any]
-    """The object, with null where something was taken out."""
-    references: tuple[Reference, ...]
+    """The object, with null where a text was taken out."""
+    references: tuple[AttachmentReference, ...]
     blobs: dict[bytes, bytes]
-    """What was taken out, by digest."""
+    """The decoded bytes, by digest."""
 
 
-def detach(fields: dict[str, Any]) -> Detached:
-    """Take the large base64 out of a JSON object, wherever in it; the object itself is not changed."""
-    references: list[Reference] = []
+def detach(fields: dict[str, Any]) -> DetachedObject:
+    """Take the large base64 out of a JSON object, at any depth.
+
+    The object itself is not changed.
+    """
+    references: list[AttachmentReference] = []
     blobs: dict[bytes, bytes] = {}
 
-    def emptied(value: Any, path: Path) -> Any:
+    def copy_without(value: Any, path: JsonPath) -> Any:
         if isinstance(value, str):
-            found = read(value) if len(value) >= LEAST else None
+            found = decode_base64(value) if len(value) >= MIN_BASE64_CHARACTERS else None
             if found is None:
                 return value
             prefix, data = found
-            digest = digest_of(data)
-            references.append(Reference(path, prefix, digest, len(data)))
+            digest = digest_attachment(data)
+            references.append(AttachmentReference(path, prefix, digest, len(data)))
             blobs[digest] = data
             return None
         if isinstance(value, dict):
-            return {key: emptied(item, (*path, key)) for key, item in value.items()}
+            return {key: copy_without(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
-            return [emptied(item, (*path, place)) for place, item in enumerate(value)]
+            return [copy_without(item, (*path, index)) for index, item in enumerate(value)]
         return value
 
-    return Detached({key: emptied(value, (key,)) for key, value in fields.items()}, tuple(references), blobs)
+    return DetachedObject({key: copy_without(value, (key,)) for key, value in fields.items()}, tuple(references), blobs)
 
 
-def read(text: str, least: int = LEAST) -> tuple[str, bytes] | None:
-    """Return what a text is made of: its prefix and its bytes, if these give the same text again; else None.
+def decode_base64(text: str, least: int = MIN_BASE64_CHARACTERS) -> tuple[str, bytes] | None:
+    """Return the prefix and the bytes of a base64 text or data URL.
 
     Args:
-        least: how many characters of base64 there must be.
+        least: how many characters of base64 the text must have.
+
+    Returns:
+        None if the text is shorter, or its bytes, encoded again, would not give the same text.
     """
-    start = _PREFIX.match(text)
+    start = _DATA_URL_PREFIX.match(text)
     prefix = start[0] if start else ""
     encoded = text[len(prefix) :]
     if len(encoded) < least or len(encoded) % 4:
@@ -93,16 +98,16 @@ def read(text: str, least: int = LEAST) -> tuple[str, bytes] | None:
     return (prefix, data) if base64.b64encode(data).decode() == encoded else None
 
 
-def digest_of(data: bytes) -> bytes:
-    """Return the 32 bytes that stand for `data`."""
-    return blake2b(data, digest_size=DIGEST_SIZE).digest()
+def digest_attachment(data: bytes) -> bytes:
+    """Return the digest of an attachment's content, 32 raw bytes."""
+    return blake2b(data, digest_size=ATTACHMENT_DIGEST_BYTES).digest()
 
 
-def to_list(detached: Detached) -> list[Any]:
-    """Return what a row holds of an object from which something was taken out.
+def to_extra_list(detached: DetachedObject) -> list[Any]:
+    """Return what the `extra` column holds for an object with attachments.
 
-    A list, where other rows have an object: a release that does not know of attachments refuses it, instead of taking
-    the nulls for what was said.
+    It is a list, where other rows have an object, so that a release that does not know of attachments refuses it
+    instead of reading the nulls as content.
     """
     return [
         detached.fields,
@@ -110,39 +115,46 @@ def to_list(detached: Detached) -> list[Any]:
     ]
 
 
-def from_list(value: list[Any]) -> tuple[dict[str, Any], tuple[Reference, ...]]:
-    """Return the object with its nulls, and what belongs there: what `to_list` wrote.
+def from_extra_list(value: list[Any]) -> tuple[dict[str, Any], tuple[AttachmentReference, ...]]:
+    """Return the object with its nulls, and the references, from an `extra` list.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: the list does not have the form that `to_extra_list` writes.
     """
     match value:
         case [dict(fields), list(items)]:
-            return fields, tuple(_reference(item) for item in items)
+            return fields, tuple(_read_reference(item) for item in items)
     raise ValueError("its extra fields are not a JSON object, nor one with attachments")
 
 
-def _reference(item: Any) -> Reference:
+def _read_reference(item: Any) -> AttachmentReference:
     match item:
         case [list(path), str(prefix), str(digest), int(size)] if path:
-            if all(isinstance(step, (str, int)) for step in path) and len(digest) == 2 * DIGEST_SIZE:
-                return Reference(tuple(path), prefix, bytes.fromhex(digest), size)
-    raise ValueError("what it says of an attachment cannot be read")
+            if all(isinstance(step, (str, int)) for step in path) and len(digest) == 2 * ATTACHMENT_DIGEST_BYTES:
+                return AttachmentReference(tuple(path), prefix, bytes.fromhex(digest), size)
+    raise ValueError("the reference to an attachment cannot be read")
 
 
-def written(blobs: Mapping[bytes, bytes]) -> dict[bytes, str]:
-    """Return the base64 of what was fetched, by digest; without those whose bytes are no longer what they were."""
-    return {digest: base64.b64encode(data).decode() for digest, data in blobs.items() if digest_of(data) == digest}
+def encode_attachments(blobs: Mapping[bytes, bytes]) -> dict[bytes, str]:
+    """Return the base64 of stored attachments, by digest.
+
+    Attachments with bytes that do not match their digest are left out.
+    """
+    return {
+        digest: base64.b64encode(data).decode() for digest, data in blobs.items() if digest_attachment(data) == digest
+    }
 
 
-def attach(fields: dict[str, Any], references: tuple[Reference, ...], texts: Mapping[bytes, str]) -> dict[str, Any]:
-    """Put back, into `fields` itself, what `detach` took out.
+def attach(
+    fields: dict[str, Any], references: tuple[AttachmentReference, ...], texts: Mapping[bytes, str]
+) -> dict[str, Any]:
+    """Put back what `detach` took out, and return `fields`, which are changed.
 
     Args:
-        texts: base64 by digest, as `written` returns it; may hold others.
+        texts: base64 by digest, as `encode_attachments` returns it; it may hold more than needed.
 
     Raises:
-        ValueError: something is missing or damaged, or its place is not there.
+        ValueError: an attachment is missing or damaged, or its place does not exist.
     """
     for reference in references:
         text = texts.get(reference.digest)
@@ -151,27 +163,27 @@ def attach(fields: dict[str, Any], references: tuple[Reference, ...], texts: Map
                 f"its attachment {reference.digest.hex()}, of {reference.size} bytes, is missing or damaged "
                 f"in convstore_attachments"
             )
-        *way, last = reference.path
+        *parents, last = reference.path
         try:
             inner: Any = fields
-            for step in way:
+            for step in parents:
                 inner = inner[step]
             is_empty = inner[last] is None
         except (LookupError, TypeError):
             is_empty = False
         if not is_empty:
-            raise ValueError("the place of an attachment is not there")
+            raise ValueError("the place of an attachment does not exist")
         inner[last] = reference.prefix + text
     return fields
 
 
-def texts_in(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield every text inside a JSON value, with its place."""
+def iterate_texts(value: Any, path: JsonPath = ()) -> Iterator[tuple[JsonPath, str]]:
+    """Yield each text inside a JSON value, with its place."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from texts_in(item, (*path, key))
+            yield from iterate_texts(item, (*path, key))
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from texts_in(item, (*path, place))
+        for index, item in enumerate(value):
+            yield from iterate_texts(item, (*path, index))

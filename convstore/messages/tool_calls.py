@@ -1,4 +1,4 @@
-"""Tool calls and their results: which calls are not answered, and what may stand for an answer. Pure."""
+"""Find tool calls without a result, and make results for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from convstore.errors import UnansweredToolCalls
-from convstore.messages.codec import Message
+from convstore.messages.message import Message
 
-PLACEHOLDER = "(no result: this tool was not run)"
-"""What is sent, and never stored, for a tool call that has no result, where the caller asked for it."""
+PLACEHOLDER_RESULT_TEXT = "(no result: this tool was not run)"
+"""Sent, and never stored, as the result of a call that has none, if the caller asked for it."""
 
 
 def tool_result(call_id: str, content: object) -> Message:
@@ -20,54 +20,23 @@ def tool_result(call_id: str, content: object) -> Message:
 
     Args:
         call_id: the `id` of the call in the assistant's `tool_calls`.
-        content: its result: text, or a list of content parts.
+        content: the result: a text, or a list of content parts.
     """
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
-def unanswered(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return the tool calls that no result follows, as the assistant's messages have them."""
-    return [call for _, calls in missing_results(messages) for call in calls]
+def find_unanswered_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return the tool calls without a result, as the assistant's messages hold them."""
+    return [call for _, calls in find_missing_results(messages) for call in calls]
 
 
-def placeholder(call: dict[str, Any]) -> Message:
-    """Return what stands for the result of a call."""
-    return tool_result(str(call.get("id")), PLACEHOLDER)
+def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Return where results are missing, and for which calls.
 
-
-def with_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[Message], list[str]]:
-    """Return the messages with a placeholder for each tool call that has no result, and the ids of those calls.
-
-    Raises:
-        UnansweredToolCalls: there is such a call, and `fill` is false.
+    Returns:
+        A pair for each assistant's message with unanswered calls: the index at which to insert their results (after
+        the results that follow it), and the calls.
     """
-    missing = missing_results(messages)
-    if not missing:
-        return list(messages), []
-    if not fill:
-        calls = [call for _, calls in missing for call in calls]
-        named = ", ".join(f"{call.get('id')} ({name(call)})" for call in calls)
-        raise UnansweredToolCalls(
-            f"tool calls without a result: {named}; append the results, if nothing has been said since "
-            f"(`convstore tool-result`), else go back (`convstore undo`) or let placeholders be sent "
-            f"(fill_missing_tools, `--fill-missing-tools`)",
-            calls,
-        )
-    whole: list[Message] = []
-    filled: list[str] = []
-    done = 0
-    for after, calls in missing:
-        whole.extend(messages[done:after])
-        done = after
-        for call in calls:
-            filled.append(str(call.get("id")))
-            whole.append(placeholder(call))
-    whole.extend(messages[done:])
-    return whole, filled
-
-
-def missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[str, Any]]]]:
-    """Return, for each assistant's message with calls unanswered, the place after its results, and those calls."""
     found = []
     for place, message in enumerate(messages):
         calls = message.get("tool_calls")
@@ -84,8 +53,48 @@ def missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[st
     return found
 
 
-def name(call: dict[str, Any]) -> str:
-    """Return what a tool call calls."""
+def make_placeholder(call: dict[str, Any]) -> Message:
+    """Return a placeholder for the result of a tool call."""
+    return tool_result(str(call.get("id")), PLACEHOLDER_RESULT_TEXT)
+
+
+def insert_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[Message], list[str]]:
+    """Return the messages with placeholders, and the ids of the calls they answer.
+
+    Each call without a result gets one placeholder.
+
+    Args:
+        fill: allow placeholders; if False, a missing result is an error.
+
+    Raises:
+        UnansweredToolCalls: a result is missing and `fill` is False.
+    """
+    missing = find_missing_results(messages)
+    if not missing:
+        return list(messages), []
+    if not fill:
+        calls = [call for _, calls in missing for call in calls]
+        names = ", ".join(f"{call.get('id')} ({get_call_name(call)})" for call in calls)
+        raise UnansweredToolCalls(
+            f"tool calls without a result: {names}; `append` the results if no message follows the calls, "
+            f"else go back (`undo`), or send placeholders (`fill_missing_tools=True`)",
+            calls,
+        )
+    whole: list[Message] = []
+    filled: list[str] = []
+    done = 0
+    for after, calls in missing:
+        whole.extend(messages[done:after])
+        done = after
+        for call in calls:
+            filled.append(str(call.get("id")))
+            whole.append(make_placeholder(call))
+    whole.extend(messages[done:])
+    return whole, filled
+
+
+def get_call_name(call: dict[str, Any]) -> str:
+    """Return the name of the function or custom tool that a call names, else its type."""
     for kind in ("function", "custom"):
         named = call.get(kind)
         if isinstance(named, dict) and named.get("name"):

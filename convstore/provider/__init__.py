@@ -1,1 +1,1 @@
-"""The openai client."""
+"""The provider of a model: its openai client, its answers and its errors."""

@@ -1,4 +1,7 @@
-"""The openai client of one store: the caller's own, or one made from the environment at the first call."""
+"""Keep the openai client of one store.
+
+It is the caller's own, or one made from the environment at the first call.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from convstore.provider.openai_client import without_retries
+from convstore.provider.openai_client import disable_retries
 
 
 class ModelClients:
-    """Makes and keeps the client. Safe to share between threads.
+    """Make and keep the client; safe to share between threads.
 
     Args:
-        given: the caller's own client, sync or async; None: `make` makes one.
+        given: the caller's own client, sync or async; None if `make` shall make one.
     """
 
     def __init__(self, given: Any, make: Callable[[], Any]) -> None:
-        self._given = without_retries(given) if given is not None else None
+        self._given = disable_retries(given) if given is not None else None
         self._make = make
         self._made: Any = None
         self._loop: object = None
@@ -43,7 +46,9 @@ class ModelClients:
             return self._made
 
     def forget(self, loop: object = None) -> Any:
-        """Return the client that was made here, for the caller to close, or None; the next call makes another one.
+        """Return the client that was made here, or None, and make another one next time.
+
+        The caller closes the returned client.
 
         Args:
             loop: the event loop that closes it: a client that was used in another loop cannot be closed.

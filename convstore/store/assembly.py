@@ -10,24 +10,27 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from convstore.config import database_url
+from convstore.config import find_database_url
 from convstore.db.engine import Database, open_database
 from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import Services
 from convstore.errors import InvalidInput
 from convstore.leases.process_locks import is_alive
-from convstore.messages.token_estimate import Counter, checked, estimate
+from convstore.messages.token_counters import TokenCounter, make_checked_counter
+from convstore.messages.token_estimate import estimate_message
 from convstore.provider.model_clients import ModelClients
 from convstore.turns.turn_engine import TurnEngine
-from convstore.usage.prices import price_source
+from convstore.usage.price_file import make_price_loader
 
 LEASE_SECONDS = 30.0
 RETRIES = 2
 
 
-def make_services(count_tokens: Counter | None, prices: Mapping[str, Any] | str | os.PathLike[str] | None) -> Services:
+def make_services(
+    count_tokens: TokenCounter | None, prices: Mapping[str, Any] | str | os.PathLike[str] | None
+) -> Services:
     """Return the services of a store; a file of prices is read once, when it is first needed."""
-    return Services(is_alive, checked(count_tokens or estimate), cache(price_source(prices)))
+    return Services(is_alive, make_checked_counter(count_tokens or estimate_message), cache(make_price_loader(prices)))
 
 
 def make_engine(
@@ -52,7 +55,7 @@ def make_engine(
 def open_given(url: str | os.PathLike[str] | None, engine: Engine | None) -> Database:
     """Return the database that a store is given: by URL, by the caller's engine, or by the environment."""
     if engine is None:
-        return open_database(database_url(os.fspath(url) if url is not None else None))
+        return open_database(find_database_url(os.fspath(url) if url is not None else None))
     if url is not None:
         raise InvalidInput("give a url or an engine, not both")
     return Database(engine, owned=False)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import builtins  # inside the class, `list` is a method
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from convstore.messages.message import Message
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
-from convstore.store.read_methods import ConversationList, MessageList, RecordList, ToolCallList, TurnList
 from convstore.values.identifiers import Seq
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner
@@ -74,7 +75,7 @@ class AsyncConversationMethods(ABC):
         return await self._run(ConversationMethods.get, reference)
 
     @documented_as(ConversationMethods.list)
-    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> builtins.list[Conversation]:
         return await self._run(ConversationMethods.list, limit=limit, before=before)
 
     @documented_as(ConversationMethods.set)
@@ -93,23 +94,29 @@ class AsyncConversationMethods(ABC):
         )
 
     @documented_as(ConversationMethods.history)
-    async def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> MessageList:
+    async def history(
+        self, conversation_id: str, *, limit: int | None = None, exact: bool = False
+    ) -> builtins.list[Message]:
         return await self._run(ConversationMethods.history, conversation_id, limit=limit, exact=exact)
 
     @documented_as(ConversationMethods.messages)
-    async def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> RecordList:
+    async def messages(
+        self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
+    ) -> builtins.list[MessageRecord]:
         return await self._run(ConversationMethods.messages, conversation_id, before=before, limit=limit)
 
     @documented_as(ConversationMethods.turns)
-    async def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> TurnList:
+    async def turns(
+        self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
+    ) -> builtins.list[Turn]:
         return await self._run(ConversationMethods.turns, conversation_id, before=before, limit=limit)
 
     @documented_as(ConversationMethods.unanswered)
-    async def unanswered(self, conversation_id: str) -> TurnList:
+    async def unanswered(self, conversation_id: str) -> builtins.list[Turn]:
         return await self._run(ConversationMethods.unanswered, conversation_id)
 
     @documented_as(ConversationMethods.input_of)
-    async def input_of(self, turn: Turn) -> RecordList:
+    async def input_of(self, turn: Turn) -> builtins.list[MessageRecord]:
         return await self._run(ConversationMethods.input_of, turn)
 
     @documented_as(ConversationMethods.append)
@@ -122,7 +129,7 @@ class AsyncConversationMethods(ABC):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> RecordList:
+    ) -> builtins.list[MessageRecord]:
         return await self._run(
             ConversationMethods.append,
             conversation_id,
@@ -168,7 +175,7 @@ class AsyncConversationMethods(ABC):
         )
 
     @documented_as(ConversationMethods.tree)
-    async def tree(self, conversation_id: str) -> RecordList:
+    async def tree(self, conversation_id: str) -> builtins.list[MessageRecord]:
         return await self._run(ConversationMethods.tree, conversation_id)
 
     @documented_as(ConversationMethods.at)
@@ -196,7 +203,7 @@ class AsyncConversationMethods(ABC):
         return await self._run(ConversationMethods.drop_summary, conversation_id)
 
     @documented_as(ConversationMethods.pending_calls)
-    async def pending_calls(self, conversation_id: str) -> ToolCallList:
+    async def pending_calls(self, conversation_id: str) -> builtins.list[dict[str, Any]]:
         return await self._run(ConversationMethods.pending_calls, conversation_id)
 
     @documented_as(ConversationMethods.delete)

@@ -8,6 +8,7 @@ thread has begun is finished even if its task is cancelled, or the event loop sh
 from __future__ import annotations
 
 import asyncio
+import builtins  # inside the class, `list` is a method
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -23,7 +24,6 @@ from convstore.store.async_methods import AsyncConversationMethods
 from convstore.store.async_reply_stream import AsyncReplyStream
 from convstore.store.conversation_methods import ConversationMethods, to_seq
 from convstore.store.docstrings import documented_as
-from convstore.store.read_methods import RecordList
 from convstore.store.store import Store
 from convstore.store.transaction_view import AsyncTransactionView
 from convstore.turns import following, stopping, turn_flow
@@ -40,22 +40,22 @@ from convstore.turns.turn_request import (
 )
 from convstore.turns.turn_start import preview_first_turn, preview_turn
 from convstore.values.identifiers import ConversationKey, Position
-from convstore.values.results import Request, Summary, Turn
+from convstore.values.results import MessageRecord, Request, Summary, Turn
 from convstore.values.validation import (
     OnBusy,
+    check_existing_id,
     check_idempotency_key,
     check_owner,
     check_position,
     check_wait,
-    known_id,
-    patience,
+    get_wait_seconds,
 )
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from convstore.messages.token_estimate import Counter
+    from convstore.messages.token_counters import TokenCounter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +85,7 @@ class AsyncStore(AsyncConversationMethods):
         model: str | None = None,
         retries: int = RETRIES,
         lease: float = LEASE_SECONDS,
-        count_tokens: Counter | None = None,
+        count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(check_owner(owner))
@@ -142,7 +142,7 @@ class AsyncStore(AsyncConversationMethods):
     ) -> Turn:
         terms = make_terms(self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head)
         request = make_say_request(message, parameters, terms, system=system, name=name, history=history)
-        return await self._ask(conversation_id, request, patience(on_busy, wait))
+        return await self._ask(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.complete)
     async def complete(
@@ -156,7 +156,9 @@ class AsyncStore(AsyncConversationMethods):
         **parameters: Any,
     ) -> Turn:
         terms = make_terms(self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head)
-        return await self._ask(conversation_id, make_complete_request(parameters, terms), patience(on_busy, wait))
+        return await self._ask(
+            conversation_id, make_complete_request(parameters, terms), get_wait_seconds(on_busy, wait)
+        )
 
     @documented_as(Store.edit)
     async def edit(
@@ -172,7 +174,7 @@ class AsyncStore(AsyncConversationMethods):
     ) -> Turn:
         terms = make_terms(self._engine.default_model, expected_head=expected_head)
         request = make_edit_request(Position(check_position(position)), message, parameters, terms)
-        return await self._ask(conversation_id, request, patience(on_busy, wait))
+        return await self._ask(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.retry)
     async def retry(
@@ -185,7 +187,7 @@ class AsyncStore(AsyncConversationMethods):
         **parameters: Any,
     ) -> Turn:
         terms = make_terms(self._engine.default_model, expected_head=expected_head)
-        return await self._ask(conversation_id, make_retry_request(parameters, terms), patience(on_busy, wait))
+        return await self._ask(conversation_id, make_retry_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.stream)
     def stream(
@@ -206,7 +208,7 @@ class AsyncStore(AsyncConversationMethods):
             self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head, stream=True
         )
         request = make_say_request(message, parameters, terms, system=system, name=name, history=history)
-        return self._stream(conversation_id, request, patience(on_busy, wait))
+        return self._stream(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.complete_stream)
     def complete_stream(
@@ -222,7 +224,7 @@ class AsyncStore(AsyncConversationMethods):
         terms = make_terms(
             self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head, stream=True
         )
-        return self._stream(conversation_id, make_complete_request(parameters, terms), patience(on_busy, wait))
+        return self._stream(conversation_id, make_complete_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.edit_stream)
     def edit_stream(
@@ -238,7 +240,7 @@ class AsyncStore(AsyncConversationMethods):
     ) -> AsyncReplyStream:
         terms = make_terms(self._engine.default_model, expected_head=expected_head, stream=True)
         request = make_edit_request(Position(check_position(position)), message, parameters, terms)
-        return self._stream(conversation_id, request, patience(on_busy, wait))
+        return self._stream(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.retry_stream)
     def retry_stream(
@@ -251,7 +253,7 @@ class AsyncStore(AsyncConversationMethods):
         **parameters: Any,
     ) -> AsyncReplyStream:
         terms = make_terms(self._engine.default_model, expected_head=expected_head, stream=True)
-        return self._stream(conversation_id, make_retry_request(parameters, terms), patience(on_busy, wait))
+        return self._stream(conversation_id, make_retry_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     @documented_as(Store.preview)
     async def preview(
@@ -297,9 +299,9 @@ class AsyncStore(AsyncConversationMethods):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> RecordList:
+    ) -> builtins.list[MessageRecord]:
         # Not the sync method in a thread: it would hold the thread while it waits for turns that need threads to end.
-        key, seconds = self._key(conversation_id), patience(on_busy, wait)
+        key, seconds = self._key(conversation_id), get_wait_seconds(on_busy, wait)
         addition = make_addition((message, *more), check_idempotency_key(idempotency_key), to_seq(expected_head))
         return await self._runner.run(append_when_free(self._engine.transactions, key, addition, seconds))
 
@@ -315,7 +317,7 @@ class AsyncStore(AsyncConversationMethods):
             yield piece
 
     def _key(self, conversation_id: str) -> ConversationKey:
-        return ConversationKey(self._owner, known_id(conversation_id))
+        return ConversationKey(self._owner, check_existing_id(conversation_id))
 
     async def _run(
         self, method: Callable[Concatenate[ConversationMethods, P], R], /, *args: P.args, **kwargs: P.kwargs

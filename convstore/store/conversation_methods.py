@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins  # inside the class, `list` is a method
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,25 +10,27 @@ from convstore.conversations import creation, deletion, forks, head_moves, looku
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_rows import ConversationChange, NewConversation
-from convstore.messages.codec import digest, to_input, to_message
-from convstore.store.read_methods import ReadMethods, RecordList
+from convstore.messages.caller_input import parse_input
+from convstore.messages.codec import digest
+from convstore.messages.message import to_message
+from convstore.store.read_methods import ReadMethods
 from convstore.turns.sync_runner import SyncRunner
-from convstore.values.completion_parameters import check_sticky
+from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
-from convstore.values.results import UNCHANGED, Conversation, Given, Summary
+from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary
 from convstore.values.validation import (
     OnBusy,
-    check_count,
-    check_head,
+    check_conversation_name,
+    check_existing_id,
+    check_head_seq,
     check_id,
     check_idempotency_key,
     check_metadata,
-    check_name,
     check_position,
     check_seq,
     check_title,
-    known_id,
-    patience,
+    check_turn_count,
+    get_wait_seconds,
 )
 from convstore.values.window_options import merge_window_options, split_window_options
 
@@ -69,13 +72,13 @@ class ConversationMethods(ReadMethods):
             InvalidInput: a value breaks a rule; the message states the rule. Nothing is stored.
             ConversationExists: the id is taken by a conversation with other content, or the name is taken.
         """
-        first = to_input(system, role="system") if system is not None else []
+        first = parse_input(system, role="system") if system is not None else []
         first.extend(to_message(message) for message in messages)
         window, parameters = split_window_options(parameters)
         options = merge_window_options({}, window)
-        settings = {name: value for name, value in check_sticky(parameters).items() if value is not None}
+        settings = {name: value for name, value in check_sticky_parameters(parameters).items() if value is not None}
         content: dict[str, Any] = {
-            "name": check_name(name),
+            "name": check_conversation_name(name),
             "title": check_title(title),
             "settings": settings,
             "metadata": check_metadata(metadata or {}),
@@ -115,10 +118,10 @@ class ConversationMethods(ReadMethods):
         """
         window, parameters = split_window_options(parameters)
         change = ConversationChange(
-            name=name if name is UNCHANGED else check_name(name),
+            name=name if name is UNCHANGED else check_conversation_name(name),
             title=title if title is UNCHANGED else check_title(title),
             metadata=metadata if metadata is None or metadata is UNCHANGED else check_metadata(metadata),
-            parameters=check_sticky(parameters),
+            parameters=check_sticky_parameters(parameters),
             window=window,
         )
         return self._transactions.write_repeatable(lookup.change_conversation, self._key(conversation_id), change)
@@ -132,7 +135,7 @@ class ConversationMethods(ReadMethods):
         expected_head: int | None = None,
         on_busy: OnBusy = "wait",
         wait: float = 30.0,
-    ) -> RecordList:
+    ) -> builtins.list[MessageRecord]:
         """Append messages without asking a model, and return them with their places.
 
         Args:
@@ -152,7 +155,7 @@ class ConversationMethods(ReadMethods):
             HeadMoved: the head is not the expected one.
             IdempotencyMismatch: the key was used with other input.
         """
-        key, seconds = self._key(conversation_id), patience(on_busy, wait)
+        key, seconds = self._key(conversation_id), get_wait_seconds(on_busy, wait)
         addition = make_addition((message, *more), check_idempotency_key(idempotency_key), to_seq(expected_head))
         return SyncRunner().run(append_when_free(self._transactions, key, addition, seconds))
 
@@ -173,7 +176,7 @@ class ConversationMethods(ReadMethods):
             HeadMoved: the head is not the expected one.
         """
         return self._transactions.write(
-            head_moves.undo, self._key(conversation_id), check_count(n), to_seq(expected_head)
+            head_moves.undo, self._key(conversation_id), check_turn_count(n), to_seq(expected_head)
         )
 
     def redo(self, conversation_id: str, *, expected_head: int | None = None) -> Conversation:
@@ -227,7 +230,7 @@ class ConversationMethods(ReadMethods):
         """
         request = ForkRequest(
             new_id=check_id(new_id) if new_id is not None else make_conversation_id(),
-            name=check_name(name),
+            name=check_conversation_name(name),
             title=title if title is UNCHANGED else check_title(title),
             at=Position(check_position(at)) if at is not None else None,
             expected_head=to_seq(expected_head),
@@ -290,10 +293,12 @@ class ConversationMethods(ReadMethods):
             ConversationNotFound: the owner has no deleted conversation with this id.
             ConversationExists: another conversation has its name now.
         """
-        return self._transactions.write(deletion.restore, ConversationKey(self._owner, known_id(conversation_id)))
+        return self._transactions.write(
+            deletion.restore, ConversationKey(self._owner, check_existing_id(conversation_id))
+        )
 
 
 def to_seq(head: int | None) -> Seq | None:
     """Return the head that a caller expects, checked; None: any."""
-    checked = check_head(head)
+    checked = check_head_seq(head)
     return Seq(checked) if checked is not None else None

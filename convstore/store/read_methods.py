@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import builtins  # inside the class, `list` is a method
 from collections.abc import Sequence
 from copy import copy
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, InvalidInput
-from convstore.messages.codec import Message, to_request
+from convstore.messages.message import Message
+from convstore.messages.request_form import to_request
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
-from convstore.values.validation import check_before, check_limit, check_owner, check_position, is_key, known_id
+from convstore.values.validation import (
+    check_before,
+    check_existing_id,
+    check_limit,
+    check_owner,
+    check_position,
+    is_key,
+)
 
 if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageBy, UsageReport
-
-# Inside the class, `list` is a method.
-ConversationList: TypeAlias = list[Conversation]
-MessageList: TypeAlias = list[Message]
-RecordList: TypeAlias = list[MessageRecord]
-TurnList: TypeAlias = list[Turn]
-ToolCallList: TypeAlias = list[dict[str, Any]]
 
 
 class ReadMethods:
@@ -55,7 +57,7 @@ class ReadMethods:
         return view
 
     def _key(self, conversation_id: str) -> ConversationKey:
-        return ConversationKey(self._owner, known_id(conversation_id))
+        return ConversationKey(self._owner, check_existing_id(conversation_id))
 
     def get(self, reference: str) -> Conversation:
         """Return the conversation with this id or name, or with an id that begins so.
@@ -68,7 +70,7 @@ class ReadMethods:
             raise ConversationNotFound(f"no conversation {reference!r:.80}")
         return self._transactions.read(lookup.find_conversation, self._owner, reference)
 
-    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> ConversationList:
+    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> builtins.list[Conversation]:
         """Return conversations, latest activity first.
 
         Args:
@@ -77,7 +79,7 @@ class ReadMethods:
         """
         return self._transactions.read(lookup.list_conversations, self._owner, check_limit(limit), before)
 
-    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> MessageList:
+    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> builtins.list[Message]:
         """Return the conversation as a list of messages, oldest first.
 
         Args:
@@ -91,7 +93,9 @@ class ReadMethods:
         found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
         return [record.message if exact else to_request(record.message) for record in found]
 
-    def messages(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> RecordList:
+    def messages(
+        self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
+    ) -> builtins.list[MessageRecord]:
         """Return the messages of the conversation with their places, oldest first: a page, from the end.
 
         Args:
@@ -111,7 +115,7 @@ class ReadMethods:
             Seq(before) if before is not None else None,
         )
 
-    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> TurnList:
+    def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> builtins.list[Turn]:
         """Return the turns of the conversation, oldest first, failed ones too: a page, from the end.
 
         Args:
@@ -130,7 +134,7 @@ class ReadMethods:
             TurnNumber(before) if before is not None else None,
         )
 
-    def unanswered(self, conversation_id: str) -> TurnList:
+    def unanswered(self, conversation_id: str) -> builtins.list[Turn]:
         """Return the turns since the last reply that have no reply, oldest first; 20 at most.
 
         Raises:
@@ -138,11 +142,11 @@ class ReadMethods:
         """
         return self._transactions.read(history_queries.list_unanswered_turns, self._key(conversation_id))
 
-    def input_of(self, turn: Turn) -> RecordList:
+    def input_of(self, turn: Turn) -> builtins.list[MessageRecord]:
         """Return the input messages of a turn; a failed turn's are on no path."""
         return self._transactions.read(history_queries.read_turn_input, self._owner, turn)
 
-    def tree(self, conversation_id: str) -> RecordList:
+    def tree(self, conversation_id: str) -> builtins.list[MessageRecord]:
         """Return every message of the conversation, on its current path or off it, by `seq`.
 
         `parent_seq` names the message before each; the conversation's `head_seq` names the last one of the path.
@@ -175,7 +179,7 @@ class ReadMethods:
         """
         return self._transactions.read(history_queries.read_summary, self._key(conversation_id))
 
-    def pending_calls(self, conversation_id: str) -> ToolCallList:
+    def pending_calls(self, conversation_id: str) -> builtins.list[dict[str, Any]]:
         """Return the tool calls of the latest reply that have no result yet, as the model made them.
 
         Raises:
@@ -205,15 +209,15 @@ class ReadMethods:
             InvalidInput: a time has no time zone; the grouping is unknown; the prices are wrong.
             ConversationNotFound: the owner has no such conversation.
         """
-        from convstore.usage.usage_report import check_by, check_moment
+        from convstore.usage.usage_report import check_moment, check_usage_by
 
         return self._transactions.read(
             usage_queries.read_usage,
             self._owner,
-            known_id(conversation_id) if conversation_id is not None else None,
+            check_existing_id(conversation_id) if conversation_id is not None else None,
             since=check_moment(since, "since"),
             until=check_moment(until, "until"),
-            by=check_by(by),
+            by=check_usage_by(by),
         )
 
     def usage_by_owner(

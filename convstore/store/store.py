@@ -29,12 +29,12 @@ from convstore.turns.turn_request import (
 from convstore.turns.turn_start import preview_first_turn, preview_turn
 from convstore.values.identifiers import Position
 from convstore.values.results import Request, Summary, Turn
-from convstore.values.validation import OnBusy, check_owner, check_position, check_wait, patience
+from convstore.values.validation import OnBusy, check_owner, check_position, check_wait, get_wait_seconds
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from convstore.messages.token_estimate import Counter
+    from convstore.messages.token_counters import TokenCounter
 
 
 class Store(ConversationMethods):
@@ -82,7 +82,7 @@ class Store(ConversationMethods):
         model: str | None = None,
         retries: int = RETRIES,
         lease: float = LEASE_SECONDS,
-        count_tokens: Counter | None = None,
+        count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:
         owner = check_owner(owner)
@@ -186,7 +186,7 @@ class Store(ConversationMethods):
         """
         terms = make_terms(self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head)
         request = make_say_request(message, parameters, terms, system=system, name=name, history=history)
-        return self._ask(conversation_id, request, patience(on_busy, wait))
+        return self._ask(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     def complete(
         self,
@@ -204,7 +204,7 @@ class Store(ConversationMethods):
         message.
         """
         terms = make_terms(self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head)
-        return self._ask(conversation_id, make_complete_request(parameters, terms), patience(on_busy, wait))
+        return self._ask(conversation_id, make_complete_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     def edit(
         self,
@@ -238,7 +238,7 @@ class Store(ConversationMethods):
         """
         terms = make_terms(self._engine.default_model, expected_head=expected_head)
         request = make_edit_request(Position(check_position(position)), message, parameters, terms)
-        return self._ask(conversation_id, request, patience(on_busy, wait))
+        return self._ask(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     def retry(
         self,
@@ -265,7 +265,7 @@ class Store(ConversationMethods):
             As `say`; InvalidInput also if there is no turn to retry.
         """
         terms = make_terms(self._engine.default_model, expected_head=expected_head)
-        return self._ask(conversation_id, make_retry_request(parameters, terms), patience(on_busy, wait))
+        return self._ask(conversation_id, make_retry_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     def stream(
         self,
@@ -289,7 +289,7 @@ class Store(ConversationMethods):
             self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head, stream=True
         )
         request = make_say_request(message, parameters, terms, system=system, name=name, history=history)
-        return self._stream(conversation_id, request, patience(on_busy, wait))
+        return self._stream(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     def complete_stream(
         self,
@@ -305,7 +305,7 @@ class Store(ConversationMethods):
         terms = make_terms(
             self._engine.default_model, idempotency_key=idempotency_key, expected_head=expected_head, stream=True
         )
-        return self._stream(conversation_id, make_complete_request(parameters, terms), patience(on_busy, wait))
+        return self._stream(conversation_id, make_complete_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     def edit_stream(
         self,
@@ -321,7 +321,7 @@ class Store(ConversationMethods):
         """As `edit`, and return the reply as it comes."""
         terms = make_terms(self._engine.default_model, expected_head=expected_head, stream=True)
         request = make_edit_request(Position(check_position(position)), message, parameters, terms)
-        return self._stream(conversation_id, request, patience(on_busy, wait))
+        return self._stream(conversation_id, request, get_wait_seconds(on_busy, wait))
 
     def retry_stream(
         self,
@@ -334,7 +334,7 @@ class Store(ConversationMethods):
     ) -> ReplyStream:
         """As `retry`, and return the reply as it comes."""
         terms = make_terms(self._engine.default_model, expected_head=expected_head, stream=True)
-        return self._stream(conversation_id, make_retry_request(parameters, terms), patience(on_busy, wait))
+        return self._stream(conversation_id, make_retry_request(parameters, terms), get_wait_seconds(on_busy, wait))
 
     def preview(
         self,

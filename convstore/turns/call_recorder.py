@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from convstore.messages.chunk_accumulator import Accumulator
-from convstore.messages.codec import is_replayable, to_plain
+from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.completion import Completion
+from convstore.messages.message import is_replayable
+from convstore.messages.plain_json import to_plain
 from convstore.values.results import TurnStatus
 from convstore.values.turn_outcome import TurnOutcome
 from convstore.values.window_report import WindowReport
@@ -23,8 +24,8 @@ class CallRecorder:
 
     _began: float = field(default_factory=time.monotonic)
     _first_token_at: float | None = None
-    _received: Accumulator = field(default_factory=Accumulator)
-    _unwritten: Accumulator = field(default_factory=Accumulator)
+    _received: ChunkAccumulator = field(default_factory=ChunkAccumulator)
+    _unwritten: ChunkAccumulator = field(default_factory=ChunkAccumulator)
     _attempts: list[dict[str, Any]] = field(default_factory=list)
     _window: tuple[WindowReport, int] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -35,17 +36,17 @@ class CallRecorder:
         with self._lock:
             text = self._received.add(plain)
             self._unwritten.add(plain)
-        if self._first_token_at is None and self._received.started:
+        if self._first_token_at is None and self._received.has_started:
             self._first_token_at = time.monotonic()
         return text
 
     def take_unwritten(self) -> dict[str, Any] | None:
         """Return, as one chunk, what has come since the last call; None: nothing. For another thread."""
         with self._lock:
-            if not self._unwritten.started:
+            if not self._unwritten.has_started:
                 return None
-            taken, self._unwritten = self._unwritten, Accumulator()
-        return taken.fragment()
+            taken, self._unwritten = self._unwritten, ChunkAccumulator()
+        return taken.to_chunk()
 
     def add_failed_attempt(self, error: dict[str, Any], seconds: float) -> None:
         """Record that the call failed before anything was generated and is repeated after some seconds."""
@@ -76,11 +77,11 @@ class CallRecorder:
 
     def end_exhausted(self) -> TurnOutcome:
         """Return the outcome of a stream without more chunks: completed only if the reply itself says so."""
-        return self.end_answered(self._received.completion())
+        return self.end_answered(self._received.to_completion())
 
     def end_failed(self, error: dict[str, Any]) -> TurnOutcome:
         """Return the outcome of a call that failed: a partial reply is kept with the turn, off the path."""
-        completion = self._received.completion()
+        completion = self._received.to_completion()
         if completion.finish_reason is not None:  # only what follows the end was lost
             return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
         if _says_something(completion):
@@ -92,7 +93,7 @@ class CallRecorder:
 
         A partial tool call does not: it must never be sent as if it were complete.
         """
-        completion = self._received.completion()
+        completion = self._received.to_completion()
         if completion.finish_reason is not None:
             return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
         error = {"type": "Stopped", "message": "stopped by the user"}

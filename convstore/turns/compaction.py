@@ -25,9 +25,12 @@ from convstore.context.summary_plan import (
 )
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConvstoreError
-from convstore.messages.codec import text_of
 from convstore.messages.completion import Completion, NotACompletion, read_completion
-from convstore.provider.openai_client import call_arguments, describe, overflow, wait_before_retry
+from convstore.messages.message import extract_text
+from convstore.provider.context_overflow import find_fitting_share
+from convstore.provider.error_texts import describe_error
+from convstore.provider.openai_client import build_call_arguments
+from convstore.provider.retry_policy import compute_retry_delay
 from convstore.turns.call_recorder import NO_FINISH_REASON
 from convstore.turns.turn_engine import TurnEngine
 from convstore.values.completion_parameters import check_parameters
@@ -89,17 +92,17 @@ def compact(
             options = replace(options, up_to=step.last)
         started_at, began = datetime.now(UTC), time.monotonic()
         try:
-            answer = yield CallModel(client, call_arguments(client, step.request, {}))
+            answer = yield CallModel(client, build_call_arguments(client, step.request, {}))
             completion = _read_summary(answer)
         except Exception as error:
             smaller = _shrink(error, step, tries)
             if smaller is not None:
                 options = replace(options, max_tokens=smaller)
                 continue
-            pause = wait_before_retry(error, tries.failures) if tries.failures < engine.retries else None
+            pause = compute_retry_delay(error, tries.failures) if tries.failures < engine.retries else None
             if pause is None:
                 call = SummaryCall(step, started_at, time.monotonic() - began)
-                problem = describe(error, client)
+                problem = describe_error(error, client)
                 raise (yield DatabaseWork(partial(transactions.write, store_failed_summary, key, call, problem))) from (
                     error
                 )
@@ -131,14 +134,14 @@ def _read_summary(answer: object) -> Completion:
     completion = read_completion(answer)
     if completion.finish_reason is None:
         raise NotACompletion(NO_FINISH_REASON)
-    if not text_of(completion.messages[0]).strip():
+    if not extract_text(completion.messages[0]).strip():
         raise NotACompletion("the summary is empty")
     return completion
 
 
 def _shrink(error: Exception, step: SummaryStep, tries: _Tries) -> int | None:
     """Return how many tokens to cover after a request that was too long; None if that is not the problem."""
-    share = overflow(error)
+    share = find_fitting_share(error)
     smaller = shrink_step(step, share) if share is not None else None
     if smaller is None or step.up_to.seq == tries.too_long_seq:  # the same again: it is one turn, and cannot shrink
         return None

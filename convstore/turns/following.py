@@ -11,7 +11,7 @@ from convstore.db.transactions import Transactions
 from convstore.db.turn_rows import find_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import is_dead
-from convstore.messages.chunk_accumulator import Accumulator
+from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.values.identifiers import ConversationKey, TurnNumber
 from convstore.values.results import TurnStatus
 from convstore.values.steps import DatabaseWork, Pause, Piece, Steps
@@ -55,7 +55,7 @@ def _read_added(work: UnitOfWork, key: ConversationKey, progress: _Progress | No
     if turn is None or turn.status is not TurnStatus.RUNNING:
         rest = turn.text[progress.characters :] if turn is not None else ""
         return _Progress(progress.turn, progress.number, progress.characters + len(rest), is_over=True), rest
-    added = Accumulator()
+    added = ChunkAccumulator()
     number, text = progress.number, ""
     for number, delta in read_deltas(work.connection, key, progress.turn, progress.number):  # noqa: B007
         text += added.add(delta)

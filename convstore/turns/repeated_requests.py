@@ -15,9 +15,9 @@ from convstore.db.row_errors import missing_message
 from convstore.db.turn_rows import find_latest_request, find_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import HeadMoved, InvalidInput
-from convstore.messages.codec import Message
+from convstore.messages.message import Message
 from convstore.turns.turn_request import EditTarget, RequestKind, TurnRequest, check_editable
-from convstore.values.completion_parameters import merge
+from convstore.values.completion_parameters import merge_parameters
 from convstore.values.identifiers import ConversationKey, Seq
 from convstore.values.results import MessageRecord, Turn
 
@@ -95,7 +95,7 @@ def _repeat(request: TurnRequest, turn: Turn, inputs: list[MessageRecord]) -> Pl
         request,
         kind=RequestKind.SAY if inputs else RequestKind.COMPLETE,
         messages=[record.message for record in inputs],
-        parameters=merge(parameters, request.parameters),
+        parameters=merge_parameters(parameters, request.parameters),
         window={**options, **request.window},
     )
     return PlacedRequest(repeated, inputs[0].parent_seq if inputs else turn.base_seq, inputs)

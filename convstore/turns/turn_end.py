@@ -12,7 +12,7 @@ from convstore.db.turn_rows import find_turn
 from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, LeaseLost, ReplyInterrupted, TurnFailed
-from convstore.messages.token_estimate import unfailing
+from convstore.messages.token_counters import make_fallback_counter
 from convstore.values.identifiers import Seq
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.turn_outcome import RunningTurn, TurnOutcome
@@ -50,7 +50,7 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
         keep = _list_kept_columns(ended, has_reply=bool(replies))
         first_reply = take_late_numbers(connection, key, len(replies), work.now)
     # What was paid for must not be lost because the caller's counter fails.
-    counting = replace(work, count_tokens=unfailing(work.count_tokens))
+    counting = replace(work, count_tokens=make_fallback_counter(work.count_tokens))
     insert_messages(counting, key, replies, Place(first_reply, turn.last_input, turn.seq, siblings=True))
     if has_deltas:
         delete_deltas(connection, key, turn.seq)

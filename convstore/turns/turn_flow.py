@@ -17,18 +17,13 @@ from functools import partial
 from typing import Any
 
 from convstore.leases.waiting import repeat_while_busy
-from convstore.messages.codec import text_of
 from convstore.messages.completion import read_completion
-from convstore.provider.openai_client import (
-    call_arguments,
-    check_stream,
-    describe,
-    is_whole,
-    iterate_chunks,
-    overflow,
-    read_whole,
-    wait_before_retry,
-)
+from convstore.messages.message import extract_text
+from convstore.provider.context_overflow import find_fitting_share
+from convstore.provider.error_texts import describe_error
+from convstore.provider.openai_client import build_call_arguments
+from convstore.provider.response_kind import check_event_stream, is_json_response, iterate_chunks, parse_json_body
+from convstore.provider.retry_policy import compute_retry_delay
 from convstore.turns.compaction import compact_if_due
 from convstore.turns.repeated_requests import find_edit_target
 from convstore.turns.turn_end import check_ended_well
@@ -83,7 +78,7 @@ def ask(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds:
         answer = yield from _call(client, live, engine.retries)
         outcome = live.recorder.end_answered(read_completion(answer))
     except Exception as error:
-        outcome = live.recorder.end_failed(describe(error, client))
+        outcome = live.recorder.end_failed(describe_error(error, client))
         ended, is_held = yield _end(engine, live, outcome)
         return check_ended_well(ended, is_held=is_held)
     except BaseException:  # Ctrl-C, or the task was cancelled
@@ -111,16 +106,16 @@ def stream(
     outcome: TurnOutcome | None
     try:
         received = yield from _call(client, live, engine.retries)
-        check_stream(received)
-        if is_whole(received):
-            completion = read_completion(read_whole((yield ReadBody(received))))
-            outcome, text = live.recorder.end_answered(completion), text_of(completion.messages[0])
+        check_event_stream(received)
+        if is_json_response(received):
+            completion = read_completion(parse_json_body((yield ReadBody(received))))
+            outcome, text = live.recorder.end_answered(completion), extract_text(completion.messages[0])
         else:
             outcome, text = (yield from _read(live, received, reply)), ""
     except GeneratorExit:  # nobody has the reply any more: the heartbeat ends the turn
         raise
     except Exception as error:
-        outcome = live.recorder.end_failed(describe(error, client))
+        outcome = live.recorder.end_failed(describe_error(error, client))
         yield from _finish(engine, reply, outcome, received)
         return
     except BaseException as error:  # its reader closed it, Ctrl-C, or the task was cancelled
@@ -145,7 +140,7 @@ def _read(live: LiveTurn, received: Any, reply: ReplyState) -> Steps[TurnOutcome
     while not stop_requested.is_set():
         chunk = yield next_chunk
         if chunk is END_OF_STREAM:
-            return recorder.end_exhausted()
+            return None if stop_requested.is_set() else recorder.end_exhausted()
         piece = recorder.add_chunk(chunk)
         if piece:
             reply.pieces.append(piece)
@@ -195,7 +190,7 @@ def _call(client: Any, live: LiveTurn, retries: int) -> Steps[Any]:
     body, options = live.started.body, live.started.call_options
     while True:
         try:
-            return (yield CallModel(client, call_arguments(client, body, options)))
+            return (yield CallModel(client, build_call_arguments(client, body, options)))
         except Exception as error:
             body, seconds = _decide_repetition(error, client, live, body, retries)
         yield Pause(seconds)
@@ -207,10 +202,10 @@ def _decide_repetition(
     """Return the body of the next call and the seconds to wait before it, and record why; or raise the error."""
     smaller = _shrink_body(error, live, body)
     attempts = live.recorder.attempts
-    seconds = 0.0 if smaller is not None else wait_before_retry(error, attempts) if attempts < retries else None
+    seconds = 0.0 if smaller is not None else compute_retry_delay(error, attempts) if attempts < retries else None
     if seconds is None:
         raise error
-    live.recorder.add_failed_attempt(describe(error, client), seconds)
+    live.recorder.add_failed_attempt(describe_error(error, client), seconds)
     turn = live.started.turn
     _logger.info(
         "conversation %s, turn %d: repeating the call in %.2f s (%s)",
@@ -227,7 +222,7 @@ def _shrink_body(error: Exception, live: LiveTurn, body: dict[str, Any]) -> dict
     window = live.started.window
     if window.options.on_overflow != "trim" or body is not live.started.body:
         return None
-    share = overflow(error)
+    share = find_fitting_share(error)
     smaller = window.shrink(share) if share is not None else None
     if smaller is None:
         return None

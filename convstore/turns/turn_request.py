@@ -8,11 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 from convstore.errors import InvalidInput
-from convstore.messages.codec import Message, digest, to_input
-from convstore.values.completion_parameters import CALL_OPTIONS, check_names, check_parameters
+from convstore.messages.caller_input import parse_input
+from convstore.messages.codec import digest
+from convstore.messages.message import Message
+from convstore.values.completion_parameters import CALL_OPTIONS, check_parameters, check_sender_names
 from convstore.values.identifiers import Position, Seq
 from convstore.values.results import MessageRecord
-from convstore.values.validation import check_head, check_idempotency_key
+from convstore.values.validation import check_head_seq, check_idempotency_key
 from convstore.values.window_options import split_window_options
 
 
@@ -64,7 +66,7 @@ def make_terms(
         InvalidParameter: not a valid idempotency key.
         InvalidInput: `expected_head` is not the number of a message.
     """
-    head = check_head(expected_head)
+    head = check_head_seq(expected_head)
     return CallTerms(
         stream=stream,
         default_model=default_model,
@@ -111,10 +113,10 @@ def make_say_request(
         InvalidMessage: the message is empty, or not a message.
         InvalidParameter: a parameter, an option or a sender's name breaks a rule.
     """
-    new = to_input(message, name=name)
-    check_names(new)
+    new = parse_input(message, name=name)
+    check_sender_names(new)
     if system is not None:
-        new = [*to_input(system, role="system"), *new]
+        new = [*parse_input(system, role="system"), *new]
     return _make_request(RequestKind.SAY, new, _with_history(given, history), terms)
 
 
@@ -147,8 +149,8 @@ def make_edit_request(position: Position, message: object, given: Mapping[str, A
         InvalidInput: there are several messages.
         InvalidParameter: a parameter or an option breaks a rule.
     """
-    new = to_input(message)
-    check_names(new)
+    new = parse_input(message)
+    check_sender_names(new)
     if len(new) > 1:
         raise InvalidInput("an edit replaces one message by one message")
     target = EditTarget(position, replaces_content_only=_is_content(message))

@@ -17,10 +17,10 @@ from convstore.db.turn_writes import insert_running_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured
 from convstore.leases.claims import claim_conversation
-from convstore.messages.token_estimate import Counter, remembering
+from convstore.messages.token_counters import TokenCounter, make_caching_counter
 from convstore.turns.repeated_requests import PlacedRequest, place_request
 from convstore.turns.turn_request import RequestKind, TurnRequest
-from convstore.values.completion_parameters import check_parameters, merge
+from convstore.values.completion_parameters import check_parameters, merge_parameters
 from convstore.values.identifiers import ConversationKey
 from convstore.values.results import MessageRecord, Request, Turn, TurnStatus
 from convstore.values.turn_outcome import RunningTurn
@@ -57,7 +57,7 @@ def start_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest, lea
         done = find_turn_by_key(work.connection, key, terms.idempotency_key, request.input_digest)
         if done is not None and done.status is TurnStatus.COMPLETED:
             return done
-    work = replace(work, count_tokens=remembering(work.count_tokens))  # once for the window, and for the row
+    work = replace(work, count_tokens=make_caching_counter(work.count_tokens))  # once for the window, and for the row
     claim = claim_conversation(work, key, lease, len(request.messages))
     check_expected_head(key, claim.head_seq, terms.expected_head)
     placed = place_request(work.connection, claim, request)
@@ -109,7 +109,7 @@ def preview_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -
     return Request(_make_body(parameters, window), window.report)
 
 
-def preview_first_turn(request: TurnRequest, count_tokens: Counter) -> Request:
+def preview_first_turn(request: TurnRequest, count_tokens: TokenCounter) -> Request:
     """Return exactly the request that a new conversation without settings would begin with."""
     parameters = _make_parameters({}, request)
     options = WindowOptions.from_dict(merge_window_options({}, request.window))
@@ -118,7 +118,7 @@ def preview_first_turn(request: TurnRequest, count_tokens: Counter) -> Request:
 
 
 def _make_parameters(settings: Mapping[str, Any], request: TurnRequest) -> dict[str, Any]:
-    parameters = check_parameters(merge(settings, request.parameters))
+    parameters = check_parameters(merge_parameters(settings, request.parameters))
     if "model" not in parameters:
         if not request.terms.default_model:
             raise NotConfigured(

@@ -1,1 +1,1 @@
-"""Prices and reports."""
+"""What conversations used and cost: prices and reports."""

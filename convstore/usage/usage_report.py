@@ -1,7 +1,7 @@
-"""What was spent: sums of turns, as the ledger adds them up, become a report. Pure.
+"""Build usage reports from sums over turns.
 
-What a turn cost is recorded when it ends. Of one that has no cost on record, it is what its tokens cost at the prices
-in effect when it began; a price that is unknown stays unknown, and is never taken for zero.
+A turn's cost is stored when the turn ends. A turn without a stored cost costs what its tokens cost at the prices in
+effect when it began. An unknown price stays unknown; it is never taken as zero.
 """
 
 from __future__ import annotations
@@ -14,62 +14,66 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 from convstore.errors import InvalidInput
 
 UsageBy: TypeAlias = Literal["model", "day", "conversation"]
-"""What turns are grouped by."""
+"""How a report groups turns."""
 
-FOREVER = datetime.max.replace(tzinfo=UTC)
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+"""When a report without an end ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What some turns used. A count of tokens, or a cost, of None is unknown for all of them."""
+    """What a group of turns used; a count or cost of None is unknown for all of them."""
 
     key: str | None
-    """The model, the day (UTC, such as 2026-11-22), the conversation's id, or the owner. None: all; or no model."""
+    """The model, the day (UTC, such as 2026-11-22), the conversation's id or the owner.
+
+    None for the total, and for turns without a model.
+    """
     label: str | None
-    """Of a conversation, its name; else its title."""
+    """The conversation's name, else its title; None if the key is not a conversation."""
     turns: int
     failed: int
-    """Of them, those that brought nothing. They are in no sum, unless their usage was reported."""
+    """How many of the turns failed. They are in no sum, unless their usage was reported."""
     interrupted: int
     prompt_tokens: int | None
     cached_tokens: int | None
-    """Of the prompts' tokens, those that the provider had cached."""
+    """How many of the prompt tokens the provider had cached."""
     completion_tokens: int | None
     reasoning_tokens: int | None
-    """Of the completions' tokens, those that were spent on reasoning."""
+    """How many of the completion tokens the model used for reasoning."""
     turns_without_usage: int
-    """Turns that brought a reply, and no count of its tokens (as when a stream is stopped): they are in no sum."""
+    """Turns with a reply and without a token count (a stopped stream); they are in no sum."""
     cost: float | None
     turns_without_price: int
-    """Turns whose tokens are known and whose price is not: they are not in `cost`."""
+    """Turns with a token count and without a known price; they are not in `cost`."""
     latency_median: float | None
-    """Seconds, of the completed turns: the least latency that half of them did not exceed."""
+    """Seconds: the smallest latency that half of the completed turns did not exceed."""
     latency_p95: float | None
-    """Seconds, of the completed turns: the least latency that 95 % of them did not exceed."""
+    """Seconds: the smallest latency that 95 % of the completed turns did not exceed."""
 
     @property
     def is_cost_whole(self) -> bool:
-        """Whether the cost of every reply is in `cost`; else that is the least it can have been."""
+        """True if `cost` includes every reply; if False, the true cost may be higher."""
         return self.cost is not None and not self.turns_without_usage and not self.turns_without_price
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What an owner's turns, or a conversation's, used in a time."""
+    """What the turns of an owner or of a conversation used in a span of time."""
 
     by: str | None
     since: datetime | None
     until: datetime | None
     currency: str
-    """Of every cost."""
+    """The currency of every cost."""
     total: UsageRow
     rows: tuple[UsageRow, ...]
-    """A row for each group: days in their order, the others by what they cost. Empty where nothing is grouped."""
+    """One row for each group: days in order, other groups by cost, highest first. Empty without a grouping."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """What some turns add up to."""
+class UsageSums:
+    """The sums over a group of turns, as the database adds them up."""
 
     key: str | None
     label: str | None
@@ -78,53 +82,59 @@ class Sums:
     interrupted: int
     without_usage: int
     unpriced: int
-    """Those that have tokens on record, and no cost."""
+    """Turns with a stored token count and without a stored cost."""
     prompt_tokens: int | None
     cached_tokens: int | None
     completion_tokens: int | None
     reasoning_tokens: int | None
     cost: float | None
-    """On record."""
+    """The sum of the stored costs."""
 
 
 Latencies: TypeAlias = tuple[float | None, float | None]
-"""The median and the 95th percentile, in seconds."""
+"""The median and the 95th percentile, in seconds; None without a completed turn."""
 
 
-def check_by(given: str | None) -> str | None:
-    """Return what to group by.
+def check_usage_by(value: str | None) -> str | None:
+    """Return the grouping of a report, checked; None is no grouping.
 
     Raises:
-        InvalidInput: there is no such grouping.
+        InvalidInput: the grouping does not exist.
     """
-    if given is not None and given not in get_args(UsageBy):
+    if value is not None and value not in get_args(UsageBy):
         kinds = ", ".join(f'"{kind}"' for kind in get_args(UsageBy))
-        raise InvalidInput(f"usage is grouped by one of {kinds}, not by {given!r:.80}; of owners, see usage_by_owner")
-    return given
+        raise InvalidInput(f"by must be one of {kinds}, not {value!r:.80}; `usage_by_owner` groups by owner")
+    return value
 
 
-def check_moment(given: datetime | date | None, what: str) -> datetime | None:
-    """Return the moment that a time begins or ends at; a day stands for its beginning (00:00 UTC).
+def check_moment(value: datetime | date | None, argument: str) -> datetime | None:
+    """Return the beginning or the end of a span of time, in UTC; None is open.
+
+    Args:
+        value: a day stands for its beginning (00:00 UTC).
+        argument: the name of the caller's argument, for the error text.
 
     Raises:
-        InvalidInput: it is none, or says nothing of its time zone.
+        InvalidInput: the value is not a time, has no time zone, or is out of range.
     """
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, datetime):
-        if given.tzinfo is None:
-            raise InvalidInput(f"{what} needs a time zone, such as datetime.now(UTC) has: {given.isoformat()} has none")
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidInput(
+                f"{argument} needs a time zone, and {value.isoformat()} has none; `datetime.now(UTC)` has one"
+            )
         try:
-            return given.astimezone(UTC)
+            return value.astimezone(UTC)
         except OverflowError:
-            raise InvalidInput(f"{what} is beyond the ends of time: {given.isoformat()}") from None
-    if isinstance(given, date):
-        return datetime.combine(given, time(), UTC)
-    raise InvalidInput(f"{what} is a datetime or a date, not {type(given).__name__}")
+            raise InvalidInput(f"{argument} is out of range: {value.isoformat()}") from None
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    raise InvalidInput(f"{argument} must be a datetime or a date, not {type(value).__name__}")
 
 
-def report(
-    groups: Sequence[Sums],
+def build_usage_report(
+    groups: Sequence[UsageSums],
     latencies: Mapping[str | None, Latencies],
     total: Latencies,
     *,
@@ -133,51 +143,51 @@ def report(
     since: datetime | None,
     until: datetime | None,
 ) -> UsageReport:
-    """Return a report.
+    """Return a usage report.
 
     Args:
-        groups: all turns, by key; `priced` has been at those whose cost is not on record.
-        latencies: of each key.
-        total: of all turns together.
+        groups: the sums of all turns, by key, completed by `add_missing_costs`.
+        latencies: the latencies of each key.
+        total: the latencies of all turns together.
     """
-    rows = [_row(group.key, [group], latencies.get(group.key, (None, None))) for group in groups]
-    rows.sort(key=_by_day if by == "day" else _by_cost)
+    rows = [_build_row(group.key, [group], latencies.get(group.key, (None, None))) for group in groups]
+    rows.sort(key=_order_by_day if by == "day" else _order_by_cost)
     return UsageReport(
         by=by,
         since=since,
         until=until,
         currency=currency,
-        total=_row(None, groups, total),
+        total=_build_row(None, groups, total),
         rows=tuple(rows) if by is not None else (),
     )
 
 
-def priced(groups: Iterable[Sums], costs: Mapping[str | None, tuple[int, float]]) -> list[Sums]:
-    """Return the groups with what turns cost whose cost is not on record.
+def add_missing_costs(groups: Iterable[UsageSums], costs: Mapping[str | None, tuple[int, float]]) -> list[UsageSums]:
+    """Return the groups with the costs of turns without a stored cost added.
 
     Args:
-        costs: of each key, how many such turns have a price, and what they cost.
+        costs: for each key, how many such turns have a known price, and what they cost.
     """
 
-    def with_cost(group: Sums) -> Sums:
+    def add_cost(group: UsageSums) -> UsageSums:
         turns, cost = costs.get(group.key, (0, 0.0))
         return replace(group, unpriced=group.unpriced - turns, cost=(group.cost or 0.0) + cost) if turns else group
 
-    return [with_cost(group) for group in groups]
+    return [add_cost(group) for group in groups]
 
 
-def _row(key: str | None, groups: Sequence[Sums], latencies: Latencies) -> UsageRow:
-    cost = _sum(group.cost for group in groups)
+def _build_row(key: str | None, groups: Sequence[UsageSums], latencies: Latencies) -> UsageRow:
+    cost = _sum_known(group.cost for group in groups)
     return UsageRow(
         key=key,
         label=groups[0].label if key is not None else None,
         turns=sum(group.turns for group in groups),
         failed=sum(group.failed for group in groups),
         interrupted=sum(group.interrupted for group in groups),
-        prompt_tokens=_sum(group.prompt_tokens for group in groups),
-        cached_tokens=_sum(group.cached_tokens for group in groups),
-        completion_tokens=_sum(group.completion_tokens for group in groups),
-        reasoning_tokens=_sum(group.reasoning_tokens for group in groups),
+        prompt_tokens=_sum_known(group.prompt_tokens for group in groups),
+        cached_tokens=_sum_known(group.cached_tokens for group in groups),
+        completion_tokens=_sum_known(group.completion_tokens for group in groups),
+        reasoning_tokens=_sum_known(group.reasoning_tokens for group in groups),
         turns_without_usage=sum(group.without_usage for group in groups),
         cost=round(float(cost), 9) if cost is not None else None,
         turns_without_price=sum(group.unpriced for group in groups),
@@ -189,17 +199,17 @@ def _row(key: str | None, groups: Sequence[Sums], latencies: Latencies) -> Usage
 N = TypeVar("N", int, float)
 
 
-def _sum(numbers: Iterable[N | None]) -> N | None:
-    """Return the sum of those that are known; None where there are some, and none is."""
-    given = list(numbers)
-    known = [number for number in given if number is not None]
-    return sum(known) if known or not given else None
+def _sum_known(numbers: Iterable[N | None]) -> N | None:
+    """Return the sum of the known numbers, or None if all are unknown."""
+    numbers = list(numbers)
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known or not numbers else None
 
 
-def _by_day(row: UsageRow) -> tuple[str, ...]:
+def _order_by_day(row: UsageRow) -> tuple[str, ...]:
     return (row.key or "",)
 
 
-def _by_cost(row: UsageRow) -> tuple[float, int, int, str]:
+def _order_by_cost(row: UsageRow) -> tuple[float, int, int, str]:
     tokens = (row.prompt_tokens or 0) + (row.completion_tokens or 0)
     return (-(row.cost or 0.0), -tokens, -row.turns, row.key or "")

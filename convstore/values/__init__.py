@@ -1,1 +1,1 @@
-"""What travels between the rooms: results, parameters and their rules."""
+"""The values that travel between the rooms, and the rules for their contents."""

@@ -1,9 +1,9 @@
-"""Completion parameters and their rules: pure.
+"""Check and merge completion parameters.
 
 The rules are those of the Chat Completions specification that convstore was built from: `temperature` between 0 and 2;
 `temperature` or `top_p`, "but not both"; `name` of letters, digits and underscores, at most 64 (the API has since
-admitted the hyphen). They bind what a caller gives. What is merely stored or imported is never refused for them, and
-every other parameter of the API passes through untouched.
+admitted the hyphen). They apply to what a caller gives for a call or keeps with a conversation. Stored and imported
+messages are never refused because of them, and every other parameter of the API passes through unchanged.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from convstore.errors import InvalidInput, InvalidParameter
-from convstore.messages.codec import Message, to_plain
+from convstore.messages.message import Message
+from convstore.messages.plain_json import to_plain
 
 CALL_OPTIONS = frozenset({"extra_headers", "extra_query", "timeout"})
-"""Options of the HTTP call, not of the completion: never stored (headers carry keys) and never sticky."""
+"""Options of the HTTP call, not of the completion. They are never stored (headers carry keys), so never sticky."""
 
-_OURS = {
+_RESERVED_PARAMETERS = {
     "messages": "convstore fills it from the history",
     "stream": "`stream()` streams and `say()` does not",
 }
-_EXCLUSIVE = ("temperature", "top_p")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EXCLUSIVE_PARAMETERS = ("temperature", "top_p")
+_SENDER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that a caller gave, checked, as plain JSON (call options stay as they are).
+    """Return the parameters of one call as plain JSON, checked.
 
-    A value of None means "not, this time": it takes a sticky parameter away.
+    Call options stay as they are. A value of None removes a sticky parameter for this call.
 
     Raises:
-        InvalidParameter: one breaks a rule, which the message states.
+        InvalidParameter: a parameter breaks a rule; the text states the rule.
     """
     checked: dict[str, Any] = {}
     for key, value in given.items():
-        if key in _OURS:
-            raise InvalidParameter(f"{key} is not a parameter to give: {_OURS[key]}")
+        if key in _RESERVED_PARAMETERS:
+            raise InvalidParameter(f"{key} is not a parameter to give: {_RESERVED_PARAMETERS[key]}")
         if key in CALL_OPTIONS:
             checked[key] = value
             continue
@@ -51,7 +52,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     model = checked.get("model")
     if model is not None and (not isinstance(model, str) or not model.strip()):
         raise InvalidParameter(f"model must be the name of a model, not {model!r:.80}")
-    if all(checked.get(key) is not None for key in _EXCLUSIVE):
+    if all(checked.get(key) is not None for key in _EXCLUSIVE_PARAMETERS):
         raise InvalidParameter("give temperature or top_p, not both (the specification: one of the two)")
     return checked
 
@@ -61,9 +62,9 @@ def _check_extra_body(value: Any) -> None:
         return
     if not isinstance(value, dict):
         raise InvalidParameter(f"extra_body must be a JSON object, not {value!r:.80}")
-    for key, why in _OURS.items():
+    for key, reason in _RESERVED_PARAMETERS.items():
         if key in value:
-            raise InvalidParameter(f"{key} is not a parameter to give, in extra_body either: {why}")
+            raise InvalidParameter(f"{key} is not a parameter to give, in extra_body either: {reason}")
 
 
 def _check_temperature(value: Any) -> None:
@@ -80,39 +81,43 @@ def _check_max_tokens(value: Any) -> None:
         raise InvalidParameter(f"max_tokens must be a whole number of at least 1, not {value!r:.80}")
 
 
-def check_names(messages: list[Message]) -> None:
-    """Check the sender's name of every message that a caller wants sent.
+def check_sticky_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a conversation keeps as plain JSON, checked.
 
     Raises:
-        InvalidParameter: a name is not of letters, digits, `_` or `-`, or is longer than 64.
-    """
-    for message in messages:
-        name = message.get("name")
-        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
-            raise InvalidParameter(f"name must be 1 to 64 letters (a-z, A-Z), digits, _ or -, not {name!r:.80}")
-
-
-def merge(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sticky parameters as changed by checked ones: a new value replaces, None removes.
-
-    Of `temperature` and `top_p`, the one that is given replaces the other sticky one.
-    """
-    merged = dict(sticky)
-    for key, other in (_EXCLUSIVE, _EXCLUSIVE[::-1]):
-        if given.get(key) is not None:
-            merged.pop(other, None)
-    merged.update(given)
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def check_sticky(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return checked parameters that a conversation is to keep.
-
-    Raises:
-        InvalidParameter: as `check_parameters`; or it is an option of one call.
+        InvalidParameter: a parameter breaks a rule of `check_parameters`, or is an option of one call.
     """
     checked = check_parameters(given)
     for key in checked:
         if key in CALL_OPTIONS:
             raise InvalidParameter(f"{key} is an option of one call and cannot be kept with a conversation")
     return checked
+
+
+def check_sender_names(messages: list[Message]) -> None:
+    """Check the sender's name of each message that a caller wants to send.
+
+    Raises:
+        InvalidParameter: a name is not 1 to 64 letters (a-z, A-Z), digits, `_` or `-`.
+    """
+    for message in messages:
+        name = message.get("name")
+        if name is not None and (not isinstance(name, str) or not _SENDER_NAME.fullmatch(name)):
+            raise InvalidParameter(f"name must be 1 to 64 letters (a-z, A-Z), digits, _ or -, not {name!r:.80}")
+
+
+def merge_parameters(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sticky parameters, changed by those of a call.
+
+    A new value replaces the old one, and None removes it. A given `temperature` replaces a sticky `top_p`, and the
+    other way round.
+
+    Args:
+        given: parameters that `check_parameters` returned.
+    """
+    merged = dict(sticky)
+    for key, other in (_EXCLUSIVE_PARAMETERS, _EXCLUSIVE_PARAMETERS[::-1]):
+        if given.get(key) is not None:
+            merged.pop(other, None)
+    merged.update(given)
+    return {key: value for key, value in merged.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Names for the numbers and keys that travel between the rooms, so that a type checker sees two swapped."""
+"""Name the types of keys and numbers, so that a type checker sees two swapped."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class ConversationKey:
 
 
 def make_conversation_id() -> str:
-    """Return a new random id, random from its first character: a few typed characters find it."""
+    """Return a new id, random from its first character: a few typed ones find it."""
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))

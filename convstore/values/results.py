@@ -1,4 +1,4 @@
-"""What convstore returns: frozen values, made of rows, that know nothing of a database."""
+"""Define the results that convstore returns: frozen values without a database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, TypeAlias, TypeVar
 
-from convstore.messages.codec import Message, text_of
 from convstore.messages.completion import Usage
+from convstore.messages.message import Message, extract_text
 from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.window_report import WindowReport
 
@@ -165,4 +165,4 @@ class Turn:
     @property
     def text(self) -> str:
         """The reply's readable text; `""` if it has no text."""
-        return text_of(self.message) if self.message is not None else ""
+        return extract_text(self.message) if self.message is not None else ""

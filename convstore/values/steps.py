@@ -1,4 +1,4 @@
-"""What has to be done next: the steps that a flow yields and a runner performs.
+"""Define the steps that a flow yields and a runner performs.
 
 A flow is a generator that decides and does nothing else; it is written once. A sync and an async runner perform its
 steps, send the results in, and throw what went wrong in: an error, Ctrl-C, the cancelling of a task.
@@ -15,11 +15,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseWork:
-    """Run work on the database. Work that has begun is finished, even if the caller is cancelled meanwhile."""
+    """Run work on the database; finish it even if the caller is cancelled meanwhile."""
 
     work: Callable[[], Any]
     undo: Callable[[Any], object] | None = None
-    """Takes back the result of finished work whose caller was cancelled."""
+    """Takes back the result of the work if the caller was cancelled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ReadBody:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Close the connection of a stream: a provider stops generating, and billing, when nobody listens."""
+    """Close the connection of a stream, so that the provider stops generating."""
 
     stream: Any
 

@@ -1,4 +1,4 @@
-"""A turn between its beginning and its end: what is needed to end it, and how it ended."""
+"""Define what is needed to end a turn, and how a turn ended."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TurnOutcome:
 
 @dataclass(frozen=True, slots=True)
 class EndedTurn:
-    """A turn that is over before it is stored: an addition without a model call, or a summary."""
+    """A turn that ended before it is stored: appended messages, or a summary."""
 
     key: ConversationKey
     seq: TurnNumber

@@ -1,198 +1,208 @@
-"""Ids, names, owners: what is allowed. Pure."""
+"""Check the arguments of callers: keys, contents, numbers, and how long to wait.
+
+Each function returns the value, and raises an error that states the rule if the value breaks it.
+"""
 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
-from convstore.messages.codec import is_storable, to_plain
+from convstore.messages.plain_json import to_plain
+from convstore.messages.storable_text import is_storable
+from convstore.values.identifiers import Position, Seq
 
-# Without vowels there are no words; without 0, 1 and l no confusion. 12 of 28 characters are 57 bits.
-_ALPHABET = "23456789bcdfghjkmnpqrstvwxyz"
-_ID_LENGTH = 12
-_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
-_LARGEST = 2**63 - 1  # that a database's integers hold
-_LONGEST = 255  # bytes; three of these still fit the largest row of a PostgreSQL index (2,704)
-
-
-def random_id() -> str:
-    """Return a new conversation's id: random from its first character, so that a few typed ones find it."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
-
-
-def is_key(text: str) -> bool:
-    """Whether `text` can be an id: 1 to 255 bytes of UTF-8 without control characters."""
-    return bool(text) and text.isprintable() and is_storable(text) and len(text.encode()) <= _LONGEST
-
-
-def check_id(given: str) -> str:
-    """Return an id that the caller chose.
-
-    Raises:
-        InvalidInput: it cannot be one.
-    """
-    if not isinstance(given, str) or not is_key(given):
-        raise InvalidInput(f"an id is 1 to {_LONGEST} bytes of printable text, not {given!r:.80}")
-    return given
-
-
-def known_id(given: str) -> str:
-    """Return the id of a conversation that should exist.
-
-    Raises:
-        ConversationNotFound: it can be none's.
-    """
-    if not isinstance(given, str) or not is_key(given):
-        raise ConversationNotFound(f"no conversation {given!r:.80}; see `convstore list`")
-    return given
-
-
-def check_owner(given: str) -> str:
-    """Return an owner; `""` is the owner of an application without users.
-
-    Raises:
-        InvalidInput: it cannot be one.
-    """
-    if not isinstance(given, str) or (given and not is_key(given)):
-        raise InvalidInput(f"an owner is up to {_LONGEST} bytes of printable text, not {given!r:.80}")
-    return given
-
-
-def check_name(given: str | None) -> str | None:
-    """Return a conversation's short handle; None is none.
-
-    Raises:
-        InvalidInput: it is not 1 to 64 letters, digits, `.`, `_` or `-` beginning with a letter or a digit.
-    """
-    if given is not None and (not isinstance(given, str) or not _NAME.fullmatch(given)):
-        raise InvalidInput(
-            f"a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, not {given!r:.80}"
-        )
-    return given
-
-
-def check_title(given: str | None) -> str | None:
-    """Return a title; None is none.
-
-    Raises:
-        InvalidInput: it is not text.
-    """
-    if given is not None and not isinstance(given, str):
-        raise InvalidInput(f"a title is text, not {type(given).__name__}")
-    return given
-
-
-def check_idempotency_key(given: str | None) -> str | None:
-    """Return an idempotency key; None is none.
-
-    Raises:
-        InvalidParameter: it cannot be one.
-    """
-    if given is not None and (not isinstance(given, str) or not is_key(given)):
-        raise InvalidParameter(f"an idempotency key is 1 to {_LONGEST} bytes of printable text, not {given!r:.80}")
-    return given
-
-
-def check_metadata(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as plain JSON.
-
-    Raises:
-        InvalidInput: it is not a JSON object.
-    """
-    plain = to_plain(given)
-    if not isinstance(plain, dict):
-        raise InvalidInput(f"metadata is a JSON object, not {type(given).__name__}")
-    return plain
-
-
-def check_limit(given: int | None) -> int | None:
-    """Return a limit; None is none.
-
-    Raises:
-        InvalidInput: it is negative, or no number.
-    """
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
-        raise InvalidInput(f"a limit is a whole number of at least 0, not {given!r}")
-    return min(given, _LARGEST) if given is not None else None
-
+MAX_KEY_BYTES = 255  # three of these still fit the largest row of a PostgreSQL index (2,704)
+_CONVERSATION_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_MAX_DATABASE_INTEGER = 2**63 - 1
 
 OnBusy: TypeAlias = Literal["wait", "reject"]
 """What to do while another turn holds the conversation."""
 
 
-def patience(on_busy: OnBusy, wait: float) -> float:
-    """Return how many seconds to wait for a conversation that is busy.
+# --- keys: the texts that name a conversation, an owner, a request ---
+
+
+def is_key(text: str) -> bool:
+    """Return True if a text can be a key: 1 to 255 bytes of printable UTF-8."""
+    return bool(text) and text.isprintable() and is_storable(text) and len(text.encode()) <= MAX_KEY_BYTES
+
+
+def check_id(value: str) -> str:
+    """Return the id that a caller chose for a new conversation, checked.
 
     Raises:
-        InvalidInput: `on_busy` is neither "wait" nor "reject", or `wait` is no number of seconds.
+        InvalidInput: the value cannot be an id.
+    """
+    if not isinstance(value, str) or not is_key(value):
+        raise InvalidInput(f"an id is 1 to {MAX_KEY_BYTES} bytes of printable text, not {value!r:.80}")
+    return value
+
+
+def check_existing_id(value: str) -> str:
+    """Return the id of a conversation that should exist, checked.
+
+    Raises:
+        ConversationNotFound: the value cannot be an id, so no conversation has it.
+    """
+    if not isinstance(value, str) or not is_key(value):
+        raise ConversationNotFound(f"no conversation {value!r:.80}")
+    return value
+
+
+def check_owner(value: str) -> str:
+    """Return an owner, checked; "" is the owner of an application without users.
+
+    Raises:
+        InvalidInput: the value cannot be an owner.
+    """
+    if not isinstance(value, str) or (value and not is_key(value)):
+        raise InvalidInput(f"an owner is up to {MAX_KEY_BYTES} bytes of printable text, not {value!r:.80}")
+    return value
+
+
+def check_conversation_name(value: str | None) -> str | None:
+    """Return a conversation's name, checked; None is no name.
+
+    Raises:
+        InvalidInput: the name is not 1 to 64 letters, digits, `.`, `_` or `-`, or begins with a mark.
+    """
+    if value is not None and (not isinstance(value, str) or not _CONVERSATION_NAME.fullmatch(value)):
+        raise InvalidInput(
+            f"a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, not {value!r:.80}"
+        )
+    return value
+
+
+def check_idempotency_key(value: str | None) -> str | None:
+    """Return an idempotency key, checked; None is no key.
+
+    Raises:
+        InvalidParameter: the value cannot be a key.
+    """
+    if value is not None and (not isinstance(value, str) or not is_key(value)):
+        raise InvalidParameter(f"an idempotency key is 1 to {MAX_KEY_BYTES} bytes of printable text, not {value!r:.80}")
+    return value
+
+
+# --- contents of a conversation ---
+
+
+def check_title(value: str | None) -> str | None:
+    """Return a title, checked; None is no title.
+
+    Raises:
+        InvalidInput: the title is not a text.
+    """
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput(f"a title is a text, not {type(value).__name__}")
+    return value
+
+
+def check_metadata(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as a plain JSON object, checked.
+
+    Raises:
+        InvalidInput: the value is not a JSON object.
+    """
+    plain = to_plain(value)
+    if not isinstance(plain, dict):
+        raise InvalidInput(f"metadata is a JSON object, not {type(value).__name__}")
+    return plain
+
+
+# --- numbers: limits of a page, and places in a conversation ---
+
+
+def check_limit(value: int | None) -> int | None:
+    """Return how many records a page may hold, checked; None is all.
+
+    Raises:
+        InvalidInput: the limit is not a whole number of at least 0.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise InvalidInput(f"a limit is a whole number of at least 0, not {value!r}")
+    return min(value, _MAX_DATABASE_INTEGER) if value is not None else None
+
+
+def check_before(value: int | None) -> int | None:
+    """Return the `seq` that a page ends before, checked; None is the last page.
+
+    Raises:
+        InvalidInput: the value cannot be a `seq`.
+    """
+    is_seq = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_DATABASE_INTEGER
+    if value is not None and not is_seq:
+        raise InvalidInput(f"`before` is the seq of the first record of another page, not {value!r}")
+    return value
+
+
+def check_turn_count(value: int) -> int:
+    """Return how many turns to move, checked.
+
+    Raises:
+        InvalidInput: the value is not a whole number of at least 1.
+    """
+    return _check_whole_number(value, 1, "how many turns is a whole number of at least 1")
+
+
+def check_position(value: int) -> Position:
+    """Return a position, checked; 0 is before the first message.
+
+    Raises:
+        InvalidInput: the value is not a whole number of at least 0.
+    """
+    return Position(_check_whole_number(value, 0, "a position is 1, 2, 3 … along the conversation"))
+
+
+def check_seq(value: int) -> Seq:
+    """Return the `seq` of a message, checked; 0 is before the first message.
+
+    Raises:
+        InvalidInput: the value is not a whole number of at least 0.
+    """
+    return Seq(_check_whole_number(value, 0, "a message's seq is a whole number"))
+
+
+def check_head_seq(value: int | None) -> Seq | None:
+    """Return the `seq` of the head that a caller expects, checked; None is any.
+
+    Raises:
+        InvalidInput: the value cannot be the `seq` of a head.
+    """
+    if value is None:
+        return None
+    return Seq(_check_whole_number(value, 0, "expected_head is the head_seq of a conversation"))
+
+
+def _check_whole_number(value: int, least: int, rule: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MAX_DATABASE_INTEGER:
+        raise InvalidInput(f"{rule}, not {value!r:.80}")
+    return value
+
+
+# --- how long to wait ---
+
+
+def check_wait(value: float) -> float:
+    """Return how many seconds to wait, checked.
+
+    Raises:
+        InvalidInput: the value is not a number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise InvalidInput(f"wait is a number of seconds, at least 0, not {value!r}")
+    return value
+
+
+def get_wait_seconds(on_busy: OnBusy, wait: float) -> float:
+    """Return how many seconds to wait for a busy conversation; 0 for "reject".
+
+    Raises:
+        InvalidInput: `on_busy` is neither "wait" nor "reject", or `wait` is not a number of at least 0.
     """
     if on_busy not in ("wait", "reject"):
         raise InvalidInput(f'on_busy is "wait" or "reject", not {on_busy!r:.80}')
     return check_wait(wait) if on_busy == "wait" else 0.0
-
-
-def check_wait(given: float) -> float:
-    """Return how many seconds to wait.
-
-    Raises:
-        InvalidInput: it is negative, or no number.
-    """
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
-        raise InvalidInput(f"wait is a number of seconds, at least 0, not {given!r}")
-    return given
-
-
-def check_before(given: int | None) -> int | None:
-    """Return the number that a page ends before; None is none.
-
-    Raises:
-        InvalidInput: it is no such number.
-    """
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LARGEST):
-        raise InvalidInput(f"`before` is the seq of the first record of another page, not {given!r}")
-    return given
-
-
-def check_count(given: int) -> int:
-    """Return how many turns a caller means.
-
-    Raises:
-        InvalidInput: it is no whole number of at least 1.
-    """
-    return _whole(given, 1, "how many turns is a whole number of at least 1")
-
-
-def check_position(given: int) -> int:
-    """Return a position as a caller gave it; 0 is before the first message.
-
-    Raises:
-        InvalidInput: it is no whole number of at least 0.
-    """
-    return _whole(given, 0, "a position is 1, 2, 3 … along the conversation")
-
-
-def check_seq(given: int) -> int:
-    """Return the `seq` of a message as a caller gave it; 0 is before the first.
-
-    Raises:
-        InvalidInput: it is no whole number of at least 0.
-    """
-    return _whole(given, 0, "a message's seq is a whole number")
-
-
-def check_head(given: int | None) -> int | None:
-    """Return the head that a caller expects; None is any.
-
-    Raises:
-        InvalidInput: it is no such number.
-    """
-    return None if given is None else _whole(given, 0, "expected_head is the head_seq of a conversation")
-
-
-def _whole(given: int, least: int, rule: str) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _LARGEST:
-        raise InvalidInput(f"{rule}, not {given!r:.80}")
-    return given

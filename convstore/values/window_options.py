@@ -1,4 +1,4 @@
-"""Options of the window: which part of the history a request holds. Rules, merging and defaults."""
+"""Check and merge the options of a window: which part of the history is sent."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_window_options(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sticky options changed by checked ones: a new value replaces, None removes."""
+    """Return the sticky options, changed by checked ones; None removes an option."""
     return {name: value for name, value in {**sticky, **given}.items() if value is not None}
 
 
 def split_window_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of the window among named values, checked, and the other values.
+    """Return the window options among named values, checked, and the other values.
 
     Raises:
         InvalidParameter: an option breaks a rule.

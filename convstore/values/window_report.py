@@ -1,9 +1,9 @@
-"""What a turn records about its window: which messages were sent, and which were left out."""
+"""Record which messages a request held and which were left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 from convstore.values.identifiers import Seq, TurnNumber
@@ -35,12 +35,8 @@ class WindowReport:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the request is not simply the whole history and the new message."""
+        """True if the request is not simply the whole history and the new message."""
         return bool(self.left_out or self.summary is not None or self.filled)
-
-    def with_options(self, options: WindowOptions) -> Self:
-        """Return the report with other options."""
-        return replace(self, options=options)
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the report as a JSON object; what is empty or the default is left out."""
@@ -61,7 +57,7 @@ class WindowReport:
 
     @classmethod
     def from_json_object(cls, value: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json_object` wrote, in this release or an earlier one.
+        """Return the report that `to_json_object` of this or an earlier release wrote.
 
         Raises:
             TypeError, ValueError, AttributeError: the object has another form.

@@ -5,7 +5,7 @@ The tests use a store's public methods alone, so that any object that has them c
 
 from __future__ import annotations
 
-import sqlite3
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +28,10 @@ ASYNC = ("async-sqlite-file", "async-postgresql")
 STORES_OWN = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC)
 """Without the caller's own engines: enough where only what is stored matters, not how transactions begin."""
 KINDS = (*STORES_OWN, "sqlite-engine", "postgresql-engine")
+ON_CALLERS_ENGINES_TOO = pytest.mark.parametrize("backend", KINDS, indirect=True)
+"""For what needs its transactions to begin and to end as they should; `tests/schema/test_engines.py` has the rest."""
+OF_EACH_SORT = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql", "async-postgresql"], indirect=True)
+"""For what takes seconds on each kind."""
 
 
 class Backend:
@@ -151,7 +155,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORES_OWN)
 def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
     """Each kind of database in turn, with the schema and nothing else; what a test leaves in it is checked."""
     kind: str = request.param
@@ -162,10 +166,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenA
     else:
         template: Path = request.getfixturevalue("sqlite_template")
         path = tmp_path / "chat.db"
-        with sqlite3.connect(template) as source, sqlite3.connect(path) as target:
-            source.backup(target)
-        source.close()
-        target.close()
+        shutil.copy(template, path)
         url = f"sqlite:///{path}"
     asyncio = request.getfixturevalue("on_asyncio") if kind in ASYNC else None
     backend = Backend(kind, url, client, asyncio)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, insert, text
@@ -18,13 +19,15 @@ from convstore.db.message_rows import STRIDES
 from convstore.db.tables import turns
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest
-from convstore.messages.token_estimate import estimate
+from convstore.messages.token_estimate import estimate_message
 from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
 WINDOW = 4_000
 """Tokens: the budget of what is measured."""
 SYSTEM_MESSAGES, PINS = 6, 8
+KEPT = 100_000
+"""How many messages may be kept in memory, for the next conversation of that length: to make them takes longest."""
 _COLUMNS = (
     *("owner", "conversation_id", "seq", "parent_seq", "position", "role", "content", "tokens", "context_seq"),
     *(f"back_{stride}" for stride in STRIDES),
@@ -143,6 +146,16 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
 
 
 def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
+    for row in _kept(count) if count <= KEPT else _made(count):
+        yield "", id, *row, now
+
+
+@lru_cache(3)
+def _kept(count: int) -> list[tuple[Any, ...]]:
+    return list(_made(count))
+
+
+def _made(count: int) -> Iterator[tuple[Any, ...]]:
     context, parent = 0, b""
     back = [None] * len(STRIDES)
     system = max(1, count // SYSTEM_MESSAGES)
@@ -150,7 +163,7 @@ def _rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
         role = "system" if seq % system == 1 else "user" if seq % 2 == 0 else "assistant"
         message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
         parent = digest(parent, message)
-        yield "", id, seq, seq - 1, seq, role, message["content"], estimate(message), context, *back, parent, now
+        yield seq, seq - 1, seq, role, message["content"], estimate_message(message), context, *back, parent
         if role == "system":
             context = seq
         back = [seq if seq % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)]  # type: ignore[misc]

@@ -13,8 +13,9 @@ from convstore import Store, Usage
 from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import attachments, conversations, messages, summaries, turns
-from convstore.messages.codec import Message, StoredMessage, decode, digest
-from convstore.messages.inline_data import written
+from convstore.messages.codec import StoredMessage, decode, digest
+from convstore.messages.inline_data import encode_attachments
+from convstore.messages.message import Message
 from convstore.values.identifiers import ConversationKey
 from convstore.values.window_options import check_window_options
 
@@ -51,7 +52,7 @@ def check_conversation(
         stored, recorded, summarised = _rows(connection, lineage)
         _check_lineage(connection, conversation, lineage)
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
-        texts = written({bytes(row.digest): bytes(row.data) for row in kept})
+        texts = encode_attachments({bytes(row.digest): bytes(row.data) for row in kept})
     exact = {
         seq: decode(StoredMessage(row["role"], row["name"], row["content"], row["extra"]), texts)
         for seq, row in stored.items()

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage, ChatCompletionUserMessagePa
 
 from convstore import ConversationBusy, InvalidMessage, Store, TurnStatus
 from convstore.testing import ChatServer, Reply
-from tests.contract.conftest import HARD_TEXTS, Held
+from tests.contract.conftest import HARD_TEXTS, OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Held
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Answer briefly.", "name": "boss"},
@@ -44,6 +44,7 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_every_message_comes_back_as_it_went_in(store: Store) -> None:
     id = store.new().id
     for message in MESSAGES:
@@ -119,6 +120,7 @@ def _completion(client: openai.OpenAI, server: ChatServer, **reply: Any) -> Any:
 
 
 @pytest.mark.parametrize("form", ["object", "dict"])
+@ON_CALLERS_ENGINES_TOO
 def test_a_completion_is_stored_as_its_message_and_a_turn_of_its_facts(
     store: Store, client: openai.OpenAI, chat_server: ChatServer, form: str
 ) -> None:
@@ -219,6 +221,7 @@ def test_the_halves_of_a_split_character_are_joined(store: Store) -> None:
     assert store.history(id) == [{"role": "user", "content": "😀"}]
 
 
+@OF_EACH_SORT
 def test_a_message_of_five_megabytes_is_kept_whole(store: Store) -> None:
     id = store.new().id
     text = "会話 of 12 bytes " * 320_000
@@ -229,6 +232,7 @@ def test_a_message_of_five_megabytes_is_kept_whole(store: Store) -> None:
     assert second["content"][0]["text"] == text + "\0"
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_appending_waits_for_a_running_turn_or_is_refused(
     store: Store, hold: Callable[..., Held], elsewhere: Callable[[Callable[[], Any]], Future[Any]]
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import event, select, text
 
 from convstore import DamagedRow, Store, TurnFailed
 from convstore.db.tables import attachments, messages
-from convstore.messages.inline_data import digest_of
+from convstore.messages.inline_data import digest_attachment
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import STORES_OWN, Backend
 from tests.contract.invariants import engine_of
@@ -57,7 +57,7 @@ def kept(store: Store) -> list[tuple[str, bytes]]:
     """Whose attachments there are, and what they are."""
     with engine_of(store).connect() as connection:
         rows = connection.execute(select(attachments)).all()
-    assert [bytes(row.digest) for row in rows] == [digest_of(bytes(row.data)) for row in rows]
+    assert [bytes(row.digest) for row in rows] == [digest_attachment(bytes(row.data)) for row in rows]
     return sorted((row.owner, bytes(row.data)) for row in rows)
 
 
@@ -122,7 +122,7 @@ def test_the_row_is_an_array_which_earlier_releases_refuse(store: Store) -> None
     assert isinstance(json.loads(one or ""), dict)  # as ever
     assert json.loads(other or "") == [
         {"content": [{"type": "image_url", "image_url": {"url": None, "detail": "low"}}]},
-        [[["content", 0, "image_url", "url"], "data:image/png;base64,", digest_of(IMAGE).hex(), len(IMAGE)]],
+        [[["content", 0, "image_url", "url"], "data:image/png;base64,", digest_attachment(IMAGE).hex(), len(IMAGE)]],
     ]
 
 
@@ -207,9 +207,9 @@ def test_one_that_is_missing_or_damaged_is_an_error_that_names_the_message(
     id = store.new().id
     turn = store.say(id, [paper()])
     other = store.new(messages=[{"role": "user", "content": [paper()]}]).id
-    values = {"digest": digest_of(IMAGE), "other": IMAGE[:-1] + b"x", "empty": b""}
+    values = {"digest": digest_attachment(IMAGE), "other": IMAGE[:-1] + b"x", "empty": b""}
     backend.damage(damage, **{key: value for key, value in values.items() if f":{key}" in damage})
-    named = f"{id}': message seq 2 .*{digest_of(IMAGE).hex()}.*{len(IMAGE)} bytes.*restore"
+    named = f"{id}': message seq 2 .*{digest_attachment(IMAGE).hex()}.*{len(IMAGE)} bytes.*restore"
     for call in (
         lambda: store.history(id),
         lambda: store.messages(id, limit=1),
@@ -274,7 +274,7 @@ def test_they_are_stored_in_one_order_so_that_two_callers_never_wait_for_each_ot
             stored.extend(row["digest"] for row in many)
 
     id = store.new().id
-    pictures = sorted((IMAGE + bytes([number]) * 3 for number in range(20)), key=digest_of, reverse=True)
+    pictures = sorted((IMAGE + bytes([number]) * 3 for number in range(20)), key=digest_attachment, reverse=True)
     event.listen(engine_of(store), "before_execute", note)
     store.append(id, *({"role": "user", "content": [image(data)]} for data in pictures))
     assert len(stored) == 20

@@ -11,7 +11,7 @@ from convstore import Store, TurnFailed, TurnStatus, tool_result
 from convstore.context.summary_plan import MAX_SUMMARISED_TOKENS as MOST_TOKENS
 from convstore.context.window import SUMMARY_REQUEST
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import Backend
+from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Backend
 
 TOO_LONG = Failure(400, "This model's maximum context length is 4096 tokens.", code="context_length_exceeded")
 
@@ -50,6 +50,7 @@ def test_the_summary_stands_in_for_all_but_the_last_turns(store: Store, chat_ser
     assert store.compact(id, keep_last=1) == [], "there is nothing new to summarise"
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_second_summary_is_of_the_first_and_what_came_since_and_each_can_be_taken_back(
     store: Store, chat_server: ChatServer
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_conversation_compacts_itself_past_its_threshold(store: Store, chat_se
     assert sent(store, id) == [SUMMARY_REQUEST, "By itself.", "Hi", "Hello.", "next"]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_while_one_caller_compacts_by_itself_no_other_pays_for_the_same(
     store: Store, chat_server: ChatServer, hold: Callable[..., Any], elsewhere: Callable[..., Any]
 ) -> None:

@@ -21,7 +21,7 @@ from convstore import (
     InvalidParameter,
     Store,
 )
-from tests.contract.conftest import HARD_TEXTS, Backend
+from tests.contract.conftest import HARD_TEXTS, ON_CALLERS_ENGINES_TOO, Backend
 
 
 def test_a_new_conversation_has_what_it_was_given(store: Store) -> None:
@@ -105,6 +105,7 @@ def test_a_name_is_letters_and_digits_of_any_script(store: Store) -> None:
         assert store.get(name) == made
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_an_id_that_is_taken_is_refused_and_the_first_stays(store: Store) -> None:
     first = store.new("first", id="x", system="1")
     with pytest.raises(ConversationExists, match="'x'"):
@@ -113,6 +114,7 @@ def test_an_id_that_is_taken_is_refused_and_the_first_stays(store: Store) -> Non
     assert store.history("x") == [{"role": "system", "content": "1"}]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_name_that_is_taken_is_refused_and_nothing_changes(store: Store) -> None:
     first = store.new(name="work")
     other = store.new(name="home", title="t")
@@ -252,6 +254,7 @@ def test_a_list_is_what_get_returns(store: Store) -> None:
     assert store.list() == [store.get(made.id)]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_pages_of_a_list_make_up_the_whole(store: Store) -> None:
     made = [store.new().id for _ in range(7)]
     whole = store.list(limit=None)

@@ -49,6 +49,12 @@ WINDOW_ROWS = 250
 """Of a window of 4,000 tokens, in messages of some 25."""
 
 
+@pytest.fixture
+def postgres_url(postgres_fresh_url: str) -> str:
+    """Of its own: so many rows, and statistics, leave their traces."""
+    return postgres_fresh_url
+
+
 @pytest.mark.parametrize("summarised", [False, True])
 @pytest.mark.parametrize("backend", ["sqlite-engine", "postgresql-engine"], indirect=True)
 def test_no_call_costs_more_in_a_long_conversation(backend: Backend, chat_server: ChatServer, summarised: bool) -> None:

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 from convstore import ConversationNotFound, InvalidInput, Store
-from tests.contract.conftest import Backend
+from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Backend
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_another_owner_sees_nothing_by_any_method(store: Store) -> None:
     ann, bob = store.for_owner("ann"), store.for_owner("bob")
     made = ann.new("secret", id="diary", name="work", system="Be nice.")

@@ -9,6 +9,7 @@ import pytest
 
 from convstore import InvalidInput, Store, Turn, TurnFailed, TurnStatus
 from convstore.testing import ChatServer, Failure, Reply
+from tests.contract.conftest import ON_CALLERS_ENGINES_TOO
 from tests.contract.test_append import MESSAGES, USAGE
 
 SAME = [field.name for field in fields(Turn) if field.name != "latency"]
@@ -63,6 +64,7 @@ def test_messages_come_a_hundred_at_a_time_unless_told(store: Store) -> None:
     assert len(store.history(id)) == 150
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_pages_from_the_end_to_the_beginning_make_up_the_whole(store: Store, chat_server: ChatServer) -> None:
     """Also where failed turns have left numbers that are on no path."""
     id = store.new(system="s").id

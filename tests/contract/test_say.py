@@ -23,7 +23,7 @@ from convstore import (
     tool_result,
 )
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import HARD_TEXTS, Backend
+from tests.contract.conftest import HARD_TEXTS, OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Backend
 
 
 def user(content: Any, **more: Any) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def bodies(server: ChatServer) -> list[dict[str, Any]]:
     return [request.body for request in server.requests]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_dialogue_reaches_the_model_whole_and_nothing_else_does(store: Store, chat_server: ChatServer) -> None:
     id = store.new(
         "Olympics", system="你是一个体育专家。", model="gpt-x", temperature=0.2, name="o", metadata={"a": 1}
@@ -232,7 +233,7 @@ def test_without_a_key_and_a_server_nothing_is_stored_and_the_three_ways_are_nam
     store = backend.open(client=None)
     id = store.new().id
     for call in (lambda: store.say(id, "hi"), lambda: store.stream(id, "hi").__enter__()):
-        with pytest.raises(NotConfigured, match=r"OPENAI_API_KEY.*OPENAI_BASE_URL.*--base-url"):
+        with pytest.raises(NotConfigured, match=r"OPENAI_API_KEY.*OPENAI_BASE_URL.*base_url"):
             call()
     assert store.messages(id) == []
     assert store.turns(id) == []
@@ -283,6 +284,7 @@ def test_a_preview_needs_no_conversation(store: Store) -> None:
     assert store.list() == []
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_several_choices_are_kept_side_by_side_and_the_first_is_replayed(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     choices = [
@@ -353,6 +355,7 @@ def test_texts_of_every_kind_go_the_whole_way_and_back(store: Store, chat_server
     assert sent == as_sent
 
 
+@OF_EACH_SORT
 def test_five_megabytes_go_the_whole_way_and_back(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     text = "会話 of 12 bytes " * 320_000

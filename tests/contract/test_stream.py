@@ -11,10 +11,11 @@ import pytest
 
 from convstore import ConversationBusy, ConvstoreError, ReplyStream, Store, TurnStatus
 from convstore.testing import ChatServer, Reply
-from tests.contract.conftest import Held
+from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Held
 from tests.contract.test_say import assistant, bodies, user
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_stream_is_the_same_turn_as_say_and_asks_for_its_usage(store: Store, chat_server: ChatServer) -> None:
     for reply in (
         Reply("Hello, world.", id="r", model="m"),
@@ -102,6 +103,7 @@ def test_a_stream_without_a_block_works_too(store: Store) -> None:
     assert len(store.messages(id)) == 2
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_leaving_early_keeps_what_came_on_the_path_and_hangs_up(
     store: Store, chat_server: ChatServer, hold: Callable[..., Held]
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_tool_call_that_was_stopped_in_the_middle_is_never_replayed(store: Sto
     assert all("tool_calls" not in said or said["tool_calls"] == [call] for said in sent)
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_stream_holds_its_conversation_until_it_is_over(store: Store, hold: Callable[..., Held]) -> None:
     id = store.new().id
     hold(pieces=["a", "b"], content="ab", hold_after=1)
@@ -220,6 +223,7 @@ def test_another_caller_waits_for_the_streams_end(
     assert [m["content"] for m in store.history(id)] == ["first", "ab", "second", "You said: second"]
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_several_streams_of_one_store_run_side_by_side(store: Store) -> None:
     ids = [store.new().id for _ in range(3)]
     replies = [store.stream(id, f"to {id}") for id in ids]

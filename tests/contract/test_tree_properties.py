@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from convstore import ConversationNotFound, HeadMoved, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
-from convstore.messages.codec import to_request
+from convstore.messages.request_form import to_request
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import STORES_OWN, Backend
 from tests.contract.invariants import check_conversation, engine_of

@@ -14,11 +14,12 @@ from sqlalchemy import Engine, event, insert
 
 from convstore import ConversationNotFound, InvalidInput, Store, TurnFailed, UsageReport, UsageRow
 from convstore.db.tables import turns as table
-from convstore.messages.codec import from_column, to_column
 from convstore.messages.completion import Usage
+from convstore.messages.storable_text import from_column, to_column
 from convstore.testing import ChatServer, Failure, Reply
-from convstore.usage.prices import cost, parse
-from tests.contract.conftest import Backend
+from convstore.usage.price_file import parse_prices
+from convstore.usage.prices import compute_cost
+from tests.contract.conftest import OF_EACH_SORT, ON_CALLERS_ENGINES_TOO, Backend
 from tests.contract.invariants import engine_of
 
 TOKENS = {
@@ -110,6 +111,7 @@ def test_the_cost_on_record_stays_when_prices_change_and_the_rest_is_counted_by_
 # --- which turns count ---
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_what_is_counted(backend: Backend, chat_server: ChatServer, hold: Callable[..., Any], elsewhere: Any) -> None:
     store = backend.open(prices=PRICES)
     id = store.new().id
@@ -183,13 +185,13 @@ def test_no_owner_sees_what_another_used(backend: Backend, chat_server: ChatServ
 
 
 def test_what_is_asked_wrongly_is_refused(store: Store) -> None:
-    with pytest.raises(InvalidInput, match='by one of "model", "day", "conversation", not by \'owner\''):
+    with pytest.raises(InvalidInput, match='by must be one of "model", "day", "conversation", not \'owner\''):
         store.usage(by="owner")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="since needs a time zone"):
         store.usage(since=datetime(2026, 1, 1))  # noqa: DTZ001 (that is the point)
-    with pytest.raises(InvalidInput, match="until is a datetime or a date, not str"):
+    with pytest.raises(InvalidInput, match="until must be a datetime or a date, not str"):
         store.usage(until="2026-01-01")  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="beyond the ends of time"):
+    with pytest.raises(InvalidInput, match="since is out of range"):
         store.usage(since=datetime.min.replace(tzinfo=timezone(timedelta(hours=5))))
 
 
@@ -299,7 +301,7 @@ def usage_of(turn: Turn) -> Usage:
 
 def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> UsageRow:
     """What a report should say of these turns: one turn at a time, in Python."""
-    prices = parse(STATED, "test")
+    prices = parse_prices(STATED, "test")
     costs, unpriced, unreported = [], 0, 0
     sums: dict[str, list[int]] = {name: [] for name in ("prompt", "cached", "completion", "reasoning")}
     for turn in turns:
@@ -307,7 +309,7 @@ def modelled(turns: list[Turn], key: str | None, label: str | None = None) -> Us
         model, requested = from_column(turn["model"]), from_column(turn["requested_model"])
         own = turn["cost"]
         if own is None:
-            own = cost(usage, prices.of(model, requested, turn["started_at"]))
+            own = compute_cost(usage, prices.find_price(model, requested, turn["started_at"]))
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         has_tokens = prompt is not None and completion is not None and min(prompt, completion) >= 0
         if own is not None:
@@ -416,6 +418,7 @@ def test_counts_that_no_sum_of_integers_would_hold_are_no_error(backend: Backend
         assert total.cost == pytest.approx(2**66 / 1e6)
 
 
+@OF_EACH_SORT
 def test_more_models_than_one_statement_has_room_for_are_priced_all_the_same(backend: Backend) -> None:
     count = 1100
     store = backend.open(
@@ -488,6 +491,7 @@ def test_a_report_goes_by_time_through_the_turns_of_its_owner_or_by_the_key_thro
                 assert read[0].endswith(index), read
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_report_is_made_in_the_callers_own_transaction(backend: Backend, chat_server: ChatServer) -> None:
     if backend.kind.startswith("async") or backend.is_memory:
         return  # its `using` takes an AsyncConnection; a database in memory has one connection

@@ -23,7 +23,7 @@ from convstore.testing import ChatServer, Failure, Raw, Reply
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
-from tests.contract.conftest import Backend
+from tests.contract.conftest import ON_CALLERS_ENGINES_TOO, Backend
 
 ON_BOTH = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
 
@@ -359,6 +359,7 @@ def test_a_tool_call_is_pinned_with_its_results(store: Store, chat_server: ChatS
     assert store.unpin(id, 2).pins == ()
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_fork_has_the_pins_and_the_summary_of_what_it_shares_and_of_nothing_else(
     store: Store, chat_server: ChatServer
 ) -> None:
@@ -434,6 +435,7 @@ def calling(*ids: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+@ON_CALLERS_ENGINES_TOO
 def test_tool_calls_are_answered_and_the_model_goes_on(store: Store, chat_server: ChatServer, streamed: bool) -> None:
     tools = [{"type": "function", "function": {"name": "get_a", "parameters": {"type": "object"}}}]
     id = store.new(tools=tools, parallel_tool_calls=True).id
@@ -642,6 +644,7 @@ def test_nothing_is_trimmed_unless_asked_nor_what_has_nothing_to_leave_out(
 # --- asking again, looking before ---
 
 
+@ON_CALLERS_ENGINES_TOO
 def test_a_retry_asks_with_the_options_of_what_it_asks_again(store: Store, chat_server: ChatServer) -> None:
     id = store.new(messages=TURNS).id
     first = store.say(id, "now", last=1)

@@ -104,7 +104,7 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
 
     @event.listens_for(Engine, "after_cursor_execute")
     def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith("SELECT") or "AS expired" not in statement:
+        if not statement.startswith("SELECT") or "AS has_expired" not in statement:
             return
         with guard:
             new = threading.get_ident() not in seen

@@ -399,11 +399,11 @@ def test_a_file_that_vanished_while_the_model_thought(
         path.parent.rename(away)
         if what == "file":
             path.parent.mkdir()
-        with pytest.raises(ReplyNotStored, match="its file is gone") as caught:
+        with pytest.raises(ReplyNotStored, match="its file was removed") as caught:
             turn.ended()
         _has_the_reply(caught.value)
         for call in (lambda: store.history(id), lambda: ask(store, id), store.new):
-            with pytest.raises(DatabaseUnavailable, match="its file is gone"):
+            with pytest.raises(DatabaseUnavailable, match="its file was removed"):
                 call()
         assert len(chat_server.requests) == 1
         assert not path.exists()  # an empty one in its place would hide the loss
@@ -427,7 +427,7 @@ def test_a_file_that_was_replaced_by_an_older_one_while_the_model_thought(
         for file in path.parent.iterdir():
             file.unlink()
         backup.rename(path)
-        with pytest.raises(ReplyNotStored, match="no longer has this turn") as caught:
+        with pytest.raises(ReplyNotStored, match="no longer has turn") as caught:
             turn.ended()
         _has_the_reply(caught.value)
         assert store.turns(id) == []
@@ -466,7 +466,7 @@ def test_a_conversation_made_anew_under_the_same_id_is_not_ended_by_the_old_call
         assert store.new(id=id).length == 0
         _goes_on(store, id, after=[])  # a turn of the same number, and more
         before = store.turns(id)
-        with pytest.raises(ReplyNotStored, match="no longer has this turn") as caught:
+        with pytest.raises(ReplyNotStored, match="no longer has turn") as caught:
             turn.ended()
         _has_the_reply(caught.value)
         assert store.turns(id) == before

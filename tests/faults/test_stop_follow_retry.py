@@ -141,7 +141,7 @@ def test_a_stream_that_is_silent_is_taken_away_with_what_had_been_flushed(
         assert turn.error == {"type": "Stopped", "message": "stopped from elsewhere"}
         assert elsewhere.say(id, "Next", wait=0).text == "You said: Next"
         go.set()
-        with pytest.raises(LeaseLost, match="stored beside the path"):
+        with pytest.raises(LeaseLost, match="stored off the path"):
             list(reply)
     path = [user("Hi"), assistant("Hel"), user("Next"), assistant("You said: Next")]
     assert store.history(id) == path
@@ -458,7 +458,7 @@ def test_where_nothing_was_asked_there_is_nothing_to_try_again(
 ) -> None:
     id = store.new(messages=[user("Hi")]).id
     store.append(id, "Hi", idempotency_key="k")
-    with pytest.raises(InvalidInput, match="no turn to try again"):
+    with pytest.raises(InvalidInput, match="no turn to retry"):
         again(store, id)
     with pytest.raises(ConversationNotFound):
         again(store, "nowhere")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from convstore import InvalidInput, Store, TurnStatus
-from convstore.messages.codec import Message
-from convstore.messages.token_estimate import checked, estimate, unfailing
+from convstore.messages.message import Message
+from convstore.messages.token_counters import make_checked_counter, make_fallback_counter
+from convstore.messages.token_estimate import estimate_message
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
@@ -100,7 +101,7 @@ def test_a_reply_that_cannot_be_counted_is_estimated(
     counts = {record.message["role"]: record.tokens for record in store.tree(id)}
     assert counts["user"] == 10
     assert [record.tokens for record in store.tree(id) if record.message["role"] == "assistant"] == [
-        estimate(record.message) for record in store.tree(id) if record.message["role"] == "assistant"
+        estimate_message(record.message) for record in store.tree(id) if record.message["role"] == "assistant"
     ]
 
 
@@ -145,10 +146,10 @@ def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_b
     too_long = "This model's maximum context length is 50 tokens."
     chat_server.script(Failure(400, too_long, code="context_length_exceeded"))
     transactions = store._engine.transactions
-    transactions.services = replace(transactions.services, count_tokens=checked(count))
+    transactions.services = replace(transactions.services, count_tokens=make_checked_counter(count))
     asked = len(chat_server.requests)
     turn = store.say(id, "Long", on_overflow="trim")
-    transactions.services = replace(transactions.services, count_tokens=checked(counter))
+    transactions.services = replace(transactions.services, count_tokens=make_checked_counter(counter))
     assert len(chat_server.requests) == asked + 2
     assert (turn.status, len(turn.attempts)) == (TurnStatus.COMPLETED, 1)
     assert counted == ["Long", turn.text]
@@ -156,10 +157,10 @@ def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_b
 
 def test_a_count_of_nothing_is_one() -> None:
     message: Message = {"role": "user", "content": ""}
-    assert checked(lambda _: 0)(message) == 1
-    assert checked(lambda _: 12)(message) == 12
-    assert checked(estimate) is estimate
-    assert unfailing(checked(lambda _: 7))(message) == 7
+    assert make_checked_counter(lambda _: 0)(message) == 1
+    assert make_checked_counter(lambda _: 12)(message) == 12
+    assert make_checked_counter(estimate_message) is estimate_message
+    assert make_fallback_counter(make_checked_counter(lambda _: 7))(message) == 7
 
 
 def test_what_a_counter_raises_is_in_the_error_and_is_its_cause() -> None:
@@ -167,5 +168,5 @@ def test_what_a_counter_raises_is_in_the_error_and_is_its_cause() -> None:
         raise LookupError("no such model")
 
     with pytest.raises(InvalidInput, match=r"LookupError: no such model .*role 'user'") as caught:
-        checked(count)({"role": "user", "content": "Hi"})
+        make_checked_counter(count)({"role": "user", "content": "Hi"})
     assert isinstance(caught.value.__cause__, LookupError)

@@ -271,7 +271,7 @@ def watch_the_waiting(engine: Engine, waiting: threading.Event) -> None:
 
     @event.listens_for(engine, "after_cursor_execute")
     def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("SELECT") and "AS expired" in statement:
+        if statement.startswith("SELECT") and "AS has_expired" in statement:
             waiting.set()
 
 

@@ -20,7 +20,7 @@ from convstore import ConversationNotFound, Store, tool_result
 from convstore.context.summary_plan import INSTRUCTION, SummaryOptions
 from convstore.context.window import make_summary_messages
 from convstore.db.tables import conversations, messages, summaries, turns
-from convstore.messages.codec import to_request
+from convstore.messages.request_form import to_request
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, text_of
 from convstore.turns import compaction

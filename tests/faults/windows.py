@@ -10,7 +10,8 @@ from convstore import Store
 from convstore.context.window import make_summary_messages
 from convstore.db.head_rows import read_head_seq
 from convstore.db.tables import summaries
-from convstore.messages.codec import from_column, to_request
+from convstore.messages.request_form import to_request
+from convstore.messages.storable_text import from_column
 from convstore.testing import ChatServer
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn

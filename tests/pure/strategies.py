@@ -1,4 +1,4 @@
-"""What Hypothesis draws: any JSON, and any message that the openai package's own types allow."""
+"""Hypothesis strategies for any JSON, and for any message that the openai package's types allow."""
 
 import collections.abc
 import types
@@ -31,7 +31,7 @@ ODD = st.sampled_from(
     ]
 )
 
-# Lone surrogates are in the alphabet; two halves in a row are the one thing that does not come back as it went in.
+# Lone surrogates are in the alphabet. Only two halves in a row do not come back as they went in.
 text = (st.text(max_size=12) | ODD).map(
     lambda drawn: "".join(drawn.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
 )
@@ -59,13 +59,13 @@ vendor_fields = st.dictionaries(
 
 
 def required_keys(typed_dict: Any) -> set[str]:
-    """The keys that must be there. (`__required_keys__` is wrong where annotations are strings, as openai's are.)"""
+    """Return the required keys (`__required_keys__` is wrong if annotations are strings, as openai's are)."""
     hints = get_type_hints(typed_dict, include_extras=True)
     return {key for key, hint in hints.items() if get_origin(hint) is Required}
 
 
 def of_type(annotation: Any) -> st.SearchStrategy[Any]:
-    """Plain JSON for one of the types that openai's messages are made of; objects as dicts."""
+    """Return a strategy for plain JSON of one of the types in openai's messages; objects are dicts."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         return of_type(annotation.__origin__)
@@ -99,7 +99,7 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
 
 
 param_types: tuple[Any, ...] = get_args(ChatCompletionMessageParam)
-"""The six types of a request's messages."""
+"""The six types of messages in a request."""
 
 request_message: st.SearchStrategy[dict[str, Any]] = st.one_of([of_type(kind) for kind in param_types])
 reply_message: st.SearchStrategy[dict[str, Any]] = of_type(ChatCompletionMessage)
@@ -111,7 +111,7 @@ any_message = openai_message | json_object_with_role
 
 @st.composite
 def cuts(draw: st.DrawFn, whole: str) -> list[str]:
-    """`whole` in pieces: cut anywhere, in the middle of a character of two halves too; some pieces are empty."""
+    """Draw the pieces of a text that is cut anywhere, also between surrogate halves; a piece may be empty."""
     units = whole.encode("utf-16-le", "surrogatepass")
     places = sorted(draw(st.lists(st.integers(0, len(units) // 2), max_size=6)))
     ends = [0, *places, len(units) // 2]

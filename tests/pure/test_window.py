@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from convstore.context.window import NewInput, Past, TokenScale, Window, choose_window, make_summary_messages
 from convstore.errors import ContextTooLong, InvalidMessage, InvalidParameter, UnansweredToolCalls
-from convstore.messages.codec import to_request
-from convstore.messages.token_estimate import REQUEST
-from convstore.messages.tool_calls import PLACEHOLDER, tool_result
+from convstore.messages.request_form import to_request
+from convstore.messages.token_estimate import TOKENS_PER_REQUEST
+from convstore.messages.tool_calls import PLACEHOLDER_RESULT_TEXT, tool_result
 from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions, check_window_options, merge_window_options
@@ -109,7 +109,7 @@ def placeholders(messages: Messages) -> tuple[Messages, Messages]:
         if message["role"] == "tool":
             open_calls = [call for call in open_calls if call["id"] != message["tool_call_id"]]
         else:
-            whole.extend(tool_result(call["id"], PLACEHOLDER) for call in open_calls)
+            whole.extend(tool_result(call["id"], PLACEHOLDER_RESULT_TEXT) for call in open_calls)
             missing.extend(open_calls)
             open_calls = list(message.get("tool_calls") or ())
         whole.append(message)
@@ -130,7 +130,7 @@ def tokens_of(held: list[MessageRecord], past: Past, sending: NewInput, chosen: 
     messages = [*(one.message for one in held), *sending.messages]
     sent = placeholders(messages)[0] if chosen.fill_missing_tools else messages
     summary = past.summary.tokens if past.summary is not None else 0
-    return REQUEST + summary + sum(counted(message) for message in sent)
+    return TOKENS_PER_REQUEST + summary + sum(counted(message) for message in sent)
 
 
 @settings(max_examples=400, deadline=None)
@@ -190,7 +190,7 @@ def check_facts(
     assert facts.get("pinned", []) == [one.seq for one in before if one.message["role"] not in CONTEXT]
     assert facts.get("summary") == (past.summary.turn if past.summary is not None else None)
     assert facts["tokens"] == round(window.tokens * scale.factor)
-    filled = [one["tool_call_id"] for one in window.messages if one.get("content") == PLACEHOLDER]
+    filled = [one["tool_call_id"] for one in window.messages if one.get("content") == PLACEHOLDER_RESULT_TEXT]
     assert facts.get("filled", []) == filled
 
 

@@ -253,9 +253,9 @@ def test_a_password_does_not_reach_the_terminal(tmp_path: Path) -> None:
         ("sqlite:///chat.db?timeout=soon", "not a database URL"),
         ("postgresql://host:port/name", "not a database URL"),
         ("postgresql://app:p@ss@host/name", "write @ in a password as %40"),
-        ("mysql://host/name", "SQLite or PostgreSQL, not in mysql"),
-        ("http://example.com", "SQLite or PostgreSQL, not in http"),
-        ("sqlite+nonsense:///chat.db", "no such kind of database"),
+        ("mysql://host/name", "SQLite or PostgreSQL, not in .mysql."),
+        ("http://example.com", "SQLite or PostgreSQL, not in .http."),
+        ("sqlite+nonsense:///chat.db", "unknown kind of database"),
         ("postgresql+psycopg_async://host/name", "asynchronous"),
     ],
 )
@@ -269,7 +269,7 @@ def test_a_name_of_no_database_is_refused_before_anything_is_made(
 
 
 def test_an_engine_of_another_database_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="not in mysql"):
+    with pytest.raises(InvalidInput, match=r"not in .mysql."):
         Store(engine=create_engine("mysql+pymysql://host/name", module=sqlite3))
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from convstore import Store, TurnStatus
 from convstore.errors import ConversationExists, IdempotencyMismatch
-from convstore.messages.codec import to_request
-from convstore.messages.tool_calls import PLACEHOLDER
+from convstore.messages.request_form import to_request
+from convstore.messages.tool_calls import PLACEHOLDER_RESULT_TEXT
 from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_conversation, engine_of
 from tests.schema.old.kept import UNEXPLAINED, Old
@@ -50,7 +50,7 @@ def test_every_conversation_goes_on_where_it_stood(old: Old, store: Store, chat_
 def sent(chat_server: ChatServer) -> list[dict[str, Any]]:
     """The messages of the latest request, without what stands for the results of tools that there are none of."""
     messages = chat_server.requests[-1].body["messages"]
-    return [message for message in messages if message.get("content") != PLACEHOLDER]
+    return [message for message in messages if message.get("content") != PLACEHOLDER_RESULT_TEXT]
 
 
 def test_every_place_of_every_conversation_is_found(old: Old, store: Store) -> None:

@@ -130,7 +130,7 @@ def test_what_the_previous_release_adds_after_an_undo_is_never_jumped_over(store
     store.new(id="undone", messages=said("One", "Two", "Three", "Four"))
     store.undo("undone")
     by_old(store, old.append, "undone", {"role": "user", "content": "Instead"})
-    with pytest.raises(InvalidInput, match="gone on another way"):
+    with pytest.raises(InvalidInput, match="on another branch since its last undo"):
         store.redo("undone")
     assert [message["content"] for message in store.history("undone")] == ["One", "Two", "Instead"]
 

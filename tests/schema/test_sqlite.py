@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL, event
 
 from convstore import Store
-from convstore.config import database_url as default_database
+from convstore.config import find_database_url
 from convstore.db import schema_upgrade
 from convstore.db.engine import Database
 from convstore.errors import DatabaseUnavailable
@@ -141,7 +141,7 @@ def test_the_mode_of_a_file_that_is_there_is_its_owners_choice(tmp_path: Path) -
 def test_the_default_file_is_in_a_folder_of_its_user_alone() -> None:
     with _umask(0), Store() as store:
         store.new("Private")
-        path = Path(default_database())
+        path = Path(find_database_url())
         assert path.is_relative_to(os.environ["HOME"])
         assert (_mode(path), _mode(path.parent)) == (0o600, 0o700)
 

@@ -28,10 +28,10 @@ def database() -> None:
 
 @contextmanager
 def _open(db: str | None) -> Iterator[Database]:
-    from convstore.config import database_url
+    from convstore.config import find_database_url
     from convstore.db.engine import open_database
 
-    opened = open_database(database_url(db))
+    opened = open_database(find_database_url(db))
     try:
         yield opened
     finally:

@@ -63,7 +63,7 @@ def edit(
             print_reply(
                 partial(store.edit_stream, target, **edited),
                 partial(store.edit, target, **edited),
-                as_stream=call.stream,
+                as_stream=call.as_stream,
                 as_json=call.as_json,
             )
         except ConvstoreError as error:
@@ -80,14 +80,14 @@ def _edit_text(store: Store, target: str, position: int) -> str:
         InvalidInput: the message cannot be edited, or the text is unchanged or empty.
         HeadMoved: another message is at this position now.
     """
-    from convstore.messages.codec import text_of
+    from convstore.messages.message import extract_text
     from convstore.turns.turn_request import check_editable
 
     record = store.at(target, position)
     check_editable(target, record)
     _ = store.client  # it raises NotConfigured before a person writes in vain
     # The text as an editor can have it: UTF-8 has no half characters, and click removes the CR of CRLF.
-    old = text_of(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
+    old = extract_text(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
     new = _open_editor(old)
     if new is None or new == old:
         raise InvalidInput(f"message {position} was not changed; nothing is sent")

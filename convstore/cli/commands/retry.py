@@ -37,6 +37,6 @@ def retry(
         print_reply(
             partial(store.retry_stream, target, **arguments),
             partial(store.retry, target, **arguments),
-            as_stream=call.stream,
+            as_stream=call.as_stream,
             as_json=call.as_json,
         )

@@ -152,7 +152,7 @@ def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
     print_reply(
         partial(store.stream, target, saying.content, **arguments),
         partial(store.say, target, saying.content, **arguments),
-        as_stream=call.stream,
+        as_stream=call.as_stream,
         as_json=call.as_json,
     )
 
@@ -162,7 +162,7 @@ def _continue(store: Store, target: str, parameters: dict[str, Any], call: CallO
     print_reply(
         partial(store.complete_stream, target, **arguments),
         partial(store.complete, target, **arguments),
-        as_stream=call.stream,
+        as_stream=call.as_stream,
         as_json=call.as_json,
     )
 
@@ -187,13 +187,13 @@ def _say_in_new_conversation(store: Store, saying: _Saying, call: CallOptions) -
 
 def _preview(store: Store, target: str | None, saying: _Saying, call: CallOptions) -> None:
     request = store.preview(
-        target, saying.content, stream=call.stream, expected_head=call.expected_head, **saying.preview_arguments
+        target, saying.content, stream=call.as_stream, expected_head=call.expected_head, **saying.preview_arguments
     )
     write_json(request, indent=2)
     print_window(request.window)
 
 
 def _preview_continuation(store: Store, target: str, parameters: dict[str, Any], call: CallOptions) -> None:
-    request = store.preview_complete(target, stream=call.stream, expected_head=call.expected_head, **parameters)
+    request = store.preview_complete(target, stream=call.as_stream, expected_head=call.expected_head, **parameters)
     write_json(request, indent=2)
     print_window(request.window)

@@ -21,7 +21,7 @@ from convstore.cli.render.output_streams import has_colours, make_one_line, writ
 from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
-    from convstore.messages.codec import Message
+    from convstore.messages.message import Message
     from convstore.store.store import Store
     from convstore.values.results import Conversation, MessageRecord, Turn
 

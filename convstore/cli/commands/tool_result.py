@@ -17,7 +17,7 @@ from convstore.cli.render.output_streams import write_json, write_terminal_note
 from convstore.errors import HeadMoved, InvalidInput
 
 if TYPE_CHECKING:
-    from convstore.messages.codec import Message
+    from convstore.messages.message import Message
     from convstore.store.store import Store
     from convstore.values.results import MessageRecord
 
@@ -99,6 +99,6 @@ def _check_pending(store: Store, target: str, call_id: str) -> None:
 
 
 def _list_calls(calls: list[dict[str, Any]]) -> str:
-    from convstore.messages.tool_calls import name
+    from convstore.messages.tool_calls import get_call_name
 
-    return ", ".join(f"{call.get('id')} ({name(call)})" for call in calls)
+    return ", ".join(f"{call.get('id')} ({get_call_name(call)})" for call in calls)

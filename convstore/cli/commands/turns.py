@@ -65,10 +65,10 @@ def _print_turn(turn: Turn, asked: Sequence[MessageRecord]) -> None:
 
 
 def _describe_input(turn: Turn, asked: Sequence[MessageRecord]) -> str:
-    from convstore.messages.codec import text_of
+    from convstore.messages.message import extract_text
 
     if turn.purpose is not None:
         return f"({turn.purpose} of the messages up to seq {turn.base_seq})"
     if not asked:
         return "(continued)"
-    return make_one_line(" ".join(text_of(record.message) for record in asked))
+    return make_one_line(" ".join(extract_text(record.message) for record in asked))

@@ -21,7 +21,7 @@ base_url_option = click.option(
 class CallOptions:
     """How the model is called, and how its reply is printed."""
 
-    stream: bool
+    as_stream: bool
     """Whether the reply is printed as it arrives."""
     wait: float
     """Seconds to wait while another turn runs."""

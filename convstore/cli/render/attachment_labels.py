@@ -18,7 +18,7 @@ from convstore.cli.render.media_types import (
 from convstore.cli.render.output_streams import make_one_line
 
 if TYPE_CHECKING:
-    from convstore.messages.codec import Message
+    from convstore.messages.message import Message
 
 _DATA_URL = re.compile(r"data:([^,;]*)[^,]*;base64,", re.IGNORECASE)
 # Where APIs have base64 without a data URL, however short: (the key of the object, the key of the text in it).
@@ -74,11 +74,11 @@ def _find_below(value: Any, key: str, parent_key: str, parent: Mapping[str, Any]
 
 
 def _read_attachment(text: str, key: str, parent_key: str, parent: Mapping[str, Any]) -> Attachment | None:
-    from convstore.messages.inline_data import LEAST
+    from convstore.messages.inline_data import MIN_BASE64_CHARACTERS
 
     url = _DATA_URL.match(text)
     is_base64 = url is not None or (parent_key, key) in _BASE64_PLACES
-    if len(text) < LEAST and not is_base64:
+    if len(text) < MIN_BASE64_CHARACTERS and not is_base64:
         return None
     data = _decode_base64(text[url.end() :] if url is not None else text, is_base64=is_base64)
     if not data:
@@ -96,9 +96,9 @@ def _decode_base64(text: str, *, is_base64: bool) -> bytes | None:
     Args:
         is_base64: whether the text's place says so: then line breaks and the URL-safe alphabet are accepted too.
     """
-    from convstore.messages.inline_data import read
+    from convstore.messages.inline_data import decode_base64
 
-    exact = read(text, 1)
+    exact = decode_base64(text, 1)
     if exact is not None or not is_base64:
         return exact[1] if exact is not None else None
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")

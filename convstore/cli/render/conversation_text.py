@@ -10,7 +10,7 @@ from convstore.cli.render.message_text import take_first_words
 from convstore.cli.render.output_streams import format_json, write_json, write_terminal_note
 
 if TYPE_CHECKING:
-    from convstore.messages.codec import Message
+    from convstore.messages.message import Message
     from convstore.store.store import Store
     from convstore.values.results import Conversation, MessageRecord
 

@@ -9,7 +9,7 @@ from convstore.cli.render.attachment_labels import label_part, label_rest
 from convstore.cli.render.output_streams import make_one_line
 
 if TYPE_CHECKING:
-    from convstore.messages.codec import Message
+    from convstore.messages.message import Message
 
 
 def format_message(message: Message) -> str:

@@ -92,13 +92,13 @@ def _note_interruption(text: str, cause: str = "") -> None:
 
 def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
     """Print what an error carries: the turn as JSON, or a complete reply that is not on the path or not stored."""
-    from convstore.messages.codec import text_of
+    from convstore.messages.message import extract_text
 
     if isinstance(error, ReplyNotStored):
         if as_json:
             write_json(unstored_reply_to_json(error.completion))
         else:
-            write_answer(text_of(error.completion.messages[0]))
+            write_answer(extract_text(error.completion.messages[0]))
     elif as_json:
         write_json(turn_to_json(error.turn))
     elif isinstance(error, LeaseLost):

@@ -1,11 +1,11 @@
-"""What a model answered, read from openai's objects and from dicts alike."""
+"""A completion is read from an openai object and from a dict alike."""
 
 from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion
 
-from convstore.messages.completion import Completion, NotACompletion, Usage, error_message, read_completion
+from convstore.messages.completion import Completion, NotACompletion, Usage, find_error_text, read_completion
 
 JSON = dict[str, Any]
 
@@ -19,22 +19,22 @@ USAGE = {
 }
 
 
-def body(*choices: JSON, **more: Any) -> JSON:
-    """A response's body."""
+def make_body(*choices: JSON, **more: Any) -> JSON:
+    """Return a response's body."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
         "model": "m-1",
         "system_fingerprint": "fp",
-        "choices": list(choices) or [choice("Hi")],
+        "choices": list(choices) or [make_choice("Hi")],
         "usage": USAGE,
         **more,
     }
 
 
-def choice(content: str | None, index: int = 0, finish: str | None = "stop", **message: Any) -> JSON:
-    """One of its choices."""
+def make_choice(content: str | None, index: int = 0, finish: str | None = "stop", **message: Any) -> JSON:
+    """Return one of its choices."""
     return {
         "index": index,
         "finish_reason": finish,
@@ -45,7 +45,7 @@ def choice(content: str | None, index: int = 0, finish: str | None = "stop", **m
 
 @pytest.mark.parametrize("make", [dict, lambda given: ChatCompletion.construct(**given), ChatCompletion.model_validate])
 def test_a_completion_is_read_from_a_dict_and_from_openais_objects(make: Any) -> None:
-    answer = body(choice("Hi", refusal=None, reasoning_content="x"), service_tier="default")
+    answer = make_body(make_choice("Hi", refusal=None, reasoning_content="x"), service_tier="default")
     assert read_completion(make(answer)) == Completion(
         messages=({"role": "assistant", "content": "Hi", "refusal": None, "reasoning_content": "x"},),
         finish_reason="stop",
@@ -56,21 +56,21 @@ def test_a_completion_is_read_from_a_dict_and_from_openais_objects(make: Any) ->
     )
 
 
-def test_choices_are_read_in_the_order_of_their_numbers() -> None:
-    completion = read_completion(body(choice("b", 1, "length"), choice("a", 0)))
+def test_choices_are_read_in_the_order_of_their_indexes() -> None:
+    completion = read_completion(make_body(make_choice("b", 1, "length"), make_choice("a", 0)))
     assert [message["content"] for message in completion.messages] == ["a", "b"]
     assert completion.finish_reason == "stop"
 
 
 @pytest.mark.parametrize("finish", [None, ""])
-def test_a_completion_of_which_one_choice_did_not_end_has_not_ended(finish: str | None) -> None:
-    assert read_completion(body(choice("a", 0), choice("b", 1, finish))).finish_reason is None
-    assert read_completion(body(choice("a", 0, finish), choice("b", 1))).finish_reason is None
+def test_a_completion_has_not_ended_if_one_choice_has_not(finish: str | None) -> None:
+    assert read_completion(make_body(make_choice("a", 0), make_choice("b", 1, finish))).finish_reason is None
+    assert read_completion(make_body(make_choice("a", 0, finish), make_choice("b", 1))).finish_reason is None
 
 
 @pytest.mark.parametrize("role", [None, "", 3])
-def test_a_reply_without_a_role_is_an_assistants(role: object) -> None:
-    answer = body({"index": 0, "finish_reason": "stop", "message": {"role": role, "content": "Hi"}})
+def test_a_reply_without_a_role_gets_the_role_assistant(role: object) -> None:
+    answer = make_body({"index": 0, "finish_reason": "stop", "message": {"role": role, "content": "Hi"}})
     assert read_completion(answer).messages == ({"role": "assistant", "content": "Hi"},)
     del answer["choices"][0]["message"]["role"]
     assert read_completion(answer).messages == ({"role": "assistant", "content": "Hi"},)
@@ -79,7 +79,7 @@ def test_a_reply_without_a_role_is_an_assistants(role: object) -> None:
 def test_facts_that_a_server_leaves_out_are_none() -> None:
     completion = read_completion({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]})
     assert completion == Completion(({"role": "assistant", "content": "Hi"},), "stop")
-    assert read_completion(body(id="", model=3, system_fingerprint=None, usage={})).usage is None
+    assert read_completion(make_body(id="", model=3, system_fingerprint=None, usage={})).usage is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_facts_that_a_server_leaves_out_are_none() -> None:
         ({"choices": [{"message": {"content": "a"}}, {"message": "b"}]}, "no message"),
     ],
 )
-def test_what_is_no_completion_is_refused_with_the_reason(answer: object, why: str) -> None:
+def test_an_answer_that_is_no_completion_is_refused_with_the_reason(answer: object, why: str) -> None:
     with pytest.raises(NotACompletion, match=why):
         read_completion(answer)
 
@@ -118,8 +118,8 @@ def test_what_is_no_completion_is_refused_with_the_reason(answer: object, why: s
         ({"error": {"code": 5}}, "{'code': 5}"),
     ],
 )
-def test_an_error_under_status_200_has_a_text(answer: JSON, text: str | None) -> None:
-    assert error_message(answer) == text
+def test_the_text_of_an_error_under_status_200_is_found(answer: JSON, text: str | None) -> None:
+    assert find_error_text(answer) == text
 
 
 def test_usage_keeps_every_count_and_names_the_usual_ones() -> None:
@@ -136,7 +136,7 @@ def test_counts_that_a_server_leaves_out_are_none(given: JSON) -> None:
     assert Usage(prompt_tokens=True).prompt_tokens is None
 
 
-def test_a_count_that_no_database_holds_stays_in_the_report_alone() -> None:
+def test_a_count_too_large_for_a_database_stays_in_the_report_only() -> None:
     usage = Usage({"prompt_tokens": 2**63, "completion_tokens": 2**63 - 1})
     assert usage.prompt_tokens is None
     assert usage.completion_tokens == 2**63 - 1

@@ -1,4 +1,4 @@
-"""Tokens are estimated for every message there can be, and what encodes no text is not counted as text."""
+"""Every message has a token estimate, and encoded data is not counted as text."""
 
 import base64
 import json
@@ -13,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convstore.messages import token_estimate
-from convstore.messages.codec import to_request
-from convstore.messages.token_estimate import Counter, estimate, estimate_json, estimate_text, learn
+from convstore.messages.message import Message
+from convstore.messages.request_form import to_request
+from convstore.messages.token_counters import TokenCounter
+from convstore.messages.token_estimate import estimate_json, estimate_message, estimate_text
 from tests.pure.strategies import any_message, json_value
 from tests.pure.strategies import text as odd_text
 
 quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-Message = dict[str, Any]
+
 
 ALPHABETS = [
     "etaoinshrdlu ",
@@ -33,21 +35,23 @@ ALPHABETS = [
     '{}[]":,\n\t 0123456789',
     "\0\x1b\u202e\n \r",
 ]
+
+
 prose = st.one_of([st.text(letters, max_size=60) for letters in ALPHABETS]) | odd_text | st.text(max_size=60)
 
 
-def user(content: Any) -> Message:
+def make_user_message(content: Any) -> Message:
     return {"role": "user", "content": content}
 
 
-def encoded(size: int) -> str:
+def make_base64(size: int) -> str:
     return base64.b64encode(bytes(range(256)) * (size // 256)).decode()
 
 
 @quick
 @given(any_message)
 def test_every_message_that_the_codec_accepts_has_a_count_of_at_least_one(message: Message) -> None:
-    count: Counter = estimate
+    count: TokenCounter = estimate_message
 
     assert isinstance(count(message), int)
     assert count(message) >= 1
@@ -56,24 +60,28 @@ def test_every_message_that_the_codec_accepts_has_a_count_of_at_least_one(messag
 @pytest.mark.parametrize(
     "message",
     [
-        user(""),
-        user(None),
+        make_user_message(""),
+        make_user_message(None),
         {"role": "user"},
         {"role": "tool", "tool_call_id": 7, "content": {"a": [None]}},
         {"role": "assistant", "tool_calls": "none", "function_call": [], "audio": "x"},
         {"role": "assistant", "tool_calls": [None, {}, {"function": None}, {"function": {"name": {}}}]},
-        user(
+        make_user_message(
             [None, "x", {}, {"type": 1}, {"type": []}, {"type": "text"}, {"type": "text", "text": 5}, {"type": "file"}]
         ),
-        user([{"type": "file", "file": {"file_data": 5}}, {"type": "input_audio", "input_audio": {"data": None}}]),
-        user([{"type": "image_url", "image_url": 3}, {"type": "image_url", "image_url": "https://example.com/a.png"}]),
-        user("\0\ud83d" * 500),
-        user(10**4299),
+        make_user_message(
+            [{"type": "file", "file": {"file_data": 5}}, {"type": "input_audio", "input_audio": {"data": None}}]
+        ),
+        make_user_message(
+            [{"type": "image_url", "image_url": 3}, {"type": "image_url", "image_url": "https://example.com/a.png"}]
+        ),
+        make_user_message("\0\ud83d" * 500),
+        make_user_message(10**4299),
     ],
     ids=lambda message: json.dumps(message)[:40],
 )
-def test_messages_that_no_api_would_take_are_counted_too(message: Message) -> None:
-    assert estimate(message) >= 1
+def test_messages_that_no_api_accepts_are_counted_too(message: Message) -> None:
+    assert estimate_message(message) >= 1
 
 
 def test_a_message_nested_as_deep_as_the_codec_allows_is_counted() -> None:
@@ -81,12 +89,12 @@ def test_a_message_nested_as_deep_as_the_codec_allows_is_counted() -> None:
     for _ in range(97):
         value = [value]
 
-    assert estimate(user([{"type": "x", "x": value}])) > 1
+    assert estimate_message(make_user_message([{"type": "x", "x": value}])) > 1
 
 
 @quick
 @given(prose, prose)
-def test_two_texts_joined_cost_what_both_cost_or_hardly_less_or_more(one: str, other: str) -> None:
+def test_two_texts_joined_cost_about_the_sum_of_both(one: str, other: str) -> None:
     joined = estimate_text(one + other)
 
     assert abs(joined - estimate_text(one) - estimate_text(other)) <= 3
@@ -95,17 +103,17 @@ def test_two_texts_joined_cost_what_both_cost_or_hardly_less_or_more(one: str, o
 
 @quick
 @given(st.lists(prose, max_size=40))
-def test_the_more_is_said_the_more_it_costs(texts: list[str]) -> None:
-    counts = [estimate(user("".join(texts[:length]))) for length in range(len(texts) + 1)]
+def test_a_longer_text_costs_more(texts: list[str]) -> None:
+    counts = [estimate_message(make_user_message("".join(texts[:length]))) for length in range(len(texts) + 1)]
 
     assert all(later >= earlier - 3 for earlier, later in pairwise(counts))
-    assert counts[0] == estimate(user("")) >= 1
+    assert counts[0] == estimate_message(make_user_message("")) >= 1
 
 
 @quick
 @given(any_message.filter(lambda message: "audio" not in message))
-def test_the_request_form_costs_what_the_exact_form_does(message: Message) -> None:
-    assert estimate(to_request(message)) == estimate(message)
+def test_the_request_form_costs_as_much_as_the_exact_form(message: Message) -> None:
+    assert estimate_message(to_request(message)) == estimate_message(message)
 
 
 @quick
@@ -117,7 +125,7 @@ def test_any_json_has_a_count(value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "least", "most"),
     [
-        # Between the least and the most that the vocabularies of GPT-4, GPT-4o, Qwen and DeepSeek make of it, or near.
+        # About the smallest and the largest count by the vocabularies of GPT-4, GPT-4o, Qwen and DeepSeek.
         ("The quick brown fox jumps over the lazy dog.", 10, 12),
         ("你好，我想找家人均消费在100-150元的餐馆吃驴杂汤这道菜。", 18, 32),
         ("Съешь же ещё этих мягких французских булок", 12, 22),
@@ -138,41 +146,47 @@ def test_chinese_is_counted_by_characters_and_english_by_words() -> None:
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded(2**20)}"}}, 765),
+        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{make_base64(2**20)}"}}, 765),
         ({"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "high"}}, 765),
         ({"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}, 85),
-        ({"type": "input_audio", "input_audio": {"data": encoded(80_000 // 256 * 256), "format": "mp3"}}, 100),
+        ({"type": "input_audio", "input_audio": {"data": make_base64(80_000 // 256 * 256), "format": "mp3"}}, 100),
         ({"type": "input_audio", "input_audio": {"data": "UklG" + "R" + "A" * 426_667, "format": "wav"}}, 101),
         ({"type": "file", "file": {"file_id": "file-abc"}}, 2_000),
-        ({"type": "file", "file": {"file_data": f"data:application/pdf;base64,{encoded(64 * 1024)}"}}, 2_049),
-        ({"type": "file", "file": {"file_data": f"data:text/plain;base64,{encoded(8 * 1024)}"}}, 2_049),
+        ({"type": "file", "file": {"file_data": f"data:application/pdf;base64,{make_base64(64 * 1024)}"}}, 2_049),
+        ({"type": "file", "file": {"file_data": f"data:text/plain;base64,{make_base64(8 * 1024)}"}}, 2_049),
         ({"type": "text", "text": "Hello"}, 1),
         ({"type": "refusal", "refusal": "No"}, 1),
     ],
     ids=["data", "url", "low", "mp3", "wav", "file id", "pdf", "text file", "text", "refusal"],
 )
 def test_images_audio_and_files_are_counted_by_what_is_known_of_them(part: Message, expected: int) -> None:
-    assert estimate(user([part])) - estimate(user([])) == expected
+    assert estimate_message(make_user_message([part])) - estimate_message(make_user_message([])) == expected
 
 
-def test_base64_in_a_part_of_a_vendor_is_not_counted_as_text() -> None:
-    part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": encoded(2**20)}}
+def test_base64_in_a_vendors_part_is_not_counted_as_text() -> None:
+    part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": make_base64(2**20)}}
 
-    assert token_estimate.IMAGE < estimate(user([part])) < token_estimate.IMAGE + 40
+    assert (
+        token_estimate.TOKENS_PER_IMAGE
+        < estimate_message(make_user_message([part]))
+        < token_estimate.TOKENS_PER_IMAGE + 40
+    )
 
 
 def test_a_file_is_counted_with_its_name() -> None:
     plain = {"type": "file", "file": {"file_id": "file-abc"}}
     named = {"type": "file", "file": {"file_id": "file-abc", "filename": "quarterly report.pdf"}}
 
-    assert estimate(user([named])) - estimate(user([plain])) == estimate_text("quarterly report.pdf")
+    assert estimate_message(make_user_message([named])) - estimate_message(make_user_message([plain])) == estimate_text(
+        "quarterly report.pdf"
+    )
 
 
-def test_reasoning_and_annotations_are_not_counted_for_they_are_not_sent_back() -> None:
+def test_reasoning_and_annotations_cost_nothing_because_they_are_not_sent() -> None:
     plain = {"role": "assistant", "content": "Yes."}
     rich = {**plain, "reasoning_content": "Hm. " * 500, "reasoning": "Hm.", "annotations": [{"type": "url_citation"}]}
 
-    assert estimate(rich) == estimate(plain)
+    assert estimate_message(rich) == estimate_message(plain)
 
 
 def test_each_field_that_is_sent_is_counted() -> None:
@@ -190,14 +204,14 @@ def test_each_field_that_is_sent_is_counted() -> None:
         {"x_vendor": {"level": 3}},
     ]
 
-    costs = [estimate(plain | fields) - estimate(plain) for fields in more]
+    costs = [estimate_message(plain | fields) - estimate_message(plain) for fields in more]
 
     assert min(costs) >= 2
     arguments, name = estimate_text('{"city": "Paris"}'), estimate_text("get_weather")
-    assert costs[2] == token_estimate.CALL + arguments + name
+    assert costs[2] == token_estimate.TOKENS_PER_TOOL_CALL + arguments + name
     assert costs[3] == 2 * costs[2]
     assert costs[4] == costs[2]
-    assert costs[6] == token_estimate.AUDIO
+    assert costs[6] == token_estimate.TOKENS_PER_UNREAD_AUDIO
 
 
 def test_a_kilobyte_takes_microseconds() -> None:
@@ -209,48 +223,12 @@ def test_a_kilobyte_takes_microseconds() -> None:
     ):
         began = time.thread_time()
         estimate_text(text)
-        assert time.thread_time() - began < len(text.encode()) / 1024 * 0.002  # 2 ms, of which it takes some 50 µs
+        assert time.thread_time() - began < len(text.encode()) / 1024 * 0.002  # the limit is 2 ms; it takes about 50 µs
 
 
-def test_counting_imports_nothing_heavy() -> None:
-    heavy = "[m for m in ('sqlalchemy', 'openai', 'click') if m in sys.modules]"
-    code = f"import sys, convstore.messages.token_estimate; print({heavy})"
+def test_the_estimate_imports_no_heavy_package() -> None:
+    heavy = ("sqlalchemy", "openai", "click")
+    code = f"import sys, convstore.messages.token_estimate; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert done.stdout.strip() == "[]"
-
-
-# --- the factor ---
-
-samples = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30)
-
-
-@given(samples)
-def test_a_factor_stays_between_its_limits(told: list[tuple[int, int]]) -> None:
-    assert token_estimate.LEAST <= learn(told) <= token_estimate.MOST
-
-
-@given(st.floats(0.3, 7.5), st.lists(st.integers(1_000, 10**6), min_size=1, max_size=30))
-def test_a_factor_that_all_turns_have_is_found(factor: float, estimated: list[int]) -> None:
-    assert learn([(each, round(each * factor)) for each in estimated]) == pytest.approx(factor, rel=0.01)
-
-
-@given(samples.flatmap(lambda told: st.tuples(st.just(told), st.permutations(told))))
-def test_the_order_of_the_turns_does_not_matter(drawn: tuple[list[tuple[int, int]], list[tuple[int, int]]]) -> None:
-    told, otherwise = drawn
-
-    assert learn(told) == learn(otherwise)
-
-
-@given(samples)
-def test_scaled_by_the_factor_the_estimates_come_to_what_was_reported(told: list[tuple[int, int]]) -> None:
-    known = [(estimated, reported) for estimated, reported in told if estimated and reported]
-    factor = learn(told)
-    if token_estimate.LEAST < factor < token_estimate.MOST and known:
-        assert sum(each for each, _ in known) * factor == pytest.approx(sum(reported for _, reported in known))
-
-
-def test_without_turns_to_learn_from_the_factor_is_one() -> None:
-    assert learn([]) == learn([(0, 5), (5, 0), (-1, -1)]) == 1.0
-    assert learn([(100, 250), (0, 9), (100, 0)]) == 2.5
-    assert (learn([(1, 10**9)]), learn([(10**9, 1)])) == (8.0, 0.25)

@@ -1,4 +1,4 @@
-"""The rules of the completion parameters, and what of them reaches the server and the database."""
+"""Completion parameters are checked, merged, sent and stored."""
 
 import sqlite3
 from itertools import product
@@ -10,16 +10,21 @@ import pytest
 from convstore import Store
 from convstore.errors import InvalidParameter
 from convstore.testing import ChatServer
-from convstore.values.completion_parameters import check_names, check_parameters, check_sticky, merge
+from convstore.values.completion_parameters import (
+    check_parameters,
+    check_sender_names,
+    check_sticky_parameters,
+    merge_parameters,
+)
 
 JSON = dict[str, Any]
 
 
-# --- each rule, at its bounds ---
+# --- each rule at its limits ---
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.2, 1, 2, 2.0, None])
-def test_temperature_is_0_to_2(value: object) -> None:
+def test_temperature_is_a_number_from_0_to_2(value: object) -> None:
     assert check_parameters({"temperature": value}) == {"temperature": value}
 
 
@@ -33,7 +38,7 @@ def test_any_other_temperature_is_refused_with_the_rule(value: object) -> None:
     assert len(str(refused.value)) < 200
 
 
-def test_the_refusal_states_the_rule() -> None:
+def test_the_error_states_the_rule() -> None:
     with pytest.raises(InvalidParameter, match=r"^temperature must be a number from 0 to 2, not 2\.5$"):
         check_parameters({"temperature": 2.5})
     with pytest.raises(InvalidParameter, match=r"^max_tokens must be a whole number of at least 1, not 0$"):
@@ -56,23 +61,23 @@ def test_any_other_max_tokens_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize("name", ["a", "Z", "0", "_", "-", "li_ming-2", "x" * 64, None])
 def test_a_senders_name_is_1_to_64_letters_digits_underscores_or_hyphens(name: str | None) -> None:
-    check_names([{"role": "user", "content": "x"}, {"role": "user", "content": "x", "name": name}])
+    check_sender_names([{"role": "user", "content": "x"}, {"role": "user", "content": "x", "name": name}])
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "李", "a.b", "a\n", "a\0", "٣", 3, ["a"]])
 def test_any_other_senders_name_is_refused(name: object) -> None:
     with pytest.raises(InvalidParameter, match="name must be 1 to 64 letters"):
-        check_names([{"role": "user", "content": "x", "name": name}])
+        check_sender_names([{"role": "user", "content": "x", "name": name}])
 
 
 @pytest.mark.parametrize("model", ["", "  ", 3, ["m"]])
-def test_a_model_is_a_name(model: object) -> None:
+def test_a_model_that_is_not_a_name_is_refused(model: object) -> None:
     with pytest.raises(InvalidParameter, match="model"):
         check_parameters({"model": model})
 
 
 @pytest.mark.parametrize("key", ["messages", "stream"])
-def test_what_is_not_a_callers_to_give_is_refused_wherever_it_is_hidden(key: str) -> None:
+def test_messages_and_stream_are_refused_also_inside_extra_body(key: str) -> None:
     tries: list[JSON] = [{key: None}, {key: []}, {"extra_body": {key: 1}}]
     for given in tries:
         with pytest.raises(InvalidParameter, match=key):
@@ -80,17 +85,17 @@ def test_what_is_not_a_callers_to_give_is_refused_wherever_it_is_hidden(key: str
 
 
 @pytest.mark.parametrize("value", [[], "x", 3])
-def test_an_extra_body_is_an_object(value: object) -> None:
+def test_an_extra_body_that_is_not_an_object_is_refused(value: object) -> None:
     with pytest.raises(InvalidParameter, match="extra_body"):
         check_parameters({"extra_body": value})
 
 
-def test_a_parameter_that_is_no_json_is_refused_by_name() -> None:
+def test_a_parameter_that_json_cannot_represent_is_refused_by_name() -> None:
     with pytest.raises(InvalidParameter, match="parameter response_format: JSON has no form for type"):
         check_parameters({"response_format": dict})
 
 
-def test_parameters_that_nobody_knows_pass_as_they_are() -> None:
+def test_unknown_parameters_pass_unchanged() -> None:
     given = {"top_k": 5, "min_p": 0.1, "stop": ["\n"], "logit_bias": {"50256": -100}, "seed": None, "x": {"y": [None]}}
     assert check_parameters(given) == given
 
@@ -101,36 +106,36 @@ PAIRS = [("temperature", "top_p"), ("top_p", "temperature")]
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_an_explicit_one_replaces_the_other_sticky_one(one: str, other: str) -> None:
-    assert merge({other: 0.5, "n": 1}, {one: 0.1}) == {one: 0.1, "n": 1}
-    assert merge({one: 0.5}, {one: 0.1}) == {one: 0.1}
+def test_a_given_temperature_or_top_p_replaces_the_other_sticky_one(one: str, other: str) -> None:
+    assert merge_parameters({other: 0.5, "n": 1}, {one: 0.1}) == {one: 0.1, "n": 1}
+    assert merge_parameters({one: 0.5}, {one: 0.1}) == {one: 0.1}
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_an_explicit_none_takes_away_and_replaces_nothing(one: str, other: str) -> None:
-    assert merge({other: 0.5}, {one: None}) == {other: 0.5}
-    assert merge({one: 0.5}, {one: None}) == {}
-    assert merge({one: 0.5}, {one: None, other: 0.1}) == {other: 0.1}
+def test_a_given_none_removes_its_own_parameter_only(one: str, other: str) -> None:
+    assert merge_parameters({other: 0.5}, {one: None}) == {other: 0.5}
+    assert merge_parameters({one: 0.5}, {one: None}) == {}
+    assert merge_parameters({one: 0.5}, {one: None, other: 0.1}) == {other: 0.1}
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_both_explicit_are_refused_unless_one_is_none(one: str, other: str) -> None:
+def test_temperature_and_top_p_together_are_refused_unless_one_is_none(one: str, other: str) -> None:
     assert check_parameters({one: 0.5, other: None}) == {one: 0.5, other: None}
     with pytest.raises(InvalidParameter, match="not both"):
         check_parameters({one: 0, other: 0})
 
 
-def test_whatever_is_merged_never_has_both() -> None:
+def test_merged_parameters_never_have_both_temperature_and_top_p() -> None:
     values: list[Any] = [{}, *({key: value} for key in PAIRS[0] for value in (0, 1, None))]
     for sticky, given in product(values, values):
-        merged = merge({key: value for key, value in sticky.items() if value is not None}, given)
+        merged = merge_parameters({key: value for key, value in sticky.items() if value is not None}, given)
         assert check_parameters(merged) == merged
         assert None not in merged.values()
 
 
-def test_merging_changes_neither_of_the_two() -> None:
+def test_merging_does_not_change_its_arguments() -> None:
     sticky, given = {"temperature": 1}, {"top_p": 0.5, "n": None}
-    merge(sticky, given)
+    merge_parameters(sticky, given)
     assert (sticky, given) == ({"temperature": 1}, {"top_p": 0.5, "n": None})
 
 
@@ -138,10 +143,10 @@ def test_merging_changes_neither_of_the_two() -> None:
 def test_an_option_of_one_call_is_never_sticky(option: str) -> None:
     assert check_parameters({option: 1}) == {option: 1}
     with pytest.raises(InvalidParameter, match=option):
-        check_sticky({option: 1})
+        check_sticky_parameters({option: 1})
 
 
-# --- what reaches the server, and the database ---
+# --- parameters in the request and in the database ---
 
 
 @pytest.fixture
@@ -150,7 +155,7 @@ def store(sqlite_url: str, chat_server: ChatServer) -> Store:
 
 
 def say(store: Store, conversation_id: str, mode: str, **parameters: Any) -> None:
-    """Says "Hi" in one of the two modes."""
+    """Say "Hi" in one of the two modes."""
     if mode == "whole":
         store.say(conversation_id, "Hi", **parameters)
     else:
@@ -158,8 +163,8 @@ def say(store: Store, conversation_id: str, mode: str, **parameters: Any) -> Non
             list(reply)
 
 
-def sent(server: ChatServer) -> JSON:
-    """The parameters that reached the server last."""
+def read_sent_parameters(server: ChatServer) -> JSON:
+    """Return the parameters of the last request."""
     body = dict(server.requests[-1].body)
     del body["messages"]
     if body.pop("stream", False):
@@ -177,12 +182,18 @@ def test_parameters_that_the_client_does_not_know_reach_the_body(
     with store:
         conversation = store.new()
         say(store, conversation.id, mode, top_k=5, min_p=0.1, seed=7, extra_body={"min_p": 0.2, "x": {"y": [None]}})
-        # extra_body says the last word, as in the client itself.
-        assert sent(chat_server) == {"model": "m", "top_k": 5, "min_p": 0.2, "seed": 7, "x": {"y": [None]}}
+        # extra_body wins, as in the client itself.
+        assert read_sent_parameters(chat_server) == {
+            "model": "m",
+            "top_k": 5,
+            "min_p": 0.2,
+            "seed": 7,
+            "x": {"y": [None]},
+        }
 
 
 @modes
-def test_sticky_parameters_are_sent_until_one_is_replaced_or_taken_away(
+def test_sticky_parameters_are_sent_until_they_are_replaced_or_removed(
     store: Store, chat_server: ChatServer, mode: str
 ) -> None:
     with store:
@@ -197,10 +208,10 @@ def test_sticky_parameters_are_sent_until_one_is_replaced_or_taken_away(
             ({}, {**base, "temperature": 0}),
         ):
             say(store, id, mode, **given)
-            assert sent(chat_server) == expected
+            assert read_sent_parameters(chat_server) == expected
         assert store.set(id, top_p=0.25, max_tokens=None).settings == {"model": "sticky", "top_k": 5, "top_p": 0.25}
         say(store, id, mode, temperature=1)
-        assert sent(chat_server) == {"model": "sticky", "top_k": 5, "temperature": 1}
+        assert read_sent_parameters(chat_server) == {"model": "sticky", "top_k": 5, "temperature": 1}
 
 
 @modes
@@ -240,7 +251,7 @@ def test_options_of_a_call_are_used_and_not_stored(
         {"extra_body": {"messages": []}},
     ],
 )
-def test_what_breaks_a_rule_is_refused_before_anything_is_stored_or_sent(
+def test_a_parameter_that_breaks_a_rule_is_refused_before_anything_is_stored_or_sent(
     store: Store, chat_server: ChatServer, mode: str, given: JSON
 ) -> None:
     with store:

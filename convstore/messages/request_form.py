@@ -1,0 +1,65 @@
+"""Convert a message to the form that a Chat Completions API accepts in a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convstore.messages.message import Message
+from convstore.messages.storable_text import join_surrogates
+
+# Fields of replies that an API refuses, ignores or bills again when they come back in a request. Some providers want
+# the reasoning of a tool loop back (DeepSeek, MiniMax, Moonshot), so that is sent where the caller asks for it.
+_REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+_REPLY_ONLY_FIELDS = frozenset({"annotations", "parsed"})
+# "Required unless tool_calls or function_call is specified" (API reference, "Assistant message", of content); what an
+# audio's id stands for is the content.
+_FIELDS_IN_PLACE_OF_CONTENT = ("tool_calls", "function_call", "audio")
+
+
+def to_request(message: Message, *, reasoning: bool = False) -> Message:
+    """Return the request form of a message.
+
+    - Nulls are dropped, and so is an empty list of tool calls, which OpenAI refuses ("expected an array with minimum
+      length 1"). A null content becomes an empty one, except where only an assistant may leave it out.
+    - An assistant's audio is reduced to its id, and its content is there unless another field stands for it (API
+      reference, "Assistant message"). Annotations, reasoning, and what the openai package parsed are left out.
+    - Lone surrogates, which no UTF-8 body can carry, become U+FFFD.
+    - Other fields, such as those of vendors, are sent as they are.
+
+    Args:
+        message: the exact form, or the request form. It is not changed.
+        reasoning: send an assistant's reasoning too.
+    """
+    by_assistant = message["role"] == "assistant"
+    left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | _REASONING_FIELDS
+    request: Message = {}
+    for key, value in message.items():
+        if value is None or (by_assistant and (key in left_out or (key == "tool_calls" and value == []))):
+            continue
+        request[_replace_lone_surrogates(key)] = _replace_lone_surrogates(value)
+    if not by_assistant:
+        if "content" in message:
+            request.setdefault("content", "")
+        return request
+    audio = request.get("audio")
+    if isinstance(audio, dict) and "id" in audio:
+        request["audio"] = {"id": audio["id"]}
+    if not any(key in request for key in _FIELDS_IN_PLACE_OF_CONTENT):
+        request.setdefault("content", "")
+    return request
+
+
+def _replace_lone_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return join_surrogates(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value
+    if isinstance(value, list):
+        return [_replace_lone_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_replace_lone_surrogates(key): _replace_lone_surrogates(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,71 @@
+"""Convert text and JSON to a form that every supported database can hold.
+
+PostgreSQL refuses NUL characters. Both databases refuse lone surrogates: halves of a character, which no UTF-8 text
+can hold, but which a Python string can.
+"""
+
+from __future__ import annotations
+
+import json
+
+from convstore.errors import InvalidMessage
+
+
+def is_storable(text: str) -> bool:
+    """Return True if both databases can hold the text unchanged."""
+    if "\0" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def join_surrogates(text: str) -> str:
+    """Return the text with each pair of surrogate halves joined to a character.
+
+    A stream may cut an emoji between two deltas. A half without its other half stays as it is.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
+
+
+def to_json(value: object) -> str:
+    """Return the JSON text of a plain value; ASCII only if a database needs it.
+
+    Raises:
+        InvalidMessage: the value cannot be written as JSON: a number has too many digits, or the nesting is too deep.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        if not is_storable(text):
+            text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage(f"the value cannot be written as JSON: {error}") from None
+    return text
+
+
+def to_column(text: str | None) -> str | None:
+    """Return a label (a title, a model's name) as a text column holds it.
+
+    It is the text itself, or its JSON form if a database could not hold it. A text that begins with a quotation mark
+    is written as JSON too, so that `from_column` can tell the two apart.
+    """
+    if text is None or (is_storable(text) and not text.startswith('"')):
+        return text
+    return to_json(text)
+
+
+def from_column(column: str | None) -> str | None:
+    """Return the label that `to_column` wrote."""
+    if column is not None and column.startswith('"'):
+        return str(json.loads(column))
+    return column
