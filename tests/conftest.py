@@ -9,8 +9,9 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import make_url
 
+from tests import compiled
 from tests.postgres import Emptied, new_database, running_server
 from tests.pythons import newest_python
 
@@ -21,6 +22,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     # Begun in a script's background, or by nohup, which switch these off for all children too: some tests send them.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+compiled.share()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
@@ -51,32 +54,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file if file in TOGETHER else nodeid
 
     return Scheduling(config, log)
-
-
-class _Compiled(dict[Any, Any]):
-    """What statements compile to, by statement and kind of database.
-
-    SQLAlchemy keeps it for each engine, and most tests have one or two of their own: to compile all anew would take a
-    sixth of the tests' time.
-    """
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(self._shared(key), default)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(self._shared(key), value)
-
-    def _shared(self, key: Any) -> Any:
-        dialect, *rest = key
-        return type(dialect), dialect.server_version_info, *rest
-
-
-_compiled = _Compiled()
-
-
-@event.listens_for(Engine, "engine_connect")
-def _share_what_is_compiled(connection: Connection) -> None:
-    connection.execution_options(compiled_cache=_compiled)
 
 
 def pytest_collection_finish() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import openai
 
-from convstore import Store
+from convstore import Store, TurnFailed
 
 
 @cache
@@ -18,7 +19,13 @@ def _http_client() -> openai.DefaultHttpxClient:
 def prepare() -> None:
     """Do what takes long."""
     _http_client()
-    openai.OpenAI(api_key="test", base_url="http://127.0.0.1:1/v1").chat.completions.create  # noqa: B018 (imports)
+    with open_store("sqlite://", "http://127.0.0.1:1/v1", retries=0) as store:  # where nobody answers
+        id = store.new(messages=[{"role": "system", "content": "Hi"}]).id
+        for key in (None, "k"):
+            with suppress(TurnFailed):
+                store.say(id, "Hi", idempotency_key=key)
+        store.append(id, "Hi", idempotency_key="l")
+        store.history(id)
 
 
 def open_store(url: str, base_url: str, *, mark: str = "", **options: Any) -> Store:

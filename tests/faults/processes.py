@@ -175,12 +175,14 @@ def _serve(control: socket.socket) -> None:
 
     import convstore.ledger.schema
     import convstore.testing
+    from tests import compiled
     from tests.faults import clients
 
     assert alembic.command
     assert psycopg
     assert convstore.ledger.schema
     assert convstore.testing
+    compiled.share()
     clients.prepare()
     children: set[int] = set()
     control.sendall(b'"ready"\n')
