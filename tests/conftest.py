@@ -159,11 +159,13 @@ def shared_data() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what did not run for want of something, where nobody can overlook it."""
-    passed = terminalreporter.stats.get("passed", ())
-    if any("test_installed_wheel" in report.nodeid for report in passed):
-        newest = newest_python()
-        said = f"and on Python {newest[1]}" if newest else "NOT RUN ON A NEWER ONE: this machine has none that works"
-        terminalreporter.write_line(f"the wheel: on Python {python_version()}, {said}", red=not newest, bold=not newest)
+    wheel = [one.nodeid for one in terminalreporter.stats.get("passed", ()) if "test_installed_wheel" in one.nodeid]
+    newest = newest_python() if wheel else None
+    if newest is not None and any("newest_python" in nodeid for nodeid in wheel):
+        terminalreporter.write_line(f"the wheel was put to work on Python {python_version()} and on {newest[1]}")
+    elif wheel and newest is None:
+        missing = f"the wheel was put to work on Python {python_version()} alone: no newer one works on this machine"
+        terminalreporter.write_line(missing, red=True, bold=True)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:
