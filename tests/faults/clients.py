@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -10,9 +11,16 @@ import openai
 
 from convstore import Store, TurnFailed
 
+_making = threading.Lock()
+
+
+def _http_client() -> openai.DefaultHttpxClient:
+    with _making:  # or threads that are the first would make several, and all but one be lost without being closed
+        return _one_http_client()
+
 
 @cache
-def _http_client() -> openai.DefaultHttpxClient:
+def _one_http_client() -> openai.DefaultHttpxClient:
     return openai.DefaultHttpxClient(trust_env=False)
 
 
