@@ -21,7 +21,7 @@ demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the re
 test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
 	$(RUN) -m pytest -n $(WORKERS)
 
-quick: $(VENV)/.dev-stamp ## a minute: ruff, mypy of the package, and what every database must do, on a SQLite file
+quick: $(VENV)/.dev-stamp ## the quick part of that: ruff, mypy of the package, and what every database must do, on a SQLite file
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy convstore migrations
