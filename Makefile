@@ -21,11 +21,11 @@ demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the re
 test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
 	$(RUN) -m pytest -n $(WORKERS)
 
-quick: $(VENV)/.dev-stamp ## a minute: ruff, mypy of the package, and what every database must do on SQLite alone
+quick: $(VENV)/.dev-stamp ## the quick part of that: ruff, mypy of the package, and what every database must do, on a SQLite file
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy convstore migrations
-	$(RUN) -m pytest -n $(WORKERS) -k "not postgresql and not growth" tests/pure tests/contract
+	$(RUN) -m pytest -n $(WORKERS) -k "not postgresql and not memory and not growth" tests/pure tests/contract
 
 lint: $(VENV)/.dev-stamp ## ruff and mypy
 	$(RUN) -m ruff check

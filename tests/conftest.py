@@ -9,8 +9,9 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import make_url
 
+from tests import compiled
 from tests.postgres import Emptied, new_database, running_server
 from tests.pythons import newest_python
 
@@ -21,6 +22,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     # Begun in a script's background, or by nohup, which switch these off for all children too: some tests send them.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+compiled.share()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
@@ -51,32 +54,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file if file in TOGETHER else nodeid
 
     return Scheduling(config, log)
-
-
-class _Compiled(dict[Any, Any]):
-    """What statements compile to, by statement and kind of database.
-
-    SQLAlchemy keeps it for each engine, and most tests have one or two of their own: to compile all anew would take a
-    sixth of the tests' time.
-    """
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(self._shared(key), default)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(self._shared(key), value)
-
-    def _shared(self, key: Any) -> Any:
-        dialect, *rest = key
-        return type(dialect), dialect.server_version_info, *rest
-
-
-_compiled = _Compiled()
-
-
-@event.listens_for(Engine, "engine_connect")
-def _share_what_is_compiled(connection: Connection) -> None:
-    connection.execution_options(compiled_cache=_compiled)
 
 
 def pytest_collection_finish() -> None:
@@ -182,11 +159,13 @@ def shared_data() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what did not run for want of something, where nobody can overlook it."""
-    passed = terminalreporter.stats.get("passed", ())
-    if any("test_installed_wheel" in report.nodeid for report in passed):
-        newest = newest_python()
-        said = f"and on Python {newest[1]}" if newest else "NOT RUN ON A NEWER ONE: this machine has none that works"
-        terminalreporter.write_line(f"the wheel: on Python {python_version()}, {said}", red=not newest, bold=not newest)
+    wheel = [one.nodeid for one in terminalreporter.stats.get("passed", ()) if "test_installed_wheel" in one.nodeid]
+    newest = newest_python() if wheel else None
+    if newest is not None and any("newest_python" in nodeid for nodeid in wheel):
+        terminalreporter.write_line(f"the wheel was put to work on Python {python_version()} and on {newest[1]}")
+    elif wheel and newest is None:
+        missing = f"the wheel was put to work on Python {python_version()} alone: no newer one works on this machine"
+        terminalreporter.write_line(missing, red=True, bold=True)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:

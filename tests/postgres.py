@@ -3,7 +3,7 @@
 CONVSTORE_TEST_POSTGRES may name a server (its role must be allowed to create databases). Otherwise one starts
 in a temporary directory, is reached over a unix socket, and ends with the tests, however they end.
 
-To make a database costs a quarter of a second, and to empty one a tenth of that: so most tests share one, `Emptied`.
+To make a database costs a quarter of a second, to empty one a hundredth of that: so most tests share one, `Emptied`.
 """
 
 import contextlib

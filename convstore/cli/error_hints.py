@@ -13,12 +13,11 @@ class NoConversationYet(errors.ConversationNotFound):
 
 
 _HINTS: dict[type[errors.ConvstoreError], str] = {
-    errors.AmbiguousReference: "give more of the id, or a name",
     errors.ContextTooLong: "raise --max-context, or unpin messages with `convstore unpin`",
-    errors.ConversationBusy: "try again later, or end a running turn with `convstore stop`",
-    errors.ConversationExists: "choose another name or id, or rename a conversation with `convstore set --name`",
+    errors.ConversationBusy: "`convstore stop` ends a running turn",
+    errors.ConversationExists: "`convstore set --name` renames a conversation",
     errors.ConversationNotFound: "see `convstore list`",
-    errors.HeadMoved: "see `convstore show`",
+    errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",
     errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "ask again with `convstore retry`",

@@ -85,7 +85,7 @@ def checkout(work: UnitOfWork, key: ConversationKey, seq: Seq, expected_head: Se
     if seq:
         record = find_message(work.connection, state.lineage, seq)
         if record is None:
-            raise InvalidInput(f"conversation {key.id!r} has no message with seq {seq}; `tree` returns all messages")
+            raise InvalidInput(f"conversation {key.id!r} has no message with seq {seq}")
         _check_complete(work, state, record)
         position = record.position
     move_head(work.connection, key, Head(seq, position), state.redo, work.now)

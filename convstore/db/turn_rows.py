@@ -1,4 +1,4 @@
-"""Rows of turns, as they are read: one, the latest, the one of an idempotency key; and what they report of tokens."""
+"""Rows of turns, as they are read: one, the latest, the interrupted ones; and what they report of tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from convstore.db.message_rows import decode_message, read_inline_data
 from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as message_table
 from convstore.db.tables import turns as table
-from convstore.errors import IdempotencyMismatch
 from convstore.messages.codec import StoredMessage
 from convstore.messages.completion import Usage
 from convstore.messages.message import Message
@@ -25,7 +24,7 @@ from convstore.values.results import MessageRecord, Turn, TurnStatus
 from convstore.values.window_report import WindowReport
 
 _OUTPUT = (message_table.c.role, message_table.c.name, message_table.c.content, message_table.c.extra)
-_READ = (
+READ_TURNS = (
     select(table, *(column.label(f"output_{column.name}") for column in _OUTPUT))
     .select_from(table)
     .outerjoin(
@@ -37,15 +36,10 @@ _READ = (
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
     .order_by(table.c.seq.desc())
 )
-_ONE = _READ.where(table.c.seq == bindparam("seq"))
-_LATEST = _READ.limit(bindparam("most"))
+_ONE = READ_TURNS.where(table.c.seq == bindparam("seq"))
+_LATEST = READ_TURNS.limit(bindparam("most"))
 _LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
 _LATEST_REQUEST = _LATEST_BEFORE.where(table.c.window.is_not(None), table.c.purpose.is_(None))
-# The turns that use up an idempotency key: running or completed, as the unique index has it.
-_BY_KEY = _READ.where(
-    table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
-)
-
 _MAX_SAMPLES, _MAX_TURNS_OF_OWNER = 16, 64
 _SAMPLE_COLUMNS = (table.c.estimated_tokens, table.c.prompt_tokens, table.c.requested_model, table.c.started_at)
 
@@ -82,26 +76,6 @@ _INTERRUPTED = select(table.c.output_seq).where(
 _MAX_VARIABLES = 500  # of one statement: an old SQLite takes 999
 
 
-def find_turn_by_key(
-    connection: Connection, key: ConversationKey, idempotency_key: str, input_digest: bytes
-) -> Turn | None:
-    """Return the running or completed turn that used an idempotency key, or None.
-
-    Raises:
-        IdempotencyMismatch: the key was used with other input.
-    """
-    values = {"owner": key.owner, "id": key.id, "key": to_column(idempotency_key)}
-    row = connection.execute(_BY_KEY, values).one_or_none()
-    if row is None:
-        return None
-    if row.input_digest != input_digest:
-        raise IdempotencyMismatch(
-            f"conversation {key.id!r}: the idempotency key {idempotency_key!r} was used for turn {row.seq} with other "
-            f"input; use a new key for a new request"
-        )
-    return _decode_rows(connection, key.owner, [row])[0]
-
-
 def read_token_samples(connection: Connection, key: ConversationKey, model: str) -> list[tuple[int, int]]:
     """Return estimated and reported tokens of the latest turns that asked this model.
 
@@ -120,13 +94,13 @@ def find_latest_request(connection: Connection, key: ConversationKey, before: Tu
     """Return the latest turn before turn `before` that asked a model for a reply, or None."""
     values = {"owner": key.owner, "id": key.id, "most": 1, "before": before}
     row = connection.execute(_LATEST_REQUEST, values).one_or_none()
-    return _decode_rows(connection, key.owner, [row])[0] if row is not None else None
+    return decode_turns(connection, key.owner, [row])[0] if row is not None else None
 
 
 def find_turn(connection: Connection, key: ConversationKey, seq: TurnNumber) -> Turn | None:
     """Return a turn of a conversation, or None."""
     row = connection.execute(_ONE, {"owner": key.owner, "id": key.id, "seq": seq}).one_or_none()
-    return _decode_rows(connection, key.owner, [row])[0] if row is not None else None
+    return decode_turns(connection, key.owner, [row])[0] if row is not None else None
 
 
 def list_turns(
@@ -138,7 +112,7 @@ def list_turns(
         rows = connection.execute(_LATEST, values)
     else:
         rows = connection.execute(_LATEST_BEFORE, {**values, "before": before})
-    return _decode_rows(connection, key.owner, rows.all())[::-1]
+    return decode_turns(connection, key.owner, rows.all())[::-1]
 
 
 def find_interrupted_replies(
@@ -162,7 +136,12 @@ def _split(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield items[begin : begin + size]
 
 
-def _decode_rows(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
+def decode_turns(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
+    """Return rows of `READ_TURNS` as turns, in their order.
+
+    Raises:
+        DamagedRow: one cannot be decoded.
+    """
     outputs = [_get_output(row) for row in rows]
     texts = read_inline_data(connection, owner, (output for output in outputs if output is not None))
     messages = [

@@ -6,6 +6,9 @@ import random
 import time
 from email.utils import parsedate_to_datetime
 
+DEFAULT_RETRIES = 2
+"""How often a call is repeated that cannot have generated anything."""
+
 # The provider says that it did not start to generate: too many requests, or it is overloaded.
 _RETRYABLE_STATUSES = (429, 503)
 # Errors of httpx from before a request is sent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,8 +23,9 @@ from convstore.provider.model_clients import ModelClients
 from convstore.turns.turn_engine import TurnEngine
 from convstore.usage.price_file import make_price_loader
 
-LEASE_SECONDS = 30.0
-RETRIES = 2
+# Without a handler of the application's own, Python would print warnings on stderr
+# (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library).
+logging.getLogger("convstore").addHandler(logging.NullHandler())
 
 
 def make_services(

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 
 from convstore.conversations.append import append_when_free, make_addition
+from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_async_client
-from convstore.store.assembly import LEASE_SECONDS, RETRIES, make_engine, make_services, open_given
+from convstore.provider.retry_policy import DEFAULT_RETRIES
+from convstore.store.assembly import make_engine, make_services, open_given
 from convstore.store.async_methods import AsyncConversationMethods
 from convstore.store.async_reply_stream import AsyncReplyStream
 from convstore.store.conversation_methods import ConversationMethods, to_seq
@@ -83,8 +85,8 @@ class AsyncStore(AsyncConversationMethods):
         owner: str = "",
         base_url: str | None = None,
         model: str | None = None,
-        retries: int = RETRIES,
-        lease: float = LEASE_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+        lease: float = DEFAULT_LEASE_SECONDS,
         count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -60,9 +61,9 @@ class StreamedReply:
         return self._flow
 
     def _note_end(self) -> None:
-        """The flow has ended: the reply is over; unless the turn did not even begin, and can be tried again."""
+        """Note that the flow has ended: the reply is over; if the turn did not even begin, it can be tried again."""
         if self._state.has_begun:
-            self._is_over = True
+            self._is_over = self._flow is None or getgeneratorstate(self._flow) == GEN_CLOSED
         else:
             self._flow = None
 
@@ -71,6 +72,9 @@ class StreamedReply:
         flow, live = self._flow, self._state.live
         if self._is_over or flow is None or live is None or not live.is_of_this_process:
             self._is_over = True
+            return None
+        if getgeneratorstate(flow) == GEN_RUNNING:  # another thread waits for a chunk: it ends the reply with the next
+            live.watched.stop_requested.set()
             return None
         self._is_over = True
         return flow

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine
 
+from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_client
-from convstore.store.assembly import LEASE_SECONDS, RETRIES, make_engine, make_services, open_given
+from convstore.provider.retry_policy import DEFAULT_RETRIES
+from convstore.store.assembly import make_engine, make_services, open_given
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.reply_stream import ReplyStream
 from convstore.store.transaction_view import TransactionView
@@ -80,8 +82,8 @@ class Store(ConversationMethods):
         owner: str = "",
         base_url: str | None = None,
         model: str | None = None,
-        retries: int = RETRIES,
-        lease: float = LEASE_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+        lease: float = DEFAULT_LEASE_SECONDS,
         count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> None:

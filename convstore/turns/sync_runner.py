@@ -62,6 +62,14 @@ class SyncRunner:
         Raises:
             StopIteration: the flow has ended; its value is the result.
         """
+        try:
+            return self._advance(steps, failure)
+        except BaseException as error:
+            if getgeneratorstate(steps) == GEN_CLOSED:
+                raise
+            return self._advance(steps, error)  # Ctrl-C came between two steps: the flow decides about it too
+
+    def _advance(self, steps: Steps[Any], failure: BaseException | None) -> str:
         result: Any = None
         while True:
             try:

@@ -140,7 +140,7 @@ def _read(live: LiveTurn, received: Any, reply: ReplyState) -> Steps[TurnOutcome
     while not stop_requested.is_set():
         chunk = yield next_chunk
         if chunk is END_OF_STREAM:
-            return recorder.end_exhausted()
+            return None if stop_requested.is_set() else recorder.end_exhausted()
         piece = recorder.add_chunk(chunk)
         if piece:
             reply.pieces.append(piece)

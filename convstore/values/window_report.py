@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 from convstore.values.identifiers import Seq, TurnNumber
@@ -37,10 +37,6 @@ class WindowReport:
     def is_partial(self) -> bool:
         """True if the request is not simply the whole history and the new message."""
         return bool(self.left_out or self.summary is not None or self.filled)
-
-    def with_options(self, options: WindowOptions) -> Self:
-        """Return the report with other options."""
-        return replace(self, options=options)
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the report as a JSON object; what is empty or the default is left out."""

@@ -65,7 +65,7 @@ def test_a_failed_call_is_stored_and_not_replayed(
     chat_server.script(*[response] * calls)
     ran = program("say", "lost?", *mode)
     assert ran.code == 6
-    ran.one_line(f"conversation {identity}, turn 1", "not answered", *words)
+    ran.one_line(f"conversation '{identity}', turn 1", "kept without a reply", *words)
     if mode == ["--json"]:
         assert (ran.json["status"], ran.json["message"]) == ("failed", None)
         assert ran.json["error"]["message"]
@@ -144,7 +144,7 @@ def test_an_interrupted_stream_is_printed_and_kept_but_not_replayed(
     chat_server.script(response)
     ran = program("say", "lost?")
     assert (ran.code, ran.out) == (6, came + "\n")
-    ran.one_line("the reply broke off", "will not be replayed")
+    ran.one_line("the reply was cut off", "not sent again")
     [(status, _)] = rows.turns
     assert status == "interrupted"
     shown = program("show")

@@ -1,6 +1,8 @@
 """The hint after an error: what to type next."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,21 +27,28 @@ def test_a_hint_names_commands_and_options_that_exist(hint: str) -> None:
 def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
     assert add_hint(errors.ConversationNotFound("no 'x'")) == "no 'x'; see `convstore list`"
     assert add_hint(NoConversationYet("none")).startswith("none; start one with `convstore new`")
-    assert add_hint(errors.SchemaOutdated("old")) == "old; run `convstore db upgrade`"
     assert add_hint(errors.InvalidParameter("wrong")) == "wrong"
     assert add_hint(errors.DatabaseError("broken")) == "broken"
 
 
-def test_a_message_that_names_a_command_gets_no_hint() -> None:
-    message = "no conversation 'x'; see `convstore list`"
-    assert add_hint(errors.ConversationNotFound(message)) == message
+def test_messages_of_the_library_name_no_command_but_the_one_that_upgrades_a_schema() -> None:
+    package = Path(errors.__file__).parent
+    named = {
+        (path.name, command)
+        for path in package.rglob("*.py")
+        if not path.is_relative_to(package / "cli")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Raise, ast.Return))
+        for command in re.findall(r"`convstore ([\w ]+)`", ast.unparse(node))
+    }
+    assert named == {("schema_upgrade.py", "db upgrade")}
 
 
 def test_the_hint_ends_the_one_line_of_an_error(program: Program, chat_server: ChatServer) -> None:
     program("show").failed(3, "there is no conversation yet; start one with `convstore new` or `convstore say --new`")
     identity = program("new", "--id", "games").out.strip()
-    program("say", "Hi", "--expected-head", "7").failed(5, identity, "; see `convstore show`")
-    program("new", "--id", "games", "Other").failed(5, "; choose another name or id")
+    program("say", "Hi", "--expected-head", "7").failed(5, identity, "; `convstore show` shows it")
+    program("new", "--id", "games", "Other").failed(5, "; `convstore set --name` renames a conversation")
     chat_server.script(Failure(400))
     program("say", "Hi").failed(6, "; ask again with `convstore retry`")
 

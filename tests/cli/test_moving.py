@@ -41,7 +41,7 @@ def test_undo_removes_turns_from_the_path_and_redo_adds_them_again(talk: Program
     talk("undo", "-n", "2")
     talk("say", "instead")
     assert sent(chat_server) == ["Be brief.", "one", "You said: one", "instead"]
-    talk("redo").failed(2, "gone on another way", "convstore checkout 7")
+    talk("redo").failed(2, "on another branch", "seq 7", "`checkout`")
     assert talk("checkout", "7").code == 0
     assert on_path(talk)[-1] == "You said: three"
     talk("undo", "-n", "4").failed(2, "only 3 turns to undo")
@@ -115,7 +115,7 @@ def test_checkout_moves_the_head_to_any_message_and_the_next_message_follows_it(
     talk("checkout", "5")
     talk("say", "and then?")
     assert sent(chat_server) == ["Be brief.", "one", "You said: one", "two", "You said: two", "and then?"]
-    talk("checkout", "99").failed(2, "no message with seq 99", "convstore show --tree")
+    talk("checkout", "99").failed(2, "no message with seq 99")
     talk("checkout", "-1").failed(2)
     talk("checkout", "three").failed(2, "'three'")
     talk("checkout").failed(2, "SEQ")

@@ -108,7 +108,7 @@ def test_a_busy_conversation_is_an_error_and_nothing_is_stored(
     with Running("say", "one") as other:
         assert started.wait(30)
         began = time.monotonic()
-        program(*command, *how).failed(5, f"conversation {identity} is busy", "turn 1", "convstore stop")
+        program(*command, *how).failed(5, f"conversation '{identity}' is busy", "turn 1", "convstore stop")
         assert time.monotonic() - began < 10
         assert (len(rows.turns), rows.count, len(chat_server.requests)) == (1, 1, 1)
         go.set()

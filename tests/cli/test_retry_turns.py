@@ -85,7 +85,7 @@ def test_a_retry_uses_the_same_parameters_except_those_given(program: Program, c
 def test_retry_without_a_question_is_an_error(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     program("retry").failed(3, "no conversation yet")
     identity = program("new", "--system", "Be brief.").out.strip()
-    program("retry").failed(2, identity, "no turn to try again")
+    program("retry").failed(2, identity, "no turn to retry")
     program("retry", "nope").failed(3, "nope")
     assert (chat_server.requests, rows.turns, rows.count) == ([], [], 1)
 

@@ -234,7 +234,7 @@ def test_an_ambiguous_id_lists_the_candidates(on_each: Program, chat_server: Cha
     ran = on_each(*command, "abc")
     assert (ran.code, ran.out) == (4, "")
     first, *candidates = ran.err.splitlines()
-    assert first.startswith("convstore: 'abc' could be any of abc1, abc2")
+    assert first.startswith("convstore: 'abc' matches abc1, abc2; type more of the id")
     assert [line.split() for line in candidates] == [["abc1", "One"], ["abc2", "two"]]
     assert chat_server.requests == []
 

@@ -137,7 +137,7 @@ def test_an_owner_sees_its_own_usage_and_the_administrator_every_owner(
     table = priced("usage", "--by", "owner").out.splitlines()
     assert [line.split()[:2] for line in table[1:]] == [["ann", "2"], ["(none)", "1"], ["total", "3"]]
     assert [row["owner"] for row in priced("usage", "--by", "owner", "--json").json["rows"]] == ["ann", ""]
-    priced("usage", "--by", "owner", "--owner", "ann").failed(2, "not for owner 'ann' to see")
+    priced("usage", "--by", "owner", "--owner", "ann").failed(2, "owner 'ann' may not see")
     assert "give REF or --by owner" in priced("usage", "games", "--by", "owner").failed(2).err
 
 

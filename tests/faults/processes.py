@@ -175,12 +175,14 @@ def _serve(control: socket.socket) -> None:
 
     import convstore.db.schema_upgrade
     import convstore.testing
+    from tests import compiled
     from tests.faults import clients
 
     assert alembic.command
     assert psycopg
     assert convstore.db.schema_upgrade
     assert convstore.testing
+    compiled.share()
     clients.prepare()
     children: set[int] = set()
     control.sendall(b'"ready"\n')
