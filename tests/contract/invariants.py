@@ -44,7 +44,7 @@ def check_conversation(
         owner: whose it is.
         id: its id.
         running: whether a turn may be at work on it, or have died on it.
-        checked_out: where somebody moved a head to on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
+        checked_out: heads that a test moved on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
     with engine.connect() as connection:
