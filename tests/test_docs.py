@@ -36,8 +36,8 @@ NOT_RUN = {
     "README.md": ["runs the checkout's own checks", "installs packages"],
     "CONTRIBUTING.md": [
         "runs the checkout's own checks",
-        "writes into the checkout",
         "needs a checkout of an earlier release",
+        "writes into the checkout",
     ],
     "docs/local-models.md": ["starts a server"] * 3,
     "docs/postgresql.md": ["installs packages", "needs a server's superuser"],

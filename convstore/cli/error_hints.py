@@ -26,7 +26,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     ),
     NoConversationYet: "start one with `convstore new` or `convstore say --new`",
 }
-"""The hint for each class of errors; a subclass without its own has that of its base."""
+"""The hint for each error class; a class without a hint uses its base class's hint."""
 
 _HINT_AFTER_SUMMARY = "try again with `convstore compact`"
 

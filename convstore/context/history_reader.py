@@ -37,7 +37,7 @@ class PathEnd:
 def read_token_scale(
     work: UnitOfWork, lineage: Lineage, options: WindowOptions, request: Mapping[str, Any]
 ) -> TokenScale:
-    """Return how tokens are counted for the model of a request; its reports are read only if there is a budget."""
+    """Return how tokens are counted for a request's model. Without `max_context`, no turn is read."""
     if options.max_context is None:
         return TokenScale(work.count_tokens)
     samples = read_token_samples(work.connection, lineage.key, request["model"])
@@ -47,7 +47,7 @@ def read_token_scale(
 def read_past(
     connection: Connection, end: PathEnd, options: WindowOptions, scale: TokenScale, *, continues: bool
 ) -> Past:
-    """Return the end of the path as far as the options can let it be sent, and what is sent of the rest anyway.
+    """Return the end of the path that may be sent, and the earlier messages that are always sent.
 
     The rows read are those that a window can hold, whatever lies before it; all of the path only if nothing limits it.
 

@@ -85,7 +85,7 @@ class SummaryCall:
 
 
 def plan_summary(work: UnitOfWork, key: ConversationKey, options: SummaryOptions) -> SummaryStep | None:
-    """Return the next summary to ask for: of what comes before the turns that are left alone; None if all is done.
+    """Return the next summary to write, or None if all is done. The last `keep_last` turns are never summarised.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -186,7 +186,7 @@ def _write_message(message: Message) -> str:
 
 
 def shrink_step(step: SummaryStep, share: float) -> int | None:
-    """Return how many tokens of messages to cover after a request that was too long; None if less is of no use."""
+    """Return the smaller token limit after a request that was too long, or None if it cannot be smaller."""
     most = int(step.tokens * share)
     return most if most >= _MIN_TOKENS else None
 
@@ -244,7 +244,7 @@ def _is_on_path(work: UnitOfWork, state: ConversationState, step: SummaryStep) -
 
 
 def find_stored_summary(work: UnitOfWork, key: ConversationKey, call: SummaryCall) -> tuple[Summary, bool] | None:
-    """Return what `store_summary` returned for a call, if its commit went through although its answer was lost."""
+    """Return the summary that an earlier try of this call stored, or None."""
     state = read_state(work.connection, key)
     for turn in reversed(list_turns(work.connection, key, _RECENT_TURNS)):
         if (turn.purpose, turn.base_seq, turn.started_at) == ("summary", call.step.up_to.seq, call.started_at):

@@ -72,11 +72,11 @@ class TokenScale:
         return record.tokens if record.tokens is not None else self.count(record.message)
 
     def to_counted(self, tokens: int) -> int:
-        """Return how many counted tokens are at most so many of the model's."""
+        """Convert a number of the model's tokens to counted tokens."""
         return floor(tokens / self.factor)
 
     def to_model(self, counted: int) -> int:
-        """Return about how many of the model's tokens so many counted tokens are."""
+        """Convert counted tokens to the model's tokens."""
         return round(counted * self.factor)
 
 

@@ -52,7 +52,7 @@ def make_addition(items: Sequence[object], idempotency_key: str | None, expected
 def append_when_free(
     transactions: Transactions, key: ConversationKey, addition: Addition, seconds: float
 ) -> Steps[list[MessageRecord]]:
-    """Append messages, after waiting for a running turn if need be.
+    """Append messages; wait first if a turn is running.
 
     Args:
         seconds: how long to wait at most; in the caller's own transaction, there is no waiting.

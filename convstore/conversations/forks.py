@@ -16,7 +16,7 @@ from convstore.values.results import Conversation, Given
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """What a caller asks a fork to be."""
+    """What a caller asks of `fork`."""
 
     new_id: str
     name: str | None

@@ -1,4 +1,4 @@
-"""What a window always holds, or never again: pins, and dropping a summary."""
+"""Pin and unpin messages; drop a summary."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ def _read_group(work: UnitOfWork, state: ConversationState, position: Position) 
 
 
 def drop_summary(work: UnitOfWork, key: ConversationKey) -> Summary | None:
-    """Stop sending the latest summary of the path; the one before it is sent again. Return None if there is none."""
+    """Stop sending the latest summary of the path, and return it; None if the path has no summary.
+
+    The summary before it is sent again.
+    """
     lock_row(work.connection, key)  # a summary that is being stored at the same time would be lost
     summary = find_summary(work.connection, read_state(work.connection, key))
     if summary is not None:

@@ -87,8 +87,8 @@ def limit_lock_wait(dialect: str) -> tuple[ColumnElement[bool], ...]:
 class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLAlchemy's own)
     """A condition on the rows of a recursive query that tells the planner: these rows are few.
 
-    SQLite takes a recursive query's rows for a million. It then reads all of a conversation instead of looking up a few
-    of its messages: to join them in the wanted order, and once it has statistics (`ANALYZE`), to build a Bloom filter
+    SQLite assumes that a recursive query returns a million rows. It then reads all of a conversation instead of looking
+    up a few of its messages: to join them in the wanted order, and once it has statistics (`ANALYZE`), to build a Bloom filter
     over them. It believes `likelihood` (https://sqlite.org/lang_corefunc.html#likelihood).
     """
 
@@ -111,7 +111,7 @@ def _compile_few_for_sqlite(element: few, compiler: SQLCompiler, **how: Any) -> 
 
 
 def hide_from_planner(column: ColumnElement[Any], value: object) -> ColumnElement[Any]:
-    """Return a column that has always a value as an expression that no index matches.
+    """Return an expression equal to a column without NULLs, which no index matches.
 
     Args:
         value: any value of the column's type.
@@ -122,7 +122,7 @@ def hide_from_planner(column: ColumnElement[Any], value: object) -> ColumnElemen
 def join_looked_up(
     dialect: str, many: FromClause, table: Table, conditions: tuple[ColumnElement[bool], ...]
 ) -> tuple[FromClause, FromClause]:
-    """Return the rows of a query joined with one row of a table for each; and that row.
+    """Join each row of a query with one row of a table; return the join and the table's side.
 
     However many rows there are, each of the table's is looked up by its primary key. SQLite does so where it takes the
     rows for few (`few`). PostgreSQL, until it has statistics of a table that has grown, takes a whole conversation for

@@ -62,7 +62,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """Where a conversation stands."""
+    """State of a conversation: head, lineage, pins, redo heads."""
 
     next_seq: Seq
     next_turn: TurnNumber
@@ -76,7 +76,7 @@ class ConversationState:
 
 
 def read_state(connection: Connection, key: ConversationKey) -> ConversationState:
-    """Return where a conversation stands.
+    """Return the state of a conversation.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -88,7 +88,7 @@ def read_state(connection: Connection, key: ConversationKey) -> ConversationStat
 
 
 def lock_state(connection: Connection, key: ConversationKey) -> ConversationState | None:
-    """Return where a conversation stands, and lock its row until the transaction ends.
+    """Return the state of a conversation, and lock its row until the transaction ends.
 
     Return None if it does not exist, or another transaction holds its row. On SQLite a writing transaction is alone.
     """

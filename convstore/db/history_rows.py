@@ -34,7 +34,7 @@ _DOWN_LIMITED = _DOWN.limit(bindparam("most"))
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far back from its head a path is read: until the first of these limits."""
+    """Limits for reading a path from its head back; the first one reached ends the reading."""
 
     messages: int = NO_LIMIT
     turns: int = NO_LIMIT

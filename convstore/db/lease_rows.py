@@ -1,7 +1,7 @@
 """Leases: which turn holds a conversation, and until when.
 
-A turn claims its conversation by one conditional update, under a fresh random token; whatever it writes later is fenced
-by that token.
+A turn claims its conversation by one conditional update, under a new random token. The token fences every later write
+of the turn.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class SchemaState:
     current: str | None
     """Its revision; None: it has no tables yet."""
     minimum: str | None
-    """The oldest revision whose code may still use it."""
+    """The oldest schema revision that may still be used: a release that knows it may use this database."""
     head: str = HEAD
     """The revision that this release writes."""
 

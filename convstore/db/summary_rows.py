@@ -97,7 +97,7 @@ def set_latest_summary(connection: Connection, key: ConversationKey, turn: TurnN
 def claim_compaction(connection: Connection, key: ConversationKey, now: datetime, until: datetime) -> bool:
     """Return True if the caller may compact the conversation automatically, until a moment at most.
 
-    It is no lease: whoever compacts without it only pays for the same summary twice.
+    This is not a lease: a caller that compacts without it only pays for the same summary twice.
     """
     claimed = connection.execute(_CLAIM, {"key_owner": key.owner, "key_id": key.id, "now": now, "until": until})
     return bool(claimed.rowcount)

@@ -32,7 +32,7 @@ def claim_conversation(work: UnitOfWork, key: ConversationKey, lease: Lease, cou
 
 
 def lock_conversation(work: UnitOfWork, key: ConversationKey, expected_head: Seq | None = None) -> ConversationState:
-    """Return where a conversation stands, and keep others from writing to it until the transaction ends.
+    """Return the state of a conversation, and keep others from writing to it until the transaction ends.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.

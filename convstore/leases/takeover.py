@@ -54,8 +54,7 @@ def free_from_dead_turn(work: UnitOfWork, key: ConversationKey, own_token: str |
         return
     if holder.token != own_token and not is_dead(work, holder):
         raise ConversationBusy(
-            f"conversation {key.id!r} is busy: turn {holder.turn} is running; try again when it has ended, or "
-            f"`stop` it"
+            f"conversation {key.id!r} is busy: turn {holder.turn} is running; try again when it has ended, or `stop` it"
         )
     _logger.warning("conversation %s: taking it from turn %d, which died", key.id, holder.turn)
     _take(work, key, holder, _ABANDONED, keep_on_path=False)

@@ -168,7 +168,7 @@ class ReadMethods:
         )
 
     def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[Seq]:
-        """Return the `seq` of those of the given messages that are partial replies."""
+        """Return the `seq` of each given message that is a partial reply."""
         return self._transactions.read(history_queries.find_interrupted_replies, self._key(conversation_id), records)
 
     def summary(self, conversation_id: str) -> Summary | None:

@@ -1,4 +1,4 @@
-"""Records what came of a model call, and when; and decides how the turn ended."""
+"""Record a model call and its times, and decide how the turn ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_FINISH_REASON = "the reply ended without its finish_reason"
 
 @dataclass(slots=True)
 class CallRecorder:
-    """What has come of a call so far, and when."""
+    """What a call has received so far, and when."""
 
     _began: float = field(default_factory=time.monotonic)
     _first_token_at: float | None = None

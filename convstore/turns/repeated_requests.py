@@ -102,12 +102,12 @@ def _repeat(request: TurnRequest, turn: Turn, inputs: list[MessageRecord]) -> Pl
 
 
 def find_edit_target(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -> TurnRequest:
-    """Return the request of an edit with the message that it replaces, as the caller sees it now.
+    """Return a request with the message that it replaces, as it is now; as it is if it replaces none.
 
     Raises:
         InvalidInput: the path has no such position, or the message is the model's own.
     """
-    if request.target is None:
+    if request.target is None or request.target.seq is not None:
         return request
     state = read_state(work.connection, key)
     record = read_message_at(work.connection, state.lineage, state.head.seq, request.target.position)

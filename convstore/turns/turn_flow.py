@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from convstore.errors import ConversationBusy
 from convstore.leases.waiting import repeat_while_busy
 from convstore.messages.completion import read_completion
 from convstore.messages.message import extract_text
@@ -133,7 +134,7 @@ def stream(
 
 
 def _read(live: LiveTurn, received: Any, reply: ReplyState) -> Steps[TurnOutcome | None]:
-    """Yield the pieces of a stream, and return its outcome; None if somebody asked for the turn's end."""
+    """Yield the pieces of a stream, and return its outcome; None if another caller asked to stop the turn."""
     yield Piece("")
     recorder, stop_requested = live.recorder, live.watched.stop_requested
     next_chunk = NextChunk(iterate_chunks(received))
@@ -170,9 +171,18 @@ def _finish(
 
 
 def _begin(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds: float) -> Steps[LiveTurn | Turn]:
-    if request.kind is RequestKind.EDIT:  # before waiting: what the caller sees now must still be there afterwards
-        request = yield DatabaseWork(partial(engine.transactions.read, find_edit_target, key, request))
     attempt = DatabaseWork(partial(engine.begin, key, request), undo=engine.give_up)
+    if request.kind is RequestKind.EDIT:
+        try:
+            started: LiveTurn | Turn = yield attempt
+        except ConversationBusy:
+            if not seconds:
+                raise
+        else:
+            return started
+        # Before waiting: the message that is at this position now must still be there afterwards.
+        request = yield DatabaseWork(partial(engine.transactions.read, find_edit_target, key, request))
+        attempt = DatabaseWork(partial(engine.begin, key, request), undo=engine.give_up)
     begun: LiveTurn | Turn = yield from repeat_while_busy(attempt, DatabaseWork(partial(engine.is_held, key)), seconds)
     return begun
 

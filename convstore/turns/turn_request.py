@@ -92,7 +92,7 @@ class TurnRequest:
     target: EditTarget | None = None
     """The message that an edit replaces."""
     input_digest: bytes | None = None
-    """Digest of what an idempotency key stands for: the messages and the explicit parameters."""
+    """Digest of the messages and the explicit parameters of a request with an idempotency key."""
 
 
 def make_say_request(
@@ -128,7 +128,7 @@ def make_complete_request(given: Mapping[str, Any], terms: CallTerms) -> TurnReq
         InvalidParameter: a parameter or an option breaks a rule.
     """
     if given.get("history") is False:
-        raise InvalidInput("without the history there is nothing to go on from")
+        raise InvalidInput("`complete` needs the history; leave out `history=False`")
     return _make_request(RequestKind.COMPLETE, [], given, terms)
 
 

@@ -18,7 +18,7 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured
 from convstore.leases.claims import claim_conversation
 from convstore.messages.token_counters import TokenCounter, make_caching_counter
-from convstore.turns.repeated_requests import PlacedRequest, place_request
+from convstore.turns.repeated_requests import PlacedRequest, find_edit_target, place_request
 from convstore.turns.turn_request import RequestKind, TurnRequest
 from convstore.values.completion_parameters import check_parameters, merge_parameters
 from convstore.values.identifiers import ConversationKey
@@ -57,6 +57,7 @@ def start_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest, lea
         done = find_turn_by_key(work.connection, key, terms.idempotency_key, request.input_digest)
         if done is not None and done.status is TurnStatus.COMPLETED:
             return done
+    request = find_edit_target(work, key, request)
     work = replace(work, count_tokens=make_caching_counter(work.count_tokens))  # once for the window, and for the row
     claim = claim_conversation(work, key, lease, len(request.messages))
     check_expected_head(key, claim.head_seq, terms.expected_head)
