@@ -88,8 +88,8 @@ class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLA
     """A condition on the rows of a recursive query that tells the planner: these rows are few.
 
     SQLite assumes that a recursive query returns a million rows. It then reads all of a conversation instead of looking
-    up a few of its messages: to join them in the wanted order, and once it has statistics (`ANALYZE`), to build a Bloom filter
-    over them. It believes `likelihood` (https://sqlite.org/lang_corefunc.html#likelihood).
+    up a few of its messages: to join them in the wanted order, and once it has statistics (`ANALYZE`), to build a Bloom
+    filter over them. It believes `likelihood` (https://sqlite.org/lang_corefunc.html#likelihood).
     """
 
     name = "few"
