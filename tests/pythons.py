@@ -39,7 +39,7 @@ def _version(python: Path) -> str | None:
     """Return what a Python says of itself; None if it cannot even do that, as pyenv's stand-ins on the PATH."""
     code = "import ensurepip, ssl, sqlite3, venv, platform; print(platform.python_version())"
     try:
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=180, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     version = done.stdout.strip()

@@ -11,7 +11,7 @@ from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.turn_outcome import RunningTurn
 from convstore.values.window_report import WindowReport
 
-PATIENCE = 10.0
+PATIENCE = 120.0
 TURN = RunningTurn(
     key=ConversationKey("", "c"),
     seq=TurnNumber(1),

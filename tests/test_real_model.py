@@ -108,7 +108,7 @@ def test_the_command_line_replays_the_stored_history_to_a_real_model(sqlite_url:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -125,7 +125,7 @@ def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_or_a_stopped_one_or_n
                 id = (await store.new(system="S")).id
                 work = Cancelled(way(store, id, "Question"), at, when)
                 task = asyncio.ensure_future(_awaited(work))
-                done, _ = await asyncio.wait({task}, timeout=20)
+                done, _ = await asyncio.wait({task}, timeout=60)
                 assert done, f"cancelled at {at}, the task does not end"
                 await nothing_is_left(store)
                 if not task.cancelled():
@@ -189,7 +189,7 @@ class _Interrupter:
             self._loop.call_soon_threadsafe(self.task.cancel)
             # After the task has been woken, and waits again for this thread.
             self._loop.call_soon_threadsafe(lambda: self._loop.call_soon(self._loop.call_soon, told.set))  # noqa: B023
-            assert told.wait(10)
+            assert told.wait(60)
 
 
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "thrice"])
@@ -209,7 +209,7 @@ def test_a_task_cancelled_in_the_middle_of_a_write_is_told_when_the_write_is_don
                 id = (await store.new()).id
                 with _Interrupter(store, at, times) as interrupter:
                     interrupter.task = asyncio.ensure_future(way(store, id, "Question"))
-                    done, _ = await asyncio.wait({interrupter.task}, timeout=20)
+                    done, _ = await asyncio.wait({interrupter.task}, timeout=60)
                     assert done
                 await nothing_is_left(store)
                 if not interrupter.task.cancelled():
@@ -258,7 +258,7 @@ def test_other_calls_cancelled_at_any_await_are_done_or_not_done(
                     at += 1
                     id = (await store.new()).id
                     task = asyncio.ensure_future(_awaited(Cancelled(call(store, id), at, when)))
-                    await asyncio.wait({task}, timeout=20)
+                    await asyncio.wait({task}, timeout=60)
                     cancelled = task.cancelled()
                     await nothing_is_left(store)
                     assert len(await store.history(id)) in (0, 1), name
@@ -336,7 +336,7 @@ def test_what_moves_along_the_tree_cancelled_at_any_await_is_done_or_stopped_or_
                 id = (await store.new(messages=base)).id
                 work = Cancelled(way(store, id), at, when)
                 task = asyncio.ensure_future(_awaited(work))
-                done, _ = await asyncio.wait({task}, timeout=20)
+                done, _ = await asyncio.wait({task}, timeout=60)
                 assert done, f"cancelled at {at}, the task does not end"
                 await nothing_is_left(store)
                 if not task.cancelled():
@@ -385,7 +385,7 @@ def test_a_waiting_caller_that_is_cancelled_has_asked_nothing(database_url: str,
                 assert await anext(running) == "a"
                 for at in range(1, 9):  # begin, wait, look, wait, look …
                     task = asyncio.ensure_future(_awaited(Cancelled(say(store, id, "Mine"), at, "waiting")))
-                    await asyncio.wait({task}, timeout=20)
+                    await asyncio.wait({task}, timeout=60)
                     assert task.cancelled()
                 go.set()
                 assert [piece async for piece in running] == ["b"]

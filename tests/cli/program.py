@@ -23,7 +23,7 @@ from convstore.cli import main
 from convstore.db.engine import parse_url
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Program:
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         return Ran(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
@@ -180,7 +180,7 @@ def python(code: str, *arguments: str) -> str:
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     return ended.stdout.decode()

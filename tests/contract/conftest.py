@@ -193,7 +193,7 @@ class HeldReply:
 
     def wait(self) -> None:
         """Until the server has come to the point where it holds."""
-        assert self._begun.wait(10), "the request did not come"
+        assert self._begun.wait(60), "the request did not come"
 
     def release(self) -> None:
         self._go.set()

@@ -244,6 +244,6 @@ def test_append_waits_for_a_running_turn_or_raises_conversation_busy(
         store.append(id, "in between", wait=0)
     appended = run_in_thread(lambda: store.append(id, "afterwards"))
     held.release()
-    said.result(10)
-    assert appended.result(10)[0].position == 3
+    said.result(60)
+    assert appended.result(60)[0].position == 3
     assert [message["content"] for message in store.history(id)] == ["question", "answer", "afterwards"]

@@ -223,7 +223,7 @@ def test_another_caller_waits_until_the_stream_ends(
         second = run_in_thread(lambda: store.say(id, "second"))
         held.release()
         list(reply)
-    assert second.result(10).base_seq == reply.turn.output_seq
+    assert second.result(60).base_seq == reply.turn.output_seq
     assert [m["content"] for m in store.history(id)] == ["first", "ab", "second", "You said: second"]
 
 

@@ -130,7 +130,7 @@ def test_usage_counts_completed_failed_and_interrupted_turns(
     held.wait()
     total = store.usage(id).total
     held.release()
-    running.result(10)
+    running.result(60)
     assert (total.turns, total.failed, total.interrupted) == (4, 1, 1)
     assert (total.turns_without_usage, total.turns_without_price) == (1, 0)  # the one that was stopped
     assert (total.prompt_tokens, total.cached_tokens) == (2000, 800)

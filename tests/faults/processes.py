@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds, for what should take none: then the test fails
+PATIENCE = 120.0  # seconds, for what should take none: then the test fails
 
 
 class Channel:

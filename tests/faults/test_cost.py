@@ -247,7 +247,7 @@ def test_no_transaction_is_open_while_the_model_thinks(
                 at_once.dispose()
             assert not under_way.done()
             holding.go.set()
-            under_way.result(20)
+            under_way.result(60)
         assert [message["role"] for message in other.history(id)] == ["user", "assistant"]
         check_all(engine)
 
@@ -273,7 +273,7 @@ def test_who_waits_for_a_conversation_only_reads(kind: str, database_url: str, c
             assert 3 <= len(cost.statements) - len(cost.writes) <= 30
             assert all(written.startswith("UPDATE convstore_conversations") for written in cost.writes)
             holding.go.set()
-            under_way.result(20)
+            under_way.result(60)
         assert second.say(id, "And now?").text == "You said: And now?"
 
 

@@ -146,8 +146,8 @@ def test_a_reply_that_comes_while_the_server_is_down_is_stored_when_it_is_back(
         with _down(server):
             turn.let_go()
             for _ in range(2):
-                assert tried.acquire(timeout=20)  # and once more after a pause
-        ended = turn.result.result(30)
+                assert tried.acquire(timeout=60)  # and once more after a pause
+        ended = turn.result.result(60)
         assert (ended.status, ended.text) == ("completed", "An answer.")
         assert store.history(id) == [ASKED, ANSWERED]
         assert [turn.status for turn in store.turns(id)] == [TurnStatus.COMPLETED]
@@ -172,7 +172,7 @@ def test_a_reply_that_no_server_takes_in_time_is_in_the_error(
         with _down(server):
             turn.let_go()
             with pytest.raises(ReplyNotStored) as caught:
-                turn.result.result(30)
+                turn.result.result(60)
             assert caught.value.completion.messages == (ANSWERED,)
             assert caught.value.completion.finish_reason == "stop"
             assert isinstance(caught.value.__cause__, DatabaseUnavailable)
@@ -206,7 +206,7 @@ def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_no
         with _down(server):
             turn.let_go()
             with pytest.raises(ReplyNotStored):
-                turn.result.result(30)
+                turn.result.result(60)
         still = under_way(_say, store, other)
         arguments: dict[str, Any] = {"url": restarted_url, "base_url": chat_server.url}
         child = zygote.start(say_there, id=lost, **arguments)
@@ -218,7 +218,7 @@ def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_no
         assert kind == "failed"
         assert "ConversationBusy" in said
         still.let_go()
-        assert still.result.result(20).text == "An answer."
+        assert still.result.result(60).text == "An answer."
         check_all(engine_of(store))
 
 
@@ -461,8 +461,8 @@ def test_a_caller_who_waits_goes_on_when_somebody_lets_go_of_the_row(store: Stor
                 tried.set()
 
             said = thread.submit(store.say, id, "Hi", wait=20)
-            assert tried.wait(10)
-        assert said.result(20).text == "An answer."
+            assert tried.wait(60)
+        assert said.result(60).text == "An answer."
 
 
 def _wait_for_a_lock(connection: Connection) -> None:
@@ -483,7 +483,7 @@ def test_a_reply_waits_for_the_row_that_somebody_holds(store: Store, ask: Ask, u
     with _held_by_others(store, id) as holder:
         turn.let_go()
         _wait_for_a_lock(holder)
-    assert turn.result.result(20).status is TurnStatus.COMPLETED
+    assert turn.result.result(60).status is TurnStatus.COMPLETED
     assert store.history(id) == [ASKED, ANSWERED]
 
 
@@ -497,7 +497,7 @@ def test_nobody_waits_for_ever_for_a_row(
         with _held_by_others(store, id):
             turn.let_go()
             with pytest.raises(ReplyNotStored, match="lock") as caught:
-                turn.result.result(15)
+                turn.result.result(60)
             assert caught.value.completion.messages == (ANSWERED,)
         assert store.say(id, "Hi", wait=0).text == "You said: Hi"
         assert store.history(id) == [ASKED, {"role": "assistant", "content": "You said: Hi"}]
@@ -520,7 +520,7 @@ def test_a_deadlock_is_tried_again(store: Store, under_way: Begin) -> None:
         _wait_for_a_lock(holder)  # it holds the conversation, and wants the turn
         holder.execute(select(conversations).where(conversations.c.id == id).with_for_update())
     others.dispose()
-    assert turn.result.result(20).status is TurnStatus.COMPLETED
+    assert turn.result.result(60).status is TurnStatus.COMPLETED
     assert errors == ["40P01"]
     assert store.history(id) == [ASKED, ANSWERED]
     assert [turn.status for turn in store.turns(id)] == [TurnStatus.COMPLETED]
@@ -600,7 +600,7 @@ def test_a_pool_without_connections_is_a_named_error_and_loses_nothing(
         with engine.connect():
             turn.let_go()
             with pytest.raises(ReplyNotStored, match="QueuePool limit") as caught:
-                turn.result.result(20)
+                turn.result.result(60)
             assert caught.value.completion.messages == (ANSWERED,)
         assert store.say(id, "Hi", wait=0).text == "You said: Hi"
         assert [turn.status for turn in store.turns(id)] == [TurnStatus.INTERRUPTED, TurnStatus.COMPLETED]

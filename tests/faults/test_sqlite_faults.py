@@ -248,7 +248,7 @@ def test_a_full_disk_costs_a_stream_nothing_that_was_written_down_before(
 
     with store.stream(id, QUESTION) as reply:
         text = next(reply) + next(reply)
-        assert failed.wait(10)
+        assert failed.wait(60)
         go.set()
         text += "".join(reply)
     assert text == ANSWERED["content"]
@@ -277,7 +277,7 @@ class UnderWay:
 
     def ended(self) -> Turn:
         self._go.set()
-        return self._result.result(30)
+        return self._result.result(60)
 
 
 Begin = Callable[[Ask, Store, str], UnderWay]
