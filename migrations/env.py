@@ -38,7 +38,7 @@ def migrate(connection: Connection) -> None:
         transactional_ddl=True,
         compare_server_default=True,
     )
-    context.run_migrations()  # in the transaction of `migrating`, whose checks must come before the commit
+    context.run_migrations()  # in the transaction of `migrating`, which checks the rows before it commits
 
 
 def run_offline() -> None:

@@ -20,7 +20,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",
     errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
-    errors.TurnFailed: "ask again with `convstore retry`",
+    errors.TurnFailed: "`convstore retry` sends it again",
     errors.UnansweredToolCalls: (
         "give the results with `convstore tool-result`, go back with `convstore undo`, or use --fill-missing-tools"
     ),
@@ -28,7 +28,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 }
 """The hint for each error class; a class without a hint uses its base class's hint."""
 
-_HINT_AFTER_SUMMARY = "try again with `convstore compact`"
+_HINT_AFTER_SUMMARY = "`convstore compact` tries again"
 
 
 def add_hint(error: errors.ConvstoreError) -> str:

@@ -55,7 +55,7 @@ def append_when_free(
     """Append messages; wait first if a turn is running.
 
     Args:
-        seconds: how long to wait at most; in the caller's own transaction, there is no waiting.
+        seconds: how long to wait at most; in the caller's own transaction, it does not wait.
     """
     seconds = seconds if transactions.may_wait else 0.0
     # An idempotency key makes the unit of work repeatable: done again, it finds its own turn.

@@ -218,7 +218,7 @@ def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversati
     """Return the exact message of a row.
 
     Args:
-        texts: the result of `read_inline_data` for this row, perhaps with others.
+        texts: the result of `read_inline_data`; it may hold the texts of other rows too.
 
     Raises:
         DamagedRow: the row cannot be decoded, or an attachment is missing or damaged.

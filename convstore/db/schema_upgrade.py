@@ -160,9 +160,10 @@ def upgrade_database(database: Database) -> SchemaState:
 def migrating(engine: Engine) -> Iterator[Connection]:
     """Open a transaction in which a schema may change; every migration runs in one.
 
-    PostgreSQL: under an advisory lock. SQLite: Alembic changes a table there by copying it and dropping the old one,
-    which foreign keys forbid. They can only be switched off outside a transaction: so they are, and the rows are
-    checked before the commit (https://sqlite.org/lang_altertable.html#otheralter).
+    PostgreSQL: the transaction holds an advisory lock. SQLite: to change a table, Alembic copies it and drops the old
+    one. Foreign keys forbid the drop, and they can only be switched off outside a transaction. So this function
+    switches them off first, and checks the rows before the commit
+    (https://sqlite.org/lang_altertable.html#otheralter).
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":

@@ -240,7 +240,7 @@ class AttachmentRow(Base):
 
 
 class CompatibilityRow(Base):
-    """One row: the oldest release of the schema whose code may still use this database."""
+    """One row: a release must know this schema or a newer one to use the database."""
 
     __tablename__ = "convstore_compatibility"
 

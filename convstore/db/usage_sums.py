@@ -51,7 +51,7 @@ _COUNTED = and_(
         table.c.purpose.is_not(None),
     ),
 )
-_MOST_KINDS = 500  # in one statement, whose parameters SQLite limits to 32,766
+_MOST_KINDS = 500  # in one statement; SQLite limits its parameters to 32,766
 _HAS_TOKENS = and_(
     table.c.prompt_tokens.is_not(None),
     table.c.prompt_tokens >= 0,

@@ -16,7 +16,7 @@ DEFAULT_LEASE_SECONDS = 30.0
 def claim_conversation(work: UnitOfWork, key: ConversationKey, lease: Lease, count: int) -> Claim:
     """Claim a conversation for a turn, with `count` numbers for its messages.
 
-    A turn whose process died is marked as interrupted first.
+    If the process of the running turn has died, that turn is marked as interrupted first.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.

@@ -45,7 +45,7 @@ def parse_append_items(items: Sequence[object]) -> tuple[list[Message], Completi
     """Return the messages to append, and the completion if the item is one.
 
     Args:
-        items: each is what `parse_input` takes; or one completion alone, whose first message is appended.
+        items: each is what `parse_input` takes; or a single completion: its first message is appended.
 
     Raises:
         InvalidMessage: an item is not a message, the list is empty, or a completion is not the only item.
@@ -57,7 +57,9 @@ def parse_append_items(items: Sequence[object]) -> tuple[list[Message], Completi
         completion = _read_completion_if_any(item)
         if completion is not None:
             if len(items) > 1:
-                raise InvalidMessage("append a completion alone: its usage belongs to its own message")
+                raise InvalidMessage(
+                    "a completion cannot be appended together with other messages; append it in a call of its own"
+                )
             return [completion.messages[0]], completion
         messages.extend(parse_input(item))
     return messages, None

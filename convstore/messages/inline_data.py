@@ -124,7 +124,9 @@ def from_extra_list(value: list[Any]) -> tuple[dict[str, Any], tuple[AttachmentR
     match value:
         case [dict(fields), list(items)]:
             return fields, tuple(_read_reference(item) for item in items)
-    raise ValueError("its extra fields are not a JSON object, nor one with attachments")
+    raise ValueError(
+        "the extra fields of the message must be a JSON object, with a valid list of attachments if it has any"
+    )
 
 
 def _read_reference(item: Any) -> AttachmentReference:
@@ -172,7 +174,7 @@ def attach(
         except (LookupError, TypeError):
             is_empty = False
         if not is_empty:
-            raise ValueError("the place of an attachment does not exist")
+            raise ValueError("the message has no part at the position where an attachment belongs")
         inner[last] = reference.prefix + text
     return fields
 

@@ -33,7 +33,7 @@ class AsyncConversationMethods(ABC):
     async def _run(
         self, method: Callable[Concatenate[ConversationMethods, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run a method of the sync twin."""
+        """Run a method of the sync store in a thread."""
 
     @property
     def owner(self) -> str:

@@ -43,7 +43,7 @@ class AsyncReplyStream(StreamedReply):
 
     @documented_as(ReplyStream.close)
     async def close(self) -> None:
-        flow = self._take_closable_flow()
+        flow = self._close_and_get_flow()
         if flow is not None:
             with suppress(FlowEnded):
                 await self._runner.advance(flow, ReplyClosed())

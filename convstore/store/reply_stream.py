@@ -67,8 +67,8 @@ class StreamedReply:
         else:
             self._flow = None
 
-    def _take_closable_flow(self) -> Steps[None] | None:
-        """Return the flow of a reply that has begun and is not over; None if closing does nothing."""
+    def _close_and_get_flow(self) -> Steps[None] | None:
+        """Mark the reply as over; return its flow if a turn runs that must be ended, else None."""
         flow, live = self._flow, self._state.live
         if self._is_over or flow is None or live is None or not live.is_of_this_process:
             self._is_over = True
@@ -118,7 +118,7 @@ class ReplyStream(StreamedReply):
 
     def close(self) -> None:
         """Stop the reply if it is not over; a partial text is kept. Closing twice does nothing."""
-        flow = self._take_closable_flow()
+        flow = self._close_and_get_flow()
         if flow is not None:
             with suppress(StopIteration):
                 self._runner.advance(flow, ReplyClosed())

@@ -129,7 +129,7 @@ def echo(body: JSONObject) -> Reply:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """The text of a message whose content is a string, a list of parts, or nothing."""
+    """Return the text of a message; its content is a string, a list of parts, or nothing."""
     content = message.get("content")
     if isinstance(content, str):
         return content

@@ -85,11 +85,12 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
         return turn
     error = turn.error or {}
     status = f"{error['status']} " if "status" in error else ""
-    problem = f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": ")
+    problem = f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": .")
     if turn.status is TurnStatus.INTERRUPTED:
         raise ReplyInterrupted(
-            f"{where}: the reply was cut off ({problem}); the partial reply is kept with the turn and not sent again",
+            f"{where}: the reply was cut off ({problem}); the partial reply is stored with the turn, and later turns "
+            f"leave it out",
             turn,
             turn.message,
         )
-    raise TurnFailed(f"{where}: {problem}; the message is kept without a reply and not sent again", turn)
+    raise TurnFailed(f"{where}: {problem}; the message is stored without a reply, and later turns leave it out", turn)

@@ -50,7 +50,7 @@ def test_the_hint_ends_the_one_line_of_an_error(program: Program, chat_server: C
     program("say", "Hi", "--expected-head", "7").failed(5, identity, "; `convstore show` shows it")
     program("new", "--id", "games", "Other").failed(5, "; `convstore set --name` renames a conversation")
     chat_server.script(Failure(400))
-    program("say", "Hi").failed(6, "; ask again with `convstore retry`")
+    program("say", "Hi").failed(6, "; `convstore retry` sends it again")
 
 
 def test_a_failed_summary_is_tried_again_with_compact(program: Program, chat_server: ChatServer) -> None:
@@ -58,5 +58,5 @@ def test_a_failed_summary_is_tried_again_with_compact(program: Program, chat_ser
     for word in ("one", "two", "three"):
         program("say", word)
     chat_server.script(Failure(400))
-    ran = program("compact").failed(6, "no summary", "; try again with `convstore compact`")
+    ran = program("compact").failed(6, "no summary", "; `convstore compact` tries again")
     assert "retry" not in ran.err

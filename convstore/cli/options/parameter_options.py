@@ -108,7 +108,7 @@ def check_parameter_name(key: str) -> None:
     """Check that KEY can be a completion parameter.
 
     Raises:
-        click.UsageError: it is empty, or another option or argument has this name.
+        click.UsageError: the name is empty, or another option or argument has it.
     """
     if not key.strip():
         raise click.UsageError("the KEY of a parameter is empty.")
