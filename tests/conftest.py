@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from tests import compiled
 from tests.postgres import Emptied, new_database, running_server
+from tests.processes import end_zygote
 from tests.pythons import newest_python
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def pytest_collection_finish() -> None:
     """What is there now stays to the end: no collection of garbage need look at it again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """End the process that others are forked from."""
+    end_zygote()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from convstore import Store
 from convstore.testing import ChatServer, Failure, Reply, echo
 from demo import run as demo
 from tests.faults import test_contention, test_cost, test_crash_matrix
+from tests.processes import write_program
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -138,10 +139,11 @@ def matches(shown: str, came: str) -> bool:
 class Reader:
     """Does what a page says, in a folder of its own: the blocks one after another, as a reader would."""
 
-    def __init__(self, folder: Path, substitutes: dict[str, str]) -> None:
+    def __init__(self, folder: Path, programs: Path, substitutes: dict[str, str]) -> None:
         self._folder = folder
         self._substitutes = substitutes
         self._names: dict[str, Any] = {"__name__": "docs"}
+        self._programs = [str(programs), str(Path(sys.executable).parent)]
 
     def do(self, block: Block) -> None:
         text = block.text
@@ -175,7 +177,7 @@ class Reader:
         done = subprocess.run(
             ["bash", "-c", f"trap 'export -p > .shell' EXIT; set -a; [ ! -f .shell ] || . ./.shell\n{script}"],
             cwd=self._folder,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            env=os.environ | {"PATH": os.pathsep.join((*self._programs, os.environ["PATH"]))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -204,7 +206,6 @@ def test_everything_that_a_page_tells_to_run_runs_and_gives_what_it_shows(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer, request: pytest.FixtureRequest
 ) -> None:
     chat_server.otherwise = model
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
     monkeypatch.setenv("CONVSTORE_MODEL", "smollm2")
     substitutes = dict.fromkeys(LOCAL_MODELS, chat_server.url)
@@ -212,7 +213,13 @@ def test_everything_that_a_page_tells_to_run_runs_and_gives_what_it_shows(
         url: str = request.getfixturevalue("postgres_empty_url")
         substitutes[POSTGRES.replace("postgresql:", "postgresql+psycopg:")] = url
         substitutes[POSTGRES] = url
-    reader = Reader(tmp_path, substitutes)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    write_program(programs)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    reader = Reader(folder, programs, substitutes)
     try:
         for block in blocks(page):
             if block.not_run is None:
@@ -263,7 +270,7 @@ def test_the_guarantees_name_tests_that_are_there_and_the_figures_that_they_hold
 
     assert len(named) > 10
     assert {path for path in named if not (ROOT / path).exists()} == set()
-    assert f"{crashes['sqlite']} points on SQLite, {crashes['postgresql']} on PostgreSQL" in page
+    assert f"{crashes['sqlite']} points on SQLite and at {crashes['postgresql']} on PostgreSQL" in page
     assert f"{crashes['sqlite']} moments of a dialogue on SQLite and {crashes['postgresql']} on" in README.read_text()
     assert f"{test_contention.PROCESSES} processes × {test_contention.SAYS} `say`s" in page
     assert f"| `say`, `stream` | {say} | {test_cost.COMMITS} |" in page

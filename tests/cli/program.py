@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +23,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from convstore.cli import main
 from convstore.db.engine import parse_url
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120.0
+from tests.processes import PATIENCE, ROOT, can_fork_program, get_zygote
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,13 @@ class Program:
         return Ran(code, _written(out), _written(err))
 
     def real(self, *arguments: str | bytes, stdin: bytes | None = None) -> Ran:
-        """Run the real program."""
+        """Run the program in a process of its own."""
+        with start(*arguments, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
+            out, err = process.communicate(stdin, timeout=180)
+            return Ran(process.wait(), out.decode(), err.decode())
+
+    def from_nothing(self, *arguments: str | bytes, stdin: bytes | None = None) -> Ran:
+        """Run the program in a process of its own, with the start of Python and the imports."""
         ended = subprocess.run(
             command(*arguments),
             cwd=ROOT,
@@ -130,15 +136,106 @@ def command(*arguments: str | bytes) -> list[str | bytes]:
     return [sys.executable, "-m", "convstore", *arguments]
 
 
+class ForkedProgram:
+    """A program that was forked from the zygote: it is no child of this process, and is used as a `Popen` is."""
+
+    def __init__(self, arguments: Sequence[str | bytes], *, stdin: int, stdout: int, stderr: int) -> None:
+        self.stdin, self.stdout, self.stderr = None, None, None
+        self.returncode: int | None = None
+        with ExitStack() as theirs:
+            self.stdin, child_in = _make_stream(stdin, theirs, writes=True)
+            self.stdout, child_out = _make_stream(stdout, theirs)
+            self.stderr, child_err = (None, child_out) if stderr == subprocess.STDOUT else _make_stream(stderr, theirs)
+            texts = [os.fsdecode(argument) for argument in arguments]
+            self.pid, self._life = get_zygote().start_program(texts, child_in, child_out, child_err)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait(PATIENCE)
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._life], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("convstore", timeout or 0)
+            self.returncode = get_zygote().reap(self.pid)
+            self._life.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, data: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Write `data` to stdin, read stdout and stderr to their ends, and wait for the end."""
+        found: dict[Any, bytes] = {stream: b"" for stream in (self.stdout, self.stderr) if stream is not None}
+        with ThreadPoolExecutor(3) as threads:
+            if self.stdin is not None:
+                threads.submit(_write_all, self.stdin, data or b"")
+            reading = {stream: threads.submit(stream.read) for stream in found if not stream.closed}
+            for stream, read in reading.items():
+                found[stream] = read.result(timeout)
+                stream.close()
+        self.wait(timeout)
+        return found.get(self.stdout, b""), found.get(self.stderr, b"")
+
+
+def _make_stream(given: int, theirs: ExitStack, *, writes: bool = False) -> tuple[Any, int]:
+    """Return this side of a stream (None unless it is a pipe), and the file that the program gets."""
+    if given == subprocess.DEVNULL:
+        return None, theirs.enter_context(open(os.devnull, "rb" if writes else "wb")).fileno()  # noqa: PTH123
+    if given != subprocess.PIPE:
+        return None, given
+    reader, writer = os.pipe()
+    theirs.callback(os.close, reader if writes else writer)
+    ours = os.fdopen(writer, "wb", 0) if writes else os.fdopen(reader, "rb", 0)
+    return ours, reader if writes else writer
+
+
+def _write_all(stream: Any, data: bytes) -> None:
+    with suppress(BrokenPipeError), stream:
+        while data:
+            data = data[stream.write(data) :]
+
+
+Process = ForkedProgram | subprocess.Popen[bytes]
+
+
+def start(
+    *arguments: str | bytes,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> Process:
+    """Start the program: forked from the zygote, or from nothing where that would make a difference.
+
+    Args:
+        stdin, stdout, stderr: a file, PIPE, DEVNULL or STDOUT, as `subprocess.Popen` takes them.
+    """
+    if can_fork_program():
+        return ForkedProgram(arguments, stdin=stdin, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(command(*arguments), cwd=ROOT, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
 class Running:
-    """The real program while it runs, with pipes for its output."""
+    """The program while it runs in a process of its own, with pipes for its output."""
 
     def __init__(self, *arguments: str) -> None:
         self.out = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self.process = subprocess.Popen(
-            command(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        self.process = start(*arguments)
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +267,7 @@ class Running:
         """Wait for the end of the process, and return its output."""
         out, err = self.process.communicate(timeout=PATIENCE)
         self.out += self._decoder.decode(out, final=True)
-        return Ran(self.process.returncode, self.out, err.decode())
+        return Ran(self.process.wait(), self.out, err.decode())
 
 
 def python(code: str, *arguments: str) -> str:

@@ -10,7 +10,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tests.cli.program import PATIENCE, ROOT, command
+from tests.cli.program import start
+from tests.processes import PATIENCE
 
 OUR_COLOURS = re.compile(r"\x1b\[[012]m")
 DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -22,9 +23,8 @@ class Terminal:
     def __init__(self, *arguments: str, out: int | None = None, feed: str | None = None) -> None:
         self._master, slave = pty.openpty()
         self.screen = ""
-        self.process = subprocess.Popen(
-            command(*arguments),
-            cwd=ROOT,
+        self.process = start(
+            *arguments,
             stdin=slave if feed is not None else subprocess.DEVNULL,
             stdout=slave if out is None else out,
             stderr=slave,

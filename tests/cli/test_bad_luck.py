@@ -65,7 +65,7 @@ def test_a_failed_call_is_stored_and_not_replayed(
     chat_server.script(*[response] * calls)
     ran = program("say", "lost?", *mode)
     assert ran.code == 6
-    ran.one_line(f"conversation '{identity}', turn 1", "kept without a reply", *words)
+    ran.one_line(f"conversation '{identity}', turn 1", "stored without a reply", *words)
     if mode == ["--json"]:
         assert (ran.json["status"], ran.json["message"]) == ("failed", None)
         assert ran.json["error"]["message"]

@@ -9,7 +9,8 @@ import pytest
 
 from convstore import Store
 from convstore.cli import convstore
-from tests.cli.program import ROOT, Program, commands_of, python
+from tests.cli.program import Program, commands_of, python
+from tests.processes import ROOT
 
 
 def is_python(path: Path) -> bool:

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from convstore.testing import ChatServer, Failure, Reply
-from tests.cli.program import ROOT, Program, Rows, command
+from tests.cli.program import Program, Rows, command
 from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, shown
+from tests.processes import ROOT
 
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\x90h\x0bi\tj"
 COLOURS = ("\x1b[1m", "\x1b[2m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore.testing import ChatServer, Failure, Reply
-from tests.cli.program import Program, Rows, python
+from tests.cli.program import Program, Rows, python, start
 from tests.cli.terminal import is_tame
 
 TOKENS = {
@@ -220,3 +221,12 @@ def test_usage_imports_neither_openai_nor_alembic(priced: Program, chat_server: 
         "print(sorted({'openai', 'alembic', 'pydantic'} & set(sys.modules)))"
     )
     assert python(code).splitlines()[-1] == "[]"
+
+
+def test_the_table_comes_before_the_notes_about_it(priced: Program, chat_server: ChatServer) -> None:
+    """Whoever sends stdout and stderr to one file reads them in the order in which they were written."""
+    priced("new")
+    ask(priced, chat_server, reply("unpriced"))
+    with start("usage", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        out, _ = process.communicate()
+    assert out.decode().splitlines()[-1] == "1 of 1 turns have a model without a price; see `convstore usage --help`"

@@ -16,28 +16,23 @@ from convstore import Store
 from convstore.leases import process_locks
 from convstore.testing import ChatServer
 from tests.faults.clients import open_store
-from tests.faults.processes import Zygote, running_zygote
-
-
-@pytest.fixture(scope="session")
-def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with running_zygote(tmp_path_factory.mktemp("host")) as zygote:
-        yield zygote
+from tests.processes import Zygote, get_zygote
 
 
 @pytest.fixture
-def zygote(_zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
+def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
     """Starts children. The test and its children are on a host of their own, where no other test's lock files are."""
     host = tmp_path / "host"
     host.mkdir()
-    _zygote.tmpdir = host
+    zygote = get_zygote()
+    zygote.tmpdir = host
     monkeypatch.setattr(tempfile, "tempdir", str(host))
     monkeypatch.setattr(process_locks, "_name", None)
     monkeypatch.setattr(process_locks, "_descriptor", None)
     try:
-        yield _zygote
+        yield zygote
     finally:
-        _zygote.discard()
+        zygote.discard()
         if process_locks._descriptor is not None:
             with suppress(OSError):
                 os.close(process_locks._descriptor)

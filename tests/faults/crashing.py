@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 from convstore.db.schema_upgrade import upgrade
-from tests.faults.processes import Channel, Child
+from tests.processes import Channel, Child
 
 
 class Points:

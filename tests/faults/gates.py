@@ -8,7 +8,7 @@ from typing import Any
 
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, Response, echo, text_of
-from tests.faults.processes import PATIENCE
+from tests.processes import PATIENCE
 
 
 class Held:

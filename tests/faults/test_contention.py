@@ -23,7 +23,7 @@ from tests.contract.invariants import check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.conftest import Opener
 from tests.faults.gates import Gate
-from tests.faults.processes import PATIENCE, Channel, Zygote
+from tests.processes import PATIENCE, Channel, Zygote
 
 PROCESSES, SAYS = 8, 25
 CALLERS = 100

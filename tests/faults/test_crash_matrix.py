@@ -24,7 +24,7 @@ from convstore.testing.responses import JSONObject, text_of
 from tests.contract.invariants import check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.crashing import Databases, Points, run_child
-from tests.faults.processes import PATIENCE, Channel, Child, Zygote
+from tests.processes import PATIENCE, Channel, Child, Zygote
 
 STEPS = ("new", "say", "stream", "append", "keyed")
 KEY = "the-only-one"

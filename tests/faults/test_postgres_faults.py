@@ -25,9 +25,9 @@ from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all, check_conversation
 from tests.faults.clients import open_store
 from tests.faults.driven import client, engine_of, opened
-from tests.faults.processes import Channel, Zygote
 from tests.faults.restartable import Restartable, restartable_server
 from tests.postgres import new_database
+from tests.processes import Channel, Zygote
 
 ASKED = {"role": "user", "content": "Hi"}
 ANSWERED = {"role": "assistant", "content": "An answer."}

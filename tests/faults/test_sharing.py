@@ -24,7 +24,7 @@ from convstore.testing import ChatServer, Failure, Reply
 from convstore.testing.responses import JSONObject, echo, text_of
 from tests.contract.invariants import check_conversation, engine_of
 from tests.faults.clients import open_store
-from tests.faults.processes import PATIENCE, Channel, Zygote
+from tests.processes import PATIENCE, Channel, Zygote
 
 THREADS = 64
 FORKS = 4

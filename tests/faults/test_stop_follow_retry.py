@@ -26,7 +26,7 @@ from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.clients import open_store
 from tests.faults.driven import client, engine_of, opened
-from tests.faults.processes import Channel, Zygote
+from tests.processes import Channel, Zygote
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -29,8 +29,8 @@ from tests.contract.invariants import check_all, check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.conftest import Opener
 from tests.faults.gates import Held
-from tests.faults.processes import PATIENCE, Channel, Zygote
 from tests.faults.windows import check_requests
+from tests.processes import PATIENCE, Channel, Zygote
 
 PROCESSES, CALLS = 4, 14
 RACERS = 6

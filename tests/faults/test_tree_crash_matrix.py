@@ -27,7 +27,7 @@ from convstore.turns import compaction
 from tests.contract.invariants import check_all, check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.crashing import Points, run_child
-from tests.faults.processes import Channel, Child, Zygote
+from tests.processes import Channel, Child, Zygote
 
 AT_ONCE = 1.0  # seconds that the next caller waits at most
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}

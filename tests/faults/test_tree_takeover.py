@@ -16,8 +16,8 @@ from tests.contract.invariants import check_all, engine_of
 from tests.faults.clients import open_store
 from tests.faults.conftest import Opener
 from tests.faults.gates import Held
-from tests.faults.processes import Channel, Child, Zygote
 from tests.faults.windows import check_requests
+from tests.processes import Channel, Child, Zygote
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -61,7 +62,9 @@ def end_line(text: str) -> None:
 
 
 def write_note(text: str) -> None:
-    """Write a note, a warning or an error to stderr, as one line."""
+    """Write a note, a warning or an error to stderr, as one line; what stdout was given before comes first."""
+    with suppress(OSError, ValueError):  # if stdout fails, the end of the program reports it
+        sys.stdout.flush()
     sys.stderr.write(f"{make_one_line(text)}\n")
     sys.stderr.flush()
 
