@@ -399,15 +399,16 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
         expected = untouched if is_unknown and point == "before COMMIT" else whole
         assert found(id) == expected, where
         assert len(chat_server.requests) - before == calls, where
-        check_all(engine_of(store))
         if expected[0] == "deleted":
             store.restore(id)
+        check_conversation(engine_of(store), "", id)
         # A turn whose beginning was committed, and whose caller could not know it, is on record as interrupted.
         statuses = [turn.status for turn in store.turns(id) if turn.status is not TurnStatus.COMPLETED]
         assert statuses in ([], [TurnStatus.INTERRUPTED]), where
         written = [turn for turn in store.turns(id) if turn.purpose == "summary"]
         assert len(written) == (operation in ("compact", "drop")), where
         assert store.say(id, "And now?", wait=0).status is TurnStatus.COMPLETED
+    check_all(engine_of(store))
     print(f"\n{operation}: terminated at {len(points)} points")
 
 
