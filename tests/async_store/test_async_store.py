@@ -1,4 +1,4 @@
-"""`AsyncStore` at work; and both stores inside the caller's own transaction."""
+"""Test `AsyncStore`, and both stores inside the caller's own transaction."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def opened(url: str, server: ChatServer, **options: Any) -> AsyncIterator[
 
 @pytest.fixture
 def run(database_url: str, chat_server: ChatServer) -> Iterator[Callable[..., None]]:
-    """Runs a test's body with a store, in an event loop; what it leaves in the database is checked."""
+    """Return a function that runs a test's body with a store in an event loop, and then checks the rows."""
 
     def run(body: Callable[[AsyncStore], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:
@@ -191,7 +191,7 @@ def test_one_key_from_many_tasks_is_one_call(run: Callable[..., None], chat_serv
 def test_many_streams_are_stopped_at_once(run: Callable[..., None], chat_server: ChatServer) -> None:
     async def body(store: AsyncStore) -> None:
         chat_server.otherwise = lambda _: Reply(pieces=["a"] * 3000, delay=0.02)
-        ids = [(await store.new()).id for _ in range(20)]  # more than there are threads
+        ids = [(await store.new()).id for _ in range(20)]  # more than the pool has threads
         begun = [asyncio.Event() for _ in ids]
 
         async def read(id: str, begun: asyncio.Event) -> str:
@@ -211,7 +211,7 @@ def test_many_streams_are_stopped_at_once(run: Callable[..., None], chat_server:
 def test_reading_a_stream_starts_no_task_for_every_piece(run: Callable[..., None], chat_server: ChatServer) -> None:
     async def body(store: AsyncStore) -> None:
         id = (await store.new()).id
-        assert (await store.client.models.list()).data  # the connection is there
+        assert (await store.client.models.list()).data  # the connection exists by now
         started: list[object] = []
 
         def start(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
@@ -227,7 +227,7 @@ def test_reading_a_stream_starts_no_task_for_every_piece(run: Callable[..., None
         finally:
             loop.set_task_factory(None)
         assert len(pieces) > 40
-        assert len(started) < 10  # openai's own, at its end
+        assert len(started) < 10  # at the end, the iterator raises openai's error
 
     run(body)
 
@@ -309,7 +309,7 @@ def test_a_client_of_the_callers_own_loses_its_retries_and_stays_open(
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """The application's own engine, with SQLAlchemy's habits."""
+    """Return an engine of the application, with SQLAlchemy's defaults."""
     engine = create_engine(database_url)
     yield engine
     check_all(engine)
@@ -362,7 +362,7 @@ def test_what_is_done_in_a_transaction_is_rolled_back_with_it(store: Store, engi
     assert contents(store.history("there")) == ["S"]
     with pytest.raises(ConversationNotFound):
         store.history("x")
-    assert store.append("there", "Other", idempotency_key="k")[0].seq == 2  # neither the key nor the number is spent
+    assert store.append("there", "Other", idempotency_key="k")[0].seq == 2  # neither the key nor the number is used
     assert store.say("there", "Now").text == "You said: Now"
 
 
@@ -385,7 +385,7 @@ def test_a_conversation_in_which_a_turn_runs_is_busy_at_once_in_a_transaction(
         with engine.begin() as connection:
             with pytest.raises(ConversationBusy):
                 store.using(connection).append("there", "Mine", wait=60)
-            store.using(connection).new(id="x")  # the transaction is none the worse
+            store.using(connection).new(id="x")  # the transaction can still be used
         go.set()
         assert list(reply) == ["b"]
     assert contents(store.history("there")) == ["S", "Long", "ab"]

@@ -1,5 +1,6 @@
-"""A task is cancelled at every point where it waits. Whatever the moment: the turn is whole, stopped, or never begun,
-its conversation is free, and nothing is left running."""
+"""Test tasks that are cancelled at every point where they wait.
+
+At any moment, the turn is whole, stopped or not begun, its conversation is free, and nothing keeps running."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ When = Literal["waiting", "woken", "again and again"]
 
 
 class Cancelled:
-    """Awaits a coroutine, and cancels the task at its `at`th suspension.
+    """Await a coroutine, and cancel its task when it waits for the `at`th time.
 
-    "waiting": as soon as the task waits. "woken": what it waits for has come, but the task has not been told yet; what
-    it brings must not be lost with it. "again and again": as soon as it waits, from then on at every further wait too.
+    "waiting": cancel as soon as the task waits. "woken": cancel when the result has come and the task does not have it
+    yet; the result must not be lost. "again and again": cancel as soon as the task waits, and at every later wait too.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], at: int, when: When) -> None:
@@ -52,7 +53,7 @@ class Cancelled:
                 elif waited_for is None:
                     asyncio.get_running_loop().call_soon(task.cancel)
                 else:
-                    # Before the task's own callback, which is added when this has been yielded.
+                    # It runs before the task's own callback, which is added after this `yield`.
                     waited_for.add_done_callback(lambda _: task.cancel())
             try:
                 yield waited_for
@@ -61,9 +62,9 @@ class Cancelled:
 
 
 async def nothing_is_left(store: AsyncStore) -> None:
-    """No task, no connection, no turn that is looked after."""
+    """Assert that no task, no connection and no watched turn is left."""
     here = {asyncio.current_task()}
-    for _ in range(100):  # what the openai client leaves to the loop to close
+    for _ in range(100):  # the openai client leaves it to the loop to close
         if asyncio.all_tasks() == here:
             break
         await asyncio.sleep(0)
@@ -84,7 +85,7 @@ async def opened(url: str, server: ChatServer) -> AsyncIterator[AsyncStore]:
 
 
 def sent_since(server: ChatServer, asked: int, question: str) -> list[str]:
-    """What was sent with a question; the request of a call that was cancelled may arrive as late as that one."""
+    """Return the messages sent with a text; the request of a cancelled call may arrive as late as that one."""
     sent = [[message["content"] for message in request.body["messages"]] for request in server.requests[asked:]]
     return next(contents for contents in sent if contents[-1] == question)
 
@@ -118,7 +119,7 @@ def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_or_a_stopped_one_or_n
         seen: set[str] = set()
         undisturbed = 0
         async with opened(database_url, chat_server) as store:
-            await store.client.models.list()  # the connection is there, as it is in a server that runs
+            await store.client.models.list()  # the connection exists, as in a running server
             at = 0
             while undisturbed < 4:  # how often a call waits for the network is not always the same
                 at += 1
@@ -159,7 +160,7 @@ def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_or_a_stopped_one_or_n
 
 
 class _Interrupter:
-    """Cancels a task while a thread is at the `at`th statement or commit of its work, and again while it waits on."""
+    """Cancel a task while its thread is at the `at`th statement or commit, and again while the task waits."""
 
     def __init__(self, store: AsyncStore, at: int, times: int) -> None:
         self._at = at
@@ -187,7 +188,7 @@ class _Interrupter:
         for _time in range(self._times):
             told = threading.Event()
             self._loop.call_soon_threadsafe(self.task.cancel)
-            # After the task has been woken, and waits again for this thread.
+            # The task has been woken by now, and waits again for this thread.
             self._loop.call_soon_threadsafe(lambda: self._loop.call_soon(self._loop.call_soon, told.set))  # noqa: B023
             assert told.wait(60)
 
@@ -223,7 +224,7 @@ def test_a_task_cancelled_in_the_middle_of_a_write_is_told_when_the_write_is_don
 
     seen = asyncio.run(main())
     began, ended = seen.count("interrupted"), seen.count("completed")
-    # While it began, it was undone; while the reply was stored, it was stored.
+    # Cancelled at the begin: the turn was undone. Cancelled at the end: the reply was stored.
     assert seen == ["interrupted"] * began + ["completed"] * ended
     assert began >= 4
     assert ended >= 4
@@ -465,7 +466,7 @@ def test_the_end_of_the_event_loop_ends_what_runs_in_it_and_loses_nothing(
         chat_server.script(Reply("Never", hold=threading.Event(), started=held))
         tasks.append(asyncio.create_task(say(store, ids[1], "Hi")))
         assert await asyncio.to_thread(held.wait, 10)
-        # These have just begun to begin, and to append, when the loop ends.
+        # These are about to begin, or to append, when the loop ends.
         tasks.append(asyncio.create_task(say(store, ids[2], "Hi")))
         tasks.append(asyncio.create_task(store.append(ids[3], "Hi")))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""`AsyncStore` is `Store` with `await`: the same names, parameters, defaults and words."""
+"""Test that `AsyncStore` is `Store` with `await`: the same names, parameters, defaults and docstrings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PAIRS = [
 PAIRED = pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=["Store", "using", "ReplyStream"])
 
 AT_ONCE = {"for_owner", "using", "stream", "retry_stream", "complete_stream", "edit_stream"}
-"""What only makes an object, and does nothing: there is nothing to await."""
+"""Methods that only make an object: they have nothing to await."""
 GENERATORS = {"follow"}
 
-# What a type of `Store` is called in `AsyncStore`.
+# The name in `AsyncStore` of each type of `Store`.
 TYPES = {
     "OpenAI": "AsyncOpenAI",
     "Connection": "AsyncConnection",

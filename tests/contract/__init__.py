@@ -1,1 +1,1 @@
-"""What a `Store` promises, held to every database that it runs on: one body for each promise."""
+"""Test what a `Store` promises, with one test body for every database."""

@@ -1,6 +1,6 @@
-"""The `store` of the contract: a `Store` on each kind of database in turn, and a scripted model to talk to.
+"""Fixtures of the contract: a `Store` on each kind of database in turn, and a scripted model.
 
-The tests use a store's public methods alone, so that any object that has them can be put in its place.
+The tests use only the public methods of a store. So any object with the same methods can take its place.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from tests.contract.facade import EventLoopThread, Facade
 from tests.contract.invariants import CheckedOut, check_all, engine_of
 
 ASYNC_KINDS = ("async-sqlite-file", "async-postgresql")
-"""An `AsyncStore`, on an event loop of its own."""
+"""Kinds with an `AsyncStore` that has its own event loop."""
 OWN_ENGINE_KINDS = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC_KINDS)
-"""Without the caller's own engines: enough where only what is stored matters, not how transactions begin."""
+"""Kinds with an engine that convstore made: enough for tests of what is stored."""
 ALL_KINDS = (*OWN_ENGINE_KINDS, "sqlite-engine", "postgresql-engine")
 ON_ALL_BACKENDS = pytest.mark.parametrize("backend", ALL_KINDS, indirect=True)
-"""For what needs its transactions to begin and to end as they should; `tests/schema/test_engines.py` has the rest."""
+"""For tests in which it matters how a transaction begins and ends; `tests/schema/test_engines.py` has the rest."""
 ON_THREE_BACKENDS = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql", "async-postgresql"], indirect=True)
-"""For what takes seconds on each kind."""
+"""For tests that take seconds on each kind."""
 
 
 class Backend:
-    """One database: opens stores on it, and looks at it past them."""
+    """One database: open stores on it, and read it without them."""
 
     def __init__(self, kind: str, url: str, client: openai.OpenAI, async_opener: AsyncOpener | None) -> None:
         self.kind = kind
@@ -43,9 +43,9 @@ class Backend:
         self.client = client
         self._async_opener = async_opener
         self.is_intact = True
-        """False once a test has damaged rows on purpose: then they are not checked at its end."""
+        """False if the test damaged rows on purpose: then the end of the test does not check them."""
         self.checked_out: set[CheckedOut] = set()
-        """Where a test moved a head to on purpose, to what has no answer there: conversation and `seq`."""
+        """Conversation and `seq` of each message without a reply to which the test moved a head."""
         self._stores: list[Store] = []
         self._engines: list[Engine] = []
 
@@ -58,7 +58,7 @@ class Backend:
         return self.kind == "sqlite-memory"
 
     def open(self, **options: Any) -> Store:
-        """A store on this database. In memory each has a database of its own."""
+        """Return a new store on this database. In memory, each store has its own database."""
         options = {"model": "test-model", **options}
         if "base_url" not in options:
             options.setdefault("client", self.client)
@@ -68,29 +68,29 @@ class Backend:
         return store
 
     def engine(self) -> Engine:
-        """An engine of the tests' own, as an application would make it."""
+        """Return a new engine, as an application would make it."""
         engine = create_engine(self.url)
         self._engines.append(engine)
         return engine
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A second connection to the database; of one in memory, the first one."""
+        """Yield a second connection to the database. A database in memory has only one connection."""
         engine = engine_of(self._stores[0]) if self.is_memory else self.engine()
         with engine.connect() as connection:
             yield connection
 
     def damage(self, statement: str, **values: Any) -> None:
-        """Change rows by hand, in a way that no store would."""
+        """Change one row in a way that no store does."""
         self.is_intact = False
         with self.connect() as connection, connection.begin():
             assert connection.execute(text(statement), values).rowcount == 1, statement
 
     def check(self) -> None:
-        """Every conversation in the database is consistent."""
+        """Assert that every conversation in the database is consistent."""
         if self.is_memory:
             for store in self._stores:
-                store.list()  # gives one that was never used its tables
+                store.list()  # creates the tables if the store was never used
                 check_all(engine_of(store), checked_out=self.checked_out)
         else:
             check_all(self.engine(), checked_out=self.checked_out)
@@ -103,14 +103,14 @@ class Backend:
 
 
 class AsyncOpener:
-    """An event loop, and the HTTP client of all the stores on it."""
+    """Open `AsyncStore`s that share one event loop and one HTTP client."""
 
     def __init__(self) -> None:
         self._loop = EventLoopThread()
         self._http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
 
     def open(self, *, client: openai.OpenAI | None = None, **options: Any) -> Store:
-        """An `AsyncStore` that is used as if it were a `Store`."""
+        """Return an `AsyncStore` with the methods of a `Store`."""
         if client is not None:
             options["client"] = openai.AsyncOpenAI(
                 base_url=client.base_url,
@@ -128,7 +128,7 @@ class AsyncOpener:
 
 @pytest.fixture(scope="session")
 def async_opener() -> Iterator[AsyncOpener]:
-    """One for all tests."""
+    """Yield the opener that all tests share."""
     opener = AsyncOpener()
     yield opener
     opener.close()
@@ -136,20 +136,20 @@ def async_opener() -> Iterator[AsyncOpener]:
 
 @pytest.fixture(scope="session")
 def http_client() -> Iterator[openai.DefaultHttpxClient]:
-    """One for all tests: each new one reads the system's certificates again, which costs more than a test."""
+    """Yield the HTTP client that all tests share: making one reads certificates, and takes longer than a test."""
     with openai.DefaultHttpxClient(trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
 def client(chat_server: ChatServer, http_client: openai.DefaultHttpxClient) -> openai.OpenAI:
-    """A client of the scripted server, with the retries that openai has by default."""
+    """Return a client of the scripted server, with openai's default retries."""
     return openai.OpenAI(base_url=chat_server.url, api_key="secret-key", http_client=http_client)
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with convstore's schema, made once."""
+    """Return a SQLite file with convstore's schema, made once."""
     path = tmp_path_factory.mktemp("template") / "chat.db"
     upgrade(f"sqlite:///{path}")
     return path
@@ -157,7 +157,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=OWN_ENGINE_KINDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
-    """Each kind of database in turn, with the schema and nothing else; what a test leaves in it is checked."""
+    """Yield an empty database of each kind; check its rows at the end of the test."""
     kind: str = request.param
     if "postgresql" in kind:
         url: str = request.getfixturevalue("postgres_url")
@@ -180,19 +180,19 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenA
 
 @pytest.fixture
 def store(backend: Backend) -> Store:
-    """A store on each kind of database in turn."""
+    """Return a store on each kind of database in turn."""
     return backend.open()
 
 
 class HeldReply:
-    """A reply that the server holds back until it is let go."""
+    """A reply that the server holds back until `release`."""
 
     def __init__(self, reply: Callable[[threading.Event, threading.Event], Reply], server: ChatServer) -> None:
         self._go, self._begun = threading.Event(), threading.Event()
         server.script(reply(self._go, self._begun))
 
     def wait(self) -> None:
-        """Until the server has come to the point where it holds."""
+        """Wait until the server holds the reply back."""
         assert self._begun.wait(60), "the request did not come"
 
     def release(self) -> None:
@@ -201,16 +201,16 @@ class HeldReply:
 
 @pytest.fixture
 def run_in_thread() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
-    """Runs a call in another thread, and returns its future."""
+    """Return a function that runs a call in another thread and returns its future."""
     with ThreadPoolExecutor(4) as threads:
         yield threads.submit
 
 
 @pytest.fixture
 def hold(chat_server: ChatServer, run_in_thread: object) -> Iterator[Callable[..., HeldReply]]:
-    """Scripts a reply that is held: before its headers, or after `hold_after` pieces.
+    """Return a function that scripts a reply to hold back before its headers, or after `hold_after` pieces.
 
-    What a failed test still holds is let go before the threads `run_in_thread` are waited for.
+    If a test fails, the replies are released before `run_in_thread` waits for its threads.
     """
     made: list[HeldReply] = []
 
@@ -245,4 +245,4 @@ HARD_TEXTS = (
     "'; DROP TABLE convstore_messages; --",
     "\\u0000 \\ \\\\ %s %(x)s :x ?",
 )
-"""Texts that one database or another, or a codec, is known to spoil; characters are whole, or halves alone."""
+"""Texts that some database or codec is known to change. Some hold half of a character."""

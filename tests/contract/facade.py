@@ -1,4 +1,4 @@
-"""`AsyncStore` in `Store`'s clothes, so that what is asked of the one is asked of the other, word for word."""
+"""Give `AsyncStore` the methods of `Store`, so that both run the same tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 class EventLoopThread:
-    """An event loop that runs in a thread of its own."""
+    """An event loop that runs in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -23,7 +23,7 @@ class EventLoopThread:
         self._thread.start()
 
     def run(self, awaitable: Awaitable[R]) -> R:
-        """Await it there, and return what it returns."""
+        """Await a coroutine in the loop, and return its result."""
 
         async def await_it() -> R:
             return await awaitable
@@ -31,7 +31,7 @@ class EventLoopThread:
         return asyncio.run_coroutine_threadsafe(await_it(), self._loop).result()
 
     def close(self) -> None:
-        """Stop; whatever a test has left running on it is a fault."""
+        """Stop the loop; fail if a test left a task running in it."""
         left = self.run(_list_other_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -44,7 +44,7 @@ async def _list_other_tasks() -> list[str]:
 
 
 class Facade:
-    """A store whose every coroutine is awaited before it returns."""
+    """An `AsyncStore` with blocking methods: each awaits its coroutine."""
 
     def __init__(self, store: AsyncStore, loop: EventLoopThread) -> None:
         self._store = store
@@ -84,7 +84,7 @@ class Facade:
 
 
 class SyncStream:
-    """A reply whose every piece is awaited before it returns."""
+    """An `AsyncReplyStream` with blocking methods."""
 
     def __init__(self, reply: AsyncReplyStream, loop: EventLoopThread) -> None:
         self._reply = reply

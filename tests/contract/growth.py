@@ -1,4 +1,4 @@
-"""Conversations of any length, made in seconds, and a meter for what is asked of a database."""
+"""Make conversations of any length in seconds, and count what a call asks of a database."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
 WINDOW_TOKENS = 4_000
-"""Tokens: the budget of what is measured."""
+"""Budget of the measured calls, in tokens."""
 SYSTEM_MESSAGES, PINS = 6, 8
 MAX_CACHED_MESSAGES = 100_000
-"""How many messages may be kept in memory, for the next conversation of that length: to make them takes longest."""
+"""How many messages are kept in memory for the next conversation of that length: making them takes longest."""
 _COLUMNS = (
     *("owner", "conversation_id", "seq", "parent_seq", "position", "role", "content", "tokens", "context_seq"),
     *(f"back_{stride}" for stride in STRIDES),
@@ -37,18 +37,18 @@ _COLUMNS = (
 
 @dataclass
 class Cost:
-    """What went to a database."""
+    """What a call sent to a database, and what came back."""
 
     statements: list[str] = field(default_factory=list)
     commits: int = 0
     rows: int = 0
-    """Rows that the database handed over."""
+    """Rows that the database returned."""
     steps: int = 0
-    """Of SQLite: instructions of its own machine, in hundreds. Of PostgreSQL: rows it looked at."""
+    """SQLite: hundreds of instructions of its virtual machine. PostgreSQL: rows that it read."""
 
 
 class Meter:
-    """Counts what goes through an engine."""
+    """Count the statements, commits and rows of an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -95,7 +95,7 @@ class Meter:
         cost.steps += self._count_rows_read() - looked
 
     def _count_rows_read(self) -> int:
-        """How many rows PostgreSQL has looked at in our tables so far."""
+        """Return how many rows PostgreSQL has read from our tables so far."""
         if self._engine.dialect.name == "sqlite":
             return 0
         with self._engine.connect() as connection, connection.begin():
@@ -113,10 +113,10 @@ class Meter:
 def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False) -> str:
     """Make a conversation of `count` messages, some of them system messages, some pinned; return its id.
 
-    Questions and answers in turn, written past the store: a million take seconds.
+    User's and assistant's messages in turn, inserted without the store: a million take seconds.
 
     Args:
-        summarised: whether a summary stands for all but the last 40.
+        summarised: whether a summary replaces all but the last 40.
     """
     id = store.new(model="test-model").id
     pins = [[place, place] for place in range(2, count, max(1, count // PINS))][:PINS]
@@ -194,10 +194,10 @@ Step = tuple[str, Callable[[], object]]
 
 
 def list_steps(store: Store, id: str) -> list[Step]:
-    """Everything that may be done with a conversation, by name, in an order in which it can be."""
+    """Return every operation on a conversation, by name, in an order in which they can run."""
     conversation = store.get(id)
     head, length = conversation.head_seq, conversation.length
-    deep = length // 3 // 2 * 2  # a question
+    deep = length // 3 // 2 * 2  # a user's message
     fork = store.fork(id, at=deep + 1).id
     window: dict[str, Any] = {"max_context": WINDOW_TOKENS}
     edited = length - length % 2 - 2
@@ -233,7 +233,7 @@ def list_steps(store: Store, id: str) -> list[Step]:
 
 
 def costs(store: Store, meter: Meter, id: str) -> dict[str, Cost]:
-    """What each of `steps` costs; the first time, which compiles, is not measured."""
+    """Return the cost of each step; its first run, which compiles the statements, is not counted."""
     for _, call in list_steps(store, id):
         call()
     found = {}

@@ -1,4 +1,4 @@
-"""What must hold of a conversation's rows at any moment when nobody is at work on it."""
+"""Check what must hold for the rows of a conversation whenever no turn of it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_to
 
 
 def engine_of(store: Store) -> Engine:
-    """The engine that a store runs on: of a database in memory, the only way to see it."""
+    """Return the engine of a store: the only way to read a database in memory."""
     return store._engine.transactions.database.engine
 
 
@@ -41,10 +41,10 @@ def check_conversation(
 
     Args:
         store_or_engine: where to look.
-        owner: whose it is.
-        id: its id.
-        running: whether a turn may be at work on it, or have died on it.
-        checked_out: heads that a test moved on purpose (`checkout`): conversation and `seq`. See `_check_replay`.
+        owner: owner of the conversation.
+        id: id of the conversation.
+        running: whether a turn may be running, or may have died without an end.
+        checked_out: conversation and `seq` of each head that a test moved on purpose (`checkout`). See `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
     with engine.connect() as connection:
@@ -84,7 +84,7 @@ def check_conversation(
 
 
 def _read_rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Rows]:
-    """The messages, turns and summaries of a conversation, each from where it is kept, by their numbers."""
+    """Return the messages, turns and summaries of a conversation by number, including those of its origins."""
     stored: Rows = {}
     recorded: Rows = {}
     summarised: Rows = {}
@@ -93,7 +93,7 @@ def _read_rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Ro
             if lineage.find_message_home(row["seq"]).id == home:
                 stored[row["seq"]] = row
             else:
-                # What the origin said later has the same numbers as what the fork says.
+                # Later messages of the origin have the same numbers as those of the fork.
                 assert home != lineage.key.id, f"message seq {row['seq']}: kept where the past of an origin should be"
         for row in connection.execute(_select_rows(turns, lineage.key.owner, home)).mappings():
             if lineage.find_turn_home(row["seq"]).id == home:
@@ -121,7 +121,7 @@ def check_all(engine: Engine, *, running: bool = False, checked_out: Collection[
 
 
 def _check_lineage(connection: Connection, conversation: RowMapping, lineage: Lineage) -> None:
-    """Origins are there, nearest first; each keeps no more than it has, and the fork begins after them."""
+    """Assert that the origins exist, nearest first, and that the fork's numbers begin after theirs."""
     for near, far in pairwise(lineage.origins):
         assert (near.up_to_seq, near.up_to_turn) >= (far.up_to_seq, far.up_to_turn), "lineage: not nearest first"
     for origin in lineage.origins:
@@ -138,7 +138,7 @@ def _check_lineage(connection: Connection, conversation: RowMapping, lineage: Li
 
 
 def _check_tree(conversation: RowMapping, stored: Rows, exact: dict[int, Message]) -> None:
-    """Every message, on the path or off it: its place, its digest, its context, its ancestors, its turn."""
+    """Assert that each message has the right position, digest, context, ancestors and turn."""
     for seq, row in stored.items():  # in order: a parent comes before its children
         where = f"message seq {seq}"
         assert 1 <= seq < conversation["next_seq"], f"{where}: the next is {conversation['next_seq']}"
@@ -160,16 +160,16 @@ def _check_tree(conversation: RowMapping, stored: Rows, exact: dict[int, Message
         assert bytes(row["digest"]) == digest(bytes(parent["digest"]), message), f"{where}: digest"
         context = parent_seq if exact[parent_seq]["role"] in ("system", "developer") else parent["context_seq"]
         assert row["context_seq"] == context, f"{where}: context_seq"
-        # By induction this is the ancestor at the last position before it that the stride divides.
+        # By induction, this is the ancestor at the last earlier position that the stride divides.
         expected = tuple(
             parent_seq if parent["position"] % stride == 0 else parent[f"back_{stride}"] for stride in STRIDES
         )
-        # An earlier release knew neither column: it left both NULL.
+        # Rows of an earlier release have NULL in both columns.
         assert back == expected or (row["tokens"] is None and back == (None, None, None)), f"{where}: {back}"
 
 
 def _check_path(conversation: RowMapping, stored: Rows) -> list[int]:
-    """From the head to the root, without a gap; returns it from the root on."""
+    """Assert that the path has no gap, and return its `seq`s from the first message on."""
     head = conversation["head_seq"]
     path = []
     seq = head
@@ -221,7 +221,7 @@ def _check_end(turn: RowMapping, inputs: list[int]) -> None:
         assert output is None, f"{where}: a summary with messages"
         assert status != "completed" or turn["finish_reason"], f"{where}: completed without a finish_reason"
     elif status == "completed":
-        if turn["window"] is None and inputs:  # an addition under a key: no model was asked
+        if turn["window"] is None and inputs:  # appended under a key: no model was called
             assert output is None, f"{where}: an addition with an output"
         else:
             assert output is not None, f"{where}: completed without an output"
@@ -235,7 +235,7 @@ def _check_end(turn: RowMapping, inputs: list[int]) -> None:
 
 
 def _check_window(stored: Rows, turn: RowMapping, inputs: list[int]) -> None:
-    """What was sent, and what was left out, is all of the path that the turn stood on."""
+    """Assert that the sent and the left-out messages together are the path before the turn."""
     where = f"turn {turn['seq']}: window"
     facts = json.loads(turn["window"])
     before = stored[inputs[0]]["parent_seq"] if inputs else turn["base_seq"]
@@ -252,7 +252,7 @@ def _check_window(stored: Rows, turn: RowMapping, inputs: list[int]) -> None:
 
 
 def _check_pointers(conversation: RowMapping, stored: Rows, recorded: Rows, summarised: Rows) -> None:
-    """What a conversation's row names is there: pins, heads to return to, its summary, options of its window."""
+    """Assert that everything a conversation's row refers to exists: pins, redo heads, summary, window options."""
     pins = json.loads(conversation["pins"] or "[]")
     assert len({seq for seq, _ in pins}) == len(pins), f"pinned twice: {pins}"
     for seq, position in pins:
@@ -277,16 +277,17 @@ def _check_pointers(conversation: RowMapping, stored: Rows, recorded: Rows, summ
 
 
 def _check_replay(path: list[int], stored: Rows, recorded: Rows, checked_out: Collection[int]) -> None:
-    """What a turn asked is replayed only with an answer to it, and only answers that may be.
+    """Assert that the path holds a turn's input only with a reply to it, and only replies that may be there.
 
-    - A message that a turn asked with is followed on the path by an answer: of that turn, or of another that asked
-      with the same message again (`retry`), whichever of its choices. Or by the first message of an edit, which took
-      the place of one that was given together with it. An addition under a key is no question.
-    - An answer on the path is of a turn that was completed, or that its user stopped: never one that broke off.
+    - On the path, a reply follows the input of a turn. It is the reply of that turn, or of a retry with the same
+      input, and may be any of its choices. An edit may follow instead: it replaced a message of the same input.
+      Messages that were appended under a key are not the input of a call.
+    - A reply on the path belongs to a completed turn, or to a turn that its user stopped; never to one that was cut
+      off.
 
-    The one exception is what somebody chose: the head may be moved to any message (`checkout`), and a fork be made
-    at any. From there on that message is on the path, and those that were given together with it. Of a fork the rows
-    say where; of a checkout they do not, and the caller has to (`checked_out`).
+    The only exception: `checkout` may move the head to any message, and a fork may begin at any message. Then that
+    message is on the path without a reply. The rows show where a fork began; for a checkout, the caller names the
+    message (`checked_out`).
     """
     following = dict(pairwise([*path, 0]))
     on_path = set(path)
@@ -320,7 +321,7 @@ def _check_replay(path: list[int], stored: Rows, recorded: Rows, checked_out: Co
 
 
 def _is_edited(seq: int, following: dict[int, int], stored: Rows, recorded: Rows) -> bool:
-    """Whether what comes after the input that `seq` belongs to is the first message of an edit."""
+    """Return True if an edit follows the input that `seq` belongs to."""
     after = following[seq]
     while after and stored[after]["turn_seq"] == stored[seq]["turn_seq"]:
         after = following[after]
@@ -337,7 +338,7 @@ def _walk_ancestors(stored: Rows, seq: int) -> Iterable[int]:
 
 
 def _is_output_here(turn: RowMapping, stored: Rows) -> bool:
-    """Whether a turn's reply is among these messages: what an origin said after the fork has numbers of others here."""
+    """Return True if a turn's reply is one of these messages, and not a later message of an origin."""
     output = stored.get(turn["output_seq"])
     return output is not None and output["conversation_id"] == turn["conversation_id"]
 

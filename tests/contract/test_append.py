@@ -1,4 +1,4 @@
-"""Adding messages without asking a model."""
+"""Test `append`: add messages without a model call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The older part of a conversation is summarised by the model; the summary stands in for it, and nothing is lost."""
+"""Test compaction: the model summarises the older messages, the summary replaces them, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_only_one_caller_at_a_time_compacts_automatically(
     chat_server.script(Reply("Hello.", usage=usage))
     held = hold("By itself.")
     first = run_in_thread(lambda: store.say(id, "Hi"))
-    held.wait()  # the turn is over, and its compaction is not
+    held.wait()  # the turn has ended, and its compaction still runs
     chat_server.script(Reply("Hello again.", usage=usage))
     assert store.say(id, "Hi again").text == "Hello again."
     assert len(chat_server.requests) == 3

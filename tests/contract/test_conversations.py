@@ -1,4 +1,4 @@
-"""Making, finding, listing and changing conversations."""
+"""Test how conversations are made, found, listed and changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that cannot be decoded: never skipped, never replaced by something empty."""
+"""Test rows that cannot be decoded: they are never skipped, and never read as empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UPDATE_TURN = "UPDATE convstore_turns SET {} WHERE conversation_id = :id AND seq
 
 @pytest.fixture
 def id(store: Store) -> str:
-    """A conversation of five messages: seq 1 to 5, the last two of turn 2."""
+    """Return the id of a conversation with `seq` 1 to 5; turn 2 has the last two."""
     store.new(id="victim", system="s")
     store.say("victim", "one")
     store.say("victim", "two")
@@ -29,7 +29,7 @@ def id(store: Store) -> str:
 
 
 def list_readers(store: Store, id: str) -> list[Callable[[], object]]:
-    """Whatever reads the whole path."""
+    """Return every operation that reads the whole path."""
     return [
         partial(store.history, id),
         partial(store.history, id, exact=True),
@@ -126,7 +126,7 @@ def test_damaged_settings_metadata_or_titles_raise_an_error_that_names_the_conve
     store: Store, backend: Backend, id: str, column: str, value: str
 ) -> None:
     if column == "title":
-        value = '"' + value  # what begins with a quotation mark is JSON
+        value = '"' + value  # a text that begins with a quotation mark is read as JSON
     backend.damage(UPDATE_CONVERSATION.format(f"{column} = :value"), id=id, value=value)
     for read in (partial(store.get, id), store.list, partial(store.set, id, seed=1), partial(store.get, "vict")):
         with pytest.raises(DamagedRow, match=id):

@@ -1,4 +1,4 @@
-"""The check itself finds what it is for."""
+"""Test that the check of the invariants finds each kind of damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UPDATE_TURN = "UPDATE convstore_turns SET {} WHERE seq = {}"
 
 DAMAGES = [
     UPDATE_MESSAGE.format("content = 'other'", 3),
-    UPDATE_MESSAGE.format("content = 'other'", 2),  # on no path
+    UPDATE_MESSAGE.format("content = 'other'", 2),  # off the path
     UPDATE_MESSAGE.format('extra = \'{"name": "x"}\'', 3),
     UPDATE_MESSAGE.format("position = 3", 3),
     UPDATE_MESSAGE.format("parent_seq = 2", 3),
@@ -30,7 +30,7 @@ DAMAGES = [
     "DELETE FROM convstore_messages WHERE seq = 3",
     "DELETE FROM convstore_messages WHERE seq = 4",
     UPDATE_CONVERSATION.format("head_seq = 3"),
-    UPDATE_CONVERSATION.format("head_seq = 2, length = 2"),  # replays what failed
+    UPDATE_CONVERSATION.format("head_seq = 2, length = 2"),  # puts a failed message on the path
     UPDATE_CONVERSATION.format("length = 4"),
     UPDATE_CONVERSATION.format("next_seq = 4"),
     UPDATE_CONVERSATION.format("next_turn = 2"),
@@ -75,10 +75,10 @@ FORK_DAMAGES = [
     "UPDATE convstore_messages SET back_1024 = 1 WHERE seq = 40",
     "UPDATE convstore_messages SET tokens = 0 WHERE seq = 40",
     "UPDATE convstore_messages SET context_seq = 0 WHERE seq = 42",
-    "UPDATE convstore_messages SET content = 'other' WHERE seq = 3",  # of the past that is shared
+    "UPDATE convstore_messages SET content = 'other' WHERE seq = 3",  # a message of the shared past
     "DELETE FROM convstore_messages WHERE seq = 3",
-    "DELETE FROM convstore_messages WHERE seq = 38 AND conversation_id = 'fork'",  # the fork's first
-    "UPDATE convstore_messages SET conversation_id = 'fork' WHERE seq = 37",  # the last that is shared
+    "DELETE FROM convstore_messages WHERE seq = 38 AND conversation_id = 'fork'",  # the first message of the fork
+    "UPDATE convstore_messages SET conversation_id = 'fork' WHERE seq = 37",  # the last shared message
     "UPDATE convstore_conversations SET lineage = NULL WHERE id = 'fork'",
     """UPDATE convstore_conversations SET lineage = '[["origin", 36, 1]]' WHERE id = 'fork'""",
     """UPDATE convstore_conversations SET lineage = '[["origin", 37, 0]]' WHERE id = 'fork'""",
@@ -88,7 +88,7 @@ FORK_DAMAGES = [
     "UPDATE convstore_conversations SET pins = '[[99, 4]]' WHERE id = 'fork'",
     "UPDATE convstore_conversations SET pins = '[[3, 3], [3, 3]]' WHERE id = 'fork'",
     "UPDATE convstore_conversations SET redo = '[99]' WHERE id = 'fork'",
-    "UPDATE convstore_conversations SET summary_turn = 2 WHERE id = 'fork'",  # a reply's
+    "UPDATE convstore_conversations SET summary_turn = 2 WHERE id = 'fork'",  # a message of a reply
     "UPDATE convstore_conversations SET \"window\" = '{\"last\": -1}' WHERE id = 'fork'",
     "UPDATE convstore_summaries SET up_to_position = 3",
     "UPDATE convstore_summaries SET up_to_seq = 3",
@@ -100,7 +100,7 @@ FORK_DAMAGES = [
     r"""UPDATE convstore_turns SET "window" = replace("window", '"history"\:', '"history"\:1') WHERE seq = 3""",
     r"""UPDATE convstore_turns SET "window" = replace("window", '"pinned"\:[3', '"pinned"\:[41') WHERE seq = 3""",
     "UPDATE convstore_turns SET requested_model = NULL WHERE seq = 3",
-    # A head moved to what has no answer, and nobody did that.
+    # A head at a message without a reply, and nobody moved it there.
     "UPDATE convstore_conversations SET head_seq = 40, length = 40, redo = NULL WHERE id = 'fork'",
 ]
 

@@ -1,4 +1,4 @@
-"""One owner's conversations are nobody else's."""
+"""Test that no owner sees or changes another owner's conversations."""
 
 from __future__ import annotations
 

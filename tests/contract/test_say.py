@@ -1,4 +1,4 @@
-"""Saying something: what reaches the model, and what is kept."""
+"""Test `say`: what the model receives, and what is stored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_assistant(content: Any) -> dict[str, Any]:
 
 
 def read_bodies(server: ChatServer) -> list[dict[str, Any]]:
-    """What has reached the model so far."""
+    """Return the bodies of the requests that the model has received."""
     return [request.body for request in server.requests]
 
 

@@ -1,4 +1,4 @@
-"""Replies as they stream in."""
+"""Test streamed replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything that moves along the tree, in any order, against a tree in plain Python."""
+"""Test random operations on the tree against a model: a tree in plain Python."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A message of the model's tree."""
+    """A message in the tree of the model."""
 
     seq: int
     parent: int
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class AskedTurn:
-    """A turn that asked a model."""
+    """A turn with a model call."""
 
     seq: int
     base: int
@@ -55,7 +55,7 @@ class AskedTurn:
 
 @dataclass
 class Tree:
-    """What a conversation should be."""
+    """The expected state of a conversation."""
 
     id: str
     nodes: dict[int, Node] = field(default_factory=dict)
@@ -63,9 +63,9 @@ class Tree:
     redo: list[int] = field(default_factory=list)
     pins: dict[int, None] = field(default_factory=dict)
     turns: list[AskedTurn] = field(default_factory=list)
-    """Its own turns, oldest first; of a fork, not those of its origin."""
+    """The conversation's own turns, oldest first; a fork does not have those of its origin here."""
     shared_turns: list[AskedTurn] = field(default_factory=list)
-    """Those of its origins."""
+    """The turns of its origins."""
     is_deleted: bool = False
 
     def list_path(self, head: int | None = None) -> list[Node]:
@@ -84,7 +84,7 @@ class Tree:
 
 
 def has_unanswered_call(messages: list[Message]) -> bool:
-    """Whether a tool call has no result before something else comes."""
+    """Return True if another message follows a tool call before its result."""
     waiting: set[str] = set()
     for message in [*messages, {"role": "end"}]:
         if message["role"] == "tool":
@@ -97,7 +97,7 @@ def has_unanswered_call(messages: list[Message]) -> bool:
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """Conversations of one store, and the trees that they should be."""
+    """The conversations of one store, and the tree that each must equal."""
 
     def __init__(self, store: Store, server: ChatServer, backend: Backend) -> None:
         super().__init__()
@@ -109,10 +109,10 @@ class TreeMachine(RuleBasedStateMachine):
         self.digests: dict[str, bytes] = {}
         self.count = 0
 
-    # --- what is drawn ---
+    # --- drawing values ---
 
     def make_text(self) -> str:
-        """One that was never said before."""
+        """Return a text that was not used before."""
         self.count += 1
         return f"text {self.count}"
 
@@ -120,10 +120,10 @@ class TreeMachine(RuleBasedStateMachine):
         alive = [tree for tree in self.trees if not tree.is_deleted]
         return alive[which % len(alive)]
 
-    # --- how the model follows ---
+    # --- updating the model ---
 
     def read_new_nodes(self, tree: Tree) -> list[Node]:
-        """Take what was added to the tree since; what was there before is there unchanged."""
+        """Return the new messages of the tree, and assert that the old ones are unchanged."""
         found: dict[int, Node] = {
             record.seq: Node(record.seq, record.parent_seq, record.message, record.turn)
             for record in self.store.tree(tree.id)
@@ -136,7 +136,7 @@ class TreeMachine(RuleBasedStateMachine):
         return added
 
     def check_chain(self, tree: Tree, after: int, messages: list[Message]) -> list[Node]:
-        """What was added is these messages, one after the other."""
+        """Assert that exactly these messages were added, each after the one before."""
         added = self.read_new_nodes(tree)
         assert [node.message for node in added] == messages
         for node in added:
@@ -157,11 +157,11 @@ class TreeMachine(RuleBasedStateMachine):
         parameters: dict[str, Any] | None = None,
         replies: list[Message] | None = None,
     ) -> None:
-        """Ask the model something by `call`, and follow it.
+        """Run `call`, which asks the model, and update the model tree.
 
         Args:
-            after: what the messages that are asked with follow.
-            inputs: those messages; they are stored unless they are `known`.
+            after: the message before the input.
+            inputs: the input; it is stored unless it is `known`.
         """
         parameters = parameters or {}
         path = tree.list_messages(after) + inputs
@@ -213,14 +213,14 @@ class TreeMachine(RuleBasedStateMachine):
             call()
 
     def check_refused(self, tree: Tree, call: Callable[..., Any], error: type[Exception] = InvalidInput) -> None:
-        """A call that is refused changes nothing, and nothing is sent."""
+        """Assert that the call is refused, stores nothing and sends nothing."""
         calls = len(self.server.requests)
         with pytest.raises(error):
             call()
         assert len(self.server.requests) == calls
         assert not self.read_new_nodes(tree)
 
-    # --- what may happen ---
+    # --- operations ---
 
     @initialize(system=st.booleans())
     def begin(self, system: bool) -> None:
@@ -331,10 +331,10 @@ class TreeMachine(RuleBasedStateMachine):
         )
 
     def find_turn_to_retry(self, tree: Tree) -> tuple[AskedTurn | None, bool]:
-        """Return the turn that a retry is of, and whether it is answered where it stands.
+        """Return the turn that a retry repeats, and whether the new reply gets the same parent.
 
-        That is the latest, while the head is where it found or left it, or before its question; else that of the
-        message at the head, or that this message answers; else the latest again, at the head.
+        It is the latest turn, if the head is where the turn found it or left it, or before its input. Otherwise it is
+        the turn of the message at the head, or of the message that this one answers; otherwise the latest turn.
         """
         latest = tree.turns[-1] if tree.turns else None
         if latest is not None:
@@ -404,7 +404,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), times=st.integers(2, 3))
     def undo_and_redo(self, which: int, times: int) -> None:
-        """As often back as forth: then all is as it was."""
+        """Undo and redo equally often: nothing has changed."""
         tree = self.pick_tree(which)
         head, before = tree.head, len(tree.redo)
         for _ in range(times):
@@ -464,7 +464,7 @@ class TreeMachine(RuleBasedStateMachine):
         position = 1 + place % len(path)
         node = path[position - 1]
         if node.message["role"] == "tool" or node.message.get("tool_calls"):
-            return  # together with others: in test_window
+            return  # combined with other options in test_window
         found = (self.store.pin if pinned else self.store.unpin)(tree.id, position)
         tree.pins.pop(node.seq, None)
         if pinned:
@@ -488,7 +488,7 @@ class TreeMachine(RuleBasedStateMachine):
         ]
         self.check_refused(tree, calls[what], HeadMoved)
 
-    # --- what must hold ---
+    # --- invariants ---
 
     @invariant()
     def every_conversation_equals_its_tree(self) -> None:
@@ -502,14 +502,14 @@ class TreeMachine(RuleBasedStateMachine):
             assert [record.message for record in records] == [node.message for node in path]
             assert [record.position for record in records] == list(range(1, len(path) + 1))
             assert [record.seq for record in records] == [node.seq for node in path]
-            for end in range(1, len(path) + 1):  # equal histories have equal digests, wherever they are kept
+            for end in range(1, len(path) + 1):  # equal histories have equal digests, in any conversation
                 history = json.dumps([node.message for node in path[:end]], sort_keys=True)
                 assert self.digests.setdefault(history, records[end - 1].digest) == records[end - 1].digest
             assert len(set(self.digests.values())) == len(self.digests)
             assert not self.read_new_nodes(tree)
 
     def teardown(self) -> None:
-        """The rows agree too. (At the end of the test, those of all the conversations that were made.)"""
+        """Assert that the rows are consistent too. The end of the test checks all conversations."""
         for tree in self.trees:
             if not tree.is_deleted:
                 assert self.store.history(tree.id, exact=True) == tree.list_messages()
@@ -535,7 +535,7 @@ def test_random_operations_keep_every_message_and_send_the_current_path(
             stateful_step_count=MAX_STEPS,
             deadline=None,
             database=None,
-            phases=[Phase.explicit, Phase.generate],  # as it was found: to make a failure smaller takes minutes
+            phases=[Phase.explicit, Phase.generate],  # no shrinking: it takes minutes
             suppress_health_check=list(HealthCheck),
         ),
     )

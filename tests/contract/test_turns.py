@@ -1,4 +1,4 @@
-"""One at a time, and nothing of the database held while the model thinks."""
+"""Test that one turn runs at a time, and that the database is free while the model thinks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_transaction_is_open_during_the_model_call(
     if backend.is_postgres:
         with backend.connect() as connection:
             others = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            others += f" AND application_name <> '{Emptied.NAME}'"  # which is there in any case
+            others += f" AND application_name <> '{Emptied.NAME}'"  # which exists in any case
             assert connection.execute(text(f"SELECT pid FROM pg_stat_activity WHERE {others}")).all() != []
             busy = text(f"SELECT state, query FROM pg_stat_activity WHERE {others} AND xact_start IS NOT NULL")
             assert connection.execute(busy).all() == []
@@ -84,7 +84,7 @@ def _read_stream(store: Store, id: str) -> list[str]:
 def _write_at_once(path: str) -> None:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
-        connection.execute("BEGIN IMMEDIATE")  # fails at once if there is another writer
+        connection.execute("BEGIN IMMEDIATE")  # fails at once if another connection writes
         connection.execute("UPDATE convstore_conversations SET title = 'written'")
         connection.execute("COMMIT")
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -166,7 +166,7 @@ def test_a_turn_also_holds_the_conversation_against_other_stores(
     store: Store, backend: Backend, hold: Callable[..., HeldReply], run_in_thread: RunInThread
 ) -> None:
     if backend.is_memory:
-        assert backend.open().list() == []  # a database in memory is its store's own
+        assert backend.open().list() == []  # a database in memory belongs to one store
         return
     other = backend.open()
     id = store.new().id
@@ -207,7 +207,7 @@ def test_callers_of_different_conversations_do_not_wait_for_each_other(
     together = threading.Barrier(4, timeout=60)
 
     def answer(_: dict[str, Any]) -> Reply:
-        together.wait()  # none is answered before all have asked
+        together.wait()  # no reply comes before all have asked
         return Reply("together")
 
     chat_server.otherwise = answer

@@ -1,4 +1,4 @@
-"""`usage`: what turns cost is recorded as they end; sums, by the database, against a plain model of them."""
+"""Test `usage`: the end of a turn stores its cost; the database's sums equal those of plain Python."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_reply(**options: Any) -> Reply:
     return Reply("Yes.", usage=TOKENS, model="test-model-2026", **options)
 
 
-# --- what a turn cost is recorded as it ends ---
+# --- the end of a turn stores its cost ---
 
 
 def test_a_turn_stores_its_cost(backend: Backend, chat_server: ChatServer) -> None:
@@ -90,7 +90,7 @@ def test_stored_costs_stay_and_missing_costs_use_the_prices_at_the_time_of_the_t
     backend: Backend, chat_server: ChatServer
 ) -> None:
     if backend.is_memory:
-        return  # each store there has a database of its own
+        return  # there, each store has its own database
     chat_server.script(make_reply(), make_reply())
     priced, unpriced = backend.open(prices=PRICES), backend.open(prices={})
     id = priced.new().id
@@ -124,7 +124,7 @@ def test_usage_counts_completed_failed_and_interrupted_turns(
     with store.stream(id, "Hi") as stopped:
         next(stopped)
     store.append(id, COMPLETION)
-    store.append(id, "Only a key.", idempotency_key="k")  # a turn that asked nobody
+    store.append(id, "Only a key.", idempotency_key="k")  # a turn without a model call
     held = hold()
     running = run_in_thread(lambda: store.say(id, "Hi"))
     held.wait()
@@ -132,12 +132,12 @@ def test_usage_counts_completed_failed_and_interrupted_turns(
     held.release()
     running.result(60)
     assert (total.turns, total.failed, total.interrupted) == (4, 1, 1)
-    assert (total.turns_without_usage, total.turns_without_price) == (1, 0)  # the one that was stopped
+    assert (total.turns_without_usage, total.turns_without_price) == (1, 0)  # the turn that was stopped
     assert (total.prompt_tokens, total.cached_tokens) == (2000, 800)
     assert (total.completion_tokens, total.reasoning_tokens) == (400, 100)
     assert total.cost == pytest.approx(2 * COST)
     assert not total.is_cost_whole
-    assert total.latency_median == total.latency_p95 == store.turns(id)[0].latency  # not of those that failed
+    assert total.latency_median == total.latency_p95 == store.turns(id)[0].latency  # no failed turns
     store.delete(id)
     assert store.usage().total.turns == 5
 
@@ -225,7 +225,7 @@ def test_invalid_prices_are_found_before_a_call_and_never_when_a_reply_is_stored
     path.write_text('[models."test-model*"]\nprompt = 1\ncompletion = 0\n')
     chat_server.otherwise = spoil
     assert store.say(id, "Hi").cost == 0.001
-    assert store.say(id, "Hi").cost == 0.001  # it was read once
+    assert store.say(id, "Hi").cost == 0.001  # it was read only once
 
 
 def test_a_store_without_prices_uses_the_configured_prices(
@@ -239,7 +239,7 @@ def test_a_store_without_prices_uses_the_configured_prices(
     assert store.usage().currency == "EUR"
 
 
-# --- sums against a plain model ---
+# --- sums, compared with plain Python ---
 
 DAY_STARTS = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=day) for day in (0, 1, 2, 3)]
 MICROSECOND = timedelta(microseconds=1)
@@ -283,7 +283,7 @@ def make_random_turn(dice: random.Random, owner: str, seq: int) -> Turn:
 
 
 def insert_turns(backend: Backend, store: Store, rows: list[Turn]) -> None:
-    """Turns as no store would have begun them, all at once."""
+    """Insert many turns at once, without a store."""
     for owner in sorted({row["owner"] for row in rows}):
         for id in sorted({row["conversation_id"] for row in rows}):
             store.for_owner(owner).new(id=id)
@@ -304,7 +304,7 @@ def make_usage(turn: Turn) -> Usage:
 
 
 def compute_row(turns: list[Turn], key: str | None, label: str | None = None) -> UsageRow:
-    """What a report should say of these turns: one turn at a time, in Python."""
+    """Return the expected row of a report, computed in Python."""
     prices = parse_prices(MODEL_PRICES, "test")
     costs, unpriced, unreported = [], 0, 0
     sums: dict[str, list[int]] = {name: [] for name in ("prompt", "cached", "completion", "reasoning")}
@@ -352,7 +352,7 @@ def compute_row(turns: list[Turn], key: str | None, label: str | None = None) ->
 
 
 def approximate(number: float) -> float:
-    """One that is equal to what the databases make of it, each adding in its own order."""
+    """Return a value that equals the databases' sums; each database adds in its own order."""
     return cast("float", pytest.approx(number, abs=1e-6))
 
 
@@ -479,7 +479,7 @@ def test_a_report_uses_the_index_by_time_or_the_key_of_the_conversation(
     backend: Backend,
 ) -> None:
     if backend.is_postgres:
-        return  # whose plans depend on how many rows there are
+        return  # its plans depend on the number of rows
     store = backend.open(prices=MODEL_PRICES)
     insert_turns(backend, store, [make_random_turn(random.Random(seq), "", seq) for seq in range(1, 300)])
     for how, index in (

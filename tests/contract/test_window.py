@@ -1,4 +1,4 @@
-"""Which messages the model sees: what is read of a long past, and what the options of the window do."""
+"""Test which messages the model sees: how a long past is read, and what the options of the window do."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tests.contract.conftest import ON_ALL_BACKENDS, Backend
 
 ON_BOTH_DATABASES = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
 
-# --- reading with limits, against the whole path in memory ---
+# --- reading with limits, compared with the whole path in memory ---
 
 
 def count_message_tokens(message: dict[str, Any]) -> int:
-    """Tokens: never fewer than a database takes a row for that was stored uncounted."""
+    """Count at least the tokens that the database assumes for a row without a count."""
     return 5 + len(message.get("content") or "") // 8
 
 
 def make_random_messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Some of every kind: questions in a row, replies, system messages in the middle, groups of tool calls."""
+    """Return messages of every kind: several user's messages in a row, replies, system messages, tool calls."""
     made: list[dict[str, Any]] = []
     while len(made) < count:
         words = "word " * rng.randrange(40)
@@ -53,7 +53,7 @@ def make_random_messages(rng: random.Random, count: int) -> list[dict[str, Any]]
 
 @dataclass
 class Grove:
-    """Conversations with branches, forked from one another."""
+    """Conversations with branches and forks."""
 
     store: Store
     rng: random.Random
@@ -90,7 +90,7 @@ class Grove:
 
 
 def list_states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationState, list[MessageRecord]]]:
-    """Where each conversation stands, and its path; then the same for other messages that its head might be at."""
+    """Return head and path of each conversation, and the same for other messages at which the head could be."""
     for id in grove.ids:
         state = head_rows.read_state(connection, ConversationKey("", id))
         tree = {record.seq: record for record in history_rows.read_tree(connection, state.lineage)}
@@ -107,7 +107,7 @@ def list_states(connection: Connection, grove: Grove) -> Iterator[tuple[Conversa
 def select_past(
     connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions
 ) -> Past:
-    """All of the past, chosen from the whole path in memory."""
+    """Choose the past from the whole path in memory."""
     if not chosen.history:
         return Past(path[-1] if path else None)
     on_path = {record.seq for record in path}
@@ -163,7 +163,7 @@ def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
                 continues = rng.random() < 0.3
                 new = [] if continues and rng.random() < 0.5 else [{"role": "user", "content": "x" * rng.randrange(99)}]
                 if not new and not (path and chosen.history):
-                    continue  # there is nothing to send
+                    continue  # nothing to send
                 sending = NewInput(new, {"tools": [{"x": "y"}]} if rng.random() < 0.1 else {}, continues)
                 scale = TokenScale(count_message_tokens, rng.choice([1.0, 0.5, 2.17]))
                 found = history_reader.read_past(connection, standing, chosen, scale, continues=continues)
@@ -174,7 +174,7 @@ def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
 
 
 def clear_later_columns(backend: Backend, connection: Connection, rng: random.Random) -> None:
-    """As if some of the messages had been stored by one: without a count, and without ancestors."""
+    """Clear the token counts and ancestors of some messages, as an earlier release stored them."""
     statement = "UPDATE convstore_messages SET tokens = NULL, back_32 = NULL, back_1024 = NULL, back_32768 = NULL "
     remainder = rng.randrange(5)
     with connection.begin():
@@ -185,7 +185,7 @@ def clear_later_columns(backend: Backend, connection: Connection, rng: random.Ra
 def check_paths(
     connection: Connection, state: ConversationState, path: list[MessageRecord], rng: random.Random
 ) -> None:
-    """What else reads a part of a path reads what is there."""
+    """Assert that the other readers of a part of a path return the right messages."""
     by_position = {record.position: record for record in path}
     assert list(by_position) == list(range(1, len(path) + 1))
     wanted = [rng.randint(-2, len(path) + 3) for _ in range(rng.randint(1, 30))]
@@ -204,7 +204,7 @@ def check_paths(
         assert history_rows.read_context_messages(connection, state.lineage, first) == expected
 
 
-# --- what the options do ---
+# --- the options ---
 
 NEW_MESSAGE = {"role": "user", "content": "now"}
 
@@ -232,7 +232,7 @@ TURNS = [
     make_user("and more"),
     make_assistant("3"),
 ]
-"""Three turns, in two of which somebody said something more."""
+"""Three turns; two of them have a second user's message."""
 
 
 def read_sent_messages(chat_server: ChatServer) -> Any:
@@ -284,7 +284,7 @@ def test_reported_usage_scales_the_token_estimate(backend: Backend, chat_server:
     chat_server.script(Reply("ok", usage={"prompt_tokens": 2006, "completion_tokens": 1, "total_tokens": 2007}))
     assert store.say(id, "now").estimated_tokens == 1003
     request = store.preview(id, "again", max_context=1000)
-    assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice as many as were counted
+    assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice the count
 
 
 def test_window_options_are_stored_and_a_call_overrides_them(store: Store, chat_server: ChatServer) -> None:
@@ -347,7 +347,7 @@ def test_pinned_messages_are_sent_at_their_positions_if_they_are_on_the_path(
     assert store.unpin(id, 3).pins == (2,)
     store.checkout(id, 1)
     store.append(id, make_user("another way"), make_assistant("ok"))
-    assert store.get(id).pins == (2,)  # it is kept, for whoever comes back
+    assert store.get(id).pins == (2,)  # it stays stored, for another retry
     store.say(id, "now", last=0)
     assert read_sent_messages(chat_server) == [TURNS[0], NEW_MESSAGE]
 
@@ -511,7 +511,7 @@ def test_placeholders_are_sent_for_missing_results_and_never_stored(store: Store
     stored = store.history(id, exact=True)
     assert [one["role"] for one in stored] == ["user", "assistant", "tool", "user", "assistant"]
     assert placeholder not in stored
-    store.append(store.fork(id, at=3).id, tool_result("a", "1"))  # the real one may still come
+    store.append(store.fork(id, at=3).id, tool_result("a", "1"))  # the real result may still come
 
 
 def test_deprecated_function_calls_are_sent_back_unchanged(store: Store, chat_server: ChatServer) -> None:
@@ -541,7 +541,7 @@ def test_reasoning_is_stored_and_sent_only_with_send_reasoning(store: Store, cha
     assert read_sent_messages(chat_server)[1] == thought
 
 
-# --- a provider that finds it too long ---
+# --- a provider that refuses a request as too long ---
 
 OVERFLOWS = {
     # https://github.com/crewAIInc/crewAI-examples/issues/121
@@ -651,7 +651,7 @@ def test_nothing_is_trimmed_without_the_option_or_without_messages_to_leave_out(
     assert len(chat_server.requests) == calls + 2
 
 
-# --- asking again, looking before ---
+# --- retry and dry run ---
 
 
 @ON_ALL_BACKENDS

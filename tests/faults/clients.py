@@ -1,4 +1,4 @@
-"""Stores for the tests of faults, made quickly: a new client reads the system's certificates, which costs more."""
+"""Make stores for the tests of faults quickly: they share one HTTP client, because making one takes long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _making = threading.Lock()
 
 
 def _http_client() -> openai.DefaultHttpxClient:
-    with _making:  # or threads that are the first would make several, and all but one be lost without being closed
+    with _making:  # else several threads would make one each, and all but one would never be closed
         return _one_http_client()
 
 
@@ -25,9 +25,9 @@ def _one_http_client() -> openai.DefaultHttpxClient:
 
 
 def prepare() -> None:
-    """Do what takes long."""
+    """Do once what takes long."""
     _http_client()
-    with open_store("sqlite://", "http://127.0.0.1:1/v1", retries=0) as store:  # where nobody answers
+    with open_store("sqlite://", "http://127.0.0.1:1/v1", retries=0) as store:  # no server listens here
         id = store.new(messages=[{"role": "system", "content": "Hi"}]).id
         for key in (None, "k"):
             with suppress(TurnFailed):
@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 def open_store(url: str, base_url: str, *, mark: str = "", **options: Any) -> Store:
-    """A store on a database that speaks to the scripted server; its requests carry `mark` as a header."""
+    """Return a store that calls the scripted server; its requests have `mark` as a header."""
     client = openai.OpenAI(
         api_key="test", base_url=base_url, http_client=_http_client(), default_headers={"X-Mark": mark}
     )

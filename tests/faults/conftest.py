@@ -1,4 +1,4 @@
-"""Children to crash and to contend with, on this host and on another."""
+"""Fixtures: child processes on this host and on another one, and stores in threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.processes import Zygote, get_zygote
 
 @pytest.fixture
 def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
-    """Starts children. The test and its children are on a host of their own, where no other test's lock files are."""
+    """Yield the zygote. The test and its children share a host on which no other test has lock files."""
     host = tmp_path / "host"
     host.mkdir()
     zygote = get_zygote()
@@ -40,7 +40,7 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
 
 @pytest.fixture
 def other_host(tmp_path: Path) -> Path:
-    """A host whose lock files cannot be seen from this one."""
+    """Return the folder of another host's lock files; this host cannot see them."""
     host = tmp_path / "other-host"
     host.mkdir()
     return host
@@ -51,7 +51,7 @@ Opener = Callable[..., Store]
 
 @pytest.fixture
 def opening(database_url: str, chat_server: ChatServer) -> Iterator[Opener]:
-    """Opens stores on the database, which has its schema."""
+    """Yield a function that opens stores on a database with the schema."""
     with ExitStack() as stack:
 
         def another(**options: Any) -> Store:
@@ -65,7 +65,7 @@ def opening(database_url: str, chat_server: ChatServer) -> Iterator[Opener]:
 
 @pytest.fixture
 def elsewhere(chat_server: ChatServer) -> Iterator[Callable[..., Future[Any]]]:
-    """Runs a call in another thread, and returns its future."""
+    """Yield a function that runs a call in another thread and returns its future."""
     with ThreadPoolExecutor(8) as threads:
         yield threads.submit
-        chat_server.close()  # of a test that failed, some reply may still be held
+        chat_server.close()  # after a failed test, a reply may still be held back

@@ -1,4 +1,4 @@
-"""Matrices of crashes: a child tells the points of its work with the database, and others kill themselves at each."""
+"""Crash at every point: one child reports the points of its database work; other children kill themselves at one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.processes import Channel, Child
 
 
 class Points:
-    """Counts what happens in the database, tells the test of it, and kills its process at the point `kill_at`.
+    """Report every statement and commit to the test, and kill the process at the point `kill_at`.
 
-    Statements of one thread after the other, because the dialogue waits for each flush of the heartbeat. The beats that
-    only read whether somebody asked for a stop are not counted: how many there are is luck, and they change nothing.
+    The order is the same in each run, because the dialogue waits for each flush of the heartbeat. Beats that only read
+    the stop request are not counted: their number is not the same in each run, and they change nothing.
     """
 
     def __init__(self, channel: Channel, kill_at: int) -> None:
@@ -73,7 +73,7 @@ class Points:
 
 
 class Databases:
-    """A database for each point."""
+    """Make a database for each point."""
 
     def __init__(self, folder: Path, postgres: str | None) -> None:
         self.kind = "sqlite" if postgres is None else "postgresql"
@@ -85,7 +85,7 @@ class Databases:
             upgrade(f"sqlite:///{self._template}")
 
     def new(self) -> str:
-        """On PostgreSQL it is one database for all, where each point has a conversation of its own."""
+        """Return the URL of a database. PostgreSQL: one database for all points, with a conversation for each."""
         if self._postgres is not None:
             return self._postgres
         self._count += 1
@@ -95,7 +95,7 @@ class Databases:
 
 
 def run_child(child: Child, *, killed: bool) -> tuple[list[str], list[list[Any]]]:
-    """Let a child run to its end; return the steps that it acknowledged, and its points."""
+    """Wait for the end of a child; return the steps that it acknowledged, and its points."""
     said = child.rest()
     assert child.wait() == (-signal.SIGKILL if killed else 0)
     return [value for kind, value in said if kind == "done"], [value for kind, value in said if kind == "point"]

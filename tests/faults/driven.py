@@ -1,4 +1,4 @@
-"""Drives `Store` and `AsyncStore` from one test body: an `AsyncStore` in a loop of its own, with a `Store`'s face."""
+"""Run one test body with `Store` and with `AsyncStore`, which runs in its own loop behind `Store`'s methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convstore.testing import ChatServer
 
 
 class _Stream:
-    """An `AsyncReplyStream`, read in the loop of its store."""
+    """An `AsyncReplyStream` that is read in the loop of its store."""
 
     def __init__(self, stream: AsyncReplyStream, run: Callable[[Any], Any]) -> None:
         self._stream = stream
@@ -94,20 +94,20 @@ class _Driven:
 
 
 def client(server: ChatServer, **options: Any) -> openai.OpenAI:
-    """A client of the scripted server, which reads no certificates: that costs more than a test."""
+    """Return a client of the scripted server that reads no certificates, which would take long."""
     http = openai.DefaultHttpxClient(trust_env=False, verify=False)
     return openai.OpenAI(base_url=server.url, api_key="secret-key", http_client=http, **options)
 
 
 def async_client(server: ChatServer, **options: Any) -> openai.AsyncOpenAI:
-    """The same for asyncio."""
+    """Return the same client for asyncio."""
     http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=False)
     return openai.AsyncOpenAI(base_url=server.url, api_key="secret-key", http_client=http, **options)
 
 
 @contextmanager
 def opened(kind: str, url: str, server: ChatServer, **options: Any) -> Iterator[Store]:
-    """A store on `url` of the `kind` "sync" or "async", that talks to the scripted server."""
+    """Yield a store of the `kind` "sync" or "async" that calls the scripted server."""
     options = {"model": "test-model", **options}
     if kind == "sync":
         with client(server) as caller, Store(url, client=caller, **options) as store:
@@ -124,5 +124,5 @@ def opened(kind: str, url: str, server: ChatServer, **options: Any) -> Iterator[
 
 
 def engine_of(store: Store) -> Engine:
-    """The engine that a store runs on, for looking at its statements."""
+    """Return the engine of a store, to watch its statements."""
     return store._engine.transactions.database.engine

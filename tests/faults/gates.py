@@ -1,4 +1,4 @@
-"""Replies of the scripted server that wait for a test, so that moments are forced and not slept for."""
+"""Replies that wait for the test, so that a test forces a moment and never sleeps for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.processes import PATIENCE
 
 
 class Held:
-    """The next reply of a server's script: it waits until it is let go."""
+    """The next reply of a server's script; it waits until the test releases it."""
 
     def __init__(self, server: ChatServer, text: str = "Held", **options: Any) -> None:
         self._go, self._begun = threading.Event(), threading.Event()
@@ -26,7 +26,7 @@ class Held:
 
 
 class Gate:
-    """Holds the replies to chosen questions until they are let go, and tells when they were asked."""
+    """Hold back the replies to chosen messages, and tell when the messages arrived."""
 
     def __init__(self, server: ChatServer, held: Callable[[str], bool], **options: Any) -> None:
         self._go, self._begun = threading.Event(), threading.Event()

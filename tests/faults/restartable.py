@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, which it may stop as if the power had gone, and start again."""
+"""A PostgreSQL server that a test may stop, like a power cut, and start again."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sqlalchemy import make_url
 
 from demo.child import child
 
-PATIENCE = 60.0  # seconds for what takes less than one
+PATIENCE = 60.0  # seconds; it should take less than one
 
 
 class Restartable:
-    """A server, stopped in immediate mode: it answers nobody any more, and writes nothing more to its files."""
+    """A server that stops in immediate mode: it answers no one, and writes nothing more to its files."""
 
     def __init__(self, uri: str) -> None:
         self.url = make_url(uri).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         host = make_url(uri).query["host"]
         assert isinstance(host, str)
         self._data = Path(host)
-        # What the server was started with: the path of its program, then its options.
+        # How the server was started: the path of its program, then its options.
         self._pg_ctl = Path(shlex.split((self._data / "postmaster.opts").read_text())[0]).with_name("pg_ctl")
         with psycopg.connect(uri, autocommit=True) as connection:
-            # As a server has it by default: what was committed is there after a restart.
+            # A server's default: after a restart, everything committed is there.
             connection.execute("ALTER SYSTEM RESET synchronous_commit")
             connection.execute("SELECT pg_reload_conf()")
 
@@ -58,11 +58,11 @@ class Restartable:
 
 @contextmanager
 def restartable_server() -> Iterator[Restartable]:
-    """A new server, which ends with the block."""
+    """Yield a new server; it ends with the block."""
     with child("tests.postgres") as uri:
         server = Restartable(uri)
         try:
             yield server
         finally:
-            with suppress(subprocess.SubprocessError):  # it is stopped already
+            with suppress(subprocess.SubprocessError):  # it has stopped already
                 server.stop()

@@ -1,4 +1,4 @@
-"""An append that meets others: it stands before their turn, or behind it, and is never lost."""
+"""Test an append beside other callers: it comes before their turn or after it, and is never lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_append_does_not_slip_in_beneath_a_turn_that_began_while_it_looked(
         Store(postgres_url, client=caller, model="test-model") as elsewhere,
     ):
         id = store.new().id
-        assert elsewhere.stop(id) is False  # what a store does once is done
+        assert elsewhere.stop(id) is False  # a store's first-use work is done
         stream = elsewhere.stream(id, "One")
         connection.execute(text("SELECT 1 FROM convstore_conversations FOR UPDATE"))
         looks = 0
@@ -36,7 +36,7 @@ def test_an_append_does_not_slip_in_beneath_a_turn_that_began_while_it_looked(
             nonlocal looks
             looks += statement.startswith("SELECT")
             if looks == 3 and statement.startswith("SELECT"):
-                # It has found the row locked, and no turn running; before it looks again, there is one.
+                # The append found the row locked and no turn running; a turn begins before it looks again.
                 connection.rollback()
                 assert next(stream) == "a"
 

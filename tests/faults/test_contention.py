@@ -1,4 +1,4 @@
-"""Many callers of one conversation, in threads, processes and on other hosts: one at a time, once, nobody robbed."""
+"""Test many callers of one conversation, in threads, processes and on other hosts: one turn at a time, each once."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ APPENDERS = 24
 LEASE = 0.5  # seconds
 
 
-# --- in children ---
+# --- run in children ---
 
 
 def say_many(channel: Channel, *, url: str, base_url: str, id: str, name: str, times: int) -> None:
-    """Say one thing after another, as fast as the others let us."""
+    """Say several messages, one after another, as fast as possible."""
     store = open_store(url, base_url)
     store.get(id)
     channel.send(["ready", None])
@@ -48,7 +48,7 @@ def say_many(channel: Channel, *, url: str, base_url: str, id: str, name: str, t
 def call_in_threads(
     channel: Channel, *, url: str, base_url: str, id: str, calls: list[dict[str, Any]], turned_away: int
 ) -> None:
-    """Make each call in a thread of its own; tell when `turned_away` of them found the conversation taken."""
+    """Make each call in its own thread; report when `turned_away` of them found the conversation busy."""
     store = open_store(url, base_url)
     store.get(id)
     watch_the_turned_away(turned_away, lambda: channel.send(["waiting", None]))
@@ -62,14 +62,14 @@ def call_in_threads(
 def say_once(
     channel: Channel, *, url: str, base_url: str, id: str, text: str, stream: bool = False, lease: float = LEASE
 ) -> None:
-    """Say one thing, and tell what became of it."""
+    """Say one message, and report the outcome."""
     heartbeat.FLUSH_SECONDS = 0.01
     store = open_store(url, base_url, lease=lease)
     channel.send(["ready", None])
     channel.send(["outcome", outcome_of(store, id, text=text, stream=stream)])
 
 
-# --- everywhere ---
+# --- run in children and in the test ---
 
 
 def outcome_of(
@@ -82,7 +82,7 @@ def outcome_of(
     stream: bool = False,
     **parameters: Any,
 ) -> list[Any]:
-    """What became of a call: its turn's number and text, or the error's name."""
+    """Return the outcome of a call: number and text of its turn, or the error's name."""
     try:
         if not stream:
             turn = store.say(id, text, idempotency_key=key, wait=wait, **parameters)
@@ -98,7 +98,7 @@ def outcome_of(
 
 
 def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
-    """Call `then` once, when `count` threads of this process have looked who holds a conversation."""
+    """Call `then` once, when `count` threads of this process have read who holds a conversation."""
     seen: set[int] = set()
     guard = threading.Lock()
 
@@ -120,7 +120,7 @@ def store(opening: Opener) -> Store:
 
 
 def pairs(store: Store, id: str) -> list[tuple[str, str]]:
-    """The questions of a conversation with what directly follows each."""
+    """Return each user's message of a conversation with the message after it."""
     messages = store.history(id)
     assert [message["role"] for message in messages] == ["user", "assistant"] * (len(messages) // 2)
     texts = [message["content"] for message in messages]
@@ -133,7 +133,7 @@ def lease_of(store: Store, id: str) -> datetime | None:
 
 
 def wait_past_lease(store: Store, id: str) -> datetime:
-    """Sleep until a lease that nobody renews has run out, and return when that was."""
+    """Sleep until a lease that is not renewed has expired, and return the time."""
     expires = lease_of(store, id)
     assert expires is not None
     time.sleep(max(0.0, (expires - datetime.now(UTC)).total_seconds()) + 0.05)
@@ -172,7 +172,7 @@ def test_the_turns_of_many_processes_never_interleave(
     assert [turn.seq for turn in turns] == list(range(1, PROCESSES * SAYS + 1))
     assert {turn.status for turn in turns} == {TurnStatus.COMPLETED}
     assert len(chat_server.requests) == PROCESSES * SAYS
-    for number, request in enumerate(chat_server.requests):  # each saw all that was said before it
+    for number, request in enumerate(chat_server.requests):  # each request held everything before it
         assert len(request.body["messages"]) == 2 * number + 1
     check_conversation(store, "", id)
     print(f"\n{PROCESSES} processes x {SAYS} says on one conversation: {len(asked)} whole turns in {took:.1f} s")
@@ -230,9 +230,9 @@ def test_a_caller_that_waits_comes_next(
 def run_callers(
     zygote: Zygote, url: str, server: ChatServer, id: str, calls: list[dict[str, Any]], gate: Gate, holders: int = 1
 ) -> list[list[Any]]:
-    """Make calls from threads of four processes; the model answers when all but `holders` of them are waiting."""
+    """Make calls from threads of four processes; the model answers when all except `holders` of them wait."""
     groups = [calls[number::4] for number in range(4)]
-    # The holder of the conversation is in one of the processes, and never looks who holds it: tell of one less.
+    # The holder is in one of the processes, and never reads who holds the conversation: it expects one less.
     children = [
         zygote.start(
             call_in_threads, url=url, base_url=server.url, id=id, calls=group, turned_away=len(group) - holders
@@ -317,7 +317,7 @@ def test_a_key_used_for_other_input_is_refused_while_it_runs_and_afterwards(
     refused_everywhere()
     assert len(chat_server.requests) == 1
     assert pairs(store, id) == [("This", "You said: This")]
-    # A key belongs to its conversation.
+    # A key is valid in its conversation only.
     assert store.say(store.new().id, "That", idempotency_key="k").text == "You said: That"
 
 
@@ -360,7 +360,7 @@ def test_a_key_that_is_spent_between_the_look_and_the_claim_is_not_spent_twice(
     assert looked.wait(PATIENCE)
     first = elsewhere(call, store)
     if engine_of(store).dialect.name == "postgresql":
-        first.result(PATIENCE)  # on SQLite it cannot even begin
+        first.result(PATIENCE)  # on SQLite it cannot begin
     go.set()
     assert first.result(PATIENCE) == second.result(PATIENCE)
     assert len(chat_server.requests) == (how == "say")
@@ -369,7 +369,7 @@ def test_a_key_that_is_spent_between_the_look_and_the_claim_is_not_spent_twice(
         check_conversation(store, "", id)
 
 
-# --- the slow, the dead and the late ---
+# --- slow, dead and late callers ---
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -386,7 +386,7 @@ def test_a_slow_call_is_not_robbed_while_its_process_lives(
     child = zygote.start(say_once, url=database_url, base_url=chat_server.url, id=id, text="slow", stream=stream)
     child.receive("ready")
     gate.wait()
-    child.signal(signal.SIGSTOP)  # no heartbeat any more
+    child.signal(signal.SIGSTOP)  # no more heartbeats
     wait_past_lease(store, id)
     with pytest.raises(ConversationBusy):
         store.say(id, "impatient", wait=0)
@@ -394,7 +394,7 @@ def test_a_slow_call_is_not_robbed_while_its_process_lives(
     watch_the_turned_away(1, turned_away.set)
     patient = elsewhere(store.say, id, "patient")
     assert turned_away.wait(PATIENCE)
-    wait_past_lease(store, id)  # and some looks more
+    wait_past_lease(store, id)  # and some reads more
     assert not patient.done()
     child.signal(signal.SIGCONT)
     gate.open()
@@ -415,7 +415,7 @@ def test_a_living_call_keeps_its_lease_however_long_it_takes(
     gate.wait()
     first = lease_of(store, id)
     assert first is not None
-    with pytest.raises(ConversationBusy):  # three spans of the lease
+    with pytest.raises(ConversationBusy):  # three lease spans
         store.say(id, "impatient", wait=3 * LEASE)
     renewed = lease_of(store, id)
     assert renewed is not None
@@ -513,7 +513,7 @@ def test_a_late_finisher_keeps_its_reply_beside_the_path(
 
 
 def wait_for_deltas(store: Store, id: str) -> None:
-    """Until what the server has sent of a stream is on record."""
+    """Wait until the sent part of a stream is stored."""
     said = ""
     for piece in store.follow(id):
         said += piece

@@ -1,6 +1,6 @@
-"""What a call costs the database: statements, commits, rows; and what is open, or written, while a model thinks.
+"""Test what a call costs the database, and what is open or written while the model thinks.
 
-That it does not grow with the conversation is in `tests/contract/test_growth.py`, to a hundred thousand messages.
+`tests/contract/test_growth.py` tests that the cost does not grow, with up to a hundred thousand messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
 
-# What the documentation says.
+# The documentation states these numbers.
 SAY, COMMITS = 7, 2
 WITH_KEY = 1
 REPEATED = 1
@@ -36,11 +36,11 @@ COMPLETION = {
 
 @dataclass
 class Cost:
-    """What went to a database."""
+    """What a call sent to a database, and what came back."""
 
     statements: list[str] = field(default_factory=list)
     commits: list[bool] = field(default_factory=list)
-    """Of each, whether something was written."""
+    """For each commit, whether something was written."""
     rows: int = 0
 
     @property
@@ -53,7 +53,7 @@ class Cost:
 
 
 class Meter:
-    """Counts what goes through an engine, from any thread."""
+    """Count the statements, commits and rows of an engine, from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._cost: Cost | None = None
@@ -101,7 +101,7 @@ class Meter:
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
     with opened(request.param, database_url, chat_server) as store:
-        store.list()  # the schema is there
+        store.list()  # the schema exists now
         yield store
         check_all(engine_of(store))
 
@@ -133,7 +133,7 @@ def test_a_turn_costs_seven_statements_and_two_commits(store: Store, chat_server
             "system": (lambda id=id: store.say(id, "Hi", system="Be brief."), SAY),  # type: ignore[misc]
         }
         for name, (call, expected) in ways.items():
-            # The first turn of an empty conversation has nothing to look back at.
+            # The first turn of a conversation has no past to read.
             less = int(first == 0 and name == "say")
             with meter.measure() as cost:
                 call()
@@ -159,7 +159,7 @@ def test_a_failed_turn_costs_no_more_than_one_that_succeeds(store: Store, chat_s
     chat_server.script(Failure(500))
     with meter.measure() as cost, pytest.raises(TurnFailed):
         store.say(id, "Hi")
-    assert len(cost.statements) == SAY - 1, _said(cost.statements)  # there is no reply to insert
+    assert len(cost.statements) == SAY - 1, _said(cost.statements)  # no reply to insert
     assert cost.commits == [True] * COMMITS
 
 
@@ -172,7 +172,7 @@ def test_a_turn_reads_as_many_rows_as_it_sends_messages_and_a_few(store: Store, 
                 store.say(id, "Hi", history=history)
             sent = len(chat_server.requests[-1].body["messages"])
             assert sent == (store.get(id).length - 1 if history else 1)
-            # Beside the path: what two updates return. Without the history: the head, and what is stepped over.
+            # Besides the path: the rows of two updates; without the history: the head, and the rows stepped over.
             assert cost.rows <= sent + 3, (first, history, cost.rows)
 
 
@@ -183,7 +183,7 @@ def test_an_addition_costs_four_statements_and_one_commit(store: Store, message:
         id = store.new(messages=[{"role": "user", "content": f"message {number}"} for number in range(first)]).id
         with meter.measure() as cost:
             store.append(id, message)
-        more = int(message is COMPLETION)  # a turn of its own
+        more = int(message is COMPLETION)  # its own turn
         assert len(cost.statements) == APPEND + more, _said(cost.statements)
         assert cost.commits == [True] * APPEND_COMMITS
         with meter.measure() as cost:
@@ -198,7 +198,7 @@ def test_an_addition_costs_four_statements_and_one_commit(store: Store, message:
 
 
 class Held:
-    """A reply that the server holds back until the end of the block, or until `go`."""
+    """A reply that the server holds back until `go` or the end of the block."""
 
     def __init__(self, server: ChatServer) -> None:
         self.go, self._begun = threading.Event(), threading.Event()
@@ -240,9 +240,9 @@ def test_no_transaction_is_open_while_the_model_thinks(
             else:
                 at_once = create_engine(database_url, connect_args={"timeout": 0, "isolation_level": None})
                 with at_once.connect() as connection:
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")  # no other writer
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")  # no other connection writes
                     connection.exec_driver_sql("COMMIT")
-                    # And no reader: all of the log can be moved into the file, and the log begun anew.
+                    # And none reads: SQLite can move the whole log into the file, and begin a new log.
                     assert connection.exec_driver_sql("PRAGMA wal_checkpoint(RESTART)").one()[0] == 0
                 at_once.dispose()
             assert not under_way.done()
@@ -267,7 +267,7 @@ def test_who_waits_for_a_conversation_only_reads(kind: str, database_url: str, c
             attempt = len(cost.writes)
             with meter.measure() as cost, pytest.raises(ConversationBusy):
                 second.say(id, "And me?", wait=1.0)
-            # It tries once, and once more at the end; between, it looks.
+            # It tries at the beginning and at the end; in between, it only reads.
             assert attempt <= 2, _said(cost.writes)
             assert len(cost.writes) <= 2 * attempt, _said(cost.writes)
             assert 3 <= len(cost.statements) - len(cost.writes) <= 30
@@ -282,7 +282,7 @@ SECONDS = 2.0
 
 
 def test_streams_are_written_down_at_most_twice_a_second_each(database_url: str, chat_server: ChatServer) -> None:
-    """However fast the pieces come, and however many streams there are."""
+    """It is true for any speed and any number of streams."""
     chat_server.otherwise = lambda _: Reply(pieces=["piece "] * 100, delay=SECONDS / 100)
     with opened("sync", database_url, chat_server) as store:
         ids = [store.new().id for _ in range(STREAMS)]

@@ -1,7 +1,7 @@
-"""`kill -9` at every statement and every commit: nothing committed is lost, nothing doubled, and the next call works.
+"""Test `kill -9` at every statement and commit: nothing committed is lost or doubled, and the next call works.
 
-A child holds a dialogue and kills itself at point k: before or after the k-th statement or commit. A child that is not
-killed tells which points there are, and what was durable at each.
+A child holds a dialogue and kills itself at point k, before or after the k-th statement or commit. A child that lives
+reports the points, and what was durable at each.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ WHOLE: list[dict[str, Any]] = [
     {"role": "assistant", "content": "Answer to Question 3"},
 ]
 LENGTHS = (1, 3, 5, 6, 8)
-"""How many messages a dialogue has after each step."""
-AT_ONCE = 1.0  # seconds that the next caller waits at most
+"""Number of messages of the dialogue after each step."""
+AT_ONCE = 1.0  # seconds: the longest wait of the next caller
 
 
 def answer(body: JSONObject) -> Reply:
-    """A reply that depends on the question alone, in three pieces."""
+    """Return a reply in three pieces that depends only on the user's message."""
     text = f"Answer to {text_of(body['messages'][-1])}"
     return Reply(text, pieces=[text[:6], text[6:10], text[10:]])
 
 
-# --- in the child ---
+# --- run in the child ---
 
 
 def hold_dialogue(channel: Channel, *, url: str, base_url: str, id: str, kill_at: int) -> None:
-    """The dialogue; each step is acknowledged when its call has returned."""
+    """Hold the dialogue, and acknowledge each step when its call has returned."""
     heartbeat.FLUSH_SECONDS = 0.005
     points = Points(channel, kill_at)
     store = open_store(url, base_url, mark=id)
@@ -87,12 +87,12 @@ def hold_dialogue(channel: Channel, *, url: str, base_url: str, id: str, kill_at
 
 
 def only_open(channel: Channel, *, url: str, kill_at: int) -> None:
-    """The first use of a SQLite file, which makes its schema."""
+    """Use a SQLite file for the first time, which makes its schema."""
     Points(channel, kill_at)
     Store(url).list()
 
 
-# --- in the test ---
+# --- run in the test ---
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Durable:
 
     label: str
     done: int
-    """Steps whose last commit has gone through."""
+    """Number of steps with all commits done."""
     begun: bool
-    """Whether the turn of the next step is on record."""
+    """True if the turn of the next step is stored."""
     flushed: int
-    """Pieces of its reply that are on record."""
+    """Number of stored pieces of its reply."""
 
     @property
     def length(self) -> int:
@@ -113,7 +113,7 @@ class Durable:
 
 
 def durable_at_points(points: list[list[Any]]) -> list[Durable]:
-    """What is durable at each point, from the points of a child that lived."""
+    """Return what is durable at each point, from the points of a child that lived."""
     writes = dict.fromkeys(STEPS, 0)
     found = []
     for step, by, when, what, writing in points:
@@ -134,7 +134,7 @@ def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Databases:
 
 
 def check_after_crash(store: Store, server: ChatServer, id: str, at: Durable, acknowledged: list[str]) -> float:
-    """The one check of them all. Returns how long the next call took."""
+    """Check the database after a crash, and return how many seconds the next call took."""
     engine = engine_of(store)
     assert len(acknowledged) <= at.done, f"{acknowledged} acknowledged, {at.done} steps durable"
     assert list(STEPS[: len(acknowledged)]) == acknowledged
@@ -151,12 +151,12 @@ def check_after_crash(store: Store, server: ChatServer, id: str, at: Durable, ac
         )
 
     began = time.monotonic()
-    assert store.new(id=id, messages=[SYSTEM]).id == id  # again, harmlessly
-    # On SQLite there is nothing to wait for; a server may take a moment to see that its client is gone.
+    assert store.new(id=id, messages=[SYSTEM]).id == id  # a second time, without harm
+    # SQLite has nothing to wait for; a server may need a moment to see that its client has died.
     turn = store.say(id, "And now?", wait=0 if engine.dialect.name == "sqlite" else AT_ONCE)
     took = time.monotonic() - began
 
-    # A fault-free run would have replayed this.
+    # A run without a fault would have sent this.
     replayed = WHOLE[: max(1, at.length)]
     asked = [{"role": "user", "content": "And now?"}]
     assert sent_by(server, id)[-1]["messages"] == replayed + asked
@@ -165,7 +165,7 @@ def check_after_crash(store: Store, server: ChatServer, id: str, at: Durable, ac
     assert store.history(id, exact=True) == whole
     check_conversation(engine, "", id)
 
-    # The turn that died is on record as such, with what came of its reply; nothing else is there.
+    # The dead turn is stored as interrupted, with its partial reply; nothing else was stored.
     unfinished = [turn for turn in store.turns(id) if turn.status is not TurnStatus.COMPLETED]
     assert len(unfinished) == at.begun
     step = STEPS[at.done] if at.done < len(STEPS) else None
@@ -182,7 +182,7 @@ def check_after_crash(store: Store, server: ChatServer, id: str, at: Durable, ac
     assert stored == len(whole) + at.begun + partials
     assert left == 0
 
-    # The key: asked again, the model answers once in all, if the first answer is on record.
+    # With the same key, the model is called once in all, if its first reply was stored.
     first = store.say(id, "Question 3", idempotency_key=KEY)
     again = store.say(id, "Question 3", idempotency_key=KEY)
     assert first == again
@@ -210,7 +210,7 @@ def sent_by(server: ChatServer, id: str) -> list[JSONObject]:
 
 
 FEWEST = {"sqlite": 124, "postgresql": 94}
-"""Points that there are now; should there be fewer, the matrix has lost some."""
+"""The number of points today: with fewer, the matrix has lost some."""
 
 
 def test_whenever_a_process_is_killed_the_conversation_is_whole_and_the_next_call_works(
@@ -229,7 +229,7 @@ def test_whenever_a_process_is_killed_the_conversation_is_whole_and_the_next_cal
     with closing(open_store(url, chat_server.url, mark="unharmed")) as store:
         assert store.history("unharmed", exact=True) == WHOLE
         check_after_crash(store, chat_server, "unharmed", replace(durable[-1], done=len(STEPS)), acknowledged)
-    # The matrix is what it says: every step, every moment of each turn, and each number of flushed pieces.
+    # The matrix covers every step, every moment of each turn, and each number of flushed pieces.
     assert {(at.done, at.begun, at.flushed) for at in durable} == {
         *((done, False, 0) for done in range(6)),
         *((done, True, 0) for done in (1, 2, 4)),

@@ -1,4 +1,4 @@
-"""Idempotency keys: what a key stands for, when it is spent, and when it is free again."""
+"""Test idempotency keys: what a key identifies, when it is used, and when it is free again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.faults.driven import client, engine_of, opened
 
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
-    """By `Store` and by `AsyncStore`, on each database."""
+    """Yield a `Store` and an `AsyncStore` on each database."""
     with opened(str(request.param), database_url, chat_server) as store:
         yield store
         check_all(engine_of(store))
@@ -67,7 +67,7 @@ def test_a_spent_key_returns_the_stored_reply_without_a_call(
     assert (first.status, first.idempotency_key) == ("completed", "k")
     assert say(store, id, "Hi", idempotency_key="k") == first
     with store.stream(id, "Hi", idempotency_key="k") as reply:
-        assert list(reply) == ["Hello there, you."]  # in one piece: it is all there
+        assert list(reply) == ["Hello there, you."]  # in one piece, because the whole reply is stored
     assert reply.turn == first
     assert reply.text == first.text
     assert len(chat_server.requests) == 1

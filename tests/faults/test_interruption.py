@@ -1,5 +1,6 @@
-"""Replies that are cut off by their own reader: closing, Ctrl-C, an exception, a stop, `kill -9`. Nothing that came is
-lost, at a bounded price."""
+"""Test replies that their reader cuts off: closing, Ctrl-C, an exception, a stop, `kill -9`.
+
+Nothing that was received is lost, and the cost is bounded."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from tests.processes import Channel, Zygote
 
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
-    """By `Store` and by `AsyncStore`, on each database."""
+    """Yield a `Store` and an `AsyncStore` on each database."""
     with opened(str(request.param), database_url, chat_server) as store:
         yield store
         check_all(engine_of(store))
@@ -49,7 +50,7 @@ def assistant(text: str) -> dict[str, Any]:
 
 
 def held(server: ChatServer, *pieces: str, after: int = 1, **options: Any) -> threading.Event:
-    """Script a reply that stops after some pieces; the event lets it go on."""
+    """Script a reply that pauses after some pieces until the event is set."""
     go = threading.Event()
     server.script(Reply(pieces=list(pieces), hold=go, hold_after=after, **options))
     return go
@@ -61,7 +62,7 @@ def stored_deltas(store: Store) -> int:
 
 
 def check_stopped(store: Store, server: ChatServer, id: str, path: list[dict[str, Any]], text: str) -> Turn:
-    """The last turn is the user's stop, the path is `path`, and the next `say` replays that."""
+    """Assert that the user stopped the last turn, that the path is `path`, and that the next `say` sends it."""
     turn = store.turns(id)[-1]
     assert (turn.status, turn.text, turn.finish_reason) == (TurnStatus.INTERRUPTED, text, None)
     assert turn.error is not None
@@ -175,18 +176,18 @@ def test_an_abandoned_stream_does_not_hold_its_conversation(sync_store: Store, c
     id = store.new().id
     held(chat_server, "Hel", "lo")
     for _ in store.stream(id, "Hi"):
-        break  # without `with`, and nobody has the stream any more
+        break  # without `with`, and with no reference to the stream left
     gc.collect()
     assert store.say(id, "Next", wait=10).text == "You said: Next"
     assert store.turns(id)[0].status is TurnStatus.INTERRUPTED
     assert store.turns(id)[0].text == "Hel"
 
 
-# --- Ctrl-C, wherever it strikes ---
+# --- Ctrl-C at any moment ---
 
 
 def interrupted_reader(channel: Channel, url: str, base_url: str, id: str, inside: str) -> None:
-    """Streams, and says what Ctrl-C made of it."""
+    """Stream a reply, and report what Ctrl-C did to it."""
     with open_store(url, base_url) as store:
         pieces = []
         try:
@@ -215,7 +216,7 @@ def test_ctrl_c_keeps_what_came_on_the_path(
     child.receive("ready")
     child.signal(signal.SIGINT)
     assert child.receive("interrupted") == ["Hel"]
-    check_stopped(store, chat_server, id, [user("Hi"), assistant("Hel")], "Hel")  # and the child lives on
+    check_stopped(store, chat_server, id, [user("Hi"), assistant("Hel")], "Hel")  # the child goes on
     child.send("end")
     assert child.wait() == 0
 
@@ -238,7 +239,7 @@ def test_ctrl_c_while_a_whole_reply_is_awaited_leaves_the_path_alone(
 
 @contextmanager
 def interrupted_at(store: Store, moment: int) -> Iterator[Callable[[], int]]:
-    """Ctrl-C strikes at the `moment`th statement or commit of this thread; yields how many there have been."""
+    """Press Ctrl-C at the `moment`th statement or commit of this thread; yield the count of moments."""
     engine = engine_of(store)
     here = threading.get_ident()
     count = 0
@@ -287,7 +288,9 @@ def test_ctrl_c_at_any_statement_of_a_turn_leaves_the_conversation_free_and_cons
             break
         assert store.say(id, "Next", wait=1).text == "You said: Next", f"after Ctrl-C at statement {moment}"
         came = [user(f"At {moment}"), assistant(f"You said: At {moment}")]
-        answered = len(chat_server.requests) == asked + 2  # then the reply is not lost, even if its storing was struck
+        answered = (
+            len(chat_server.requests) == asked + 2
+        )  # then the reply is not lost, even if Ctrl-C came while it was stored
         expected = [*before, *(came if answered else ()), user("Next"), assistant("You said: Next")]
         assert store.history(id) == expected, f"after Ctrl-C at statement {moment}"
         check_all(engine_of(store))
@@ -296,12 +299,12 @@ def test_ctrl_c_at_any_statement_of_a_turn_leaves_the_conversation_free_and_cons
     assert moment > 14, "every statement was struck, before and after"
 
 
-# --- what is put on record while a reply streams in ---
+# --- what is stored while a reply streams in ---
 
 
 @contextmanager
 def inserts(store: Store) -> Iterator[list[float]]:
-    """When rows were inserted into convstore_deltas."""
+    """Collect the times at which rows are inserted into convstore_deltas."""
     times: list[float] = []
 
     def look(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
@@ -338,7 +341,7 @@ def test_a_stream_shorter_than_the_flush_interval_puts_no_delta_on_record_howeve
     sync_store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = sync_store
-    monkeypatch.setattr("convstore.leases.heartbeat.FLUSH_SECONDS", 8.0)  # none of these takes as long on any machine
+    monkeypatch.setattr("convstore.leases.heartbeat.FLUSH_SECONDS", 8.0)  # none of these takes that long on any machine
     first = store.new().id
     go = held(chat_server, "Hel", "lo")
     with inserts(store) as times, store.stream(first, "Hi") as reply:
@@ -352,7 +355,7 @@ def test_a_stream_shorter_than_the_flush_interval_puts_no_delta_on_record_howeve
 
 
 def streaming_child(channel: Channel, url: str, base_url: str, id: str, pieces: int) -> None:
-    """Streams until it is killed."""
+    """Stream until the process is killed."""
     with open_store(url, base_url) as store, store.stream(id, "Hi") as reply:
         for number, _ in enumerate(reply, 1):
             if number == pieces:
@@ -360,7 +363,7 @@ def streaming_child(channel: Channel, url: str, base_url: str, id: str, pieces: 
 
 
 def wait_for_text(store: Store, id: str, text: str) -> None:
-    """Until a reader of the database sees this much of a running reply."""
+    """Wait until a reader of the database sees this text of a running reply."""
     seen = ""
     for piece in store.follow(id):
         seen += piece
@@ -386,7 +389,7 @@ def test_kill_9_keeps_what_had_been_flushed_and_the_next_call_goes_on(
     assert (lost.status, lost.text) == (TurnStatus.INTERRUPTED, "Hello wor")
     assert lost.error is not None
     assert lost.error["type"] == "Abandoned"
-    assert chat_server.requests[-1].body["messages"] == [user("Next")]  # what nobody stopped is not replayed
+    assert chat_server.requests[-1].body["messages"] == [user("Next")]  # a reply that no user stopped is not sent again
     assert stored_deltas(store) == 0
 
 

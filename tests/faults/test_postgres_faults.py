@@ -1,6 +1,6 @@
-"""PostgreSQL that fails: restarted, cut off at any statement, out of connections, in the way of others.
+"""Test failures of PostgreSQL: restarts, broken connections at any statement, no free connection, locked rows.
 
-What is durable stays, nothing is stored twice, and a reply that the model gave is stored or in the error.
+What is durable stays, nothing is stored twice, and a reply of the model is stored or is in the error.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ASK = pytest.mark.parametrize("ask", [_say, _stream], ids=["say", "stream"])
 
 
 class UnderWay:
-    """A turn in another thread, whose reply the server holds back until `let_go`."""
+    """A turn in another thread; the server holds its reply back until `let_go`."""
 
     def __init__(self, server: ChatServer, thread: ThreadPoolExecutor, work: Callable[[], Turn], after: int) -> None:
         self._go, begun = threading.Event(), threading.Event()
@@ -81,7 +81,7 @@ Begin = Callable[..., UnderWay]
 
 @pytest.fixture
 def under_way(chat_server: ChatServer) -> Iterator[Begin]:
-    """Begins a turn; it returns when the model has been asked."""
+    """Begin a turn, and return when the model has been called."""
     made = []
     with ThreadPoolExecutor(4) as threads:
 
@@ -114,7 +114,7 @@ def _template(server: Restartable) -> Iterator[str]:
 
 @pytest.fixture
 def restarted_url(server: Restartable, _template: str) -> Iterator[str]:
-    """A database on a server that may be restarted."""
+    """Yield the URL of a database on a server that may be restarted."""
     with new_database(server.url, _template) as url:
         yield url
 
@@ -129,7 +129,7 @@ def _down(server: Restartable) -> Iterator[None]:
 
 
 def _tries(engine: Engine) -> threading.Semaphore:
-    """Released with every try to connect."""
+    """Return a semaphore that is released at every try to connect."""
     tried = threading.Semaphore(0)
     event.listen(engine, "do_connect", lambda *_: tried.release())
     return tried
@@ -146,7 +146,7 @@ def test_a_reply_that_comes_while_the_server_is_down_is_stored_when_it_is_back(
         with _down(server):
             turn.let_go()
             for _ in range(2):
-                assert tried.acquire(timeout=60)  # and once more after a pause
+                assert tried.acquire(timeout=60)  # and again after a pause
         ended = turn.result.result(60)
         assert (ended.status, ended.text) == ("completed", "An answer.")
         assert store.history(id) == [ASKED, ANSWERED]
@@ -179,7 +179,7 @@ def test_a_reply_that_no_server_takes_in_time_is_in_the_error(
             assert id in str(caught.value)
         assert store.history(id) == []
         check_conversation(engine_of(store), "", id, running=True)
-        # The same process knows that nobody works on that turn any more.
+        # The same process knows that no one works on that turn.
         again = store.say(id, "Hi", wait=0)
         assert again.status is TurnStatus.COMPLETED
         assert [turn.status for turn in store.turns(id)] == [TurnStatus.INTERRUPTED, TurnStatus.COMPLETED]
@@ -187,7 +187,7 @@ def test_a_reply_that_no_server_takes_in_time_is_in_the_error(
 
 
 def say_there(channel: Channel, *, url: str, base_url: str, id: str) -> None:
-    """In a child: say something at once."""
+    """Say something at once, in a child."""
     channel.send(["said", open_store(url, base_url).say(id, "Hi", wait=0).text])
 
 
@@ -212,7 +212,7 @@ def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_no
         child = zygote.start(say_there, id=lost, **arguments)
         assert child.receive("said") == "You said: Hi"
         assert child.wait() == 0
-        # And that this process lives, and works on another.
+        # And that this process lives, and works on another turn.
         child = zygote.start(say_there, id=other, **arguments)
         kind, said = child._channel.receive()
         assert kind == "failed"
@@ -242,7 +242,7 @@ def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(
             store.list,
             lambda: store.turns(id),
         ]
-        # Several connections in the pool, all of them broken.
+        # The pool holds several connections, all broken.
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda _: engine_of(store).connect().close(), range(8)))
         for call in calls:
@@ -258,7 +258,7 @@ def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(
 
 
 class Saboteur:
-    """Ends the backend of a connection at one point of a transaction: before a statement, or about its commit."""
+    """Terminate a connection's backend at one point: before a statement, before a commit or after it."""
 
     def __init__(self, engine: Engine) -> None:
         self.points: list[str] = []
@@ -283,7 +283,7 @@ class Saboteur:
     def _do_commit(self, connection: Any) -> None:
         self._at(connection.driver_connection, "before COMMIT")
         self._commit(connection)
-        # The server has committed; its answer is lost.
+        # The server has committed, and its answer is lost.
         if self._at(connection.driver_connection, "after COMMIT"):
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
@@ -312,12 +312,12 @@ def saboteur(store: Store) -> Iterator[Saboteur]:
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to a conversation in which one thing was said, and what is done to it before."""
+    """An operation on a conversation with one turn, and its preparation."""
 
     perform: Callable[[Store, str], object]
     prepare: Callable[[Store, str], object] = lambda store, id: None
     repeatable: bool = True
-    """Whether doing it twice is as doing it once. Else, where a commit's answer is lost, the caller is told."""
+    """True if doing it twice equals doing it once; else the caller gets an error if a commit's answer is lost."""
 
 
 OPERATIONS = {
@@ -348,7 +348,7 @@ EACH = [
     *(("sync", operation) for operation in OPERATIONS),
     *(("async", operation) for operation in ("say", "stream", "edit", "compact")),
 ]
-"""What touches the database is the same for both; but for who drives a turn."""
+"""The database work is the same for both; only turns have two runners."""
 
 
 @pytest.mark.parametrize(("kind", "operation"), EACH, indirect=["kind"])
@@ -390,7 +390,7 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
         try:
             doing.perform(store, id)
         except DatabaseUnavailable:
-            # Whether it was committed, nobody can tell; so it is not done again, and the caller is told.
+            # Nobody knows whether it was committed: so it is not repeated, and the caller gets an error.
             assert is_unknown, where
         else:
             assert not is_unknown, where
@@ -402,7 +402,7 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
         if expected[0] == "deleted":
             store.restore(id)
         check_conversation(engine_of(store), "", id)
-        # A turn whose beginning was committed, and whose caller could not know it, is on record as interrupted.
+        # If the begin was committed and the caller could not know it, the turn is stored as interrupted.
         statuses = [turn.status for turn in store.turns(id) if turn.status is not TurnStatus.COMPLETED]
         assert statuses in ([], [TurnStatus.INTERRUPTED]), where
         written = [turn for turn in store.turns(id) if turn.purpose == "summary"]
@@ -412,12 +412,12 @@ def test_a_backend_terminated_at_any_statement_loses_nothing_and_doubles_nothing
     print(f"\n{operation}: terminated at {len(points)} points")
 
 
-# --- others in the way ---
+# --- locks of other connections ---
 
 
 @contextmanager
 def _row_held(engine: Engine, table: Any, *where: Any) -> Iterator[Connection]:
-    """Somebody's transaction holds a row."""
+    """Hold a row in another transaction."""
     with engine.connect() as connection, connection.begin():
         assert connection.execute(select(table).where(*where).with_for_update()).one()
         yield connection
@@ -445,7 +445,7 @@ def test_a_conversation_whose_row_somebody_holds_is_busy_for_as_long_as_the_call
                 with pytest.raises(ConversationBusy):
                     call(wait)
                 assert wait <= time.monotonic() - began < wait + 2, name
-        assert store.history(id) == []  # reading waits for nobody
+        assert store.history(id) == []  # reading does not wait
     for call in calls.values():
         call(0.0)
     assert [message["role"] for message in store.history(id)] == ["user", "assistant"] * 2 + ["user"]
@@ -467,7 +467,7 @@ def test_a_caller_who_waits_goes_on_when_somebody_lets_go_of_the_row(store: Stor
 
 
 def _wait_for_a_lock(connection: Connection) -> None:
-    """Until somebody waits for a lock in this database."""
+    """Wait until a connection waits for a lock in this database."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
@@ -516,9 +516,9 @@ def test_a_deadlock_is_tried_again(store: Store, under_way: Begin) -> None:
 
     others = create_engine(engine_of(store).url)
     with _row_held(others, turns, turns.c.conversation_id == id) as holder:
-        holder.execute(text("SET LOCAL deadlock_timeout = '20s'"))  # so that it is the store that is chosen
+        holder.execute(text("SET LOCAL deadlock_timeout = '20s'"))  # so that PostgreSQL chooses the store's transaction
         turn.let_go()
-        _wait_for_a_lock(holder)  # it holds the conversation, and wants the turn
+        _wait_for_a_lock(holder)  # it holds the conversation, and waits for the turn
         holder.execute(select(conversations).where(conversations.c.id == id).with_for_update())
     others.dispose()
     assert turn.result.result(60).status is TurnStatus.COMPLETED
@@ -559,7 +559,7 @@ def test_a_serialization_failure_is_tried_again(store: Store, chat_server: ChatS
     with engine_of(store).begin() as connection:
         assert (connection.scalar(text("SELECT last_value FROM troubles")) or 0) >= 3
         connection.exec_driver_sql("ALTER SEQUENCE troubles RESTART")
-    if "UPDATE ON convstore_turns" not in when:  # an addition changes no turn
+    if "UPDATE ON convstore_turns" not in when:  # an append changes no turn
         store.append(id, NOTE, idempotency_key="k")
     assert [message["role"] for message in store.history(id)][:2] == ["user", "assistant"]
     assert [turn.status for turn in store.turns(id)][:1] == [TurnStatus.COMPLETED]
@@ -581,7 +581,7 @@ def test_trouble_without_end_is_an_error_after_a_while(store: Store, chat_server
     assert chat_server.requests == []
 
 
-# --- no connection left ---
+# --- no free connection ---
 
 
 @ASK

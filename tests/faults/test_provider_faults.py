@@ -1,6 +1,6 @@
-"""A provider that fails: what is kept, what is replayed, and when the call is made again.
+"""Test failures of the provider: what is stored, what is sent again, and when the call is repeated.
 
-Every test runs by `Store` and by `AsyncStore`. What a provider does is the same on every database.
+Every test runs with `Store` and with `AsyncStore`, on one database: the provider's failures do not depend on it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def store(kind: str, chat_server: ChatServer) -> Iterator[Store]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds for which calls waited before they were made again; no time passes."""
+    """Collect the seconds before repeated calls, without waiting."""
     waited: list[float] = []
 
     async def asleep(seconds: float) -> None:
@@ -59,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def ask(store: Store, id: str, message: str, *, streamed: bool, **options: Any) -> Turn:
-    """Say something, or stream it to its end."""
+    """Say something, or stream a reply to its end."""
     if not streamed:
         return store.say(id, message, **options)
     with store.stream(id, message, **options) as reply:
@@ -69,7 +69,7 @@ def ask(store: Store, id: str, message: str, *, streamed: bool, **options: Any) 
 
 
 def sent(server: ChatServer) -> list[dict[str, Any]]:
-    """The messages of the last request."""
+    """Return the messages of the last request."""
     messages: list[dict[str, Any]] = server.requests[-1].body["messages"]
     return messages
 
@@ -92,11 +92,11 @@ def event(value: dict[str, Any]) -> bytes:
 
 
 def recorded(store: Store, id: str) -> Turn:
-    """The last turn, as the database has it."""
+    """Return the last turn, read from the database."""
     return store.turns(id)[-1]
 
 
-# --- cut after n bytes, for every n ---
+# --- cut after every number of bytes ---
 
 
 @pytest.mark.parametrize("clean", [False, True], ids=["broken", "closed"])
@@ -171,7 +171,7 @@ def test_a_whole_reply_cut_at_any_byte_is_a_failure_and_never_a_reply(
     assert cut > 100
     assert turn.text == "Hi"
     assert store.history(id) == [*path, user(f"cut {cut}"), assistant("Hi")]
-    assert len(chat_server.requests) == cut + 2  # not one of them was made again
+    assert len(chat_server.requests) == cut + 2  # no call was repeated
     assert {turn.status for turn in store.turns(id, limit=None)[1:-1]} == {TurnStatus.FAILED}
 
 
@@ -192,7 +192,7 @@ def test_what_broke_off_is_kept_with_its_turn_and_the_next_try_replays_without_i
     assert store.unanswered(id) == []
 
 
-# --- streams that are odd, or break in the middle ---
+# --- odd or broken streams ---
 
 
 def test_garbage_in_a_stream_interrupts_it_with_what_had_come(store: Store, chat_server: ChatServer) -> None:
@@ -230,7 +230,7 @@ def test_an_error_event_in_mid_stream_interrupts_the_reply(store: Store, chat_se
     with pytest.raises(TurnFailed, match="The engine is overheating") as failed:
         ask(store, id, "Hi", streamed=True)
     assert failed.value.turn.status is TurnStatus.FAILED
-    assert len(chat_server.requests) == 2  # a stream that had begun is never asked for again
+    assert len(chat_server.requests) == 2  # a stream that has begun is never repeated
     assert store.history(id) == []
 
 
@@ -301,7 +301,7 @@ def test_a_tool_call_that_broke_off_is_kept_and_never_replayed(
     assert sent(chat_server) == [user("Again")]
 
 
-# --- calls that are made again ---
+# --- repeated calls ---
 
 
 @MODES
@@ -322,7 +322,7 @@ def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_record(
         column = connection.scalar(select(turns.c.attempts))
     assert [attempt["error"]["status"] for attempt in json.loads(column or "")] == [503, 429]
     assert store.history(id) == [user("Hi"), assistant("Hello")]
-    assert [record.seq for record in store.messages(id)] == [1, 2]  # one user message, however many tries
+    assert [record.seq for record in store.messages(id)] == [1, 2]  # one user message for all tries
     assert [request.body["messages"] for request in chat_server.requests] == [[user("Hi")]] * 3
 
 
@@ -424,7 +424,7 @@ def test_what_may_have_been_generated_and_what_waiting_cannot_help_is_not_asked_
 
 @contextmanager
 def deaf() -> Iterator[str]:
-    """A port that nobody accepts at: its queue is full, so that a connection is never made."""
+    """Yield a port with a full queue: a connection to it is never made."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -444,7 +444,7 @@ def deaf() -> Iterator[str]:
 
 @contextmanager
 def without_server() -> Iterator[str]:
-    """A port that nobody listens at."""
+    """Return a port without a server."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"

@@ -1,4 +1,4 @@
-"""One store shared by many threads, and by forked processes; closed, used again, and forgotten without a trace."""
+"""Test one store in many threads and in forked processes; closed, used again, and dropped without a trace."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def our_threads() -> list[str]:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """Look until something is so that nobody tells of; it fails if it never is."""
+    """Wait until a condition is true, and fail if it never is."""
     give_up = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < give_up
@@ -102,7 +102,7 @@ def test_many_threads_share_a_store_and_one_conversation(store: Store, chat_serv
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do something in a forked child, and return its process id."""
+    """Run a function in a forked child, and return its process id."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -119,7 +119,7 @@ def wait_for(pid: int) -> int:
 
 
 def prefork(channel: Channel, *, url: str, base_url: str, shared: str) -> None:
-    """A server that has used its store forks workers, which use the same object, as it goes on doing itself."""
+    """Fork workers from a server that has used its store; workers and server use the same object."""
     store = Store(url, base_url=base_url, model="test-model")
     own = store.new().id
     store.say(own, "before")
@@ -170,7 +170,7 @@ def test_a_prefork_server_shares_its_store_with_its_workers(
 
 
 def prefork_with_a_client_of_its_own(channel: Channel, *, url: str, base_url: str) -> None:
-    """A server that was given a client, and forks before the first call."""
+    """Fork from a server with its own client, before the first call."""
     store = open_store(url, base_url)
     ids = [store.new().id for _ in range(FORKS + 1)]
 
@@ -196,7 +196,7 @@ def test_a_client_given_to_the_store_may_be_used_on_both_sides_of_a_fork(
 
 
 def stream_and_fork(channel: Channel, *, url: str, base_url: str, id: str, other: str, how: str) -> None:
-    """Fork in the middle of a stream; go on with it when the forked child has ended."""
+    """Fork in the middle of a stream, and read on when the forked child has ended."""
     heartbeat.FLUSH_SECONDS = 0.01
     store = Store(url, base_url=base_url, model="test-model")
     parent = os.getpid()
@@ -209,7 +209,7 @@ def stream_and_fork(channel: Channel, *, url: str, base_url: str, id: str, other
                     assert store.say(other, "in the child").text == "You said: in the child"
                     store.close()
                 if how == "leaves":
-                    raise SystemExit(0)  # through the block's end
+                    raise SystemExit(0)  # at the end of the block
                 if how == "drops":
                     del reply, store
                     gc.collect()
@@ -253,7 +253,7 @@ def test_a_fork_in_the_middle_of_a_stream_leaves_the_turn_to_its_parent(
 
 
 def die_with_a_living_child(channel: Channel, *, url: str, base_url: str, id: str) -> None:
-    """Fork in the middle of a turn; the forked child lives on, whatever becomes of its parent."""
+    """Fork in the middle of a turn; the forked child lives longer than its parent."""
     store = Store(url, base_url=base_url, model="test-model")
     with store.stream(id, "Question") as reply:
         next(reply)
@@ -273,7 +273,7 @@ def test_a_parent_that_dies_is_taken_over_at_once_though_its_forked_child_lives(
             store.say(id, "impatient", wait=0)
         child.kill()
         assert store.say(id, "next", wait=0).text == "You said: next"
-        os.kill(forked, 0)  # it lives
+        os.kill(forked, 0)  # the child lives
     finally:
         os.kill(forked, signal.SIGKILL)
     check_conversation(store, "", id)
@@ -307,11 +307,11 @@ def test_however_many_ask_at_once_a_dead_process_is_known_to_be_dead(
         assert set().union(*threads.map(ask, range(8))) == {False}
 
 
-# --- ends ---
+# --- closing ---
 
 
 def sessions_of(url: str) -> int:
-    """How many connections a PostgreSQL database has, besides the one that asks."""
+    """Return the number of a PostgreSQL database's other connections."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -319,10 +319,10 @@ def sessions_of(url: str) -> int:
 
 
 def descriptors_of(path: str) -> int:
-    """How many open files of this process begin with `path`."""
+    """Return the number of this process's open files that begin with `path`."""
     found = 0
     for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # that of the folder itself
+        with suppress(OSError):  # the folder itself
             found += str(descriptor.readlink()).startswith(path)
     return found
 
@@ -421,7 +421,7 @@ def test_a_store_that_is_closed_in_the_middle_of_a_stream_opens_again_for_its_en
         chat_server.script(Reply("One two", pieces=["One ", "two"], hold=go, hold_after=1))
         with store.stream(id, "Question") as reply:
             assert next(reply) == "One "
-            store.close()  # the turn goes on, and the store opens again for its end
+            store.close()  # the turn goes on, and the store reconnects for its end
             go.set()
             assert list(reply) == ["two"]
         assert reply.turn.status is TurnStatus.COMPLETED

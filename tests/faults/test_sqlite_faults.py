@@ -1,7 +1,7 @@
-"""SQLite that fails: full, broken, locked, read-only, gone or replaced, at every statement and every commit.
+"""Test failures of SQLite: a full or broken disk, locks, a file that is read-only, removed or replaced.
 
-Each is a named error; nothing is half-written; a reply that the model gave is stored or in the error; and when the
-trouble is over, the conversation goes on.
+Each is a named error. Nothing is half-written. A reply of the model is stored or is in the error. When the trouble is
+over, the conversation goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.contract.invariants import check_all, check_conversation
 from tests.faults.driven import engine_of, opened
 
 LONG = 30_000
-"""Characters of a message that no page has room for."""
+"""Characters of a message that needs several pages."""
 QUESTION = "question " + "?" * LONG
 PIECES = ("answer ", "!" * LONG)
 ASKED = {"role": "user", "content": QUESTION}
@@ -53,7 +53,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def path(template: Path, tmp_path: Path) -> Path:
-    """A database file in a folder of its own."""
+    """Return the path of a database file in its own folder."""
     folder = tmp_path / "data"
     folder.mkdir()
     return Path(shutil.copy(template, folder / "chat.db"))
@@ -97,14 +97,14 @@ OPERATIONS: dict[str, Callable[[Store, str], object]] = {
     "set": lambda store, id: store.set(id, metadata={"long": QUESTION}),
 }
 EACH = [*(("sync", operation) for operation in OPERATIONS), ("async", "say"), ("async", "stream")]
-"""What touches the database is the same for both; but for who drives a turn."""
+"""The database work is the same for both; only turns have two runners."""
 
 
-# --- full, or broken, at every statement and every commit ---
+# --- a full or broken disk, at every statement and commit ---
 
 
 class Trouble(ABC):
-    """Begins at one point of what goes through an engine, and lasts until it is lifted."""
+    """Trouble that begins at one statement or commit, and lasts until `lift`."""
 
     def __init__(self, engine: Engine) -> None:
         self.points: list[str] = []
@@ -141,10 +141,10 @@ class Trouble(ABC):
 
 
 class Full(Trouble):
-    """The file may not grow any more."""
+    """The file cannot grow."""
 
     def happen(self, connection: sqlite3.Connection, point: str) -> None:
-        connection.execute("PRAGMA max_page_count = 1")  # no less than it has
+        connection.execute("PRAGMA max_page_count = 1")  # not less than its size
         self._connections.append(connection)
 
     def lift(self) -> None:
@@ -155,7 +155,7 @@ class Full(Trouble):
 
 
 class Broken(Trouble):
-    """The disk fails, and with it every statement."""
+    """The disk fails: every statement is an error."""
 
     def happen(self, connection: sqlite3.Connection, point: str) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -224,7 +224,7 @@ def test_trouble_at_any_statement_or_commit_leaves_nothing_half_done(
         assert statuses == ([TurnStatus.INTERRUPTED] if outcome == "not stored" else []), where
     asks = operation in ("say", "stream", "keyed say", "retry")
     if operation == "retry" and make is Full:
-        assert outcomes & {"refused", "not stored"}  # it adds little: where the file has to grow, its pages decide
+        assert outcomes & {"refused", "not stored"}  # it adds little: whether the file must grow depends on its pages
     else:
         assert outcomes >= ({"refused", "not stored"} if asks and operation != "retry" else {"refused"})
     assert make is not Broken or "done" not in outcomes
@@ -234,7 +234,7 @@ def test_trouble_at_any_statement_or_commit_leaves_nothing_half_done(
 def test_a_full_disk_costs_a_stream_nothing_that_was_written_down_before(
     store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The beats that fail are made up for by the reply itself, when there is room again."""
+    """The end of the turn stores the reply whole, although the beats before it failed."""
     monkeypatch.setattr("convstore.leases.heartbeat.FLUSH_SECONDS", 0.01)
     go, begun = threading.Event(), threading.Event()
     chat_server.script(Reply(pieces=PIECES, hold=go, hold_after=2, started=begun))
@@ -256,7 +256,7 @@ def test_a_full_disk_costs_a_stream_nothing_that_was_written_down_before(
     assert store.history(id) == [ASKED, ANSWERED]
 
 
-# --- another writer, who does not let go ---
+# --- another writer that keeps its lock ---
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 class UnderWay:
-    """A turn in another thread, whose reply the server holds back until `ended` lets it go."""
+    """A turn in another thread; the server holds its reply back until `ended`."""
 
     def __init__(self, server: ChatServer, threads: ThreadPoolExecutor, ask: Ask, store: Store, id: str) -> None:
         self._go, begun = threading.Event(), threading.Event()
@@ -286,7 +286,7 @@ Begin = Callable[[Ask, Store, str], UnderWay]
 
 @pytest.fixture
 def under_way(chat_server: ChatServer) -> Iterator[Begin]:
-    """Begins a turn; it returns when the model has been asked."""
+    """Begin a turn, and return when the model has been called."""
     made: list[UnderWay] = []
     with ThreadPoolExecutor(2) as threads:
 
@@ -305,7 +305,7 @@ def _has_the_reply(error: ReplyNotStored) -> None:
 
 
 def _goes_on(store: Store, id: str, *, after: list[TurnStatus]) -> None:
-    """The conversation can be used at once, and a turn that could not be ended is on record as such."""
+    """Assert that the conversation can be used at once, and that the turn without an end is stored as interrupted."""
     before = store.history(id)
     assert _say(store, id, wait=0).status is TurnStatus.COMPLETED
     assert store.history(id) == [*before, ASKED, ANSWERED]
@@ -333,7 +333,7 @@ def test_a_writer_who_does_not_let_go_is_an_error_after_the_busy_timeout(
                 with pytest.raises(DatabaseUnavailable, match="another program kept it locked"):
                     call()
                 assert 0.2 <= time.monotonic() - began < 5
-            assert store.history(id) == []  # reading waits for nobody
+            assert store.history(id) == []  # reading does not wait
         assert chat_server.requests == []
         assert store.turns(id) == []
         turn = under_way(ask, store, id)
@@ -383,7 +383,7 @@ def test_a_database_that_becomes_read_only_while_the_model_thinks(store: Store, 
     _goes_on(store, id, after=[TurnStatus.INTERRUPTED])
 
 
-# --- a file that is not where it was ---
+# --- a file that was removed or replaced ---
 
 
 @ASK
@@ -391,7 +391,7 @@ def test_a_database_that_becomes_read_only_while_the_model_thinks(store: Store, 
 def test_a_file_that_vanished_while_the_model_thought(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, what: str, tmp_path: Path
 ) -> None:
-    """SQLite would go on writing to a file that has no name any more."""
+    """SQLite alone would go on writing to a file without a name."""
     chat_server.otherwise = lambda _: Reply(pieces=PIECES)
     with opened(kind, f"sqlite:///{path}", chat_server) as store:
         id = store.new().id
@@ -407,7 +407,7 @@ def test_a_file_that_vanished_while_the_model_thought(
             with pytest.raises(DatabaseUnavailable, match="its file was removed"):
                 call()
         assert len(chat_server.requests) == 1
-        assert not path.exists()  # an empty one in its place would hide the loss
+        assert not path.exists()  # a new, empty file would hide the loss
         if what == "file":
             path.parent.rmdir()
         away.rename(path.parent)
@@ -465,7 +465,7 @@ def test_a_conversation_made_anew_under_the_same_id_is_not_ended_by_the_old_call
             file.unlink()
         shutil.copy(template, path)
         assert store.new(id=id).length == 0
-        _goes_on(store, id, after=[])  # a turn of the same number, and more
+        _goes_on(store, id, after=[])  # a turn with the same number, and one more
         before = store.turns(id)
         with pytest.raises(ReplyNotStored, match="no longer has turn") as caught:
             turn.ended()

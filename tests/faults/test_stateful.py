@@ -1,4 +1,4 @@
-"""Anything in any order, against a model of a conversation that fits on a page: a list, and the keys that are spent."""
+"""Test random operations against a small model of a conversation: a list of messages, and the used keys."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ EXAMPLES, STEPS = 15, 20
 
 @dataclass
 class Model:
-    """What a conversation should be."""
+    """The expected state of a conversation."""
 
     id: str
     path: Messages
     spent: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Key: what was asked, and the reply."""
+    """By key: the input and the reply."""
     asked: Messages = field(default_factory=list)
-    """What the latest turn asked, failed or not, and what stood before it."""
+    """Input of the latest turn, failed or not, and the messages before it."""
     before: Messages = field(default_factory=list)
     here: list[Messages] = field(default_factory=list)
-    """Where the conversation may stand for that to be asked again in its place: where it found and left it."""
+    """Heads at which a retry replaces the reply: the ones that the turn found and left."""
     title: str | None = None
     crashed: bool = False
-    """Whether a process died in the middle of a turn, and nobody has come by since."""
+    """True if a process died in a turn, and no call came after it."""
 
     def ask(self, *messages: dict[str, Any], before: Messages | None = None) -> None:
         found = list(self.path)
@@ -66,7 +66,7 @@ class Model:
 
 
 class Conversations(RuleBasedStateMachine):
-    """Conversations of one store, and what they should be."""
+    """The conversations of one store, and their expected states."""
 
     models: Bundle[Model] = Bundle("models")
 
@@ -79,7 +79,7 @@ class Conversations(RuleBasedStateMachine):
         self.dead: list[Path] = []
 
     def text(self) -> str:
-        """One that was never said before."""
+        """Return a text that was not used before."""
         self.count += 1
         return f"text {self.count}"
 
@@ -89,14 +89,14 @@ class Conversations(RuleBasedStateMachine):
         return text
 
     def _was_sent(self, model: Model) -> None:
-        """The model saw what the database holds, and nothing else."""
+        """Assert that the model got exactly what the database holds."""
         assert self.server.requests[-1].body["messages"] == [*model.before, *model.asked]
 
     def _stream(self, model: Model, text: str, **options: Any) -> str:
         with self.store.stream(model.id, text, wait=0, **options) as reply:
             return "".join(reply)
 
-    # --- what may happen ---
+    # --- operations ---
 
     @initialize(target=models)
     def begin(self) -> Model:
@@ -109,7 +109,7 @@ class Conversations(RuleBasedStateMachine):
     def _new(self, roles: list[str]) -> Model:
         messages = [{"role": role, "content": self.text()} for role in roles]
         id = secrets.token_hex(8)
-        for _ in range(2):  # the second time changes nothing
+        for _ in range(2):  # the second call changes nothing
             assert self.store.new(id=id, messages=messages).id == id
         model = Model(id, messages)
         self.made.append(model)
@@ -223,12 +223,12 @@ class Conversations(RuleBasedStateMachine):
 
     @rule(model=models, flushed=st.booleans())
     def crash(self, model: Model, flushed: bool) -> None:
-        """A process of this host begins a turn and dies; of its reply, something may be on record."""
+        """Begin a turn in a process of this host that dies; a part of its reply may be stored."""
         folder = process_locks._folder()
         assert folder is not None
         name = secrets.token_hex(16)
         self.dead.append(folder / name)
-        self.dead[-1].touch()  # and nobody holds its lock
+        self.dead[-1].touch()  # and no process holds its lock
         text = self.text()
         question = make_say_request(text, {}, make_terms("test-model", stream=True))
         lease = Lease(f"{name}.{secrets.token_hex(8)}", timedelta(seconds=30))
@@ -245,7 +245,7 @@ class Conversations(RuleBasedStateMachine):
         model.ask({"role": "user", "content": text})
         model.crashed = True
 
-    # --- what must hold ---
+    # --- invariants ---
 
     @invariant()
     def every_conversation_is_what_it_should_be(self) -> None:
@@ -285,7 +285,7 @@ def test_whatever_happens_in_whatever_order_a_conversation_is_what_was_said_in_i
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
-            phases=[Phase.explicit, Phase.generate],  # as it was found: to make a failure smaller takes minutes
+            phases=[Phase.explicit, Phase.generate],  # no shrinking: it takes minutes
             suppress_health_check=list(HealthCheck),
         ),
     )

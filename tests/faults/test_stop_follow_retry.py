@@ -1,4 +1,4 @@
-"""Ending a reply from elsewhere, watching one from elsewhere, and asking once more."""
+"""Test `stop` and `follow` from another process, and `retry`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.processes import Channel, Zygote
 
 @pytest.fixture(params=["sync", "async"])
 def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatServer) -> Iterator[Store]:
-    """By `Store` and by `AsyncStore`, on each database."""
+    """Yield a `Store` and an `AsyncStore` on each database."""
     with opened(str(request.param), database_url, chat_server) as store:
         yield store
         check_all(engine_of(store))
@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatSe
 
 @pytest.fixture
 def elsewhere(database_url: str, chat_server: ChatServer) -> Iterator[Store]:
-    """A second store on the same database."""
+    """Yield a second store on the same database."""
     with client(chat_server) as caller, Store(database_url, client=caller, model="test-model") as elsewhere:
         yield elsewhere
 
@@ -63,14 +63,14 @@ def contents(store: Store, id: str) -> list[Any]:
 
 
 def held(server: ChatServer, *pieces: str, after: int = 1) -> threading.Event:
-    """Script a reply that stops after some pieces; the event lets it go on."""
+    """Script a reply that pauses after some pieces until the event is set."""
     go = threading.Event()
     server.script(Reply(pieces=list(pieces), hold=go, hold_after=after))
     return go
 
 
 def wait_for_text(store: Store, id: str, text: str) -> None:
-    """Until a reader of the database sees this much of a running reply."""
+    """Wait until a reader of the database sees this text of a running reply."""
     seen = ""
     for piece in store.follow(id):
         seen += piece
@@ -90,7 +90,7 @@ def test_stopping_from_elsewhere_ends_a_running_stream_and_keeps_what_came(
     with store.stream(id, "Go on") as reply:
         assert next(reply) == "a"
         stopped = submit(elsewhere.stop, id, wait=20)
-        came = "a" + "".join(reply)  # it ends by itself, without an error
+        came = "a" + "".join(reply)  # it ends without an error
         assert stopped.result(60) is True
     assert 0 < len(came) < 2000
     assert (reply.turn.status, reply.turn.text) == (TurnStatus.INTERRUPTED, came)
@@ -102,7 +102,7 @@ def test_stopping_from_elsewhere_ends_a_running_stream_and_keeps_what_came(
 
 
 def streaming_child(channel: Channel, url: str, base_url: str, id: str) -> None:
-    """Streams to the end, whoever ends it."""
+    """Stream to the end, also if another process ends it."""
     with open_store(url, base_url) as store, store.stream(id, "Go on") as reply:
         next(reply)
         channel.send(["begun", None])
@@ -207,7 +207,7 @@ def test_a_follower_reads_exactly_the_reply_while_another_streams(
 ) -> None:
     id = elsewhere.new().id
     pieces = [f"{number} " for number in range(300)]
-    # The second half of an emoji comes with another piece than the first, somewhere in the middle.
+    # Somewhere in the middle, the two halves of an emoji come in two pieces.
     pieces[150:151] = ["\ud83d", "\ude00 "]
     chat_server.script(
         Reply("".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16"), pieces=pieces, delay=0.005)
@@ -229,7 +229,7 @@ def test_a_follower_may_come_in_the_middle_and_leave_before_the_end(
     go = held(chat_server, "one ", "two ", "three", after=2)
     with elsewhere.stream(id, "Count") as reply:
         assert [next(reply), next(reply)] == ["one ", "two "]
-        wait_for_text(store, id, "one two ")  # and leaves
+        wait_for_text(store, id, "one two ")  # and stops reading
         late = store.follow(id)
         assert next(late) == "one two "
         go.set()
@@ -300,7 +300,7 @@ def test_a_failed_turn_is_tried_again_with_the_same_message(
         store.say(id, "Hi", name="ann")
     with pytest.raises(TurnFailed):
         again(store, id)
-    assert [turn.seq for turn in store.unanswered(id)] == [2]  # one question, and its last try
+    assert [turn.seq for turn in store.unanswered(id)] == [2]  # one message, with its last try
     turn = again(store, id)
     assert (turn.text, turn.seq) == ("At last.", 3)
     expected = [{"role": "system", "content": "S"}, {**user("Hi"), "name": "ann"}]
@@ -381,7 +381,7 @@ def test_a_failed_try_for_another_answer_leaves_the_old_one_on_the_path(
     with pytest.raises(TurnFailed):
         again(store, id)
     assert contents(store, id) == ["Hi", "One."]
-    assert store.unanswered(id) == []  # it has an answer
+    assert store.unanswered(id) == []  # it has a reply
     again(store, id)
     assert contents(store, id) == ["Hi", "Two."]
 

@@ -1,4 +1,4 @@
-"""A counter of tokens of the caller's own that fails: refused before anything is stored, and no reply is lost by it."""
+"""Test a caller's token counter that fails: before the call it is an error, after it no reply is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.driven import engine_of, opened
 
 
 class Counter:
-    """Counts ten for every message; but for those of one role, what it is told to."""
+    """Count ten tokens for every message, except for one role, where it does as it is told."""
 
     def __init__(self) -> None:
         self.of_role: str | None = None
@@ -120,7 +120,7 @@ def test_a_counter_that_fails_in_a_compaction_that_happens_by_itself_spoils_no_r
 ) -> None:
     id = store.new(compact_at=1, keep_last=1).id
     store.say(id, "One")
-    counter.of_role, counter.result = "system", RuntimeError("no tokenizer")  # of the request for a summary
+    counter.of_role, counter.result = "system", RuntimeError("no tokenizer")  # the request for a summary
     assert store.say(id, "Two").text == "You said: Two"
     assert store.summary(id) is None
     counter.of_role = None
@@ -139,7 +139,7 @@ def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_b
 
     def count(message: Message) -> int:
         counted.append(message["content"])
-        if len(counted) > 1:  # once for the window and the row; then of the reply
+        if len(counted) > 1:  # once for window and row; then for the reply
             raise RuntimeError("no tokenizer")
         return 10
 

@@ -1,4 +1,4 @@
-"""Many callers that move along one tree at once: one at a time, conflicts with a name, windows that miss nothing."""
+"""Test many callers that move along one tree: one at a time, named conflicts, windows without gaps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(opening: Opener) -> Store:
 
 
 def spoken(store: Store, number: int = 3, **options: Any) -> str:
-    """A conversation with some turns, and a system message before them."""
+    """Return the id of a conversation with a system message and some turns."""
     id = store.new(system="Be brief.", **options).id
     for said in range(number):
         store.say(id, f"Question {said}")
@@ -55,11 +55,11 @@ def texts(store: Store, id: str) -> list[str]:
     return [message["content"] for message in store.history(id)]
 
 
-# --- a crowd ---
+# --- many callers ---
 
 
 def crowd(channel: Channel, *, url: str, base_url: str, id: str, seed: int) -> None:
-    """Do one thing after another to a conversation, and tell what became of each."""
+    """Run operations on a conversation, and report the outcome of each."""
     store = open_store(url, base_url)
     chance = random.Random(seed)
     store.get(id)
@@ -114,14 +114,14 @@ def test_a_crowd_on_one_tree_gets_replies_or_conflicts_with_a_name(
     ids = [conversation.id for conversation in store.list(limit=None)]
     turns = {(turn.conversation_id, turn.seq): turn for one in ids for turn in store.turns(one, limit=None)}
     assert {turn.status for turn in turns.values()} == {TurnStatus.COMPLETED}
-    # Every reply was given to one caller, is on record as it was given, and was asked for once.
+    # Every reply was returned to one caller, is stored as it was returned, and was asked for once.
     given = [tuple(turn) for _, kind, turn in outcomes if kind == "ok" and turn is not None]
     asked = {key: turn for key, turn in turns.items() if turn.purpose is None}
     assert len(given) == len(set(given)) == len(asked) - 3
     assert all(asked[conversation, seq].text == text for conversation, seq, text in given)
     assert len(chat_server.requests) == len(turns)
     assert check_requests(store, chat_server, *ids) == len(asked)
-    # And a reply follows what it answers.
+    # And each reply follows its message.
     for one in ids:
         path = store.messages(one, limit=None)
         for before, after in pairwise(path):
@@ -133,7 +133,7 @@ def test_a_crowd_on_one_tree_gets_replies_or_conflicts_with_a_name(
 
 
 def race(channel: Channel, *, url: str, base_url: str, id: str, way: str, text: str, head: int) -> None:
-    """Do one thing at once with others, if the head is the expected one."""
+    """Run an operation at the same time as others, with an expected head."""
     store = open_store(url, base_url)
     store.get(id)
     ways: dict[str, Callable[[], object]] = {
@@ -181,7 +181,7 @@ def test_of_those_who_expect_the_same_head_exactly_one_wins(
     assert store.get(id).head_seq != head
     assert len(chat_server.requests) - before == (winner in ("say", "stream", "edit", "retry"))
     for way, outcome in zip(racers, outcomes, strict=True):
-        if way in ("say", "stream", "edit", "retry", "append"):  # they wait; the others do not
+        if way in ("say", "stream", "edit", "retry", "append"):  # these wait; the others do not
             assert outcome in ("ok", "HeadMoved")
     check_conversation(store, "", id)
 
@@ -267,7 +267,7 @@ def test_an_edit_that_waited_for_a_turn_behind_it_goes_where_it_was_meant(
 
 
 def watch_the_waiting(engine: Engine, waiting: threading.Event) -> None:
-    """Set the event when somebody has looked who holds a conversation."""
+    """Set the event when a caller has read who holds a conversation."""
 
     @event.listens_for(engine, "after_cursor_execute")
     def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
@@ -342,10 +342,10 @@ def test_a_compaction_beside_turns_leaves_out_nothing_that_was_said_meanwhile(
     running = elsewhere(other.say, id, "Still running")
     turn.wait()
     summary.open()
-    (written,) = compacting.result(PATIENCE)  # while the turn runs
+    (written,) = compacting.result(PATIENCE)  # during the turn
     assert written.up_to_position == 5
     turn.open()
-    assert running.result(PATIENCE).window.history == 9  # as it was when it began
+    assert running.result(PATIENCE).window.history == 9  # as it was at the begin
     after = store.say(id, "After")
     assert after.window is not None
     assert after.window.summary == written.turn
@@ -419,7 +419,7 @@ def test_a_fork_made_while_its_origin_is_compacted_has_its_whole_past(
     late, before = other.fork(id).id, other.fork(id, at=5).id
     assert [other.summary(one) for one in (early, late, before)] == [None, written, None]
     for one in (id, early, late, before):
-        store.say(one, "And now?")  # in the first fork, under the number of the origin's summary
+        store.say(one, "And now?")  # in the first fork, with the turn number of the origin's summary
     assert check_requests(store, chat_server, id, early, late, before) == 4 + 4
     store.compact(early, keep_last=1)
     assert store.summary(id) == written
@@ -440,7 +440,7 @@ def test_a_fork_made_while_a_turn_runs_has_what_was_said_before_it(
     turn.wait()
     early = other.fork(id).id
     assert texts(other, early) == before
-    assert other.say(early, "In the fork", wait=0).text == "You said: In the fork"  # nobody holds it
+    assert other.say(early, "In the fork", wait=0).text == "You said: In the fork"  # no turn holds it
     turn.open()
     running.result(PATIENCE)
     late = other.fork(id).id
@@ -489,7 +489,7 @@ def test_a_caller_who_waits_for_a_conversation_that_is_deleted_is_told(
     summary.wait()
     patient = elsewhere(other.append, id, "Hi")
     assert waiting.wait(PATIENCE)
-    running_head = Held(chat_server)  # not asked for: nothing more is said
+    running_head = Held(chat_server)  # not requested: nothing more is said
     turn.open()
     running.result(PATIENCE)
     patient.result(PATIENCE)
@@ -502,7 +502,7 @@ def test_a_caller_who_waits_for_a_conversation_that_is_deleted_is_told(
 
 
 def fork_at_once(channel: Channel, *, url: str, base_url: str, id: str, name: str | None, new_id: str | None) -> None:
-    """Fork at once with others that want the same name, or the same id."""
+    """Fork at the same time as others that use the same name, or the same id."""
     store = open_store(url, base_url)
     store.get(id)
     channel.send(["ready", None])
@@ -542,7 +542,7 @@ def test_a_name_taken_while_its_conversation_comes_back_is_a_conflict_with_a_nam
     store.delete(twin)
     plain = store.new().id
     late = opening()
-    late.list()  # what a store does once is done
+    late.list()  # a store's first-use work is done
     looked, go = threading.Event(), threading.Event()
 
     @event.listens_for(engine_of(late), "after_cursor_execute")
@@ -560,7 +560,7 @@ def test_a_name_taken_while_its_conversation_comes_back_is_a_conflict_with_a_nam
     assert looked.wait(PATIENCE)
     taking = elsewhere(rivals[rival])
     if engine_of(store).dialect.name == "postgresql":
-        taking.result(PATIENCE)  # on SQLite it cannot even begin
+        taking.result(PATIENCE)  # on SQLite it cannot begin
     go.set()
     outcomes = [future.exception(PATIENCE) for future in (coming_back, taking)]
     (refused,) = [error for error in outcomes if error is not None]
@@ -581,7 +581,7 @@ def test_a_fork_in_a_transaction_that_is_rolled_back_leaves_nothing(store: Store
         assert [message["content"] for message in inside.history(fork.id)][-1] == "In the fork"
         with pytest.raises(ConversationExists):
             inside.fork(id, name="wanted")
-        assert inside.fork(id).length == 3  # the refusal left the transaction usable
+        assert inside.fork(id).length == 3  # the transaction can still be used
         connection.rollback()
     assert store.get(id) == before
     assert [conversation.id for conversation in store.list()] == [id]

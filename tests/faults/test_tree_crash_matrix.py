@@ -1,7 +1,7 @@
-"""`kill -9` at the statements and commits of whatever moves along the tree: it has happened as a whole, or not at all.
+"""Test `kill -9` at statements and commits of operations on the tree: each happens as a whole or not at all.
 
-Each point has a conversation of its own, a copy of a prepared one. A child that is not killed tells which points there
-are, and after how many commits of its own each of them is; so what must be durable there is known.
+Each point has its own conversation, a copy of a prepared one. A child that lives reports the points, and how many
+commits come before each. From this the test knows what must be durable there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.faults.clients import open_store
 from tests.faults.crashing import Points, run_child
 from tests.processes import Channel, Child, Zygote
 
-AT_ONCE = 1.0  # seconds that the next caller waits at most
+AT_ONCE = 1.0  # seconds: the longest wait of the next caller
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-SUMMARY_TOKENS = 40  # that one summary is asked for: so that a compaction takes two
+SUMMARY_TOKENS = 40  # tokens that one summary may cover: so that a compaction needs two
 
 
 def answer(body: JSONObject) -> Reply:
@@ -43,7 +43,7 @@ def answer(body: JSONObject) -> Reply:
     return Reply(f"Answer to {text_of(last)}")
 
 
-# --- what is prepared, and what is done to it ---
+# --- preparation and operations ---
 
 
 def plain(store: Store, id: str) -> None:
@@ -75,7 +75,7 @@ def deleted(store: Store, id: str) -> None:
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to a conversation, to which it is done, and in how many commits."""
+    """An operation, the conversation that it needs, and its number of commits."""
 
     prepare: Callable[[Store, str], None]
     perform: Callable[[Store, str], object]
@@ -98,7 +98,7 @@ OPERATIONS = {
 }
 
 
-# --- in the child ---
+# --- run in the child ---
 
 
 def perform(channel: Channel, *, url: str, base_url: str, id: str, operation: str, kill_at: int) -> None:
@@ -111,29 +111,29 @@ def perform(channel: Channel, *, url: str, base_url: str, id: str, operation: st
     channel.send(["done", operation])
 
 
-# --- in the test ---
+# --- run in the test ---
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a conversation is, but for its id and its times."""
+    """Everything of a conversation except its id and its times."""
 
     path: tuple[tuple[int, str], ...] = ()
-    """Of each message its `seq`, and itself."""
+    """`seq` and content of each message."""
     pins: tuple[int, ...] = ()
     statuses: tuple[str, ...] = ()
     summary: tuple[int, str] | None = None
-    """Up to which position it is, and its text."""
+    """The last position that it covers, and its text."""
     fork: tuple[Any, ...] | None = None
 
 
 def shape_of(store: Store, id: str) -> Shape | None:
-    """None: there is no such conversation."""
+    """Return the shape of a conversation; None if it does not exist."""
     try:
         conversation = store.get(id)
     except ConversationNotFound:
         return None
-    if conversation.id != id:  # a fork of it, which begins like it
+    if conversation.id != id:  # a fork, which begins like the conversation
         return None
     summary = store.summary(id)
     fork = shape_of(store, f"{id}-fork") if not id.endswith("-fork") else None
@@ -147,19 +147,19 @@ def shape_of(store: Store, id: str) -> Shape | None:
 
 
 def after_commits(commits: int, operation: str, before: Shape | None, whole: Shape | None) -> Shape | None:
-    """What there is after so many commits of an operation that takes two."""
+    """Return the expected shape after a number of commits of an operation."""
     if commits == 0 or before is None or whole is None:
         return before if commits == 0 else whole
     if commits == OPERATIONS[operation].commits:
         return whole
-    if operation == "compact":  # the first of two summaries
+    if operation == "compact":  # the first one of two summaries
         assert whole.summary is not None
         return replace(before, statuses=(*before.statuses, "completed"), summary=(3, "Summary of 110 characters"))
     return replace(before, statuses=(*before.statuses, "running"))
 
 
 def request_for(store: Store, id: str, question: str) -> list[JSONObject]:
-    """What a question must be asked with: of all that is on the path nothing is missing that no summary stands for."""
+    """Return the expected request: the new message after every message of the path that no summary replaces."""
     summary = store.summary(id)
     done = summary.up_to_position if summary is not None else 0
     stand_in = make_summary_messages(summary.text) if summary is not None else []
@@ -170,7 +170,7 @@ def request_for(store: Store, id: str, question: str) -> list[JSONObject]:
 
 
 def copied(engine: Engine, prepared: str, id: str) -> str:
-    """Make a copy of a conversation under another id."""
+    """Copy a conversation to another id."""
     with engine.begin() as connection:
         for table in (conversations, messages, turns, summaries):
             assert isinstance(table, Table)
@@ -189,7 +189,7 @@ def store(database_url: str, chat_server: ChatServer, zygote: Zygote) -> Iterato
 
 
 def some(points: list[list[Any]]) -> list[int]:
-    """Points about every commit, and of the others every third."""
+    """Choose the points beside every commit, and every third of the others."""
     commits = [number for number, (_, _, _, what, _) in enumerate(points) if what == "COMMIT"]
     near = {near for number in commits for near in (number - 1, number, number + 1)}
     return sorted(near.union(range(0, len(points), 3)).intersection(range(len(points))))
@@ -238,7 +238,7 @@ def test_whenever_a_process_is_killed_that_moves_along_the_tree_it_has_moved_or_
             assert turn.text == "Answer to And now?"
             assert [request.body["messages"] for request in chat_server.requests].count(asked) >= 1
             check_conversation(engine, "", one)
-        # And what was killed can be done again.
+        # And the killed operation can be done again.
         if operation in ("edit", "pin"):
             OPERATIONS[operation].perform(store, id)
 

@@ -1,4 +1,4 @@
-"""Edits, continuations, compactions and trimmed calls that are cut off: what came is kept where it belongs, no more."""
+"""Test edits, completions, compactions and trimmed calls that are cut off: the received part is kept in its place."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_stopped(store: Store, id: str, text: str) -> Turn:
     return turn
 
 
-# --- streams that are left early ---
+# --- streams that are closed early ---
 
 
 def test_an_edit_that_is_closed_early_stands_with_what_came_and_undo_and_checkout_lead_back(
@@ -101,7 +101,7 @@ def test_a_continuation_that_is_closed_early_stands_with_what_came(store: Store,
         assert next(reply) == "It "
     check_stopped(store, id, "It ")
     assert texts(store, id) == [*before, "It "]
-    # Once more, and beside what came: the results of the tools are asked with again.
+    # A retry beside the partial reply: the results of the tools are sent again.
     assert store.retry(id).text == "You said: Look it up"
     assert chat_server.requests[-1].body["messages"][-1] == tool_result("call_1", "Found")
     assert texts(store, id) == [*before, "You said: Look it up"]
@@ -142,7 +142,7 @@ def test_streams_of_edits_and_continuations_that_are_never_read_ask_nothing(
     assert (store.tree(id), store.turns(id), len(chat_server.requests)) == before
 
 
-# --- Ctrl-C, wherever it strikes ---
+# --- Ctrl-C at any moment ---
 
 
 @pytest.mark.parametrize("way", ["edit", "complete", "compact", "undo", "fork"])
@@ -194,11 +194,11 @@ def test_ctrl_c_at_any_statement_leaves_the_conversation_free_and_consistent(
         assert [message["content"] for message in asked][2 if done else 0 :] == [*path[done:], "Next"], where
     check_all(engine_of(store))
     assert moment >= 8
-    assert len(outcomes) == (2 if way in ("edit", "complete", "compact") else 1)  # not done; of several commits, too
+    assert len(outcomes) == (2 if way in ("edit", "complete", "compact") else 1)  # not done, with several commits too
     assert len({turn.status for turn in store.turns(id)} - {TurnStatus.COMPLETED}) == 0
 
 
-# --- a request that is trimmed, and cut off between its two calls ---
+# --- a request that is trimmed, and stopped between its two calls ---
 
 TOO_LONG = Failure(400, "This model's maximum context length is 50 tokens.", code="context_length_exceeded")
 
@@ -208,7 +208,7 @@ def of_five_at_most(body: JSONObject) -> Response:
 
 
 class _Interrupted:
-    """A clock in whose pauses Ctrl-C is pressed."""
+    """A clock: at each pause, Ctrl-C is pressed."""
 
     monotonic = staticmethod(time.monotonic)
 
@@ -236,7 +236,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     turn = check_stopped(store, id, "")
     assert len(turn.attempts) == 1
     assert texts(store, id) == before
-    again = store.retry(id)  # with the options of that turn
+    again = store.retry(id)  # with the options of the turn
     assert again.text == "You said: Long"
     assert again.window is not None
     assert again.window.left_out > 0

@@ -1,4 +1,4 @@
-"""A process that dies while an edit, a continuation or another try streams in: whatever the next call is, it works."""
+"""Test a process that dies while an edit, a completion or a retry streams in: the next call works, whichever it is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def store(opening: Opener) -> Store:
 
 
 def stream(channel: Channel, *, url: str, base_url: str, id: str, way: str) -> None:
-    """Read a reply until there is no more."""
+    """Read a reply to its end."""
     heartbeat.FLUSH_SECONDS = 0.01
     store = open_store(url, base_url)
     ways: dict[str, Callable[[], Any]] = {
@@ -44,7 +44,7 @@ def texts(store: Store, id: str) -> list[str]:
 
 
 def wait_for_deltas(store: Store, id: str) -> None:
-    """Until what the server has sent of a stream is on record."""
+    """Wait until the sent part of a stream is stored."""
     said = ""
     for piece in store.follow(id):
         said += piece
@@ -58,7 +58,7 @@ Streaming = Callable[[str, str], tuple[Child, Held]]
 
 @pytest.fixture
 def streaming(zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer) -> Streaming:
-    """Lets a child stream a reply, of which half is on record."""
+    """Start a child that streams a reply; half of it is stored."""
 
     def begin(id: str, way: str) -> tuple[Child, Held]:
         reply = Held(chat_server, "Half of it", pieces=["Half", " of it"], hold_after=1)
@@ -71,7 +71,7 @@ def streaming(zygote: Zygote, store: Store, database_url: str, chat_server: Chat
 
 
 def spoken(store: Store, way: str, *, forked: bool) -> str:
-    """Two turns; for a continuation also a message without an answer. In a fork none of it is its own."""
+    """Return the id of a conversation with two turns; for `complete` also with a message without a reply."""
     id = store.new(system="Be brief.").id
     for number in range(2):
         store.say(id, f"Question {number}")
@@ -124,7 +124,7 @@ def test_what_a_dead_process_was_streaming_is_kept_off_the_path_and_the_next_cal
         "checkout": before[:3],
     }.get(following, before)
     assert texts(store, id) == expected
-    assert store.say(id, "At last", wait=0).text == "You said: At last"  # where the call before did not take it
+    assert store.say(id, "At last", wait=0).text == "You said: At last"  # if the call before did not take it over
     (dead,) = [turn for turn in store.turns(id) if turn.status is not TurnStatus.COMPLETED]
     assert (dead.status, dead.text) == (TurnStatus.INTERRUPTED, "Half")
     assert dead.error is not None

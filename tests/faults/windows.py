@@ -1,4 +1,4 @@
-"""What the model was sent, held against what the database says of it afterwards."""
+"""Compare what the model received with what the database holds afterwards."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.contract.invariants import engine_of
 
 
 def check_requests(store: Store, server: ChatServer, *ids: str) -> int:
-    """Hold the request of every turn of some conversations against their trees, and return how many there were.
+    """Compare the request of every turn with the tree of its conversation, and return the number of turns.
 
-    Whatever stood for the older part was a summary of this very path; whatever no summary stood for was sent. Only for
-    turns without a limit and without pins.
+    A summary in a request must be one of this path, and every message that it does not cover must be in the request.
+    It works for turns without a limit and without pins.
     """
     checked = 0
     for id in ids:
@@ -49,7 +49,9 @@ def _expected(store: Store, id: str, tree: dict[Seq, MessageRecord], turn: Turn)
     written_by = turn.window.summary if turn.window is not None else None
     if written_by is not None:
         up_to, text = _summary(store, id, written_by)
-        done = next(place for place, record in enumerate(path, 1) if record.seq == up_to)  # it is of this path
+        done = next(
+            place for place, record in enumerate(path, 1) if record.seq == up_to
+        )  # the summary belongs to this path
         system = [message for message in messages[:done] if message["role"] == "system"]
         messages = [*system, *make_summary_messages(text), *messages[done:]]
     return [to_request(message) for message in messages]
