@@ -1,4 +1,4 @@
-"""Time, measured so that what disturbs the machine disturbs everything that is compared."""
+"""Measure times in turn, so that a disturbance of the machine hits everything that is compared."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,15 @@ class Timing:
 
     wall: float
     cpu: float
-    """Of this thread: without waiting for a disk or a server."""
+    """CPU time of this thread: without the time that it waits for a disk or a server."""
 
 
 def alternate(rounds: int, *actions: Callable[[int], object]) -> list[Timing]:
-    """Runs each action once a round, in turn, and returns what each took; they are given the round's number."""
+    """Run each action once in each round, in turn, and return their times; each action gets the round's number."""
     taken: list[list[tuple[float, float]]] = [[] for _ in actions]
     order = list(zip(actions, taken, strict=True))
     for number in range(rounds):
-        order.reverse()  # nobody always goes first
+        order.reverse()  # no action is always first
         for action, times in order:
             cpu, wall = time.thread_time(), time.perf_counter()
             action(number)

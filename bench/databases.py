@@ -1,4 +1,4 @@
-"""Three equal copies of a filled database on each backend: one to record on, one for the store, one for the driver."""
+"""Make three equal copies of a filled database: one to record on, one for the store, one for the driver."""
 
 import shutil
 import sqlite3
@@ -29,7 +29,7 @@ class Copies:
     timed: str
     bare: str
     connect: Callable[[str], Any]
-    """Opens a copy with the bare driver, set up as the store sets it up."""
+    """Open a copy with the bare driver, with the settings of the store."""
 
     def store(self, url: str) -> Store:
         return Store(url, client=FakeClient())  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def postgres_copies(server: str, fill: Fill) -> Iterator[Copies]:
         upgrade(base)
         with Store(base, client=FakeClient()) as store:  # type: ignore[arg-type]
             fill(store)
-        # Else the server gathers statistics, and so changes its plans, somewhere in the middle.
+        # Otherwise the server gathers statistics in the middle of a run, and changes its plans.
         with closing(connect_postgres(base)) as connection:
             connection.autocommit = True
             connection.execute("VACUUM ANALYZE")

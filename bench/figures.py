@@ -1,4 +1,4 @@
-"""The measurements. Each returns the rows of a table, the ratio first."""
+"""The measurements: each function returns the rows of a table, the ratio first."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ Operation = Callable[[Store, str], object]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured."""
+    """How much to measure."""
 
     turns: int
     repeats: int
@@ -29,7 +29,7 @@ class Scale:
     long: int = 100_000
 
     def fill(self, store: Store) -> None:
-        """Puts into a store what every figure needs."""
+        """Fill a store with what every figure needs."""
         for kind in ("alone", "history"):
             for number in range(self.turns):
                 store.new(id=f"{kind}-{number}", model=MODEL, messages=dialogue(10))
@@ -67,7 +67,7 @@ GROWTH: list[tuple[str, Operation]] = [
 
 
 def turns(copies: Copies, scale: Scale) -> list[Row]:
-    """A turn by `Store.say`, and the same statements by the bare driver, each turn in a conversation of its own."""
+    """Measure a turn by `Store.say` beside the same statements by the bare driver, each in a new conversation."""
     rows: list[Row] = []
     for kind, label, operation in TURNS:
         ids = [f"{kind}-{number}" for number in range(scale.turns)]
@@ -88,7 +88,7 @@ def turns(copies: Copies, scale: Scale) -> list[Row]:
 
 
 def growth(copies: Copies, scale: Scale) -> list[Row]:
-    """The same act on a short and on a long conversation, by the store and by the bare driver."""
+    """Measure a call on a short and on a long conversation, by the store and by the bare driver."""
     rows: list[Row] = []
     short, long = (f"long-{length}" for length in (scale.short, scale.long))
     for label, operation in GROWTH:
@@ -116,7 +116,7 @@ def growth(copies: Copies, scale: Scale) -> list[Row]:
 
 
 def costs(copies: Copies, scale: Scale) -> list[Row]:
-    """What one `say` asks of the database: statements, commits, and rows that come back."""
+    """Count the statements, commits and received rows of one `say`."""
     rows: list[Row] = []
     for label, operation, kind, lengths in (
         ("a message alone", say_alone, "long", (10, scale.long)),
@@ -131,7 +131,7 @@ def costs(copies: Copies, scale: Scale) -> list[Row]:
 
 
 def starts(url: str, scale: Scale) -> list[Row]:
-    """Whole processes, beside the least that Python, and the package that they need, cost."""
+    """Measure whole processes beside Python alone, and beside the import of the package that they need."""
     nothing, click, sqlalchemy = (["-c", code] for code in ("pass", "import click", "import sqlalchemy"))
     commands = [["-m", "convstore", argument] for argument in ("--help", "--version", "list")]
     timings = alternate(scale.starts, *(_process(each, url) for each in (nothing, click, sqlalchemy, *commands)))
@@ -167,7 +167,7 @@ def _process(arguments: list[str], url: str) -> Callable[[int], object]:
 
 def _record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[Step]]:
     with recording() as recorder, copies.store(copies.recorded) as store:
-        store.get(ids[0])  # the first use of a store looks at the schema, too
+        store.get(ids[0])  # the first use of a store also reads the schema
         recorder.take()
         steps = []
         for id in ids:
@@ -177,14 +177,14 @@ def _record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[S
 
 
 def _count(steps: list[Step]) -> tuple[int, int, int]:
-    """Returns the statements (a BEGIN is none), the commits, and the rows received."""
+    """Return the number of statements (without BEGIN), of commits, and of received rows."""
     commits = sum(step.sql is COMMIT for step in steps)
     begins = sum(step.sql.startswith(BEGIN) for step in steps)
     return len(steps) - commits - begins, commits, sum(step.received for step in steps)
 
 
 def _check_equal(copies: Copies, id: str) -> None:
-    """Raises RuntimeError unless both have written the same: else the comparison would be of different work."""
+    """Raise RuntimeError if the two have not written the same: then the comparison means nothing."""
     found = []
     for url in (copies.timed, copies.bare):
         with copies.store(url) as store:

@@ -1,7 +1,7 @@
-"""Counts what each call asks of a database, from a hundred messages to a million: `python bench/growth.py [--quick]`.
+"""Count what each call asks of a database, with a hundred to a million messages: `python bench/growth.py [--quick]`.
 
-Statements, commits and rows, and the database's own work, which no clock disturbs; `tests/contract/test_growth.py`
-holds the same to a hundred thousand messages.
+It counts statements, commits, rows and the database's own steps, and measures no time. `tests/contract/test_growth.py`
+tests the same with up to a hundred thousand messages.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script sees only its own folder
 
 from sqlalchemy import create_engine, text
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _table(title: str, url: str, lengths: tuple[int, ...]) -> None:
     upgrade(url)
-    engine = create_engine(url, pool_size=1, max_overflow=0)  # one connection: its counters are all there are
+    engine = create_engine(url, pool_size=1, max_overflow=0)  # with one connection, its counters are the whole count
     meter = Meter(engine)
     try:
         with Store(engine=engine, client=FakeClient(), model="test-model") as store:  # type: ignore[arg-type]

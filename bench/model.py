@@ -1,4 +1,4 @@
-"""A model that answers at once, so that what is left is the store."""
+"""A model that answers at once: the measured time is the store's."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ _COMPLETION = {
 
 
 class FakeClient:
-    """As much of `openai.OpenAI` as a store calls: `.chat.completions.create`, at the price of a function call."""
+    """The part of `openai.OpenAI` that a store calls, `.chat.completions.create`, as a plain function call."""
 
     def __init__(self) -> None:
         self.chat = self.completions = self
@@ -43,6 +43,6 @@ class FakeClient:
 
 
 def dialogue(length: int) -> list[dict[str, str]]:
-    """Returns `length` messages, user and assistant in turn."""
+    """Return `length` messages, user and assistant in turn."""
     pair = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     return [pair[place % 2] for place in range(length)]

@@ -1,4 +1,4 @@
-"""What a store really says to its database, written down once and said again by the bare driver."""
+"""Record the statements that a store sends to its database, and repeat them with the bare driver."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,19 +14,19 @@ COMMIT = "COMMIT"
 
 @dataclass(slots=True)
 class Step:
-    """A statement as the driver was given it, or a commit."""
+    """A statement as the driver received it, or a commit."""
 
     sql: str
     parameters: Any = ()
     many: bool = False
     fetched: int = 0
-    """Rows that were taken from the driver."""
+    """Rows that the store fetched from the driver."""
     received: int = 0
-    """Rows that reached this process: psycopg receives a whole result, sqlite3 steps through it."""
+    """Rows that reached this process: psycopg receives a whole result, sqlite3 one row after another."""
 
 
 class Recorder:
-    """The steps of every engine of the process since the last `take`."""
+    """Record the steps of every engine of the process since the last `take`."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -54,7 +54,7 @@ class Recorder:
             connection.row_factory = self._psycopg_rows
 
     def _sqlite_begin(self, sql: str) -> None:
-        # From the driver itself, whichever door it came by: without its BEGIN a replay would commit each statement.
+        # Read from the driver, however it began: without its BEGIN, a replay would commit each statement.
         if sql.startswith(BEGIN):
             self._steps.append(Step(sql))
 
@@ -75,7 +75,7 @@ class Recorder:
 
 @contextmanager
 def recording() -> Iterator[Recorder]:
-    """Records what stores do that are opened in this block. Nothing listens outside of it: it would be measured."""
+    """Record the stores that are opened in this block. Outside it nothing listens, because that would cost time."""
     recorder = Recorder()
     listeners: list[tuple[Any, str, Any]] = [
         (Engine, "before_cursor_execute", recorder.statement),
@@ -93,9 +93,9 @@ def recording() -> Iterator[Recorder]:
 
 
 def replay(connection: Any, steps: Sequence[Step]) -> None:
-    """Says the same through the bare driver: same statements, parameters and commits, and as many rows fetched.
+    """Repeat steps with the bare driver: the same statements, parameters, commits and number of fetched rows.
 
-    SQLite is told to BEGIN as the store told it; psycopg sends that by itself before the first statement.
+    SQLite gets the store's BEGIN; psycopg sends its own before the first statement.
     """
     for step in steps:
         if step.sql is COMMIT:

@@ -1,4 +1,4 @@
-"""Measures convstore beside the bare driver: `make bench`, or `python bench/run.py [--quick]`.
+"""Measure convstore beside the bare driver: `make bench`, or `python bench/run.py [--quick]`.
 
 What the figures mean: docs/benchmarks.md.
 """
@@ -12,7 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script sees only its own folder
 
 import psycopg
 from sqlalchemy import make_url
@@ -27,7 +27,7 @@ QUICK = Scale(turns=10, repeats=5, starts=1, long=2_000)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures convstore beside the bare driver.")
+    parser = argparse.ArgumentParser(description="Measure convstore beside the bare driver.")
     parser.add_argument("--quick", action="store_true", help="a few seconds: does it run? Its figures mean nothing")
     scale = QUICK if parser.parse_args().quick else FULL
     began = time.monotonic()

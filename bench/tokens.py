@@ -1,4 +1,4 @@
-"""Measures how far token estimates are from a real model's counts: `python bench/tokens.py`.
+"""Measure how far token estimates are from a real model's counts: `python bench/tokens.py`.
 
 What the figures mean: docs/windows.md, "How tokens are counted".
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, quantiles
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script sees only its own folder
 
 from convstore.messages import token_estimate, token_factor
 from convstore.messages.message import Message
@@ -23,16 +23,16 @@ from demo.model import local_model
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LATEST = 16
-"""How many turns a factor is learnt from."""
+"""Number of turns from which a factor is learnt."""
 EVALUATED = 5
-"""Of how many conversations the model reads the prompt, to see that what it then reports is what it counts."""
+"""Number of conversations that the model reads, to check that it reports what its tokenizer counts."""
 
 Count = Callable[[Sequence[Message]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: what was estimated, and what the model counts."""
+    """One request: the estimate, and the model's count."""
 
     estimated: int
     reported: int
@@ -42,17 +42,17 @@ class Sample:
         return self.estimated, self.reported
 
     def error(self, factor: float = 1.0) -> float:
-        """By how much of the model's count a scaled estimate is off; below 0, it is too low."""
+        """Return the relative error of a scaled estimate; below 0, the estimate is too low."""
         return self.estimated * factor / self.reported - 1
 
 
 def crosswoz(folder: Path) -> list[list[Message]]:
-    """Chinese dialogues."""
+    """Return Chinese dialogues."""
     return [line["messages"] for line in _lines(folder / "crosswoz_val.jsonl")]
 
 
 def mt_bench(folder: Path) -> list[list[Message]]:
-    """English questions of two turns; where the data has a reference answer to the first, it stands between them."""
+    """Return English dialogues of two user's messages, with the reference answer to the first one if there is one."""
     conversations = []
     for line in _lines(folder / "mt_bench_questions.jsonl"):
         first, second = line["turns"]
@@ -68,8 +68,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def counting() -> Iterator[tuple[Count, Count]]:
-    """Runs the local model, and yields what it counts: its tokenizer's count, and the `prompt_tokens` of a reply."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy between it and this machine
+    """Run the local model; yield functions for its tokenizer's count and for a reply's `prompt_tokens`."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy before a server on this machine
 
     def post(path: str, **body: object) -> Any:
         request = urllib.request.Request(
@@ -90,7 +90,7 @@ def counting() -> Iterator[tuple[Count, Count]]:
 
 
 def measure(conversation: Sequence[Message], count: Count) -> list[Sample]:
-    """One sample for each user's message: the request that ends with it."""
+    """Return a sample for each user's message: the request that ends with it."""
     samples = []
     for place, message in enumerate(conversation, start=1):
         if message["role"] == "user":
@@ -103,13 +103,13 @@ def measure(conversation: Sequence[Message], count: Count) -> list[Sample]:
 
 
 def before(conversations: Sequence[Sequence[Sample]], place: int) -> list[Sample]:
-    """The latest turns before a conversation, all of other conversations; before the first comes the last."""
+    """Return the latest turns of the conversations before one; the last conversation comes before the first."""
     others = chain.from_iterable(conversations[place - step] for step in range(1, len(conversations)))
     return [sample for sample, _ in zip(others, range(LATEST), strict=False)]
 
 
 def scaled_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
-    """How far off each conversation's longest request is, by a factor learnt from other conversations alone."""
+    """Return the error of each conversation's longest request, with a factor from other conversations."""
     return [
         samples[-1].error(token_factor.learn_token_factor([each.pair for each in before(conversations, place)]))
         for place, samples in enumerate(conversations)
@@ -117,7 +117,7 @@ def scaled_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
 
 
 def own_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
-    """How far off requests are, by a factor learnt from the turns before them in their conversation, where enough."""
+    """Return the errors of requests, with a factor from the earlier turns of their conversation."""
     errors = []
     for samples in conversations:
         for place, sample in enumerate(samples):
@@ -128,7 +128,7 @@ def own_errors(conversations: Sequence[Sequence[Sample]]) -> list[float]:
 
 
 def strange_errors(conversations: Sequence[Sequence[Sample]], others: Sequence[Sequence[Sample]]) -> list[float]:
-    """How far off they are by a factor learnt from conversations of another kind."""
+    """Return the errors of requests, with a factor from conversations of another kind."""
     factor = token_factor.learn_token_factor([sample.pair for sample in before([[], *others], 0)])
     return [samples[-1].error(factor) for samples in conversations]
 

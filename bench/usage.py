@@ -1,4 +1,4 @@
-"""Measures what a report of usage takes over many turns: `python bench/usage.py [--turns N] [--plans]`.
+"""Measure the time of a usage report over many turns: `python bench/usage.py [--turns N] [--plans]`.
 
 Every figure is a ratio to one pass of the bare driver over the same rows (a count and a sum), in the same run.
 """
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, Python sees this folder alone
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script sees only its own folder
 
 from sqlalchemy import Connection, event, text
 
@@ -45,7 +45,7 @@ PRICES: Prices = parse_prices(
 )
 ONE_PASS = "SELECT count(*), sum(prompt_tokens) FROM convstore_turns WHERE owner = ''"
 
-# Spread like dice, and the same on both databases. A third of the turns has no cost on record, 5 % brought nothing.
+# Random, and the same on both databases. A third of the turns have no stored cost, 5 % have no reply.
 _FILL = """
 INSERT INTO convstore_turns (owner, conversation_id, seq, status, base_seq, first_input_seq, last_input_seq, output_seq,
     request, requested_model, "window", response_id, model, finish_reason, prompt_tokens, cached_tokens,
@@ -78,7 +78,7 @@ SELECT '', 'c' || i, '{}', '{}', 0, 0, 1, 1, {now}, {now} FROM numbers
 
 
 def fill(database: Database, turns: int) -> None:
-    """Puts turns into an empty database."""
+    """Insert turns into an empty database."""
     dialect = "sqlite" if database.is_sqlite else "postgresql"
     cases = " ".join(f"WHEN {place} THEN '{MODELS[max(0, place - 5)]}'" for place in range(10))
     values = {
@@ -122,7 +122,9 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
                     return usage_sums.report(on, "", PRICES, **how)
 
                 ours, one_pass = alternate(3, report, lambda _: bare.execute(ONE_PASS).fetchall())
-                cpu = f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "  # the server's is not ours
+                cpu = (
+                    f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "
+                )  # without the server's CPU time
                 print(
                     f"  {ours.wall / one_pass.wall:6.2f}   {cpu}   {label:<26} {ours.wall:9.1f} ms   one pass "
                     f"{one_pass.wall:7.1f} ms",

@@ -1,1 +1,1 @@
-"""A conversation with a real, local model, by the real program."""
+"""A demo: a conversation of the real program with a real, local model."""

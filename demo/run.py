@@ -1,4 +1,4 @@
-"""What `make demo` runs: two turns by the real program with a real model, in a temporary database."""
+"""Run the demo: two turns by the real program with a real model, in a temporary database."""
 
 import os
 import shlex
@@ -17,8 +17,8 @@ TIME_LIMIT = 120  # seconds
 
 
 def main() -> None:
-    """Runs the demo. Exits with 1 unless the model's second answer shows that it saw the first turn."""
-    # An exception unwinds everything; a signal left to itself would leave the temporary directory behind.
+    """Run the demo; exit with 1 unless the second reply shows that the model saw the first turn."""
+    # An exception removes the temporary directory; a signal without a handler would leave it.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _stop)
     signal.alarm(TIME_LIMIT)
@@ -47,7 +47,7 @@ def _converse(environment: dict[str, str]) -> None:
 
 
 def _convstore(environment: dict[str, str], *arguments: str) -> str:
-    """Runs one command, shows it and what comes back as it comes, and returns its stdout."""
+    """Run one command, print it and its output as it comes, and return its stdout."""
     print(f"$ {shlex.join(['convstore', *arguments])}", flush=True)
     program = Path(sysconfig.get_path("scripts"), "convstore")
     came = bytearray()
@@ -72,7 +72,7 @@ def _convstore(environment: dict[str, str], *arguments: str) -> str:
 
 
 def _environment(folder: Path, base_url: str) -> dict[str, str]:
-    """This process's environment, but nothing of the user's own: no settings, no key, no home."""
+    """Return this process's environment without the user's settings, key and home."""
     ours = ("CONVSTORE_", "OPENAI_")
     homes = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours) and key not in homes}

@@ -1,4 +1,4 @@
-"""What every test may ask for: databases, a scripted chat server, shared data, a clean environment."""
+"""Fixtures for every test: databases, a scripted chat server, shared data, a clean environment."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convstore.testing import ChatServer
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    # Begun in a script's background, or by nohup, which switch these off for all children too: some tests send them.
+    # A script's background and nohup ignore these signals, for all children too; but some tests send them.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
@@ -37,14 +37,14 @@ TOGETHER = {
     "tests/test_installed_wheel.py",
     "tests/test_real_model.py",
 }
-"""Files whose tests share what takes seconds to make: a wheel, a run of the bench, a model, a server that restarts."""
+"""Files with tests that share what takes seconds to make: a wheel, a bench run, a model, a restarting server."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: files that are `TOGETHER` go to one worker each, and first; then every test to whichever is free.
+    """With `-n`: give each file of `TOGETHER` to one worker, first; then give every test to a free worker.
 
-    `--dist loadgroup` should do so, and with some releases of pytest does not:
+    `--dist loadgroup` should do this, and does not with some releases of pytest:
     https://github.com/pytest-dev/pytest-xdist/issues/1386
     """
     from xdist.scheduler import LoadScopeScheduling
@@ -58,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_finish() -> None:
-    """What is there now stays to the end: no collection of garbage need look at it again and again."""
+    """Take all present objects out of the garbage collection: they stay to the end."""
     gc.collect()
     gc.freeze()
 
@@ -75,7 +75,7 @@ def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _no_certificates: str) -> None:
-    """No test sees the developer's keys, settings or data, nor a proxy between it and this machine."""
+    """Hide the developer's keys, settings, data and proxies from every test."""
     for name in os.environ:
         if name.startswith(("OPENAI_", "CONVSTORE_")) and name != "CONVSTORE_TEST_POSTGRES":
             monkeypatch.delenv(name)
@@ -83,21 +83,21 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _no_certif
     for kind in ("DATA", "CONFIG", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / "home" / kind.lower()))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    # Nothing is encrypted here; to read the system's certificates for each new client would cost more than a test.
+    # Nothing is encrypted here, and reading the system's certificates for each client takes longer than a test.
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("SSL_CERT_DIR", _no_certificates)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server. Tests that need it fail, never skip, when there is none."""
+    """Yield the URL of a PostgreSQL server. Without one, tests that need it fail; they never skip."""
     with running_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> Iterator[str]:
-    """The name of a database with convstore's schema, made once: a copy is far cheaper than an upgrade."""
+    """Yield the name of a database with convstore's schema, made once: a copy is far cheaper than an upgrade."""
     from convstore.db.schema_upgrade import upgrade
 
     with new_database(postgres_server) as url:
@@ -114,33 +114,33 @@ def _postgres_emptied(postgres_server: str, postgres_template: str) -> Iterator[
 
 @pytest.fixture
 def postgres_url(_postgres_emptied: Emptied) -> str:
-    """A PostgreSQL database with convstore's schema and no rows; tests have the same one after another."""
+    """Return a PostgreSQL database with convstore's schema and no rows; one test after another uses it."""
     return _postgres_emptied.url()
 
 
 @pytest.fixture
 def postgres_fresh_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A new PostgreSQL database with convstore's schema, for what is about more than rows."""
+    """Yield a new PostgreSQL database with convstore's schema, for tests that change more than rows."""
     with new_database(postgres_server, postgres_template) as url:
         yield url
 
 
 @pytest.fixture
 def postgres_empty_url(postgres_server: str) -> Iterator[str]:
-    """A new PostgreSQL database with nothing in it."""
+    """Yield a new, empty PostgreSQL database."""
     with new_database(postgres_server) as url:
         yield url
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """A SQLite file that does not exist yet."""
+    """Return the URL of a SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path}/chat.db"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A database ready for convstore, on each backend in turn. A server starts only when it is needed."""
+    """Return a database ready for convstore, on each backend in turn. A server starts only if a test needs it."""
     fixture = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(fixture)
     return url
@@ -148,7 +148,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def chat_server() -> "Iterator[ChatServer]":
-    """A scripted Chat Completions server on this machine."""
+    """Yield a scripted Chat Completions server on this machine."""
     from convstore.testing import ChatServer
 
     with ChatServer() as server:
@@ -157,14 +157,14 @@ def chat_server() -> "Iterator[ChatServer]":
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real dialogues beside the repository; a clone alone does not have it."""
+    """Return the folder of real dialogues beside the repository; a clone does not have it."""
     if not SHARED_DATA.is_dir():
         pytest.skip(NO_SHARED_DATA)
     return SHARED_DATA
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what did not run for want of something, where nobody can overlook it."""
+    """Print what did not run because something was missing, where no one can overlook it."""
     wheel = [one.nodeid for one in terminalreporter.stats.get("passed", ()) if "test_installed_wheel" in one.nodeid]
     newest = newest_python() if wheel else None
     if newest is not None and any("newest_python" in nodeid for nodeid in wheel):

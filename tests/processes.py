@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120.0  # seconds, for what should take none: then the test fails
+PATIENCE = 120.0  # seconds: the longest wait for what should be instant; then the test fails
 
 # Python reads these once, when it starts.
 _START_SETTINGS = re.compile(r"PYTHON(?!PATH|HASHSEED|DONTWRITEBYTECODE).*|LC_.*|LANG")
@@ -49,7 +49,7 @@ _ZYGOTE_SETTINGS = {name: value for name, value in _find_start_settings().items(
 
 
 class Channel:
-    """Messages between a test and its child: JSON, one a line."""
+    """The messages between a test and its child: one JSON value in each line."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -62,7 +62,7 @@ class Channel:
             self._end.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> Any:
-        """The next message; EOFError once the other side has ended."""
+        """Return the next message; raise EOFError if the other side has ended."""
         line = self._lines.readline()
         if not line.endswith("\n"):
             raise EOFError
@@ -75,7 +75,7 @@ class Channel:
 
 
 class Child:
-    """A running child, as its test sees it."""
+    """A running child, seen from its test."""
 
     def __init__(self, zygote: Zygote, pid: int, channel: Channel) -> None:
         self.pid = pid
@@ -87,14 +87,14 @@ class Child:
         self._channel.send(message)
 
     def receive(self, expected: str | None = None) -> Any:
-        """The value of the child's next message, which must be of the kind `expected`; the child's failure is ours."""
+        """Return the value of the child's next message, which must be of the kind `expected`."""
         kind, value = self._channel.receive()
         assert kind != "failed", value
         assert expected in (None, kind), f"{kind!r} instead of {expected!r}: {value!r}"
         return value if expected is not None else (kind, value)
 
     def rest(self) -> list[tuple[str, Any]]:
-        """All further messages, until the child ends."""
+        """Return all further messages, until the child ends."""
         found = []
         with suppress(EOFError):
             while True:
@@ -105,25 +105,25 @@ class Child:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill it outright, and return when it is gone."""
+        """Kill the child with SIGKILL, and wait for its end."""
         self.signal(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL
 
     def wait(self) -> int:
-        """Wait for its end, and return its exit status (of a signal: negative)."""
+        """Wait for the end of the child, and return its exit status; a signal's number is negative."""
         if self._status is None:
             self._status = int(self._zygote._ask({"wait": self.pid}))
             self._channel.close()
         return self._status
 
     def discard(self) -> None:
-        """End it, and what it has forked."""
+        """End the child and its children."""
         self._zygote._ask({"bury": self.pid})
         self._channel.close()
 
 
 class Zygote:
-    """Starts children."""
+    """The process from which children are forked, seen from the tests."""
 
     def __init__(self, control: socket.socket, path: Path, tmpdir: Path) -> None:
         self._control = control
@@ -133,13 +133,13 @@ class Zygote:
         self.path = path
         """The socket at which it listens for scripts."""
         self.tmpdir = tmpdir
-        """Where the lock files of this host are."""
+        """The folder of this host's lock files."""
 
     def start(self, target: Callable[..., None], *, host: Path | None = None, **arguments: Any) -> Child:
         """Run `target(channel, **arguments)` in a new process.
 
         Args:
-            host: the folder of the lock files of the host on which the child is; this one, unless given.
+            host: the folder of the lock files of the child's host; by default, of this host.
         """
         ours, theirs = socket.socketpair()
         request = {
@@ -160,7 +160,7 @@ class Zygote:
             streams: the files that become its stdin, stdout and stderr.
 
         Returns:
-            Its process id, and a socket that is closed at the other side when it ends.
+            The process id, and a socket; its other side is closed when the program ends.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -168,13 +168,13 @@ class Zygote:
             return self._ask(request, theirs.fileno(), *streams), ours
 
     def reap(self, pid: int) -> int:
-        """Wait for the end of a program, and return its exit status; of a signal: negative."""
+        """Wait for the end of a program, and return its exit status; a signal's number is negative."""
         status = self._ask({"wait": pid})
         self._ask({"bury": pid})
         return int(status)
 
     def discard(self) -> None:
-        """End every child that still runs."""
+        """End every running child."""
         for child in self._children:
             child.discard()
         self._children.clear()
@@ -211,7 +211,7 @@ def end_zygote() -> None:
 
 @contextmanager
 def running_zygote(tmpdir: Path) -> Iterator[Zygote]:
-    """Starts the process from which children are forked; it ends, and ends them all, when this one does."""
+    """Start a zygote; it ends its children and itself when this process ends."""
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryDirectory(prefix="convstore-tests-") as folder:
         path = Path(folder, "zygote")
@@ -243,7 +243,7 @@ def _send(end: socket.socket, request: dict[str, Any], *files: int) -> None:
 
 
 def _receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return a request and the files that came with it; None once the other side has ended."""
+    """Return a request and its files; None if the other side has ended."""
     data, files, _, _ = socket.recv_fds(end, 1, 4)
     while data and not data.endswith(b"\n"):
         data += end.recv(1 << 20)
@@ -266,7 +266,7 @@ def _serve(control: socket.socket, path: str) -> None:
             break
         request, files = received
         answer = 0
-        if "wait" in request:  # and leave it unburied: its number, which is its group's, stays taken
+        if "wait" in request:  # do not reap it: its number, which is also its group's, must stay in use
             ended = os.waitid(os.P_PID, request["wait"], os.WEXITED | os.WNOWAIT)
             assert ended is not None
             answer = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
@@ -348,14 +348,14 @@ def _prepare() -> None:
 
 
 def _bury(pid: int) -> None:
-    for kill in (os.kill, os.killpg):  # it may not be a group yet
+    for kill in (os.kill, os.killpg):  # it may not have its group yet
         with suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
 def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str) -> None:
-    """The whole life of a child."""
+    """Run a child from its begin to its exit."""
     status = 1
     try:
         tempfile.tempdir = tmpdir
@@ -372,7 +372,7 @@ def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str) ->
 
 
 def _run_program(files: list[int], program: list[str], environment: dict[str, str], directory: str) -> None:
-    """Be the program from its first line to its exit."""
+    """Run the program from its begin to its exit."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

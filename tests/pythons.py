@@ -1,4 +1,4 @@
-"""Another Python for the wheel's test: the newest that this machine has, where that is newer than the one running."""
+"""Find another Python for the test of the wheel: the newest of this machine, if it is newer than the running one."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @cache
 def newest_python() -> tuple[Path, str] | None:
-    """Return the newest Python of this machine that works, on the PATH or pyenv's, and its version.
+    """Return the newest working Python of this machine (PATH or pyenv) and its version.
 
-    None where that is the Python that is running.
+    Return None if it is the running one.
     """
     for _, pythons in sorted(_newer().items(), reverse=True):
         for python in pythons:
@@ -23,7 +23,7 @@ def newest_python() -> tuple[Path, str] | None:
 
 
 def _newer() -> dict[int, list[Path]]:
-    """The Pythons that are newer than the one running, by their minor versions; some may not work."""
+    """Return the newer Pythons by minor version; some may not work."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = [Path(name) for name in os.environ.get("PATH", "").split(os.pathsep) if name]
     found: dict[int, list[Path]] = {}
@@ -36,7 +36,7 @@ def _newer() -> dict[int, list[Path]]:
 
 
 def _version(python: Path) -> str | None:
-    """Return what a Python says of itself; None if it cannot even do that, as pyenv's stand-ins on the PATH."""
+    """Return the version that a Python reports; None if it fails, as pyenv's shims may."""
     code = "import ensurepip, ssl, sqlite3, venv, platform; print(platform.python_version())"
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=180, check=False)

@@ -1,4 +1,4 @@
-"""The code is built as docs/architecture.md draws it: the picture and the tables there are what is tested."""
+"""Test that the code is built as the picture and the tables of docs/architecture.md say."""
 
 import ast
 import re
@@ -14,15 +14,15 @@ PAGE = (PACKAGE.parent / "docs" / "architecture.md").read_text()
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.relative_to(PACKAGE).parts)
 MOST_ROOMS = 12
 
-# Imported for type checkers alone, upwards: what the errors carry.
+# Imports upwards, only for type checkers: the errors carry these types.
 ONLY_FOR_TYPES = {("errors", "values"), ("errors", "messages")}
 
-# SQLAlchemy's types to hand on, beside its errors. None of these can say SQL.
+# SQLAlchemy's types that other rooms pass on, and its errors. None of these can write SQL.
 NO_SQL = {"sqlalchemy.Connection", "sqlalchemy.Engine", "sqlalchemy.ext.asyncio.AsyncConnection"}
 
 
 def module_of(path: Path) -> str:
-    """`db.turn_rows` for convstore/db/turn_rows.py; "" for the package itself."""
+    """Return `db.turn_rows` for convstore/db/turn_rows.py; "" for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -32,7 +32,7 @@ def room_of(module: str) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Everything that a file imports, wherever in it: modules in full, and names as if they were modules."""
+    """Return everything that a file imports: full module names, and imported names in the same form."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -47,7 +47,7 @@ MODULES = {module_of(path) for path in PACKAGE.rglob("*.py")}
 
 
 def ours(path: Path) -> set[str]:
-    """The modules of the package that a file imports."""
+    """Return the modules of the package that a file imports."""
     found = set()
     for name in imports(path):
         if name.split(".")[0] == "convstore":
@@ -57,7 +57,7 @@ def ours(path: Path) -> set[str]:
 
 
 def picture() -> dict[str, int]:
-    """The rooms of the picture, each with its line."""
+    """Return the rooms of the picture, each with its line."""
     text = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)[0]
     found: dict[str, int] = {}
     for line, drawn in enumerate(text.splitlines()):
@@ -68,7 +68,7 @@ def picture() -> dict[str, int]:
 
 
 def listed() -> list[str]:
-    """The modules that the page says a word about, room by room."""
+    """Return the modules that the page describes, by room."""
     found = []
     for room, text in re.findall(r"^### `([\w.]+)`\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE):
         for names in re.findall(r"^\| (`.+?`) \|", text, flags=re.MULTILINE):
@@ -184,7 +184,7 @@ def test_what_is_said_to_be_pure_has_no_clock_and_no_way_out(module: str) -> Non
     path = path if path.is_file() else PACKAGE / module / "__init__.py"
     used = {name.split(".")[0] for name in imports(path)}
 
-    # Random ids are made in `values`: what they are is a rule too.
+    # Random ids are made in `values`: their form is a rule too.
     forbidden = {"os", "sys", "io", "pathlib", "time", "random", "socket", "threading", "logging"}
     assert used & forbidden == set()
     assert used & {"sqlalchemy", "openai"} == set()

@@ -1,4 +1,4 @@
-"""`make bench` in its quick form: it runs, prints every row, and leaves nothing behind. Its figures mean nothing."""
+"""Test that the quick form of `make bench` runs, prints every row and leaves nothing behind."""
 
 import os
 import re
@@ -81,10 +81,10 @@ def test_the_versions_are_stated(printed: str) -> None:
 
 @pytest.mark.usefixtures("printed")
 def test_nothing_is_left_behind(bench_folder: Path, postgres_server: str, databases_before: set[str]) -> None:
-    # Each process that runs turns has a lock file here while it lives; the folder itself stays.
+    # Each process that runs turns has a lock file here while it lives; the folder stays.
     assert [path.name for path in bench_folder.rglob("*") if not path.is_dir()] == []
     assert {path.name for path in bench_folder.iterdir()} <= {f"convstore-{os.getuid()}"}
-    if "CONVSTORE_TEST_POSTGRES" not in os.environ:  # else others may be at work on that server
+    if "CONVSTORE_TEST_POSTGRES" not in os.environ:  # else others may use that server
         assert _databases(postgres_server) <= databases_before
 
 

@@ -1,4 +1,4 @@
-"""Real dialogues, and every message that openai's types allow, go in and come out equal, on both databases."""
+"""Test that real dialogues, and every message that openai's types allow, come back equal from both databases."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines."""
+    """Return the objects of a file of JSON lines."""
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
@@ -69,7 +69,7 @@ def test_five_hundred_chinese_dialogues_come_back_equal(shared_data: Path, datab
 
 
 def typed(value: object) -> str:
-    """A text that is equal only where values, and their types, are: to `==`, 1, 1.0 and True are one thing."""
+    """Return a text that is equal only if values and types are equal: for `==`, 1, 1.0 and True are the same."""
     return json.dumps(value, sort_keys=True)
 
 

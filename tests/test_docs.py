@@ -1,4 +1,4 @@
-"""The documentation is true: its commands run, and its outputs are what comes back. Its reference: `test_reference`."""
+"""Test that the pages are true: their commands run, and print what the pages show."""
 
 import contextlib
 import dataclasses
@@ -28,11 +28,11 @@ PAGES = sorted(
     if DOCS / "decisions" not in page.parents and page != DOCS / "benchmarks.md"
 )
 
-# What readers have and a test does not: each is replaced by what the test has.
+# Readers have these and a test does not: each is replaced.
 POSTGRES = "postgresql://app:secret@localhost/app"
 LOCAL_MODELS = ("http://localhost:8080/v1", "http://localhost:11434/v1", "http://localhost:8000/v1")
 
-# Every block that is not run, by page, with the reason that the page itself gives.
+# Every block that is not run, by page, with the reason that the page gives.
 NOT_RUN = {
     "README.md": ["runs the checkout's own checks", "installs packages"],
     "CONTRIBUTING.md": [
@@ -61,7 +61,7 @@ WEATHER = {"name": "weather", "arguments": '{"city": "Beijing"}'}
 
 
 def model(body: dict[str, Any]) -> Reply | Failure:
-    """A model that knows what the documentation asks, and answers one question only from the history."""
+    """Answer what the pages ask; one answer must come from the history."""
     if body["model"] == "no-such-model":
         return Failure(404, "The model `no-such-model` does not exist.")
     question = body["messages"][-1].get("content")
@@ -122,7 +122,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def normal(text: str) -> str:
-    """Replaces what differs from run to run: ids, times, ports, the server."""
+    """Replace what differs in each run: ids, times, ports, the server."""
     text = re.sub(r"(?<!\w)[2-9b-df-hj-np-tv-z]{12}(?!\w)", "(id)", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)", "(time)", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "(time)", text)
@@ -131,13 +131,13 @@ def normal(text: str) -> str:
 
 
 def matches(shown: str, came: str) -> bool:
-    """Whether an output is what the page shows; `…` there stands for anything."""
+    """Return True if an output is what the page shows; `…` on the page matches anything."""
     pattern = re.escape(normal(shown)).replace("…", ".*")
     return re.fullmatch(pattern, normal(came), re.DOTALL) is not None
 
 
 class Reader:
-    """Does what a page says, in a folder of its own: the blocks one after another, as a reader would."""
+    """A reader who runs the blocks of a page one after another, in a new folder."""
 
     def __init__(self, folder: Path, programs: Path, substitutes: dict[str, str]) -> None:
         self._folder = folder
@@ -162,7 +162,7 @@ class Reader:
             shown = "\n".join(re.findall(r"# -> (.*)", text))
             came = io.StringIO()
             with contextlib.redirect_stdout(came):
-                exec(compile(text, where, "exec"), self._names)  # the documentation is what is tested
+                exec(compile(text, where, "exec"), self._names)  # the test runs the code of the page
             assert matches(shown, came.getvalue()), f"{where}: shown:\n{shown}\ncame:\n{came.getvalue()}"
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class Reader:
                 value.dispose()
 
     def _shell(self, script: str) -> tuple[int, str]:
-        # Variables, exported ones and others, live on from block to block as in a reader's terminal.
+        # All variables live on from block to block, as in a reader's terminal.
         done = subprocess.run(
             ["bash", "-c", f"trap 'export -p > .shell' EXIT; set -a; [ ! -f .shell ] || . ./.shell\n{script}"],
             cwd=self._folder,
@@ -189,7 +189,7 @@ class Reader:
 
 
 def transcript(text: str) -> Iterator[tuple[str, str]]:
-    """Splits a console block into its commands and what came back."""
+    """Split a console block into its commands and their outputs."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         while command.endswith("\\"):
@@ -289,7 +289,7 @@ def test_every_link_leads_somewhere() -> None:
             path, _, anchor = target.partition("#")
             file = (page.parent / path).resolve() if path else page
             if file == DOCS / "benchmarks.md" and not file.exists():
-                continue  # written by the bench, on a machine that has run it
+                continue  # the bench writes it
             if not file.exists() or (anchor and anchor not in anchors(file)):
                 broken.append(f"{page.name}: {target}")
 

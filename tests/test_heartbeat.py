@@ -1,4 +1,4 @@
-"""The heartbeat's thread, at moments that a whole store comes to only by chance."""
+"""Test the heartbeat's thread at moments that a whole store reaches only by chance."""
 
 import threading
 import time
@@ -41,7 +41,7 @@ def test_closing_does_not_wait_for_a_beat_even_where_the_thread_has_only_just_be
     heartbeat.forget(heartbeat.watch(TURN))
     closing = threading.Thread(target=heartbeat.close, daemon=True)
     closing.start()
-    while heartbeat._thread is not None:  # until `close` waits for the thread's end
+    while heartbeat._thread is not None:  # until `close` waits for the end of the thread
         time.sleep(0)
     go.set()
     closing.join(PATIENCE)

@@ -1,4 +1,4 @@
-"""The package as its users get it: built, installed without the checkout, and put to work from an empty folder."""
+"""Test the package as users get it: built, installed without the checkout, and used from an empty folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> subproc
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel made from it (not from the checkout)."""
+    """Return a folder with the sdist, and the wheel made from it (not from the checkout)."""
     folder = tmp_path_factory.mktemp("dist")
     _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(CHECKOUT), cwd=folder)
     return folder
@@ -42,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the wheel alone is installed; its dependencies are those of the tests."""
+    """Return a folder with the installed wheel; its dependencies are those of the tests."""
     site = tmp_path_factory.mktemp("site")
     (wheel,) = built.glob("*.whl")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-index")
@@ -52,7 +52,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_installed(installed: Path, tmp_path: Path) -> Run:
-    """Runs a Python program on the installed package, in a folder with nothing in it."""
+    """Return a function that runs a Python program on the installed package, in an empty folder."""
     empty = tmp_path / "empty"
     empty.mkdir()
 
@@ -151,14 +151,14 @@ def _remembers(run_installed: Run, convstore: str, environment: dict[str, str], 
     assert [record["position"] for record in shown["messages"]] == [1, 2, 3, 4, 5]
 
 
-# --- on another Python ---
+# --- another Python ---
 
 NEWEST = newest_python()
 
 
 @pytest.fixture(scope="session")
 def installed_elsewhere(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the programs of a new environment of the newest Python, with the wheel and all that it requires."""
+    """Return the folder of programs of a new environment: the newest Python, the wheel and its dependencies."""
     assert NEWEST is not None
     folder = tmp_path_factory.mktemp("elsewhere")
     (wheel,) = built.glob("*.whl")
@@ -168,7 +168,7 @@ def installed_elsewhere(built: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "bin"
 
 
-if NEWEST is not None:  # else the summary says that there is none
+if NEWEST is not None:  # else the summary says that no newer Python exists
 
     @pytest.mark.parametrize("python", [f"python{NEWEST[1].rpartition('.')[0]}"])
     @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])

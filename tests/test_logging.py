@@ -1,4 +1,4 @@
-"""What convstore logs: what went wrong without an error, by ids and durations; never what people and models say."""
+"""Test the log: it names ids and durations of what went wrong without an error, and never holds content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Everything that convstore logs; at the end of every test no secret is among it."""
+    """Collect everything that convstore logs; assert at the end that no secret is in it."""
     with caplog.at_level(logging.DEBUG, logger="convstore"):
         yield caplog
     for record in caplog.records:

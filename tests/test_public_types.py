@@ -1,4 +1,4 @@
-"""Every type that a public signature names can be imported from `convstore`; and what is public is stated once."""
+"""Test that every type of a public signature can be imported from `convstore`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(valu
 
 
 def annotations_of(kind: type) -> Iterator[tuple[str, str, str]]:
-    """The annotations that a reader of a class sees: where, in which module, and what."""
+    """Return the annotations that a reader of a class sees: place, module and type."""
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):
             yield f"{kind.__name__}.{field.name}", kind.__module__, str(field.type)
@@ -30,13 +30,13 @@ def annotations_of(kind: type) -> Iterator[tuple[str, str, str]]:
             function = value.fget if isinstance(value, property) else value
             if inspect.isfunction(function) and function.__module__.startswith("convstore"):
                 if name == "__init__" and (owner is not kind or kind.__name__ not in ("Store", "AsyncStore")):
-                    continue  # only convstore makes the others
+                    continue  # only convstore makes objects of the others
                 for parameter, annotation in function.__annotations__.items():
                     yield f"{kind.__name__}.{name}({parameter})", function.__module__, str(annotation)
 
 
 def homes(module: str) -> dict[str, str]:
-    """The names that a module imports, for type checkers too, each with the module that it comes from."""
+    """Return the names that a module imports, also for type checkers, each with its module."""
     source = inspect.getsource(sys.modules[module])
     found: dict[str, str] = {}
     for node in ast.walk(ast.parse(source)):

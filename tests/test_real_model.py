@@ -1,4 +1,4 @@
-"""A real model, the real program, a real database: what convstore is for, end to end."""
+"""Test the real program with a real model and a real database."""
 
 import os
 import subprocess
@@ -62,7 +62,7 @@ def test_a_conversation_that_a_real_model_compacted_goes_on_from_its_summary(dat
         reply = store.say(id, SECOND, max_tokens=20)
         written, asked = store.turns(id)
 
-        # What so small a model writes differs from machine to machine; that it was sent does not.
+        # The text of so small a model differs from machine to machine; the request does not.
         assert summary.text.strip()
         assert [message["content"] for message in request["messages"]] == [
             "Answer briefly.",

@@ -1,6 +1,6 @@
-"""The reference is the code's: every command, option, method, field, error, exit code, table and column, and no other.
+"""Test that the reference has every command, option, method, field, error, exit code, table and column, and no other.
 
-`python -m tests.test_reference` writes the parts of the reference that are copied from the code.
+`python -m tests.test_reference` writes the parts that are copied from the code.
 """
 
 import ast
@@ -53,7 +53,7 @@ def option_table(command: click.Command) -> list[str]:
         assert isinstance(parameter, click.Option)
         flags = "`, `".join([*parameter.opts, *parameter.secondary_opts])
         value = "" if parameter.is_flag or parameter.count else f" {parameter.metavar or parameter.type.name.upper()}"
-        value = value.replace("|", "\\|")  # it would end the cell
+        value = value.replace("|", "\\|")  # a bar would end the cell
         help_text = " ".join((parameter.help or "").split())
         default = f" [default: {parameter.default}]" if parameter.show_default else ""
         rows.append(f"| `{flags}{value}` | {help_text}{default} |")
@@ -71,7 +71,7 @@ def usage(name: str, command: click.Command) -> str:
 
 
 def cli_reference() -> dict[str, list[str]]:
-    """What the reference has under each command's heading, as the program has it."""
+    """Return what the program says for each command's heading of the reference."""
     return {
         name: ["```text", usage(name, command), "```"]
         + ([] if isinstance(command, click.Group) else ["", *option_table(command)])
@@ -134,7 +134,7 @@ def _getter(value: property) -> Callable[..., Any]:
 
 
 def members(owner: type) -> dict[str, Any]:
-    """The public methods and properties of a class, its bases' too."""
+    """Return the public methods and properties of a class and its bases."""
     return {
         name: value
         for kind in reversed(owner.__mro__)
@@ -150,7 +150,7 @@ def described(name: str, value: Any) -> list[str]:
 
 
 def library_reference() -> dict[str, list[str]]:
-    """What the reference has under each name's heading, as the code has it."""
+    """Return what the code says for each name's heading of the reference."""
     found = {owner.__name__: described(owner.__name__, owner) for owner in (Store, AsyncStore)}
     for owner in (Store, convstore.ReplyStream):
         for name, value in members(owner).items():
@@ -167,7 +167,7 @@ def test_the_library_reference_has_every_method_with_its_signature() -> None:
 
 
 def listed(page: str, section: str, beginning: str) -> set[str]:
-    """The names in backquotes of the paragraph of a section that begins so."""
+    """Return the names in backquotes of the section's paragraph with this beginning."""
     (paragraph,) = [text for text in sections(page)[section].split("\n\n") if text.startswith(beginning)]
     return set(re.findall(r"`(\w+)`", paragraph))
 
@@ -326,7 +326,7 @@ def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
 
 
 def along_the_tree(store: Store) -> None:
-    """Fill what is not there before the head moves, and before paths are long."""
+    """Fill the columns that stay empty until a head moves or a path is long."""
     long = store.new("Long", messages=[{"role": "user", "content": f"Message {n}"} for n in range(32_769)])
     store.append(long.id, "The last of them knows its ancestors")
     store.delete(long.id)
@@ -348,7 +348,7 @@ def along_the_tree(store: Store) -> None:
 
 
 def templates() -> list[str]:
-    """Every text in the program's code, with `…` where something is filled in."""
+    """Return every text of the program's code, with `…` for each value that is filled in."""
     found = []
     for path in (ROOT / "convstore").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -373,7 +373,7 @@ def test_every_error_that_troubleshooting_explains_is_one_that_the_program_gives
 
 
 def sections(page: str) -> dict[str, str]:
-    """The text under each heading that is a name in backquotes."""
+    """Return the text under each heading that is a name in backquotes."""
     parts = re.split(r"^(#+) (.*)$", page, flags=re.MULTILINE)[1:]
     found = {}
     for heading, text in zip(parts[1::3], parts[2::3], strict=True):
@@ -384,7 +384,7 @@ def sections(page: str) -> dict[str, str]:
 
 
 def copied(page: str, name: str) -> list[str] | None:
-    """The part of a section that is copied from the code: its first block, and the table after it if there is one."""
+    """Return the part of a section that is copied from the code: its first block, and a table after it."""
     text = sections(page).get(name)
     match = re.search(COPIED, text, flags=re.DOTALL) if text is not None else None
     return match[0].splitlines() if match else None

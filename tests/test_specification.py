@@ -1,8 +1,8 @@
-"""The dialogues of the specification that convstore was built from, word for word.
+"""Test the dialogues of the specification that convstore was built from, word for word.
 
-It walks through them by hand: call the model, take the message out of the answer, turn it into a dict, append it to a
-list, pop what went wrong, call again with the whole list. Here the same is done by the library and by the command line,
-and what reaches the server each time is what the hand-made list would have held.
+The specification holds them by hand: it calls the model, turns the message of the answer into a dict, appends it to a
+list, pops what went wrong, and calls again with the whole list. These tests do the same with the library and with the
+command line, and compare each request with the hand-made list.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ OLYMPICS = [system(EXPERT), user(WHERE), assistant(WHERE_ANSWER), user(MEDALS)]
 
 
 def sent(server: ChatServer) -> list[list[Message]]:
-    """The messages of every call that reached the server."""
+    """Return the messages of every call that reached the server."""
     return [request.body["messages"] for request in server.requests]
 
 
@@ -81,7 +81,7 @@ def store(database_url: str, chat_server: ChatServer) -> Iterator[Store]:
 
 @pytest.fixture(params=["whole", "streamed"])
 def say(request: pytest.FixtureRequest, store: Store, chat_server: ChatServer) -> Say:
-    """`store.say`, and the same by `store.stream`."""
+    """Return `store.say`, and the same with `store.stream`."""
 
     def streamed(conversation_id: str, message: object, **how: Any) -> Turn:
         with store.stream(conversation_id, message, **how) as reply:
@@ -93,7 +93,7 @@ def say(request: pytest.FixtureRequest, store: Store, chat_server: ChatServer) -
     return store.say if request.param == "whole" else streamed
 
 
-# --- by the library ---
+# --- the library ---
 
 
 def test_hello_and_a_second_round(store: Store, say: Say, chat_server: ChatServer) -> None:
@@ -131,7 +131,7 @@ def message_dict(data: ChatCompletion) -> object:
 
 
 def message_as_printed(_: ChatCompletion) -> object:
-    """The object as the specification prints it, nulls and all."""
+    """Return the object as the specification prints it, with its nulls."""
     return ChatCompletionMessage(content=HELLO_ANSWER, role="assistant", function_call=None, tool_calls=None)
 
 
@@ -176,7 +176,7 @@ def test_the_olympics_with_a_system_message_and_a_question_that_fails_at_first(
 
     with pytest.raises(TurnFailed):
         say(conversation.id, MEDALS)
-    # The specification's list holds the question twice after that, and so does what it sends.
+    # After that, the specification's list, and its request, hold the message twice.
     assert store.history(conversation.id) == OLYMPICS[:3]
     assert say(conversation.id, MEDALS).text == MEDALS_ANSWER
 
@@ -225,7 +225,7 @@ def test_the_rules_of_the_parameters_are_the_specifications(
     assert chat_server.requests[0].body["max_tokens"] == 16
 
 
-# --- by the command line ---
+# --- the command line ---
 
 
 @pytest.fixture(params=[[], ["--no-stream"]], ids=["streamed", "whole"])
@@ -242,7 +242,7 @@ def convstore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
 
 
 def shown(convstore: Program, reference: str) -> list[Message]:
-    """The messages that `show` prints."""
+    """Return the messages that `show` prints."""
     return [record["message"] for record in convstore("show", reference, "--json").json["messages"]]
 
 

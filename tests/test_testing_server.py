@@ -1,4 +1,4 @@
-"""The scriptable server, as the real ``openai`` client sees it."""
+"""Test the scriptable server with the real ``openai`` client."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def told(chunks: Sequence[ChatCompletionChunk], index: int = 0) -> str:
 
 
 def stream_until(client: openai.OpenAI, kind: type[E]) -> tuple[str, E]:
-    """What a stream said before it failed, and how it failed."""
+    """Return the pieces of a stream before its failure, and the failure."""
     chunks: list[ChatCompletionChunk] = []
     source = stream(client)
     with pytest.raises(kind) as caught:
-        chunks.extend(source)  # what came before the failure stays in the list
+        chunks.extend(source)  # the pieces before the failure stay in the list
     return told(chunks), caught.value
 
 
@@ -88,7 +88,7 @@ def address(server: ChatServer) -> tuple[str, int]:
 def exchange(
     server: ChatServer, method: str, path: str, body: bytes | None = None
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """One request without the openai client."""
+    """Send one request without the openai client."""
     connection = http.client.HTTPConnection(*address(server), timeout=10)
     try:
         connection.request(method, path, body)
@@ -99,7 +99,7 @@ def exchange(
 
 
 def sse(server: ChatServer, response: Response, **parameters: Any) -> str:
-    """The bytes of a stream as they come over the wire."""
+    """Return the bytes of a stream as they come over the network."""
     server.script(response)
     body = json.dumps({"model": "m", "messages": HI, "stream": True, **parameters}).encode()
     return exchange(server, "POST", "/v1/chat/completions", body)[1].decode()
@@ -477,7 +477,7 @@ def test_raw_bodies_come_as_they_are(client: openai.OpenAI, server: ChatServer) 
     with pytest.raises(openai.InternalServerError) as caught:
         ask(client)
     assert caught.value.body == "<html>"
-    # The client hands out a page as it came: its declared type does not hold.
+    # The client returns a page as a text: its declared type is wrong.
     page: object = client.chat.completions.create(model="m", messages=HI)
     assert page == "<html>"
 
@@ -677,7 +677,7 @@ def test_a_client_that_breaks_an_idle_connection_is_no_news(
     with socket.create_connection(address(server)) as connection:
         connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(1)
-        # No lingering: the close is a reset.
+        # Without lingering, the close is a reset.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert server.wait_requests(1)
     server.close()

@@ -1,4 +1,4 @@
-"""Scaled by a factor learnt from what a real model reports, estimates are as near to its counts as the page says."""
+"""Test that estimates, scaled by a factor learnt from a real model, are as near to its counts as the page says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from convstore.messages import token_estimate, token_factor
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "windows.md").read_text()
 
 BY_OTHERS, BY_ITS_OWN = 0.10, 0.05
-"""The mean of the errors, whichever way each goes, by the factor of other conversations' turns, and of its own."""
+"""Mean absolute error, with a factor learnt from other conversations, and from the same one."""
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def counts(shared_data: Path) -> Iterator[tuple[Count, Count]]:
 
 @pytest.fixture(scope="module", params=["crosswoz", "mt_bench"])
 def measured(request: pytest.FixtureRequest, shared_data: Path, counts: tuple[Count, Count]) -> list[list[Sample]]:
-    """Of the Chinese dialogues every tenth, and all the English ones, which are short."""
+    """Return the measured samples: every tenth Chinese dialogue, and all the short English ones."""
     chinese = request.param == "crosswoz"
     conversations = crosswoz(shared_data)[::10] if chinese else mt_bench(shared_data)
     tokenized, replied = counts
     for conversation in conversations[:2]:
         asked = conversation[:1]
-        assert tokenized(asked) == replied(asked)  # what the tokenizer counts is what a reply reports
+        assert tokenized(asked) == replied(asked)  # the tokenizer's count equals the count of a reply
     return [measure(conversation, tokenized) for conversation in conversations]
 
 

@@ -1,4 +1,4 @@
-"""What mypy must refuse: each wrong call is marked, and an unused mark fails `make lint` (warn_unused_ignores)."""
+"""Calls that mypy must refuse: each is marked, and an unused mark fails `make lint` (warn_unused_ignores)."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def swap_numbers() -> tuple[Seq, Position, TurnNumber]:
 
 def test_mypy_is_strict_and_reads_this_file() -> None:
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["mypy"]
-    assert settings["strict"] is True  # with it, a mark that is not needed is an error
+    assert settings["strict"] is True  # with it, an unneeded mark is an error
     assert "tests" in settings["files"]

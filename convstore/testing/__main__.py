@@ -11,7 +11,7 @@ from convstore.testing.server import ChatServer
 
 
 def main() -> None:
-    """Serves until Ctrl-C; the base URL is the only line on stdout."""
+    """Serve until Ctrl-C; the base URL is the only line on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m convstore.testing",
         description="A Chat Completions server that echoes. It prints its base URL, for OPENAI_BASE_URL.",
@@ -23,7 +23,7 @@ def main() -> None:
         server = ChatServer(port=options.port)
     except (OSError, OverflowError) as error:
         parser.error(f"cannot listen on port {options.port}: {error}")
-    # Ctrl-C may come at any moment from here on: also during the line printed, or the close.
+    # From here on, Ctrl-C may come at any moment, also while the line is printed or the server closes.
     try:
         with server:
             if options.reply is not None:

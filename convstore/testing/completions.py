@@ -1,4 +1,4 @@
-"""From a response and the request it answers to the bytes of the answer: pure functions.
+"""Make the bytes of an answer from a response and its request: pure functions.
 
 The shapes are those of the Chat Completions reference, streamed and not:
 https://platform.openai.com/docs/api-reference/chat
@@ -43,20 +43,20 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     parts: Sequence[bytes]
-    """The body. Of a stream, part N is what comes after N pieces; a part may be empty."""
+    """The body in parts. In a stream, part N comes after N pieces; a part may be empty."""
     length: int | None
-    """The Content-Length it promises; None: chunked."""
+    """The Content-Length; None: chunked."""
     whole: bool = True
-    """False: the connection closes after the last part, with no proper end."""
+    """False: the connection closes after the last part, without a proper end."""
     hold: threading.Event | None = None
     hold_after: int = 0
-    """0: before the headers; N: after part N."""
+    """Where the answer is held: 0 before the headers, N after part N."""
     started: threading.Event | None = None
     delay: float = 0
 
 
 def answer_to(body: JSONObject, response: Reply | Failure | Raw, number: int) -> Answer:
-    """The answer to the request ``body``, which was the server's ``number``th."""
+    """Return the answer to the request ``body``, the server's ``number``th request."""
     if isinstance(response, Raw):
         raw = response.body
         data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
@@ -135,7 +135,7 @@ def _streamed(reply: Reply, body: JSONObject, number: int) -> Answer:
 
 
 def _cut(parts: list[bytes], reply: Reply) -> tuple[list[bytes], bool]:
-    """The parts as far as ``cut_after`` lets them, and whether they end properly."""
+    """Return the parts up to ``cut_after`` bytes, and whether they end properly."""
     if reply.cut_after is None or reply.cut_after > sum(map(len, parts)):
         return parts, True
     kept: list[bytes] = []
@@ -149,13 +149,13 @@ def _cut(parts: list[bytes], reply: Reply) -> tuple[list[bytes], bool]:
 
 
 def _chunks(reply: Reply, body: JSONObject, number: int) -> tuple[list[JSONObject], list[JSONObject], list[JSONObject]]:
-    """The chunks of a stream: those that open it, its pieces, and those that finish it."""
+    """Return the chunks of a stream: the opening ones, its pieces, and the finishing ones."""
     if reply.chunks is not None:
         return [], [dict(chunk) for chunk in reply.chunks], []
     envelope = _envelope(reply, body, number, "chat.completion.chunk")
     asked = bool((body.get("stream_options") or {}).get("include_usage"))
     if asked:
-        envelope["usage"] = None  # as OpenAI does in every chunk but the one that has it
+        envelope["usage"] = None  # as OpenAI does in every chunk except the one with the usage
 
     def chunk(index: int, delta: JSONObject, finish: str | None = None, **more: Any) -> JSONObject:
         choice = {"index": index, "delta": delta, **more, "finish_reason": finish}
@@ -181,7 +181,7 @@ def _chunks(reply: Reply, body: JSONObject, number: int) -> tuple[list[JSONObjec
 
 
 def _deltas(message: Mapping[str, Any], pieces: Sequence[str] | None) -> tuple[JSONObject, list[JSONObject]]:
-    """The delta that opens a message, and those that bring its fields, in the message's own order."""
+    """Return the delta that opens a message, and the deltas of its fields, in the message's order."""
     first: JSONObject = {"role": message.get("role", "assistant")}
     deltas: list[JSONObject] = []
     for key, value in message.items():
@@ -205,7 +205,7 @@ def _deltas(message: Mapping[str, Any], pieces: Sequence[str] | None) -> tuple[J
 
 
 def _call_deltas(call: Mapping[str, Any]) -> list[JSONObject]:
-    """One tool call: all but its arguments first, then these in fragments."""
+    """Return the deltas of one tool call: first all except its arguments, then the arguments in fragments."""
     for kind, field in (("function", "arguments"), ("custom", "input")):
         if isinstance(call.get(kind), Mapping):
             first, *rest = _argument_deltas(call[kind], field)
@@ -221,7 +221,7 @@ def _argument_deltas(function: Mapping[str, Any], field: str) -> list[JSONObject
 
 
 def _split(text: str) -> list[str]:
-    # Longer ones in a long text, so that a megabyte is not a quarter of a million events.
+    # A long text has longer pieces, so that a megabyte is not a quarter of a million events.
     size = max(4, len(text) // 256)
     return [text[start : start + size] for start in range(0, len(text), size)]
 
@@ -269,5 +269,5 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def _json(data: Mapping[str, Any]) -> bytes:
-    # ASCII: a lone surrogate travels as its escape.
+    # ASCII: a lone surrogate is sent as its escape.
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode("ascii")

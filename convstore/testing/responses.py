@@ -1,4 +1,4 @@
-"""What the test server may answer, as plain values: no sockets and no threads here.
+"""Define what the test server may answer, as plain values.
 
 ``completions`` makes bytes of them, ``server`` sends those.
 """
@@ -35,11 +35,11 @@ class Reply:
     message: Mapping[str, Any] | None = None
     """The complete message, instead of ``text``; it is sent as it is."""
     finish_reason: str | None = "stop"
-    """None: null in a whole reply; a stream has no finishing chunk."""
+    """None: a whole reply has null; a stream has no finishing chunk."""
     usage: Mapping[str, Any] | Literal["computed"] | None = "computed"
-    """Computed: one token for every four characters of text. None: not in the reply."""
+    """Default: computed, one token for every four characters of text. None: not in the reply."""
     model: str | None = None
-    """Default: the model that was asked for."""
+    """Default: the model of the request."""
     id: str | None = None
     """Default: ``chatcmpl-test-N`` for the server's Nth request."""
     system_fingerprint: str | None = "fp_test"
@@ -75,11 +75,11 @@ class Reply:
 
     # When.
     hold: threading.Event | None = None
-    """The server waits for it (or its own end) after ``hold_after`` pieces; 0: before the headers. A whole
-    reply always waits before the headers."""
+    """The server waits for this event (or its own end) after ``hold_after`` pieces; 0: before the headers. A
+    whole reply always waits before the headers."""
     hold_after: int = 0
     started: threading.Event | None = None
-    """The server sets it when it has come to that point, whether or not there is a ``hold``."""
+    """The server sets this event when it has come to that point, also without a ``hold``."""
 
     def __post_init__(self) -> None:
         if self.pieces is None:
@@ -107,7 +107,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Raw:
-    """Any body at all: one that is not JSON, a proxy's HTML page, a stream written by hand."""
+    """Any body: text that is not JSON, a proxy's HTML page, a stream written by hand."""
 
     body: bytes | str
     status: int = 200
@@ -116,14 +116,14 @@ class Raw:
 
 @dataclass(frozen=True)
 class Drop:
-    """Closes the connection without a byte."""
+    """Close the connection without a byte."""
 
 
 Response = Reply | Failure | Raw | Drop
 
 
 def echo(body: JSONObject) -> Reply:
-    """Answers ``You said: `` and the text of the last user message of a request."""
+    """Answer ``You said: `` and the text of the last user message of a request."""
     messages = [message for message in body.get("messages") or [] if message.get("role") == "user"]
     return Reply("You said: " + (text_of(messages[-1]) if messages else ""))
 

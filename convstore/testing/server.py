@@ -1,4 +1,4 @@
-"""A Chat Completions server on loopback that answers what it is told, over real HTTP and SSE."""
+"""Serve scripted Chat Completions on loopback, over real HTTP and SSE."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from convstore.testing.completions import CREATED, DEFAULT_MODEL, Answer, answer_to
 from convstore.testing.responses import Drop, Failure, JSONObject, Raw, Response, echo
 
-_TICK = 0.01  # seconds between looks at what ends a wait: the event, the server's end, the client's leaving
+_TICK = 0.01  # seconds between two checks during a wait: event set, server closed, client disconnected
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Request:
 
 
 class ChatServer:
-    """Answers Chat Completions calls from a script; it listens from its making until ``close``.
+    """A server that answers Chat Completions calls from a script, from its creation until ``close``.
 
         with ChatServer() as server:
             server.script(Failure(429, retry_after=1), Reply("Hello"))
@@ -45,9 +45,9 @@ class ChatServer:
     """
 
     otherwise: Callable[[JSONObject], Response]
-    """Called with the request's body, in its own thread, when the script is used up. Default: ``echo``.
+    """The function that answers when the script is used up, called with the request's body. Default: ``echo``.
 
-    It may wait for what it likes, but not for ever: ``close`` waits for it."""
+    It runs in a thread of its own. It may wait, but not for ever: ``close`` waits for it."""
 
     def __init__(self, *, port: int = 0) -> None:
         self.otherwise = echo
@@ -67,37 +67,37 @@ class ChatServer:
 
     @property
     def requests(self) -> list[Request]:
-        """All requests so far, of any path, in order of arrival."""
+        """All requests so far, for any path, in order of arrival."""
         with self._changed:
             return list(self._requests)
 
     @property
     def disconnects(self) -> int:
-        """How many clients left before their answer had been sent."""
+        """Number of clients that disconnected before their whole answer was sent."""
         with self._changed:
             return self._disconnects
 
     def script(self, *responses: Response) -> None:
-        """Queues responses, for one chat completion request each, in order of arrival."""
+        """Queue responses: each answers one chat completion request, in order of arrival."""
         with self._changed:
             self._script.extend(responses)
 
     def wait_requests(self, n: int = 1, timeout: float = 5.0) -> bool:
-        """Waits until ``n`` requests have arrived in all; False if ``timeout`` seconds pass first."""
+        """Wait until ``n`` requests have arrived in all; return False if ``timeout`` seconds pass first."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self._requests) >= n, timeout)
 
     def wait_disconnect(self, timeout: float = 5.0, *, n: int = 1) -> bool:
-        """Waits until ``n`` clients have disconnected in all; False if ``timeout`` seconds pass first.
+        """Wait until ``n`` clients have disconnected in all; return False if ``timeout`` seconds pass first.
 
-        A client that leaves during a hold or a delay is noticed within a hundredth of a second, else at the
-        next part that is sent. One that leaves after the last part is not counted.
+        The server notices a client that disconnects during a hold or a delay within a hundredth of a second,
+        otherwise at the next part that it sends. A client that disconnects after the last part is not counted.
         """
         with self._changed:
             return self._changed.wait_for(lambda: self._disconnects >= n, timeout)
 
     def close(self) -> None:
-        """Stops: ends holds, closes all connections, joins all threads. It may be called again."""
+        """Stop: end all holds, close all connections, join all threads. It may be called again."""
         if self._closing.is_set():
             return
         self._closing.set()
@@ -115,23 +115,23 @@ class ChatServer:
         self.close()
 
     def _arrived(self, request: Request, *, scripted: bool) -> tuple[int, Response | None]:
-        """Records a request: its number, and the next response of the script if it may have one."""
+        """Record a request; return its number, and the next response of the script if it may have one."""
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
-            # Under the one lock: the order of requests is the order of the script.
+            # Under one lock: the order of the requests is the order of the script.
             return len(self._requests), self._script.popleft() if scripted and self._script else None
 
     def _disconnected(self) -> None:
         if self._closing.is_set():
-            return  # it was we who left
+            return  # this side closed the connection
         with self._changed:
             self._disconnects += 1
             self._changed.notify_all()
 
 
 class _Listener(ThreadingHTTPServer):
-    daemon_threads = True  # a server that nobody closed does not keep the process alive
+    daemon_threads = True  # a server without `close` does not keep the process alive
     request_queue_size = 128
 
     def __init__(self, port: int, chat: ChatServer) -> None:
@@ -140,19 +140,19 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the resolver for the host's name: seconds, on some machines.
+        # HTTPServer's method asks the resolver for the host's name, which takes seconds on some machines.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # socketserver does not join daemon threads; we keep our own account of them.
+        # socketserver does not join daemon threads, so they are kept here.
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
         self._connections = [kept for kept in self._connections if kept[0].is_alive()]
         self._connections.append((thread, request))
         thread.start()
 
     def close_connections(self) -> None:
-        """Once no more are accepted: wakes each connection's thread from what it waits for, and joins it."""
+        """Wake the thread of each connection, and join it; to call when no more connections are accepted."""
         for _, connection in self._connections:
             with contextlib.suppress(OSError):  # closed already
                 connection.shutdown(socket.SHUT_RDWR)
@@ -160,7 +160,7 @@ class _Listener(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that breaks an idle connection is no news; an exception in `otherwise` is printed.
+        # A client may break an idle connection; an exception in `otherwise` is printed.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         if length.isdecimal():
             return int(length)
         if "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # with a chunked body that we leave unread
+            self.close_connection = True  # with a chunked body, which is not read
         return 0
 
     def _respond(self, data: bytes) -> None:
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = part
             if answer.length is None:
                 data = b"%x\r\n%b\r\n" % (len(part), part) if part else b""
-                # In one write with the last event: a client that reads no further than [DONE] has it too.
+                # In one write with the last event, for clients that stop reading at [DONE].
                 data += b"0\r\n\r\n" if answer.whole and place == last else b""
             self.wfile.write(data)
             if place == answer.hold_after > 0:
@@ -256,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._wait(answer.hold, None)
 
     def _wait(self, event: threading.Event | None, seconds: float | None) -> None:
-        """Waits for the event or time; ConnectionError if the server closes or the client leaves first."""
+        """Wait for the event or the time; raise ConnectionError if the server closes or the client leaves first."""
         event = event or threading.Event()
         end = float("inf") if seconds is None else time.monotonic() + seconds
         while not event.wait(max(0, min(_TICK, end - time.monotonic()))) and time.monotonic() < end:

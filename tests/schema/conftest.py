@@ -1,4 +1,4 @@
-"""Databases that earlier releases left."""
+"""Fixtures: databases of earlier releases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.schema.old.kept import OLDER, Old, restored
 
 @pytest.fixture(params=["db", "sql"])
 def restore(request: pytest.FixtureRequest) -> Callable[[str], Old]:
-    """Puts back what a release left: a SQLite file, or a PostgreSQL database."""
+    """Return a function that restores a database of a release: a SQLite file, or a PostgreSQL database."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "db" else "postgres_empty_url")
     return lambda revision: restored(revision, request.param, url)
 
 
 @pytest.fixture(params=OLDER)
 def old(request: pytest.FixtureRequest, restore: Callable[[str], Old]) -> Old:
-    """What each earlier release left, on each backend in turn."""
+    """Return the database of each earlier release, on each backend in turn."""
     return restore(request.param)

@@ -1,4 +1,4 @@
-"""What the tests of the schema share: databases with something in them, and everything that a database holds."""
+"""Fill databases, read everything in them, and run migrations, for the tests of the schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from convstore.db.engine import Database, open_database
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 Contents = dict[str, tuple[list[str], list[tuple[Any, ...]]]]
-"""Every table with its columns and its rows."""
+"""Return every table with its columns and rows."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def fill(url: str, conversations: int = 20, messages: int = 5) -> None:
 
 
 def application_tables(url: str) -> None:
-    """What an application keeps in the same database, under names that anyone would take."""
+    """Create an application's tables in the same database, with names that others use too."""
     with opened(url) as database, database.write() as connection:
         connection.execute(text("CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT)"))
         connection.execute(text("INSERT INTO messages VALUES (1, 'of the application')"))
@@ -84,7 +84,7 @@ def revision_after(revision: str) -> str:
 
 
 def copy_of_migrations(folder: Path, *scripts: str) -> Path:
-    """A copy of the project's migrations, and after them those whose bodies are given."""
+    """Copy the project's migrations, and add migrations with the given bodies."""
     copy = folder / "migrations"
     shutil.copytree(schema_upgrade.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
     before = schema_upgrade.HEAD
@@ -99,7 +99,7 @@ def copy_of_migrations(folder: Path, *scripts: str) -> Path:
 
 
 def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down: bool = False) -> None:
-    """Run migrations as an upgrade does, `migrations` instead of the project's own."""
+    """Run migrations as an upgrade does, with `migrations` instead of the project's own."""
     with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
         config = schema_upgrade.alembic_config()
         if migrations is not None:
@@ -109,7 +109,7 @@ def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down:
 
 
 def check_drift(url: str) -> None:
-    """Raise what `alembic check` raises when models and database differ; by the project's own env.py."""
+    """Raise the error of `alembic check` if models and database differ, through the project's env.py."""
     with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
         config = Config(stdout=io.StringIO())
         config.set_main_option("script_location", str(schema_upgrade.migrations_folder()))
@@ -118,7 +118,7 @@ def check_drift(url: str) -> None:
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program as a person would; every warning is an error."""
+    """Run a Python program in a new process; every warning is an error."""
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=cwd,
@@ -130,7 +130,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
-# Processes that all begin at the same moment.
+# Processes that begin at the same moment.
 
 _start: Any = None
 
@@ -157,7 +157,7 @@ def _upgrade(url: str) -> int:
 
 
 def at_once(work: Any, url: str, processes: int) -> set[int]:
-    """Run `work(url)` in so many processes at the same moment; return their ids, or raise what one of them raised."""
+    """Run `work(url)` in several processes at the same moment; return their ids, or raise the error of one."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.schema.support"])
     barrier = context.Barrier(processes)

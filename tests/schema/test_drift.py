@@ -1,4 +1,4 @@
-"""The models are what the migrations make, and the migrations touch nothing that is not convstore's."""
+"""Test that the migrations make exactly the models, and touch only convstore's tables."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ KEY_COLUMNS = {
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest) -> str:
-    """A database with nothing in it, on each backend in turn."""
+    """Return an empty database, on each backend in turn."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_empty_url")
     return url
 
 
 @pytest.fixture
 def second_url(request: pytest.FixtureRequest, empty_url: str, tmp_path: Path) -> Iterator[str]:
-    """Another database with nothing in it, on the same backend."""
+    """Return a second empty database on the same backend."""
     if empty_url.startswith("sqlite"):
         yield f"sqlite:///{tmp_path}/second.db"
     else:
@@ -81,7 +81,7 @@ def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str
 
 
 def test_migrations_make_column_by_column_what_the_models_would(empty_url: str, second_url: str) -> None:
-    """Collations, constraints and their names too, which Alembic does not compare. Not the columns' order."""
+    """It compares collations, constraints and their names too, which Alembic does not; not the columns' order."""
     schema_upgrade.upgrade(empty_url)
     with opened(second_url) as database, database.write() as connection:
         Base.metadata.create_all(connection)
@@ -115,7 +115,7 @@ def _structure(url: str) -> list[tuple[Any, ...]]:
     return sorted(rows, key=repr)
 
 
-# A column that a migration adds comes last in its table, wherever its model has it.
+# A column that a migration adds comes last in its table, at any place in its model.
 _SQLITE_STRUCTURE = {
     "table_xinfo": """p.name, p.type, p."notnull", p.dflt_value, p.pk, p.hidden""",
     "foreign_key_list": "p.*",

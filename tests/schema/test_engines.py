@@ -1,4 +1,4 @@
-"""Engines: what convstore makes of a URL, and how it leaves an engine that is not its own."""
+"""Test the engines that convstore makes from a URL, and that it does not change a caller's engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convstore.db.engine import open_database as open_url
 from convstore.errors import ConvstoreError, DatabaseUnavailable, InvalidInput
 from tests.schema.support import contents, opened, run
 
-# --- an engine of the caller's own ---
+# --- a caller's engine ---
 
 COMPLETION = {
     "id": "chatcmpl-1",
@@ -28,7 +28,7 @@ COMPLETION = {
 
 
 def _documented(engine: Engine) -> Engine:
-    """What SQLAlchemy's manual tells those who want real transactions of sqlite3."""
+    """Set up sqlite3's transactions as SQLAlchemy's manual says."""
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, _: object) -> None:
@@ -64,7 +64,7 @@ POSTGRES_ENGINES: dict[str, Callable[[str], Engine]] = {
     ids=" ".join,
 )
 def engine(request: pytest.FixtureRequest) -> Any:
-    """An engine as an application might have made it."""
+    """Return an engine, made in one of an application's ways."""
     backend, habit = request.param
     url = request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_url")
     made = (SQLITE_ENGINES if backend == "sqlite" else POSTGRES_ENGINES)[habit](url)
@@ -291,7 +291,7 @@ def test_a_missing_driver_is_named_with_the_extra_that_brings_it(tmp_path: Path)
     done = run("-c", BLOCKED, "db", "current", cwd=tmp_path, CONVSTORE_DB=f"postgresql://app:{SECRET}@127.0.0.1:1/app")
     assert done.returncode == 7
     assert done.stderr == "convstore: PostgreSQL needs the driver psycopg: pip install 'convstore[postgres]'\n"
-    # And SQLite needs nothing of it.
+    # SQLite needs no change.
     done = run("-c", BLOCKED, "db", "upgrade", cwd=tmp_path, CONVSTORE_DB="chat.db")
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,4 @@
-"""What a migration may do to a database that is in use: everything or nothing, and never lose a row."""
+"""Test migrations of a database in use: they happen as a whole or not at all, and lose no row."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
         ):
             with pytest.raises(IntegrityError, match="FOREIGN KEY"), database.write() as connection:
                 connection.execute(text(statement))
-    with Store(sqlite_url) as store:  # the schema is newer than this release knows, and says that it still admits it
+    with Store(sqlite_url) as store:  # the schema is newer than this release, and says that this release may use it
         assert len(store.list(limit=None)) == 50
         store.append(store.get("name-0").id, "More")
 

@@ -1,6 +1,6 @@
-"""Files that earlier releases left (`tests/schema/old`): they open, upgrade, lose nothing, and go on.
+"""Test database files of earlier releases (`tests/schema/old`): they open, upgrade, and lose nothing.
 
-`old/make.py` says how they were made, by those releases' own code.
+`old/make.py` says how the code of those releases made them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _select(expected: Any, found: Any) -> Any:
         assert len(expected) == len(found)
         return [_select(one, other) for one, other in zip(expected, found, strict=True)]
     selected = {key: found[key] for key in expected}
-    if selected.get("window"):  # a report with fields of its own
+    if selected.get("window"):  # the report has fields too
         selected["window"] = {key: selected["window"][key] for key in expected["window"]}
     return selected
 
@@ -53,7 +53,7 @@ def assert_nothing_lost(old: Old, store: Store) -> None:
 
 
 def test_there_are_files_of_every_earlier_schema() -> None:
-    """A migration that comes after a release takes that release's files with it: see CONTRIBUTING.md."""
+    """A migration after a release adds the files of that release: see CONTRIBUTING.md."""
     wanted = {f"{revision}.{kind}" for revision in OLDER for kind in ("db", "sql", "db.json", "sql.json")}
     kept = {path.name.removesuffix(".gz"): path.stat().st_size for path in FOLDER.glob("*.gz")}
     assert wanted <= set(kept)
@@ -70,7 +70,7 @@ def test_the_files_are_of_these_schemas_and_hold_what_is_hard_to_keep(old: Old) 
     assert {turn["status"] for turn in turns} == set(TurnStatus)
     longest = max(old.conversations(), key=lambda found: found[2]["conversation"]["length"])[2]
     assert longest["conversation"]["length"] > 300
-    assert longest["conversation"]["head_seq"] > 330  # the others are beside the path
+    assert longest["conversation"]["head_seq"] > 330  # the others are off the path
 
 
 # --- they open ---
@@ -79,7 +79,7 @@ def test_the_files_are_of_these_schemas_and_hold_what_is_hard_to_keep(old: Old) 
 def test_they_open_with_nothing_lost(old: Old) -> None:
     before = contents(old.url)
     with Store(old.url) as store:
-        if not old.is_sqlite:  # which upgrades itself
+        if not old.is_sqlite:  # a SQLite file upgrades itself
             with pytest.raises(SchemaOutdated, match=f"schema {old.revision}.*run `convstore db upgrade`"):
                 store.list()
             assert contents(old.url) == before
@@ -96,7 +96,7 @@ def test_they_open_with_nothing_lost(old: Old) -> None:
 
 
 def only(found: Contents, table: str, columns: list[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """A table as if it had only these columns."""
+    """Return a table's rows with only these columns."""
     names, rows = found[table]
     places = [names.index(name) for name in columns]
     return columns, sorted((tuple(row[place] for place in places) for row in rows), key=repr)
@@ -126,7 +126,7 @@ def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds
     old = restore(OLDER[-1])
     old.upgrade()
     with Store(old.url, base_url=chat_server.url, model="test-model") as store:
-        for owner, id, _ in old.conversations()[::3]:  # rows of this release among the others
+        for owner, id, _ in old.conversations()[::3]:  # add rows of this release
             store.for_owner(owner).say(id, "More")
     full = contents(old.url)
     migrate(old.url, to=target, down=True)
@@ -144,7 +144,7 @@ def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds
 
 
 def test_going_down_puts_attachments_back_into_their_messages(database_url: str) -> None:
-    """0003 keeps them apart; for 0002 they are in the message, or nowhere."""
+    """Schema 0003 stores attachments in a table; schema 0002 stores them in the message."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
     sound = {
         "type": "input_audio",
@@ -170,7 +170,7 @@ def test_going_down_puts_attachments_back_into_their_messages(database_url: str)
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
 def test_a_file_that_was_cut_short_is_named_and_never_read_as_empty(sqlite_url: str, share: float) -> None:
-    """Whatever is read of it is right; what is missing is an error of the database, at once or where it is missed."""
+    """Everything that is read is right; what is missing is a DatabaseError, at once or when it is needed."""
     whole = unpacked(f"{OLDER[-1]}.db")
     Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(DatabaseUnavailable, match=r"chat\.db"), Store(sqlite_url) as store:

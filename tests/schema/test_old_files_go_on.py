@@ -1,4 +1,4 @@
-"""What earlier releases left goes on in this one: said to, undone, forked, windowed, summarised."""
+"""Test that conversations of earlier releases go on in this one: say, undo, fork, windows, summaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.schema.old.kept import UNEXPLAINED, Old
 
 @pytest.fixture
 def store(old: Old, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """This release's store on what an old one left."""
+    """Yield a store of this release on the database of an old one."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     old.upgrade()
     with Store(old.url, base_url=chat_server.url, model="test-model") as store:
@@ -28,12 +28,12 @@ def store(old: Old, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_conversation_goes_on_where_it_stood(old: Old, store: Store, chat_server: ChatServer) -> None:
     answered = {"role": "assistant", "content": "I do."}
-    chat_server.otherwise = lambda _: Reply("I do.", usage=None)  # it cannot count contents that are no text
+    chat_server.otherwise = lambda _: Reply("I do.", usage=None)  # it cannot count content that is not text
     for owner, id, read in old.conversations():
         mine, before = store.for_owner(owner), read["history"]
         (added,) = mine.append(id, {"role": "user", "content": "An addition"})
         assert added.position == len(before) + 1
-        # Earlier releases sent tool calls that nobody had answered.
+        # Earlier releases sent tool calls without results.
         turn = mine.say(id, "Do you remember?", fill_missing_tools=True)
         path = [*before, {"role": "user", "content": "An addition"}, {"role": "user", "content": "Do you remember?"}]
         assert sent(chat_server) == [to_request(message) for message in path], (owner, id)
@@ -48,7 +48,7 @@ def test_every_conversation_goes_on_where_it_stood(old: Old, store: Store, chat_
 
 
 def sent(chat_server: ChatServer) -> list[dict[str, Any]]:
-    """The messages of the latest request, without what stands for the results of tools that there are none of."""
+    """Return the messages of the latest request, without placeholders for tool results."""
     messages = chat_server.requests[-1].body["messages"]
     return [message for message in messages if message.get("content") != PLACEHOLDER_RESULT_TEXT]
 
@@ -115,7 +115,7 @@ def test_every_conversation_can_be_forked_anywhere(old: Old, store: Store, chat_
 def test_a_window_over_messages_that_nobody_counted_is_whole(
     old: Old, store: Store, chat_server: ChatServer, window: dict[str, Any], first: str | None
 ) -> None:
-    """The long conversation: its tokens are NULL, and it knows no ancestors but by parents."""
+    """The rows of the long conversation have no tokens and no ancestors, only parents."""
     (read,) = (it for _, id, it in old.conversations() if id == "long")
     mine = store.for_owner("ada")
     mine.pin("long", 4)
@@ -183,7 +183,7 @@ def test_a_conversation_made_again_with_the_same_content_is_the_one_that_is_ther
     if old.revision >= "0002":
         assert store.new(id="same", **again).length == 5
         again["title"] = "Another"
-    with pytest.raises(ConversationExists):  # what 0001 created, nobody knows
+    with pytest.raises(ConversationExists):  # nobody knows the creation time of a conversation of 0001
         store.new(id="same", **again)
 
 

@@ -1,6 +1,6 @@
-"""Programs of the previous release may go on while a database is already of this one: what they write is read here.
+"""Test that this release reads what programs of the previous release write after the upgrade.
 
-`release_0002` is what that release writes. Columns that came later are NULL in its rows.
+`release_0002` writes what that release writes. In its rows, later columns are NULL.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def store(database_url: str, chat_server: ChatServer, monkeypatch: pytest.Monkey
 
 
 def by_old(store: Store, work: Writes, *args: Any, **kwargs: Any) -> Any:
-    """Let the previous release do something, in a transaction of its own."""
-    store.list(limit=1)  # so that there is a schema
+    """Run a function of the previous release in its own transaction."""
+    store.list(limit=1)  # it creates the schema
     with store._engine.transactions.database.write() as connection:
         return work(connection, "ada", *args, **kwargs)
 
@@ -46,7 +46,7 @@ def replied(text: str) -> Message:
 
 
 def mixed(store: Store, chat_server: ChatServer) -> list[Message]:
-    """A long conversation, `mixed`, that both releases have written to in turn; returns its path."""
+    """Make a long conversation, `mixed`, written by both releases in turn; return its path."""
     path: list[Message] = [{"role": "system", "content": "Be brief."}, *said(*(f"first {n}" for n in range(1100)))]
     store.new(id="mixed", messages=path)
     for number in range(8):
@@ -80,12 +80,12 @@ def test_both_write_to_one_conversation_in_turn(store: Store, chat_server: ChatS
     assert {turn.usage.total_tokens for turn in turns[::3] if turn.usage is not None} == {9}
     with engine_of(store).connect() as connection:
         stored = connection.execute(text("SELECT seq, back_32, tokens FROM convstore_messages ORDER BY seq")).all()
-    assert any(row.back_32 is None and row.tokens is None for row in stored[1101:])  # there are of both kinds
+    assert any(row.back_32 is None and row.tokens is None for row in stored[1101:])  # rows of both releases exist
     assert any(row.back_32 is not None and row.tokens is not None for row in stored[1101:])
 
 
 def test_every_position_of_a_path_of_both_is_found(store: Store, chat_server: ChatServer) -> None:
-    """Rows of the previous release do not say where their ancestors are; those after them begin anew."""
+    """Rows of the previous release have no ancestors; the rows after them begin again."""
     path = mixed(store, chat_server)
     for position in [*range(1, 1101, 97), *range(1101, len(path) + 1)]:
         assert store.at("mixed", position).message == path[position - 1]
@@ -148,7 +148,7 @@ def test_a_fork_and_its_origin_do_not_see_what_the_previous_release_adds_to_it(
 
 
 def test_the_previous_release_refuses_what_it_does_not_know_of(store: Store) -> None:
-    """Loudly, and not with an empty place or a shorter past."""
+    """It is an error, not an empty place or a shorter past."""
     store.new(id="origin", messages=said("One", "Two"))
     store.fork("origin", new_id="fork")
     store.append("fork", "Three")
@@ -157,7 +157,7 @@ def test_the_previous_release_refuses_what_it_does_not_know_of(store: Store) -> 
     for id in ("fork", "image"):
         with pytest.raises(old.DamagedRow):
             by_old(store, old.history, id)
-    by_old(store, old.append, "fork", {"role": "assistant", "content": "Four"})  # after a message of the fork's own
+    by_old(store, old.append, "fork", {"role": "assistant", "content": "Four"})  # after a message of the fork
     assert [message["content"] for message in store.history("fork")] == ["One", "Two", "Three", "Four"]
 
 

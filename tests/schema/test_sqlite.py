@@ -1,4 +1,4 @@
-"""SQLite files: durable, private, locked when they should be, and found under any name."""
+"""Test SQLite files: durability, file modes, locks and names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_connection_of_every_thread_is_durable_and_enforces_foreign_keys(s
 
         def look(_: int) -> tuple[int, tuple[object, ...]]:
             with database.read() as connection:
-                all_open.wait(30)  # so that each thread has a connection of its own
+                all_open.wait(30)  # so that each thread has its own connection
                 driver = connection.connection.driver_connection
                 assert driver is not None
 
@@ -56,14 +56,14 @@ def test_every_connection_of_every_thread_is_durable_and_enforces_foreign_keys(s
                 return id(driver), tuple(driver.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas)
 
         with ThreadPoolExecutor(8) as threads:
-            for _ in range(2):  # fresh connections, and those that the pool gives again
+            for _ in range(2):  # new connections, and reused ones of the pool
                 found = list(threads.map(look, range(8)))
                 assert len({identity for identity, _ in found}) == 8
                 assert {rest for _, rest in found} == {("wal", 2, 1, 30_000)}
 
 
 def test_a_writing_transaction_takes_the_lock_at_once_and_a_reading_one_does_not(sqlite_url: str) -> None:
-    """Asserted on what SQLite itself is told, below the driver."""
+    """It looks at the statements that SQLite receives from the driver."""
     schema_upgrade.upgrade(sqlite_url)
     told: list[str] = []
     with opened(sqlite_url) as database:
@@ -106,7 +106,7 @@ def test_every_write_of_a_turn_begins_by_taking_the_lock(sqlite_url: str) -> Non
         assert "BEGIN IMMEDIATE" not in told
 
 
-# --- who may read the files ---
+# --- file modes ---
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
@@ -220,12 +220,12 @@ def test_one_file_under_two_names_is_one_database(tmp_path: Path) -> None:
         assert one.get(made.id).length == 1
 
 
-# --- bad luck ---
+# --- failures ---
 
 
 @contextlib.contextmanager
 def _unprivileged() -> Iterator[None]:
-    """As a user whom file modes bind; root is not."""
+    """Run as a user for whom file modes matter; they do not for root."""
     if os.geteuid() != 0:
         yield
         return
@@ -238,7 +238,7 @@ def _unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that another user may enter too, which pytest's are not."""
+    """Return a folder that another user may enter; pytest's folders are private."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -308,7 +308,7 @@ def test_a_file_that_may_only_be_read_is_read_and_says_so_when_written(public_fo
     with contextlib.closing(sqlite3.connect(path)) as plain:
         plain.execute(f"PRAGMA journal_mode = {journal}")
     path.chmod(0o444)
-    public_folder.chmod(0o777 if journal == "wal" else 0o555)  # a reader needs the -shm file beside a WAL database
+    public_folder.chmod(0o777 if journal == "wal" else 0o555)  # in WAL mode, a reader needs the -shm file
     with _unprivileged(), Store(path) as store:
         assert len(store.list()) == 1
         with pytest.raises(DatabaseUnavailable, match="readonly") as raised:
@@ -337,7 +337,7 @@ def test_a_connection_that_could_not_be_prepared_is_not_left_open(tmp_path: Path
     descriptors = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
     with Store(path) as store:
         before = len(list(descriptors.iterdir()))
-        kept = []  # the errors hold their frames, and those the connections
+        kept = []  # the errors hold frames, and the frames hold connections
         for _ in range(20):
             with pytest.raises(DatabaseUnavailable) as raised:
                 store.list()
@@ -382,7 +382,7 @@ def test_two_stores_in_memory_are_two_databases() -> None:
 
 
 def test_a_forked_child_has_connections_of_its_own(database_url: str, tmp_path: Path) -> None:
-    """As under a server that loads the application, then forks its workers."""
+    """A server does so that loads the application, then forks its workers."""
     schema_upgrade.upgrade(database_url)
     program = """
 import os

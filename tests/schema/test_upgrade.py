@@ -1,4 +1,4 @@
-"""Every door to an upgrade, who may open it, and what happens when many come at once."""
+"""Test every way to an upgrade, who may use it, and many upgrades at once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OURS = {*Base.metadata.tables, VERSION_TABLE}
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest) -> str:
-    """A database with nothing in it, on each backend in turn."""
+    """Return an empty database, on each backend in turn."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_empty_url")
     return url
 
 
-# --- the doors ---
+# --- the ways to an upgrade ---
 
 
 def test_plain_alembic_upgrades_the_database_of_the_environment(empty_url: str) -> None:
@@ -57,7 +57,7 @@ def test_the_sql_that_alembic_writes_makes_the_schema(empty_url: str) -> None:
     assert written.stdout.startswith("BEGIN;")
     assert written.stdout.rstrip().endswith("COMMIT;")
     if empty_url.startswith("sqlite"):
-        assert not Path(make_url(empty_url).database or "").exists()  # it was only written
+        assert not Path(make_url(empty_url).database or "").exists()  # it was only printed
     with opened(empty_url) as database, database.engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
@@ -88,7 +88,7 @@ def test_the_function_upgrades_and_does_nothing_the_second_time(empty_url: str) 
     assert contents(empty_url) == before
 
 
-# --- many at once ---
+# --- many upgrades at once ---
 
 
 def test_sixteen_processes_may_be_the_first_to_use_a_file(sqlite_url: str) -> None:
@@ -113,7 +113,7 @@ def test_sixteen_threads_may_be_the_first_to_use_a_file_each_with_a_store(sqlite
 
 
 def test_threads_may_make_databases_in_different_folders_at_once(tmp_path: Path) -> None:
-    """Alembic keeps in its modules what it is doing: two upgrades at once would take each other's connection."""
+    """Alembic keeps its state in modules: two upgrades at once would use each other's connection."""
     start = threading.Barrier(8)
 
     def first_use(number: int) -> int:
@@ -156,7 +156,7 @@ def _waits_for_lock(database: Database) -> bool:
         )
 
 
-# --- who upgrades, and who only looks ---
+# --- who upgrades, and who only reads ---
 
 
 def test_postgresql_never_upgrades_itself(postgres_empty_url: str) -> None:
@@ -216,7 +216,7 @@ def test_a_database_of_an_older_release_keeps_all_that_it_holds(database_url: st
     before = contents(database_url)
     assert before[VERSION_TABLE][1] == [(revision,)]
     with Store(database_url) as store:
-        if not database_url.startswith("sqlite"):  # which upgrades itself
+        if not database_url.startswith("sqlite"):  # a SQLite file upgrades itself
             with pytest.raises(SchemaOutdated, match=f"schema {revision}.*convstore db upgrade"):
                 store.list()
             assert contents(database_url) == before

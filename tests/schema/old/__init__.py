@@ -1,1 +1,1 @@
-"""Database files that earlier releases left, and what made them."""
+"""Database files of earlier releases, and the code that made them."""

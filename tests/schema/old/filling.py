@@ -1,4 +1,4 @@
-"""Fills a database with whatever a release could hold, by the release's own library and a scripted model."""
+"""Fill a database with everything that a release can store, with the release's library and a scripted model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.schema.old.samples import CALLING, OWNERS, PARTS, TITLES, USAGE, WEAT
 
 
 def find_schema_module() -> ModuleType:
-    """Return the release's module that has the number of its schema and upgrades to it, by its name then or now."""
+    """Return the release's module that upgrades the schema; its name has changed."""
     try:
         return importlib.import_module("convstore.db.schema_upgrade")
     except ModuleNotFoundError:
@@ -38,7 +38,7 @@ HEAD: str = find_schema_module().HEAD
 
 
 class Filling:
-    """Everything that a release can put into a database, by its own library and a scripted model."""
+    """Everything that a release can put into a database, with its library and a scripted model."""
 
     def __init__(self, url: str, server: ChatServer) -> None:
         self.url = url
@@ -46,7 +46,7 @@ class Filling:
         self.store = Store(url, base_url=server.url, model="test-model")
 
     def everything(self) -> None:
-        """Fill it, with all that ends first, and then what processes leave behind that are killed."""
+        """Fill the database: first turns that end, then the turns of processes that are killed."""
         with self.store:
             for fill in (self.labels, self.contents, self.replies, self.failures, self.streams, self.long, self.late):
                 fill()
@@ -60,7 +60,7 @@ class Filling:
         return id
 
     def labels(self) -> None:
-        """Names, titles, settings, metadata; the same id for every owner, conversations without a message."""
+        """Store names, titles, settings, metadata, one id for every owner, and conversations without messages."""
         for number, owner in enumerate(OWNERS):
             store = self.store.for_owner(owner)
             id = self.new("same", owner, title=f"Of owner {number}", name="handle", system=f"You serve {number}.")
@@ -80,7 +80,7 @@ class Filling:
         self.store.set("renamed", name=None)
 
     def contents(self) -> None:
-        """Every kind of message, stored without a model."""
+        """Store every kind of message without a model."""
         self.new("messages", messages=messages())
         self.new("appended", "ada", system="First.")
         for message in messages():
@@ -92,11 +92,11 @@ class Filling:
         self.store.append("imported", completion(said, usage=USAGE, system_fingerprint="fp \0"))
         self.store.append("imported", "Another")
         self.store.append("imported", completion(CALLING, model='"m"', usage={"prompt_tokens": 3}))
-        depth = 45 if HEAD >= "0002" else 70  # 0001 had no limit of its own
+        depth = 45 if HEAD >= "0002" else 70  # 0001 had no limit
         self.new("deepest", messages=[{"role": "user", "content": "deep", "tree": nested(depth)}])
 
     def replies(self) -> None:
-        """Whole replies of every kind, and what one says to a model."""
+        """Store whole replies of every kind."""
         store, script = self.store, self.server.script
         self.new("tools", system="Use them.", tools=[WEATHER])
         script(Reply(message=CALLING, finish_reason="tool_calls", usage=USAGE))
@@ -125,7 +125,7 @@ class Filling:
         store.append("middle", {"role": "system", "content": "A rule at the end."})
 
     def failures(self) -> None:
-        """Turns without a reply, and then one with."""
+        """Store turns without a reply, then one with a reply."""
         self.new("failed", system="Patience.")
         for failure in (Failure(500), Failure(400, code="odd"), Drop(), Reply(None, finish_reason="stop", choices=[])):
             self.server.script(failure)
@@ -149,7 +149,7 @@ class Filling:
                     break
 
     def streams(self) -> None:
-        """Streams: whole, cut off by the provider, stopped by their reader."""
+        """Store streams: whole, cut off by the provider, stopped by their reader."""
         self.new("streamed", system="Stream.")
         halves = ["\ud83d", "\ude00 and ", "\ud83d"]
         for reply in (
@@ -175,7 +175,7 @@ class Filling:
         self.store.say("stopped", "Go on")
 
     def long(self) -> None:
-        """A long path, with messages beside it all along."""
+        """Store a long path with messages off the path."""
         self.new("long", "ada", system="Count.")
         store = self.store.for_owner("ada")
         for number in range(1, 151):
@@ -191,7 +191,7 @@ class Filling:
     # --- of 0002 ---
 
     def keys(self) -> None:
-        """Idempotency keys: spent, free again after a failure, spent without a model."""
+        """Store idempotency keys: used, free again after a failure, used without a model."""
         self.new("keys", "ada", system="Once.", messages=[{"role": "user", "content": "Begin"}])
         store = self.store.for_owner("ada")
         store.say("keys", "Charge my card", idempotency_key="order/1", temperature=0.5)
@@ -206,7 +206,7 @@ class Filling:
             list(reply)
 
     def again(self) -> None:
-        """Replies with siblings, questions asked anew, calls that were made again."""
+        """Store replies with siblings, retries, and repeated calls."""
         self.new("again")
         self.store.say("again", "Joke?")
         for _ in range(2):
@@ -223,7 +223,7 @@ class Filling:
         self.fails("again", "Busy all the time?")
 
     def stopped_from_elsewhere(self) -> None:
-        """A reply that another process stopped; and one that came all the same, beside the path."""
+        """Store a reply that another process stopped, and a late one off the path."""
         self.new("stopped-from-elsewhere", system="Talk.")
         go = threading.Event()
         self.server.script(Reply(pieces=["It ", "never ", "ends"], hold=go, hold_after=2))
@@ -242,7 +242,7 @@ class Filling:
     # --- of processes that are suspended or killed ---
 
     def late(self) -> None:
-        """A reply that came after another caller had taken the conversation."""
+        """Store a reply that came after another caller took the conversation."""
         self.new("late")
         with self.asking("late", "say", Reply("Too late")) as (process, go):
             process.send_signal(signal.SIGSTOP)
@@ -253,7 +253,7 @@ class Filling:
                 raise AssertionError("the suspended process did not lose its turn")
 
     def killed(self) -> None:
-        """Turns that run for ever, their conversations held: by processes that were killed in the middle."""
+        """Store running turns of processes that were killed: their conversations stay held."""
         for id in ("killed-saying", "killed-streaming"):
             self.new(id, "用户 7", system="Stay.", messages=messages()[2:4])
         with self.asking("killed-saying", "say", Reply("Never")) as (process, _):
@@ -274,10 +274,10 @@ class Filling:
 
     @contextlib.contextmanager
     def asking(self, id: str, how: str, reply: Reply) -> Iterator[tuple[subprocess.Popen[bytes], threading.Event]]:
-        """A process that asks; it is held where the reply has come as far as it says."""
+        """Start a process that asks, and hold it at a point of its reply."""
         go, held = threading.Event(), threading.Event()
         self.server.script(dataclasses.replace(reply, hold=go, started=held))
-        # As if on another host: nobody here can tell whether it lives.
+        # Like a process on another host: nobody here knows whether it lives.
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "TMPDIR": folder}
             with subprocess.Popen([*self.command(id, how), self.server.url], env=environment) as process:
@@ -302,12 +302,12 @@ class Filling:
 
 
 def act(how: str, url: str, id: str, server: str) -> None:
-    """What a process does that is suspended or killed in the middle of it."""
+    """Do what a process does that is suspended or killed in the middle of it."""
     if how == "stop":
         Store(url).for_owner("用户 7").stop(id, wait=60)
         return
     owner = "" if id == "late" else "用户 7"
-    if HEAD == "0001":  # where the lease's length was not a parameter
+    if HEAD == "0001":  # in this release, the lease's length was not a parameter
         importlib.import_module("convstore.runtime").__dict__["LEASE"] = timedelta(seconds=1)
         store = Store(url, owner=owner, base_url=server, model="test-model")
     else:

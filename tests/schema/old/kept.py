@@ -1,4 +1,4 @@
-"""The files of this folder, put back as databases, and what those that made them read from them."""
+"""Restore the files of this folder as databases, with what the old releases read from them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ FOLDER = Path(__file__).parent
 OLDER = [f"{number:04}" for number in range(1, int(schema_upgrade.HEAD))]
 
 UNEXPLAINED = {("0001", "late")}
-"""Conversations in which a turn has no error that should have one: 0001 forgot it when a reply came too late."""
+"""Conversations with a turn that lacks its error: 0001 forgot it if a reply came too late."""
 
 
 @dataclass(frozen=True)
 class Old:
-    """A database that an earlier release left."""
+    """A database of an earlier release."""
 
     revision: str
     url: str
     read: dict[str, list[dict[str, Any]]]
-    """What that release read from it: of each owner, each conversation."""
+    """What that release read from it: the conversations of each owner."""
 
     @property
     def is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")
 
     def upgrade(self) -> None:
-        """As people do: a SQLite file is merely used."""
+        """Upgrade as people do: a SQLite file is only used."""
         if self.is_sqlite:
             with Store(self.url) as store:
                 store.list()
@@ -41,7 +41,7 @@ class Old:
             schema_upgrade.upgrade(self.url)
 
     def conversations(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Each owner, id, and what was read."""
+        """Yield each conversation: owner, id, and what the release read."""
         return [(owner, it["conversation"]["id"], it) for owner, found in self.read.items() for it in found]
 
 
@@ -50,7 +50,7 @@ def unpacked(name: str) -> bytes:
 
 
 def restored(revision: str, kind: str, url: str) -> Old:
-    """Put back what a release left, where there is nothing yet: a SQLite file ("db") or a PostgreSQL one ("sql")."""
+    """Restore a release's database into an empty place: a SQLite file ("db") or a PostgreSQL database ("sql")."""
     name = f"{revision}.{kind}"
     if kind == "db":
         Path(url.removeprefix("sqlite:///")).write_bytes(unpacked(name))

@@ -1,14 +1,14 @@
-"""Makes the files of one release: databases with whatever that release could hold, and what it read of them.
+"""Make the files of one release: databases with everything that it can store, and what it read from them.
 
-Run it with a checkout of the release's last commit, whose code is used, and the folder that the files go to:
+Run it with a checkout of the release's last commit, and the folder for the files:
 
     git worktree add ../old COMMIT
     .venv/bin/python -m tests.schema.old.make ../old tests/schema/old
     git worktree remove ../old
 
 It writes, each compressed: `NNNN.db`, a SQLite file; `NNNN.sql`, a PostgreSQL database as the release's own DDL and
-INSERTs; and beside each, as JSON, what the release's own library read from it. The same is in them whenever they are
-made, but for times, tokens, and how much of a reply had come when it was stopped.
+INSERTs; and beside each, as JSON, what the release's library read from it. Every run makes the same contents, except
+times, lease tokens, and how much of a stopped reply had come.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def driver_url(url: str) -> str:
 
 
 def sql_of(url: str, checkout: Path) -> bytes:
-    """A PostgreSQL database as SQL: the release's own DDL, and a statement for each row."""
+    """Return a PostgreSQL database as SQL: the release's DDL, and a statement for each row."""
     import psycopg
     from psycopg import sql
 
@@ -90,7 +90,7 @@ def main(checkout: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     checkout, target, *child = sys.argv[1:]
-    sys.path.insert(0, checkout)  # whose convstore is used from here on
+    sys.path.insert(0, checkout)  # from here on, its convstore is used
     if target == "--child":
         from tests.schema.old.filling import act
 

@@ -1,4 +1,4 @@
-"""What a release's library shows of a database: asked of an old one and of this one alike."""
+"""Read a database with a release's library, the same way for an old release and this one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.schema.old.samples import OWNERS
 
 
 def reading(store: Store) -> dict[str, Any]:
-    """All that a release's library shows of a database, as plain JSON."""
+    """Return everything that a release's library shows of a database, as plain JSON."""
     return {owner: [_reading_of(store.for_owner(owner), it) for it in _listed(store, owner)] for owner in OWNERS}
 
 

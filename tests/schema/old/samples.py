@@ -1,4 +1,4 @@
-"""What is put into a database: one of every kind of message, and what else is hard to keep."""
+"""Samples to store: one of every kind of message, and other values that are hard to store."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def nested(depth: int) -> Any:
 
 
 def messages() -> list[dict[str, Any]]:
-    """One of every kind of message."""
+    """Return one of every kind of message."""
     return [
         {"role": "system", "content": "Be brief.", "name": "rules"},
         {"role": "developer", "content": [{"type": "text", "text": "Answer in English."}]},
@@ -90,6 +90,6 @@ def messages() -> list[dict[str, Any]]:
 
 
 def completion(message: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """What `create` would have returned."""
+    """Return what `create` would have returned."""
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, **more}
