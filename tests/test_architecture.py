@@ -89,13 +89,13 @@ def test_imports_between_rooms_run_downward_only() -> None:
     assert upward == ONLY_FOR_TYPES
 
 
-def test_no_two_modules_import_each_other_by_whatever_way() -> None:
+def test_no_two_modules_import_each_other_directly_or_not() -> None:
     graph = {module_of(path): ours(path) - {module_of(path), ""} for path in FILES if module_of(path) != "errors"}
 
     assert list(TopologicalSorter(graph).static_order())
 
 
-def test_every_room_is_in_the_picture_and_there_are_few() -> None:
+def test_every_room_is_in_the_picture_and_there_are_at_most_twelve() -> None:
     tops = {room_of(module_of(path)) for path in PACKAGE.rglob("*.py")} - {"", "__main__"}
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
 
@@ -119,7 +119,7 @@ def test_no_two_files_share_a_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_what_errors_name_for_type_checkers_is_not_imported_when_they_run() -> None:
+def test_the_types_that_errors_name_are_imported_only_for_type_checkers() -> None:
     tree = ast.parse((PACKAGE / "errors.py").read_text())
     at_run_time = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
 
@@ -156,7 +156,7 @@ def test_each_package_is_imported_only_where_the_page_says() -> None:
     assert found == said
 
 
-def test_sql_is_in_one_room_and_nowhere_else() -> None:
+def test_sql_is_only_in_one_room() -> None:
     for path in FILES:
         if room_of(module_of(path)) == "db":
             continue
@@ -179,7 +179,7 @@ PURE = [*sorted(name for name in MODULES if room_of(name) in ("messages", "value
 
 
 @pytest.mark.parametrize("module", PURE)
-def test_what_is_said_to_be_pure_has_no_clock_and_no_way_out(module: str) -> None:
+def test_the_modules_listed_as_pure_use_no_clock_and_no_input_or_output(module: str) -> None:
     path = PACKAGE / f"{module.replace('.', '/')}.py"
     path = path if path.is_file() else PACKAGE / module / "__init__.py"
     used = {name.split(".")[0] for name in imports(path)}

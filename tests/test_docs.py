@@ -202,7 +202,7 @@ RUNNABLE = [page for page in PAGES if any(block.language in ("sh", "console", "p
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_everything_that_a_page_tells_to_run_runs_and_gives_what_it_shows(
+def test_the_commands_of_a_page_run_and_print_what_it_shows(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer, request: pytest.FixtureRequest
 ) -> None:
     chat_server.otherwise = model
@@ -301,7 +301,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
-def test_no_page_is_without_a_way_to_it() -> None:
+def test_every_page_is_linked() -> None:
     linked = {
         (page.parent / target.partition("#")[0]).resolve()
         for page in PAGES

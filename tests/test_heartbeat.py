@@ -26,7 +26,7 @@ TURN = RunningTurn(
 )
 
 
-def test_closing_does_not_wait_for_a_beat_even_where_the_thread_has_only_just_begun(
+def test_closing_does_not_wait_for_a_beat_of_a_new_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     go = threading.Event()

@@ -50,7 +50,7 @@ def test_an_upgrade_of_the_schema_is_logged(store: Store, logged: pytest.LogCapt
     assert re.search(r"chat\.db: schema upgraded from none to \d{4} in \d+\.\d\d s$", line)
 
 
-def test_a_turn_that_goes_well_logs_nothing(store: Store, logged: pytest.LogCaptureFixture) -> None:
+def test_a_turn_without_trouble_logs_nothing(store: Store, logged: pytest.LogCaptureFixture) -> None:
     id = store.new(system=SECRET_MESSAGE).id
     logged.clear()
     store.say(id, SECRET_MESSAGE)
@@ -75,7 +75,7 @@ def test_a_failed_turn_logs_no_text(store: Store, chat_server: ChatServer, logge
         store.say(id, SECRET_MESSAGE)
 
 
-def test_taking_a_conversation_from_a_dead_turn_is_logged(
+def test_a_takeover_of_a_dead_turn_is_logged(
     store: Store, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     id = store.new().id
@@ -105,7 +105,7 @@ def test_a_lost_lease_is_logged(store: Store, logged: pytest.LogCaptureFixture) 
     assert lines(logged, "leases.takeover") == [f"conversation {id}: taking it from turn 1, which did not stop"]
 
 
-def test_a_failed_automatic_compaction_is_logged_and_spoils_no_reply(
+def test_a_failed_automatic_compaction_is_logged_and_the_reply_is_returned(
     store: Store, chat_server: ChatServer, logged: pytest.LogCaptureFixture
 ) -> None:
     id = store.new(compact_at=1, keep_last=0).id
@@ -170,7 +170,7 @@ def calls_of_loggers() -> Iterator[tuple[Path, ast.Call]]:
                 yield path, node
 
 
-def test_log_lines_are_constants_and_take_only_ids_numbers_and_names_of_errors() -> None:
+def test_log_messages_are_constants_with_only_ids_numbers_and_error_names() -> None:
     allowed = re.compile(
         r"(\w+\.)*(key\.id|conversation_id|turn|seq|turn\.seq|label|current( or 'none')?|HEAD|seconds|pause|exception)"
         r"|type\((error|error\.__cause__ or error)\)\.__name__|time\.monotonic\(\) - began|before\.current or 'none'"

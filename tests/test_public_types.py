@@ -78,7 +78,7 @@ def test_the_search_for_types_that_cannot_be_imported_finds_them() -> None:
     assert homes(ConversationMethods.__module__)["Summary"] == "convstore.values.results"
 
 
-def test_what_is_public_is_listed_alike_for_programs_and_for_type_checkers() -> None:
+def test_the_public_names_are_the_same_for_programs_and_for_type_checkers() -> None:
     tree = ast.parse(inspect.getsource(convstore))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     for_checkers = {
@@ -91,7 +91,7 @@ def test_what_is_public_is_listed_alike_for_programs_and_for_type_checkers() -> 
 
 
 @pytest.mark.parametrize("name", ["Seq", "Position", "TurnNumber"])
-def test_numbers_that_come_back_are_whole_numbers_for_every_caller(name: str) -> None:
+def test_returned_numbers_are_plain_integers(name: str) -> None:
     assert PUBLIC[name](3) == 3
     assert PUBLIC[name].__supertype__ is int
 

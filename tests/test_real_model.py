@@ -83,7 +83,7 @@ def test_a_conversation_that_a_real_model_compacted_goes_on_from_its_summary(dat
 
 
 @pytest.mark.usefixtures("_model")
-def test_a_request_that_a_real_server_finds_too_long_is_trimmed(database_url: str) -> None:
+def test_a_request_that_a_real_server_refuses_as_too_long_is_trimmed(database_url: str) -> None:
     with Store(database_url, model="smollm2") as store:
         id = store.new(temperature=0, max_tokens=8).id
         long = "word " * 6000

@@ -172,13 +172,13 @@ def listed(page: str, section: str, beginning: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", paragraph))
 
 
-def test_the_library_reference_says_what_can_be_done_in_a_transaction_of_the_callers() -> None:
+def test_the_library_reference_says_which_methods_work_in_a_callers_transaction() -> None:
     page = (DOCS / "reference" / "library.md").read_text()
 
     assert listed(page, "Store.using", "It has") == set(members(ConversationMethods))
 
 
-def test_the_library_reference_says_what_of_the_async_store_is_awaited() -> None:
+def test_the_library_reference_says_which_methods_of_the_async_store_are_awaited() -> None:
     page = (DOCS / "reference" / "library.md").read_text()
     awaited = {name for name, value in members(AsyncStore).items() if inspect.iscoroutinefunction(value)}
 
@@ -220,7 +220,7 @@ def test_the_library_reference_has_every_status_and_count() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page["Usage"], flags=re.MULTILINE)) == set(members(convstore.Usage))
 
 
-def test_the_library_reference_says_what_each_error_is_a_kind_of_and_its_exit_code() -> None:
+def test_the_library_reference_says_the_base_class_and_exit_code_of_each_error() -> None:
     page = (DOCS / "reference" / "library.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)`(?:, `(\w+)`)? \| (\d+) \|", page, flags=re.MULTILINE)
     shown = {name: ({kind, other} - {""}, int(code)) for name, kind, other, code in rows}
@@ -269,7 +269,7 @@ def test_the_schema_reference_has_every_index() -> None:
     assert others == []
 
 
-def test_the_columns_said_to_be_for_later_are_those_that_nothing_fills(
+def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
     sqlite_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", chat_server.url)
@@ -360,7 +360,7 @@ def templates() -> list[str]:
     return found
 
 
-def test_every_error_that_troubleshooting_explains_is_one_that_the_program_gives() -> None:
+def test_every_error_on_the_troubleshooting_page_is_a_text_of_the_program() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
     explained = re.findall(r"^### `(.+)`$", page, flags=re.MULTILINE)
     known = templates()

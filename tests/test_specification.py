@@ -136,7 +136,7 @@ def message_as_printed(_: ChatCompletion) -> object:
 
 
 @pytest.mark.parametrize("form", [completion, message_object, message_dict, message_as_printed])
-def test_the_answer_is_appended_as_whatever_it_is_and_goes_back_as_a_dict(
+def test_a_reply_is_appended_in_any_form_and_sent_back_as_a_dict(
     store: Store, say: Say, chat_server: ChatServer, form: Callable[[ChatCompletion], object]
 ) -> None:
     chat_server.script(HELLO_REPLY, Reply(JOKE_ANSWER))
@@ -167,7 +167,7 @@ def test_the_answer_is_appended_as_whatever_it_is_and_goes_back_as_a_dict(
     assert sent(chat_server) == [[user(HELLO)], [user(HELLO), assistant(HELLO_ANSWER), user(JOKE)]]
 
 
-def test_the_olympics_with_a_system_message_and_a_question_that_fails_at_first(
+def test_the_olympics_with_a_system_message_and_a_call_that_fails_at_first(
     store: Store, say: Say, chat_server: ChatServer
 ) -> None:
     chat_server.script(Reply(WHERE_ANSWER), Failure(500), Reply(MEDALS_ANSWER))
@@ -194,7 +194,7 @@ def test_a_dialogue_given_as_one_list_is_one_turn(store: Store, say: Say, chat_s
     assert store.history(conversation.id) == OLYMPICS[:3]
 
 
-def test_a_question_without_the_history_is_sent_alone(store: Store, say: Say, chat_server: ChatServer) -> None:
+def test_a_message_without_the_history_is_sent_alone(store: Store, say: Say, chat_server: ChatServer) -> None:
     chat_server.script(Reply(ALONE_ANSWER))
     conversation = store.new(messages=OLYMPICS[:3], model=MODEL)
     assert say(conversation.id, MEDALS, history=False).text == ALONE_ANSWER
@@ -212,7 +212,7 @@ def test_a_question_without_the_history_is_sent_alone(store: Store, say: Say, ch
         ({"name": "x" * 65}, "64"),
     ],
 )
-def test_the_rules_of_the_parameters_are_the_specifications(
+def test_the_rules_of_the_parameters_are_those_of_the_specification(
     store: Store, say: Say, chat_server: ChatServer, given: dict[str, Any], rule: str
 ) -> None:
     conversation = store.new(model=MODEL)

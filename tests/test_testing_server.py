@@ -119,9 +119,7 @@ def test_without_a_script_the_last_user_text_is_echoed(client: openai.OpenAI) ->
     assert completion.choices[0].message.content == "You said: ab"
 
 
-def test_scripted_responses_come_in_order_and_then_otherwise_is_asked(
-    server: ChatServer, client: openai.OpenAI
-) -> None:
+def test_scripted_responses_come_in_order_and_then_otherwise_answers(server: ChatServer, client: openai.OpenAI) -> None:
     server.script(Reply("one"), Reply("two"))
     server.otherwise = lambda body: Reply(f"otherwise {body['model']}")
     assert [ask(client).choices[0].message.content for _ in range(3)] == ["one", "two", "otherwise m"]
@@ -160,7 +158,9 @@ def test_models_lists_the_test_model(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["test-model"]
 
 
-def test_an_unknown_path_is_not_found_and_leaves_the_script_alone(server: ChatServer, client: openai.OpenAI) -> None:
+def test_an_unknown_path_is_not_found_and_uses_no_response_of_the_script(
+    server: ChatServer, client: openai.OpenAI
+) -> None:
     server.script(Reply("kept"))
     with pytest.raises(openai.NotFoundError, match=r"POST /v1/embeddings"):
         client.embeddings.create(model="m", input="x")
@@ -171,7 +171,7 @@ def test_an_unknown_path_is_not_found_and_leaves_the_script_alone(server: ChatSe
 
 
 @pytest.mark.parametrize("body", [b"{not json", b"[]", b"", b"\xff"])
-def test_a_request_that_is_no_json_object_is_refused_and_recorded_as_empty(server: ChatServer, body: bytes) -> None:
+def test_a_request_that_is_not_a_json_object_is_refused_and_recorded_as_empty(server: ChatServer, body: bytes) -> None:
     server.script(Reply("kept"))
     response, data = exchange(server, "POST", "/v1/chat/completions", body)
     assert response.status == 400
@@ -195,7 +195,7 @@ def test_an_error_in_otherwise_is_printed_not_hidden(
 # Replies
 
 
-def test_a_reply_has_all_that_a_completion_has(client: openai.OpenAI, server: ChatServer) -> None:
+def test_a_reply_has_every_field_of_a_completion(client: openai.OpenAI, server: ChatServer) -> None:
     server.script(Reply("Hello there"))
     completion = ask(client)
     assert completion.id == "chatcmpl-test-1"
@@ -212,7 +212,7 @@ def test_a_reply_has_all_that_a_completion_has(client: openai.OpenAI, server: Ch
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_is_given_for_a_reply_is_what_comes(client: openai.OpenAI, server: ChatServer, *, streaming: bool) -> None:
+def test_a_reply_has_the_given_values(client: openai.OpenAI, server: ChatServer, *, streaming: bool) -> None:
     server.script(Reply("x", id="a", model="b", system_fingerprint=None, finish_reason="length"))
     reply = list(stream(client))[-1] if streaming else ask(client)
     assert (reply.id, reply.model, reply.system_fingerprint) == ("a", "b", None)
@@ -289,7 +289,7 @@ def test_a_message_with_tool_calls_is_streamed_as_openai_streams_it(client: open
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
-def test_refusals_and_fields_that_are_no_text_are_streamed_too(client: openai.OpenAI, server: ChatServer) -> None:
+def test_refusals_and_fields_other_than_text_are_streamed_too(client: openai.OpenAI, server: ChatServer) -> None:
     message = {
         "role": "assistant",
         "content": None,
@@ -375,7 +375,7 @@ def test_chunks_can_be_given_whole(client: openai.OpenAI, server: ChatServer) ->
         ("never", True, []),
     ],
 )
-def test_the_usage_of_a_stream_comes_where_it_is_told(
+def test_the_usage_of_a_stream_comes_at_the_chosen_place(
     client: openai.OpenAI, server: ChatServer, usage_chunk: Any, asked: bool, places: list[int]
 ) -> None:
     server.script(Reply("Hello", usage_chunk=usage_chunk))
@@ -386,7 +386,7 @@ def test_the_usage_of_a_stream_comes_where_it_is_told(
     assert all(chunks[place].choices == [] for place in places)
 
 
-def test_where_usage_is_asked_for_the_other_chunks_have_a_null(server: ChatServer) -> None:
+def test_if_usage_is_requested_the_other_chunks_have_a_null(server: ChatServer) -> None:
     asked = sse(server, Reply("Hi"), stream_options={"include_usage": True})
     assert asked.count('"usage":null') == 3
     assert asked.count('"usage":{') == 1
@@ -459,7 +459,7 @@ def test_a_failure_is_openais_error(
     assert set(caught.value.body) == {"message", "type", "param", "code"}
 
 
-def test_a_failure_says_what_it_is_given(client: openai.OpenAI, server: ChatServer) -> None:
+def test_a_failure_has_the_given_text(client: openai.OpenAI, server: ChatServer) -> None:
     server.script(
         Failure(429, "Too long", type="t", code="context_length_exceeded", retry_after=1.5, headers={"X-A": "b"})
     )
@@ -470,7 +470,7 @@ def test_a_failure_says_what_it_is_given(client: openai.OpenAI, server: ChatServ
     assert caught.value.response.headers["x-a"] == "b"
 
 
-def test_raw_bodies_come_as_they_are(client: openai.OpenAI, server: ChatServer) -> None:
+def test_raw_bodies_are_sent_unchanged(client: openai.OpenAI, server: ChatServer) -> None:
     server.script(Raw("not json"), Raw(b"<html>", 502, "text/html"), Raw("<html>", content_type="text/html"))
     with pytest.raises(json.JSONDecodeError):
         ask(client)
@@ -528,7 +528,7 @@ def test_a_stream_cut_cleanly_just_ends(client: openai.OpenAI, server: ChatServe
 
 @pytest.mark.parametrize("clean", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 250, 700, 10_000])
-def test_a_cut_sends_exactly_so_many_bytes_of_the_stream(server: ChatServer, after: int, *, clean: bool) -> None:
+def test_a_cut_sends_exactly_the_given_number_of_bytes(server: ChatServer, after: int, *, clean: bool) -> None:
     full = sse(server, Reply("Hello there", id="same"))
     reply = Reply("Hello there", id="same", cut_after=after, clean_cut=clean)
     if clean or after > len(full):
@@ -539,7 +539,7 @@ def test_a_cut_sends_exactly_so_many_bytes_of_the_stream(server: ChatServer, aft
         assert caught.value.partial.decode() == full[:after]
 
 
-def test_an_error_event_comes_after_so_many_pieces_and_ends_the_stream(
+def test_an_error_event_comes_after_the_given_pieces_and_ends_the_stream(
     client: openai.OpenAI, server: ChatServer
 ) -> None:
     error = {"message": "Boom", "type": "server_error", "code": "x"}
@@ -554,7 +554,7 @@ def test_an_error_event_comes_after_so_many_pieces_and_ends_the_stream(
     )
 
 
-def test_garbage_comes_after_so_many_pieces_and_the_stream_goes_on(client: openai.OpenAI, server: ChatServer) -> None:
+def test_garbage_comes_after_the_given_pieces_and_the_stream_goes_on(client: openai.OpenAI, server: ChatServer) -> None:
     reply = Reply("Hello there", garbage="{not json", garbage_after=1)
     server.script(reply)
     text, _ = stream_until(client, json.JSONDecodeError)
@@ -590,7 +590,7 @@ def test_a_hold_stops_before_the_first_byte(client: openai.OpenAI, server: ChatS
 
 @pytest.mark.parametrize("after", [1, 2, 3, 99])
 @pytest.mark.parametrize("finish", ["stop", None])
-def test_a_hold_stops_after_so_many_pieces(
+def test_a_hold_stops_after_the_given_pieces(
     client: openai.OpenAI, server: ChatServer, after: int, finish: str | None
 ) -> None:
     go, started = threading.Event(), threading.Event()
@@ -612,7 +612,7 @@ def test_a_hold_stops_after_so_many_pieces(
     assert told([*seen, *chunks]) == "abc"
 
 
-def test_a_stream_held_after_all_it_has_to_say_has_not_ended(client: openai.OpenAI, server: ChatServer) -> None:
+def test_a_stream_held_after_its_last_piece_has_not_ended(client: openai.OpenAI, server: ChatServer) -> None:
     reply = Reply(pieces=["a"], finish_reason=None, done=False, hold=threading.Event(), hold_after=1)
     server.script(reply)
     chunks = stream(client)
@@ -622,7 +622,7 @@ def test_a_stream_held_after_all_it_has_to_say_has_not_ended(client: openai.Open
         next(chunks)
 
 
-def test_a_reply_that_is_not_held_still_says_that_it_began(client: openai.OpenAI, server: ChatServer) -> None:
+def test_a_reply_without_a_hold_also_sets_started(client: openai.OpenAI, server: ChatServer) -> None:
     started = threading.Event()
     server.script(Reply("Hello", started=started, hold_after=1))
     assert told(list(stream(client))) == "Hello"
@@ -662,7 +662,7 @@ def test_a_timeout_of_the_client_is_a_disconnect(server: ChatServer, client: ope
     assert server.wait_disconnect(5)
 
 
-def test_whole_conversations_over_one_connection_are_no_disconnects(server: ChatServer, client: openai.OpenAI) -> None:
+def test_many_requests_over_one_connection_are_not_disconnects(server: ChatServer, client: openai.OpenAI) -> None:
     for _ in range(20):
         ask(client)
         list(stream(client))
@@ -671,7 +671,7 @@ def test_whole_conversations_over_one_connection_are_no_disconnects(server: Chat
     assert server.disconnects == 0
 
 
-def test_a_client_that_breaks_an_idle_connection_is_no_news(
+def test_a_client_that_breaks_an_idle_connection_prints_nothing(
     server: ChatServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_connection(address(server)) as connection:
@@ -718,7 +718,7 @@ def test_closing_frees_a_server_whose_client_does_not_read(server: ChatServer, c
 # The package
 
 
-def test_the_server_needs_nothing_but_the_standard_library() -> None:
+def test_the_server_needs_only_the_standard_library() -> None:
     folder = Path(convstore.testing.__file__).parent
     names: set[str] = set()
     for path in folder.glob("*.py"):
@@ -753,7 +753,7 @@ def test_the_command_serves_until_interrupted_and_ends_quietly() -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_the_command_says_when_its_port_is_taken(server: ChatServer) -> None:
+def test_the_command_says_that_its_port_is_taken(server: ChatServer) -> None:
     port = str(address(server)[1])
     command = [sys.executable, "-m", "convstore.testing", "--port", port]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -33,14 +33,14 @@ def measured(request: pytest.FixtureRequest, shared_data: Path, counts: tuple[Co
     return [measure(conversation, tokenized) for conversation in conversations]
 
 
-def test_by_a_factor_learnt_from_other_conversations_the_error_is_within_the_stated_bound(
+def test_with_a_factor_from_other_conversations_the_error_is_within_the_stated_bound(
     measured: list[list[Sample]],
 ) -> None:
     assert len(measured) >= 50
     assert mean(map(abs, scaled_errors(measured))) < BY_OTHERS
 
 
-def test_by_a_factor_learnt_from_its_own_turns_the_error_is_within_the_stated_bound(
+def test_with_a_factor_from_its_own_turns_the_error_is_within_the_stated_bound(
     measured: list[list[Sample]],
 ) -> None:
     errors = own_errors(measured)

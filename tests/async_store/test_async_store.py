@@ -84,7 +84,7 @@ def test_a_dialogue_is_remembered(run: Callable[..., None], chat_server: ChatSer
     run(body)
 
 
-def test_errors_are_those_of_store(run: Callable[..., None], chat_server: ChatServer) -> None:
+def test_it_raises_the_same_errors_as_store(run: Callable[..., None], chat_server: ChatServer) -> None:
     async def body(store: AsyncStore) -> None:
         with pytest.raises(ConversationNotFound):
             await store.say("nowhere", "Hi")
@@ -109,7 +109,7 @@ def test_errors_are_those_of_store(run: Callable[..., None], chat_server: ChatSe
     run(body)
 
 
-def test_owners_see_their_own_conversations_alone(run: Callable[..., None]) -> None:
+def test_owners_see_only_their_own_conversations(run: Callable[..., None]) -> None:
     async def body(store: AsyncStore) -> None:
         ann = store.for_owner("ann")
         await ann.new(id="hers")
@@ -232,7 +232,7 @@ def test_reading_a_stream_starts_no_task_for_every_piece(run: Callable[..., None
     run(body)
 
 
-def test_a_stream_that_was_abandoned_does_not_hold_its_conversation(
+def test_an_abandoned_async_stream_does_not_hold_its_conversation(
     run: Callable[..., None], chat_server: ChatServer
 ) -> None:
     async def body(store: AsyncStore) -> None:
@@ -286,9 +286,7 @@ def test_one_store_may_be_used_in_one_event_loop_after_another(
     gc.collect()  # here, where the warnings are expected
 
 
-def test_a_client_of_the_callers_own_loses_its_retries_and_stays_open(
-    database_url: str, chat_server: ChatServer
-) -> None:
+def test_a_callers_client_loses_its_retries_and_stays_open(database_url: str, chat_server: ChatServer) -> None:
     async def main() -> None:
         async with async_client(chat_server, max_retries=5) as caller:
             async with AsyncStore(database_url, client=caller, model="test-model", retries=0) as store:
@@ -327,7 +325,7 @@ class RolledBack(Exception):
     pass
 
 
-def test_what_is_done_in_a_transaction_is_committed_with_it(store: Store, engine: Engine) -> None:
+def test_work_in_a_transaction_is_committed_with_it(store: Store, engine: Engine) -> None:
     with engine.begin() as connection:
         mine = store.using(connection)
         mine.new(id="x", messages=[{"role": "user", "content": "Hi"}])
@@ -343,7 +341,7 @@ def test_what_is_done_in_a_transaction_is_committed_with_it(store: Store, engine
     assert store.say("x", "Now").text == "You said: Now"
 
 
-def test_what_is_done_in_a_transaction_is_rolled_back_with_it(store: Store, engine: Engine) -> None:
+def test_work_in_a_transaction_is_rolled_back_with_it(store: Store, engine: Engine) -> None:
     before = store.get("there")
 
     def work() -> None:
@@ -366,7 +364,7 @@ def test_what_is_done_in_a_transaction_is_rolled_back_with_it(store: Store, engi
     assert store.say("there", "Now").text == "You said: Now"
 
 
-def test_an_owner_of_a_transaction_is_that_of_the_store(store: Store, engine: Engine) -> None:
+def test_a_transaction_view_has_the_owner_of_its_store(store: Store, engine: Engine) -> None:
     with engine.begin() as connection:
         store.for_owner("ann").using(connection).new(id="hers")
         store.using(connection).for_owner("bob").new(id="his")
@@ -375,7 +373,7 @@ def test_an_owner_of_a_transaction_is_that_of_the_store(store: Store, engine: En
     assert [found.id for found in store.for_owner("bob").list()] == ["his"]
 
 
-def test_a_conversation_in_which_a_turn_runs_is_busy_at_once_in_a_transaction(
+def test_in_a_transaction_a_running_turn_is_an_error_at_once(
     store: Store, engine: Engine, chat_server: ChatServer
 ) -> None:
     go = threading.Event()
@@ -392,7 +390,7 @@ def test_a_conversation_in_which_a_turn_runs_is_busy_at_once_in_a_transaction(
     assert store.get("x").length == 0
 
 
-def test_a_refused_piece_of_work_leaves_the_transaction_usable(store: Store, engine: Engine) -> None:
+def test_after_a_refused_call_the_transaction_can_still_be_used(store: Store, engine: Engine) -> None:
     store.new(id="x", name="taken")
     store.append("x", "Hi", idempotency_key="k")
     with engine.begin() as connection:
@@ -413,7 +411,7 @@ def test_a_refused_piece_of_work_leaves_the_transaction_usable(store: Store, eng
     assert contents(store.history("there")) == ["S", "Still here"]
 
 
-def test_the_same_in_the_transaction_of_an_asyncio_application(postgres_url: str, chat_server: ChatServer) -> None:
+def test_it_works_in_the_transaction_of_an_asyncio_application(postgres_url: str, chat_server: ChatServer) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def main() -> None:
@@ -453,7 +451,7 @@ def test_the_same_in_the_transaction_of_an_asyncio_application(postgres_url: str
     asyncio.run(main())
 
 
-def test_on_postgresql_a_conversation_in_somebodys_transaction_is_busy_and_waited_for(
+def test_on_postgresql_a_call_waits_for_a_conversation_in_another_transaction(
     postgres_url: str, chat_server: ChatServer
 ) -> None:
     engine = create_engine(postgres_url)

@@ -109,7 +109,7 @@ MOMENTS = pytest.mark.parametrize("when", ["waiting", "woken", "again and again"
 
 @MOMENTS
 @WAYS
-def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_or_a_stopped_one_or_none(
+def test_a_task_cancelled_at_any_await_leaves_a_whole_turn_a_stopped_one_or_none(
     database_url: str,
     chat_server: ChatServer,
     way: Callable[[AsyncStore, str, str], Coroutine[Any, Any, str]],
@@ -195,7 +195,7 @@ class _Interrupter:
 
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "thrice"])
 @WAYS
-def test_a_task_cancelled_in_the_middle_of_a_write_is_told_when_the_write_is_done(
+def test_a_task_cancelled_during_a_write_ends_after_the_write(
     database_url: str,
     chat_server: ChatServer,
     way: Callable[[AsyncStore, str, str], Coroutine[Any, Any, str]],
@@ -314,7 +314,7 @@ async def fork(store: AsyncStore, id: str) -> object:
         *((way, "waiting") for way in (trimmed, compact)),
     ],
 )
-def test_what_moves_along_the_tree_cancelled_at_any_await_is_done_or_stopped_or_not_done(
+def test_operations_on_the_tree_cancelled_at_any_await_are_done_stopped_or_not_done(
     database_url: str,
     chat_server: ChatServer,
     way: Callable[[AsyncStore, str], Coroutine[Any, Any, object]],
@@ -376,7 +376,7 @@ def test_what_moves_along_the_tree_cancelled_at_any_await_is_done_or_stopped_or_
     assert tried >= 1
 
 
-def test_a_waiting_caller_that_is_cancelled_has_asked_nothing(database_url: str, chat_server: ChatServer) -> None:
+def test_a_cancelled_waiting_caller_has_not_called_the_model(database_url: str, chat_server: ChatServer) -> None:
     async def main() -> None:
         async with opened(database_url, chat_server) as store:
             id = (await store.new()).id
@@ -396,7 +396,7 @@ def test_a_waiting_caller_that_is_cancelled_has_asked_nothing(database_url: str,
     asyncio.run(main())
 
 
-def test_a_stream_whose_task_is_cancelled_keeps_what_came_on_the_path(
+def test_a_stream_in_a_cancelled_task_keeps_its_partial_reply_on_the_path(
     database_url: str, chat_server: ChatServer
 ) -> None:
     async def main() -> None:
@@ -426,7 +426,7 @@ def test_a_stream_whose_task_is_cancelled_keeps_what_came_on_the_path(
     asyncio.run(main())
 
 
-def test_a_timeout_of_the_callers_own_counts_as_a_stop(database_url: str, chat_server: ChatServer) -> None:
+def test_a_callers_timeout_counts_as_a_stop(database_url: str, chat_server: ChatServer) -> None:
     async def main() -> None:
         async with opened(database_url, chat_server) as store:
             id = (await store.new()).id
@@ -441,9 +441,7 @@ def test_a_timeout_of_the_callers_own_counts_as_a_stop(database_url: str, chat_s
     asyncio.run(main())
 
 
-def test_the_end_of_the_event_loop_ends_what_runs_in_it_and_loses_nothing(
-    database_url: str, chat_server: ChatServer
-) -> None:
+def test_the_end_of_the_event_loop_ends_its_turns_and_loses_nothing(database_url: str, chat_server: ChatServer) -> None:
     ids: list[str] = []
     store: AsyncStore | None = None
 

@@ -63,7 +63,7 @@ def test_every_method_takes_the_same_parameters(sync: type, asynchronous: type) 
 
 
 @PAIRED
-def test_the_types_are_the_same_but_for_those_of_asyncio(sync: type, asynchronous: type) -> None:
+def test_the_types_are_the_same_except_those_of_asyncio(sync: type, asynchronous: type) -> None:
     for name, function in methods(sync).items():
         ours, theirs = inspect.signature(function), inspect.signature(methods(asynchronous)[name])
         for parameter in ours.parameters.values():
@@ -73,7 +73,7 @@ def test_the_types_are_the_same_but_for_those_of_asyncio(sync: type, asynchronou
 
 
 @PAIRED
-def test_every_method_and_property_is_documented_in_the_same_words(sync: type, asynchronous: type) -> None:
+def test_every_method_and_property_has_the_same_docstring(sync: type, asynchronous: type) -> None:
     for name in public(sync):
         words = inspect.getdoc(getattr(sync, name))
         assert words, name
@@ -81,7 +81,9 @@ def test_every_method_and_property_is_documented_in_the_same_words(sync: type, a
 
 
 @PAIRED
-def test_what_works_is_awaited_and_what_only_makes_an_object_is_not(sync: type, asynchronous: type) -> None:
+def test_methods_that_work_are_awaited_and_methods_that_only_make_an_object_are_not(
+    sync: type, asynchronous: type
+) -> None:
     for name, function in methods(asynchronous).items():
         assert inspect.isasyncgenfunction(function) == (name in GENERATORS), name
         assert inspect.iscoroutinefunction(function) == (name not in AT_ONCE | GENERATORS), name
@@ -91,7 +93,7 @@ def test_stores_are_made_with_the_same_parameters() -> None:
     assert shape(Store.__init__) == shape(AsyncStore.__init__)
 
 
-def test_streams_are_read_and_left_in_the_same_ways() -> None:
+def test_streams_are_read_and_closed_in_the_same_ways() -> None:
     for sync, asynchronous in (("iter", "aiter"), ("next", "anext"), ("enter", "aenter"), ("exit", "aexit")):
         ours, theirs = getattr(ReplyStream, f"__{sync}__"), getattr(AsyncReplyStream, f"__{asynchronous}__")
         assert shape(ours) == shape(theirs)

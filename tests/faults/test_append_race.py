@@ -14,7 +14,7 @@ from tests.contract.invariants import check_all
 from tests.faults.driven import client, engine_of
 
 
-def test_an_append_does_not_slip_in_beneath_a_turn_that_began_while_it_looked(
+def test_an_append_does_not_get_a_place_before_a_turn_that_began_meanwhile(
     postgres_url: str, chat_server: ChatServer
 ) -> None:
     go = threading.Event()

@@ -178,7 +178,7 @@ def test_the_turns_of_many_processes_never_interleave(
     print(f"\n{PROCESSES} processes x {SAYS} says on one conversation: {len(asked)} whole turns in {took:.1f} s")
 
 
-def test_a_caller_that_will_not_wait_is_refused_and_leaves_nothing(
+def test_a_caller_that_does_not_wait_is_refused_and_stores_nothing(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Callable[..., Future[Turn]]
 ) -> None:
     id = store.new().id
@@ -269,7 +269,7 @@ def test_a_hundred_callers_with_one_key_ask_the_model_once(
     check_conversation(store, "", id)
 
 
-def test_two_keys_are_two_questions(zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer) -> None:
+def test_two_keys_are_two_requests(zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer) -> None:
     id = store.new().id
     gate = Gate(chat_server, lambda text: True)
     calls = [{"text": "The same", "key": f"key-{number % 2}"} for number in range(24)]
@@ -338,7 +338,7 @@ def test_many_callers_append_once_with_one_key(store: Store, opening: Opener, ch
 
 
 @pytest.mark.parametrize("how", ["say", "append"])
-def test_a_key_that_is_spent_between_the_look_and_the_claim_is_not_spent_twice(
+def test_a_key_that_is_used_between_lookup_and_claim_is_not_used_twice(
     how: str, store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Callable[..., Future[Any]]
 ) -> None:
     id = store.new().id
@@ -373,7 +373,7 @@ def test_a_key_that_is_spent_between_the_look_and_the_claim_is_not_spent_twice(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_slow_call_is_not_robbed_while_its_process_lives(
+def test_a_slow_call_is_not_taken_over_while_its_process_lives(
     stream: bool,
     zygote: Zygote,
     store: Store,
@@ -405,7 +405,7 @@ def test_a_slow_call_is_not_robbed_while_its_process_lives(
     check_conversation(store, "", id)
 
 
-def test_a_living_call_keeps_its_lease_however_long_it_takes(
+def test_a_live_call_keeps_its_lease_for_any_time(
     zygote: Zygote, other_host: Path, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -468,7 +468,7 @@ def test_a_process_that_dies_on_another_host_is_taken_over_after_its_lease(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_late_finisher_keeps_its_reply_beside_the_path(
+def test_a_late_reply_is_stored_off_the_path(
     stream: bool,
     zygote: Zygote,
     other_host: Path,

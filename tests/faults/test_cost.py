@@ -142,7 +142,7 @@ def test_a_turn_costs_seven_statements_and_two_commits(store: Store, chat_server
     assert len(chat_server.requests) == 18
 
 
-def test_a_key_that_is_spent_costs_one_statement_and_writes_nothing(store: Store, chat_server: ChatServer) -> None:
+def test_a_used_key_costs_one_statement_and_writes_nothing(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     store.say(id, "Hi", idempotency_key="k")
     meter = Meter(engine_of(store))
@@ -163,7 +163,7 @@ def test_a_failed_turn_costs_no_more_than_one_that_succeeds(store: Store, chat_s
     assert cost.commits == [True] * COMMITS
 
 
-def test_a_turn_reads_as_many_rows_as_it_sends_messages_and_a_few(store: Store, chat_server: ChatServer) -> None:
+def test_a_turn_reads_a_few_more_rows_than_it_sends_messages(store: Store, chat_server: ChatServer) -> None:
     meter = Meter(engine_of(store))
     for first in (10, 1000):
         id = store.new(messages=[{"role": "user", "content": f"message {number}"} for number in range(first)]).id
@@ -177,7 +177,7 @@ def test_a_turn_reads_as_many_rows_as_it_sends_messages_and_a_few(store: Store, 
 
 
 @pytest.mark.parametrize("message", ["Hi", COMPLETION], ids=["text", "completion"])
-def test_an_addition_costs_four_statements_and_one_commit(store: Store, message: Any) -> None:
+def test_an_append_costs_four_statements_and_one_commit(store: Store, message: Any) -> None:
     meter = Meter(engine_of(store))
     for first in (1, 300):
         id = store.new(messages=[{"role": "user", "content": f"message {number}"} for number in range(first)]).id
@@ -253,7 +253,7 @@ def test_no_transaction_is_open_while_the_model_thinks(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_who_waits_for_a_conversation_only_reads(kind: str, database_url: str, chat_server: ChatServer) -> None:
+def test_a_waiting_caller_only_reads(kind: str, database_url: str, chat_server: ChatServer) -> None:
     with opened("sync", database_url, chat_server) as first, opened(kind, database_url, chat_server) as second:
         id = first.new().id
         holding = Held(chat_server)
@@ -281,7 +281,7 @@ STREAMS = 20
 SECONDS = 2.0
 
 
-def test_streams_are_written_down_at_most_twice_a_second_each(database_url: str, chat_server: ChatServer) -> None:
+def test_each_stream_is_stored_at_most_twice_a_second(database_url: str, chat_server: ChatServer) -> None:
     """It is true for any speed and any number of streams."""
     chat_server.otherwise = lambda _: Reply(pieces=["piece "] * 100, delay=SECONDS / 100)
     with opened("sync", database_url, chat_server) as store:

@@ -213,7 +213,7 @@ FEWEST = {"sqlite": 124, "postgresql": 94}
 """The number of points today: with fewer, the matrix has lost some."""
 
 
-def test_whenever_a_process_is_killed_the_conversation_is_whole_and_the_next_call_works(
+def test_after_a_kill_at_any_point_the_conversation_is_whole_and_the_next_call_works(
     zygote: Zygote, databases: Databases, chat_server: ChatServer
 ) -> None:
     chat_server.otherwise = answer
@@ -257,7 +257,7 @@ def test_whenever_a_process_is_killed_the_conversation_is_whole_and_the_next_cal
     assert len(took) >= FEWEST[databases.kind]
 
 
-def test_whenever_a_process_is_killed_that_makes_a_database_file_the_next_one_makes_it(
+def test_after_a_kill_while_a_file_is_created_the_next_process_creates_it(
     zygote: Zygote, tmp_path: Path, chat_server: ChatServer
 ) -> None:
     chat_server.otherwise = answer

@@ -58,7 +58,7 @@ BOTH = pytest.mark.parametrize("ask", [say, stream])
 
 
 @BOTH
-def test_a_spent_key_returns_the_stored_reply_without_a_call(
+def test_a_used_key_returns_the_stored_reply_without_a_call(
     store: Store, chat_server: ChatServer, ask: Callable[..., Turn]
 ) -> None:
     id = store.new().id
@@ -76,7 +76,7 @@ def test_a_spent_key_returns_the_stored_reply_without_a_call(
 
 
 @BOTH
-def test_a_spent_key_is_answered_also_when_the_conversation_has_gone_on_and_while_it_is_busy(
+def test_a_used_key_returns_the_reply_after_later_turns_and_while_another_runs(
     store: Store, chat_server: ChatServer, sqlite_url: str, ask: Callable[..., Turn]
 ) -> None:
     id = store.new().id
@@ -174,7 +174,7 @@ def test_the_same_key_with_other_input_is_an_error_while_the_first_still_runs(
     assert len(chat_server.requests) == 1
 
 
-def test_what_is_sticky_or_an_option_of_the_call_is_not_part_of_what_a_key_stands_for(
+def test_sticky_parameters_and_call_options_do_not_belong_to_the_input_of_a_key(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = store.new(model="one", temperature=0.1).id
@@ -204,7 +204,7 @@ def test_keys_belong_to_one_conversation_of_one_owner(store: Store, chat_server:
     assert len(chat_server.requests) == 3
 
 
-def test_a_running_key_is_waited_for_and_its_reply_returned(
+def test_a_second_call_with_a_running_key_waits_and_returns_the_same_reply(
     sync_store: Store, chat_server: ChatServer, database_url: str
 ) -> None:
     store = sync_store
@@ -224,7 +224,9 @@ def test_a_running_key_is_waited_for_and_its_reply_returned(
     assert len(chat_server.requests) == 1
 
 
-def test_a_running_key_that_fails_is_tried_by_the_one_who_waited(sync_store: Store, chat_server: ChatServer) -> None:
+def test_after_a_failure_the_waiting_call_with_the_same_key_calls_the_model(
+    sync_store: Store, chat_server: ChatServer
+) -> None:
     store = sync_store
     id = store.new().id
     go, begun = threading.Event(), threading.Event()
@@ -240,7 +242,7 @@ def test_a_running_key_that_fails_is_tried_by_the_one_who_waited(sync_store: Sto
     assert [turn.status for turn in store.turns(id)] == ["failed", "completed"]
 
 
-def test_what_cannot_be_a_key_is_refused_and_nothing_is_stored(store: Store, chat_server: ChatServer) -> None:
+def test_an_invalid_key_is_refused_and_nothing_is_stored(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     impossible: list[Any] = ["", "k" * 256, "a\0b", "a\nb", "\ud800", 7, b"k"]
     for key in impossible:
@@ -264,7 +266,7 @@ def test_a_key_may_be_any_printable_text(store: Store, chat_server: ChatServer) 
 # --- append ---
 
 
-def test_appending_again_with_a_key_returns_what_the_first_stored(store: Store) -> None:
+def test_appending_again_with_a_key_returns_the_stored_messages(store: Store) -> None:
     id = store.new(system="S").id
     first = store.append(id, "one", {"role": "assistant", "content": "two"}, idempotency_key="k")
     assert [record.position for record in first] == [2, 3]
@@ -311,7 +313,7 @@ def test_a_key_of_append_is_not_a_key_of_say(store: Store, chat_server: ChatServ
     assert len(chat_server.requests) == 1
 
 
-def test_an_append_with_a_key_is_not_what_retry_asks_again(store: Store, chat_server: ChatServer) -> None:
+def test_a_retry_does_not_repeat_an_append_with_a_key(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     say(store, id, "Question")
     store.append(id, "Remark", idempotency_key="k")
@@ -329,7 +331,7 @@ def test_an_append_with_a_key_is_not_what_retry_asks_again(store: Store, chat_se
 # --- new ---
 
 
-def test_making_the_same_conversation_again_returns_it_whatever_was_said_in_it_since(
+def test_making_the_same_conversation_again_returns_it_with_its_later_turns(
     store: Store, chat_server: ChatServer
 ) -> None:
     content: dict[str, Any] = {

@@ -78,7 +78,7 @@ def check_stopped(store: Store, server: ChatServer, id: str, path: list[dict[str
 # --- the reader stops ---
 
 
-def test_closing_a_stream_keeps_what_came_on_the_path(store: Store, chat_server: ChatServer) -> None:
+def test_closing_a_stream_keeps_the_partial_reply_on_the_path(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     held(chat_server, "Hel", "lo")
     with store.stream(id, "Hi") as reply:
@@ -89,7 +89,7 @@ def test_closing_a_stream_keeps_what_came_on_the_path(store: Store, chat_server:
     assert chat_server.wait_disconnect(), "the provider is hung up on, so that it stops generating"
 
 
-def test_breaking_out_of_the_loop_keeps_what_came_on_the_path(store: Store, chat_server: ChatServer) -> None:
+def test_breaking_out_of_the_loop_keeps_the_partial_reply_on_the_path(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     held(chat_server, "Hel", "lo", "!", after=2)
     with store.stream(id, "Hi") as reply:
@@ -100,7 +100,7 @@ def test_breaking_out_of_the_loop_keeps_what_came_on_the_path(store: Store, chat
 
 
 @pytest.mark.parametrize("error", [RuntimeError("consumer"), KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
-def test_an_exception_in_the_readers_loop_keeps_what_came_on_the_path(
+def test_an_exception_in_the_readers_loop_keeps_the_partial_reply_on_the_path(
     sync_store: Store, chat_server: ChatServer, error: BaseException
 ) -> None:
     store = sync_store
@@ -118,7 +118,7 @@ def test_an_exception_in_the_readers_loop_keeps_what_came_on_the_path(
     check_stopped(store, chat_server, id, [user("Hi"), assistant("Hel")], "Hel")
 
 
-def test_a_stream_closed_before_its_first_piece_leaves_the_path_alone(store: Store, chat_server: ChatServer) -> None:
+def test_a_stream_closed_before_its_first_piece_does_not_change_the_path(store: Store, chat_server: ChatServer) -> None:
     id = store.new(system="Be brief.").id
     reasoning = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}]
     chat_server.script(Reply(chunks=[*reasoning, *reasoning], hold=threading.Event(), hold_after=1))
@@ -129,7 +129,7 @@ def test_a_stream_closed_before_its_first_piece_leaves_the_path_alone(store: Sto
     check_stopped(store, chat_server, id, [{"role": "system", "content": "Be brief."}], "")
 
 
-def test_a_stream_that_is_never_read_asks_nothing(store: Store, chat_server: ChatServer) -> None:
+def test_a_stream_that_is_never_read_does_not_call_the_model(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     store.stream(id, "Hi").close()
     assert store.turns(id) == []
@@ -146,7 +146,7 @@ def test_a_stream_stopped_after_its_finish_reason_is_whole(store: Store, chat_se
     assert store.history(id) == [user("Hi"), assistant("Hello")]
 
 
-def test_a_tool_call_stopped_in_its_arguments_is_kept_on_the_turn_and_never_replayed(
+def test_a_tool_call_stopped_in_its_arguments_is_kept_with_the_turn_and_never_sent(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -206,7 +206,7 @@ def interrupted_reader(channel: Channel, url: str, base_url: str, id: str, insid
 
 
 @pytest.mark.parametrize("inside", ["loop", "network"])
-def test_ctrl_c_keeps_what_came_on_the_path(
+def test_ctrl_c_keeps_the_partial_reply_on_the_path(
     sync_store: Store, chat_server: ChatServer, zygote: Zygote, database_url: str, inside: str
 ) -> None:
     store = sync_store
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_came_on_the_path(
     assert child.wait() == 0
 
 
-def test_ctrl_c_while_a_whole_reply_is_awaited_leaves_the_path_alone(
+def test_ctrl_c_before_a_whole_reply_does_not_change_the_path(
     sync_store: Store, chat_server: ChatServer, zygote: Zygote, database_url: str
 ) -> None:
     store = sync_store
@@ -337,7 +337,7 @@ def test_the_writes_of_a_stream_are_bounded_by_time_and_not_by_its_pieces(
     assert store.history(id)[-1] == assistant("".join(pieces))
 
 
-def test_a_stream_shorter_than_the_flush_interval_puts_no_delta_on_record_however_busy_the_store_is(
+def test_a_stream_shorter_than_the_flush_interval_stores_no_delta(
     sync_store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = sync_store
@@ -372,7 +372,7 @@ def wait_for_text(store: Store, id: str, text: str) -> None:
     pytest.fail(f"the stream ended with {seen!r}")
 
 
-def test_kill_9_keeps_what_had_been_flushed_and_the_next_call_goes_on(
+def test_kill_9_keeps_the_flushed_part_and_the_next_call_works(
     sync_store: Store, chat_server: ChatServer, zygote: Zygote, database_url: str
 ) -> None:
     store = sync_store
@@ -393,7 +393,7 @@ def test_kill_9_keeps_what_had_been_flushed_and_the_next_call_goes_on(
     assert stored_deltas(store) == 0
 
 
-def test_a_reply_is_flushed_in_pieces_that_make_it_up(sync_store: Store, chat_server: ChatServer) -> None:
+def test_the_flushed_pieces_together_are_the_reply(sync_store: Store, chat_server: ChatServer) -> None:
     store = sync_store
     id = store.new().id
     chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in "abcd"]

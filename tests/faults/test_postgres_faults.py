@@ -156,7 +156,7 @@ def test_a_reply_that_comes_while_the_server_is_down_is_stored_when_it_is_back(
 
 
 @ASK
-def test_a_reply_that_no_server_takes_in_time_is_in_the_error(
+def test_a_reply_that_cannot_be_stored_in_time_is_in_the_error(
     kind: str,
     ask: Ask,
     restarted_url: str,
@@ -191,7 +191,7 @@ def say_there(channel: Channel, *, url: str, base_url: str, id: str) -> None:
     channel.send(["said", open_store(url, base_url).say(id, "Hi", wait=0).text])
 
 
-def test_another_process_knows_at_once_that_nobody_works_on_a_turn_that_could_not_be_ended(
+def test_another_process_knows_at_once_that_a_turn_without_a_stored_end_is_over(
     zygote: Zygote,
     restarted_url: str,
     server: Restartable,
@@ -431,7 +431,7 @@ def _held_by_others(store: Store, id: str) -> Iterator[Connection]:
     others.dispose()
 
 
-def test_a_conversation_whose_row_somebody_holds_is_busy_for_as_long_as_the_caller_waits(store: Store) -> None:
+def test_a_conversation_with_a_locked_row_is_busy_while_the_caller_waits(store: Store) -> None:
     id = store.new().id
     calls: dict[str, Callable[[float], object]] = {
         "say": lambda wait: store.say(id, "Hi", wait=wait),
@@ -451,7 +451,7 @@ def test_a_conversation_whose_row_somebody_holds_is_busy_for_as_long_as_the_call
     assert [message["role"] for message in store.history(id)] == ["user", "assistant"] * 2 + ["user"]
 
 
-def test_a_caller_who_waits_goes_on_when_somebody_lets_go_of_the_row(store: Store) -> None:
+def test_a_waiting_caller_goes_on_when_the_row_is_unlocked(store: Store) -> None:
     id = store.new().id
     with ThreadPoolExecutor(1) as thread:
         with _held_by_others(store, id):
@@ -478,7 +478,7 @@ def _wait_for_a_lock(connection: Connection) -> None:
 
 
 @ASK
-def test_a_reply_waits_for_the_row_that_somebody_holds(store: Store, ask: Ask, under_way: Begin) -> None:
+def test_a_reply_waits_for_a_locked_row(store: Store, ask: Ask, under_way: Begin) -> None:
     id = store.new().id
     turn = under_way(ask, store, id)
     with _held_by_others(store, id) as holder:
@@ -488,7 +488,7 @@ def test_a_reply_waits_for_the_row_that_somebody_holds(store: Store, ask: Ask, u
     assert store.history(id) == [ASKED, ANSWERED]
 
 
-def test_nobody_waits_for_ever_for_a_row(
+def test_no_call_waits_for_ever_for_a_row(
     postgres_url: str, chat_server: ChatServer, under_way: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transactions, "END_RETRY_SECONDS", 0.1)
@@ -566,7 +566,7 @@ def test_a_serialization_failure_is_tried_again(store: Store, chat_server: ChatS
     assert len(chat_server.requests) == 1
 
 
-def test_trouble_without_end_is_an_error_after_a_while(store: Store, chat_server: ChatServer) -> None:
+def test_lasting_trouble_becomes_an_error(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     with engine_of(store).begin() as connection:
         connection.exec_driver_sql(TRIGGER)

@@ -100,7 +100,7 @@ def recorded(store: Store, id: str) -> Turn:
 
 
 @pytest.mark.parametrize("clean", [False, True], ids=["broken", "closed"])
-def test_a_stream_cut_at_any_byte_is_whole_only_if_its_finish_reason_had_come(
+def test_a_stream_cut_at_any_byte_is_completed_only_after_its_finish_reason(
     store: Store, chat_server: ChatServer, clean: bool
 ) -> None:
     chunks = [chunk("Hel"), chunk("lo"), chunk(finish="stop"), {"choices": [], "usage": {"total_tokens": 7}}]
@@ -175,7 +175,7 @@ def test_a_whole_reply_cut_at_any_byte_is_a_failure_and_never_a_reply(
     assert {turn.status for turn in store.turns(id, limit=None)[1:-1]} == {TurnStatus.FAILED}
 
 
-def test_what_broke_off_is_kept_with_its_turn_and_the_next_try_replays_without_it(
+def test_a_reply_that_was_cut_off_is_kept_with_its_turn_and_the_next_try_does_not_send_it(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = store.new(system="Be brief.").id
@@ -195,7 +195,7 @@ def test_what_broke_off_is_kept_with_its_turn_and_the_next_try_replays_without_i
 # --- odd or broken streams ---
 
 
-def test_garbage_in_a_stream_interrupts_it_with_what_had_come(store: Store, chat_server: ChatServer) -> None:
+def test_garbage_in_a_stream_interrupts_it_and_keeps_the_part_before(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply(pieces=["Hel", "lo"], garbage="{not json", garbage_after=1))
     with pytest.raises(ReplyInterrupted, match="not JSON") as caught:
@@ -208,7 +208,7 @@ def test_garbage_in_a_stream_interrupts_it_with_what_had_come(store: Store, chat
     assert store.history(id) == []
 
 
-def test_garbage_after_the_end_of_a_stream_takes_nothing_from_it(store: Store, chat_server: ChatServer) -> None:
+def test_garbage_after_the_end_of_a_stream_changes_nothing(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     body = event(chunk("Hello")) + event(chunk(finish="stop")) + b"data: {garbage\n\n"
     chat_server.script(Raw(body, content_type="text/event-stream"))
@@ -250,9 +250,7 @@ def test_keep_alive_comments_are_not_text(store: Store, chat_server: ChatServer)
 
 
 @pytest.mark.parametrize("when", ["before", "after", "always", "never"])
-def test_usage_may_come_before_the_finish_or_after_it_or_not_at_all(
-    store: Store, chat_server: ChatServer, when: Any
-) -> None:
+def test_usage_may_come_before_the_finish_after_it_or_never(store: Store, chat_server: ChatServer, when: Any) -> None:
     id = store.new().id
     chat_server.script(Reply("Hello", usage_chunk=when))
     turn = ask(store, id, "Hi", streamed=True)
@@ -262,9 +260,7 @@ def test_usage_may_come_before_the_finish_or_after_it_or_not_at_all(
     assert turn.usage == expected
 
 
-def test_a_stream_without_finish_reason_is_interrupted_though_it_says_done(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_a_stream_with_done_but_without_a_finish_reason_is_interrupted(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply("Hello", finish_reason=None))
     with pytest.raises(ReplyInterrupted, match="without its finish_reason") as caught:
@@ -273,9 +269,7 @@ def test_a_stream_without_finish_reason_is_interrupted_though_it_says_done(
     assert store.history(id) == []
 
 
-def test_of_several_choices_one_without_its_end_makes_the_reply_interrupted(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_one_choice_without_an_end_interrupts_the_whole_reply(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     second = {"choices": [{"index": 1, "delta": {"content": "Bye"}, "finish_reason": None}]}
     chat_server.script(Reply(chunks=[chunk("Hello"), second, chunk(finish="stop")]))
@@ -285,7 +279,7 @@ def test_of_several_choices_one_without_its_end_makes_the_reply_interrupted(
 
 
 @MODES
-def test_a_tool_call_that_broke_off_is_kept_and_never_replayed(
+def test_a_tool_call_that_was_cut_off_is_kept_and_never_sent(
     store: Store, chat_server: ChatServer, streamed: bool
 ) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"city": "Beijing"}'}}
@@ -305,7 +299,7 @@ def test_a_tool_call_that_broke_off_is_kept_and_never_replayed(
 
 
 @MODES
-def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_record(
+def test_a_call_to_an_overloaded_provider_is_repeated_and_every_try_is_stored(
     store: Store, chat_server: ChatServer, streamed: bool
 ) -> None:
     id = store.new().id
@@ -327,7 +321,9 @@ def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_record(
 
 
 @MODES
-def test_retry_after_is_waited_for(store: Store, chat_server: ChatServer, waits: list[float], streamed: bool) -> None:
+def test_a_repeated_call_waits_as_long_as_retry_after_says(
+    store: Store, chat_server: ChatServer, waits: list[float], streamed: bool
+) -> None:
     id = store.new().id
     date = formatdate(time.time() + 30, usegmt=True)
     chat_server.script(Failure(429, retry_after=0.25), Failure(429, headers={"Retry-After": date}), Reply("Hello"))
@@ -338,7 +334,7 @@ def test_retry_after_is_waited_for(store: Store, chat_server: ChatServer, waits:
     assert [attempt["waited"] for attempt in turn.attempts] == [pytest.approx(wait, abs=0.001) for wait in waits]
 
 
-def test_retry_after_is_waited_for_by_the_clock(store: Store, chat_server: ChatServer) -> None:
+def test_a_repeated_call_waits_until_the_time_that_retry_after_names(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Failure(429, retry_after=0.2), Reply("Hello"))
     before = time.monotonic()
@@ -346,9 +342,7 @@ def test_retry_after_is_waited_for_by_the_clock(store: Store, chat_server: ChatS
     assert 0.2 <= time.monotonic() - before < 5
 
 
-def test_a_provider_that_says_nothing_of_waiting_is_given_more_time_with_every_try(
-    store: Store, chat_server: ChatServer, waits: list[float]
-) -> None:
+def test_without_retry_after_the_waits_grow(store: Store, chat_server: ChatServer, waits: list[float]) -> None:
     id = store.new().id
     chat_server.script(Failure(503), Failure(503, headers={"Retry-After": "soon"}), Reply("Hello"))
     assert ask(store, id, "Hi", streamed=False).text == "Hello"
@@ -357,7 +351,7 @@ def test_a_provider_that_says_nothing_of_waiting_is_given_more_time_with_every_t
 
 
 @MODES
-def test_a_provider_that_wants_an_hour_is_not_waited_for(
+def test_a_call_does_not_wait_for_an_hour(
     store: Store, chat_server: ChatServer, waits: list[float], streamed: bool
 ) -> None:
     id = store.new().id
@@ -367,7 +361,9 @@ def test_a_provider_that_wants_an_hour_is_not_waited_for(
     assert (waits, len(chat_server.requests), caught.value.turn.attempts) == ([], 1, ())
 
 
-def test_tries_end_and_the_last_error_is_the_turns(store: Store, chat_server: ChatServer, waits: list[float]) -> None:
+def test_after_the_last_try_the_turn_has_the_last_error(
+    store: Store, chat_server: ChatServer, waits: list[float]
+) -> None:
     id = store.new().id
     chat_server.script(*(Failure(503, f"No {number}", retry_after=1) for number in range(5)))
     with pytest.raises(TurnFailed, match="No 2") as caught:
@@ -405,7 +401,7 @@ def test_a_store_may_be_told_to_try_once(kind: str, chat_server: ChatServer, wai
     ],
     ids=["500", "502", "400", "401", "404", "408", "409", "quota", "html", "dropped"],
 )
-def test_what_may_have_been_generated_and_what_waiting_cannot_help_is_not_asked_again(
+def test_a_call_is_not_repeated_if_a_reply_may_exist_or_waiting_does_not_help(
     store: Store, chat_server: ChatServer, waits: list[float], failure: Any, streamed: bool
 ) -> None:
     id = store.new().id
@@ -452,7 +448,7 @@ def without_server() -> Iterator[str]:
 
 @MODES
 @pytest.mark.parametrize(("place", "problem"), [(without_server, "refused|attempts failed"), (deaf, "timed out")])
-def test_a_connection_that_was_never_made_is_tried_again_and_then_fails(
+def test_a_call_that_never_connected_is_repeated_and_then_fails(
     store: Store, waits: list[float], place: Any, problem: str, streamed: bool
 ) -> None:
     id = store.new().id
@@ -468,7 +464,7 @@ def test_a_connection_that_was_never_made_is_tried_again_and_then_fails(
 
 
 @MODES
-def test_an_answer_that_does_not_come_in_time_is_not_asked_for_again(
+def test_a_call_that_timed_out_is_not_repeated(
     store: Store, chat_server: ChatServer, waits: list[float], streamed: bool
 ) -> None:
     id = store.new().id
@@ -480,7 +476,7 @@ def test_an_answer_that_does_not_come_in_time_is_not_asked_for_again(
     assert "timeout" not in recorded(store, id).request
 
 
-def test_a_stream_that_falls_silent_is_interrupted_with_what_had_come(
+def test_a_stream_that_falls_silent_is_interrupted_with_its_part(
     store: Store, chat_server: ChatServer, waits: list[float]
 ) -> None:
     id = store.new().id
@@ -492,7 +488,7 @@ def test_a_stream_that_falls_silent_is_interrupted_with_what_had_come(
     assert store.history(id) == []
 
 
-def test_nothing_of_failed_streams_stays_behind(store: Store, chat_server: ChatServer) -> None:
+def test_failed_streams_leave_no_connection_and_no_thread(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Reply(pieces=["Hel", "lo"], hold=threading.Event(), hold_after=1))
     with pytest.raises(ReplyInterrupted):

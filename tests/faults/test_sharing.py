@@ -261,7 +261,7 @@ def die_with_a_living_child(channel: Channel, *, url: str, base_url: str, id: st
         channel.receive()
 
 
-def test_a_parent_that_dies_is_taken_over_at_once_though_its_forked_child_lives(
+def test_the_turn_of_a_dead_parent_is_taken_over_at_once_while_its_forked_child_lives(
     zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -284,7 +284,7 @@ def hold_a_turn(channel: Channel, *, url: str, base_url: str, id: str) -> None:
     store.say(id, "Question")
 
 
-def test_however_many_ask_at_once_a_dead_process_is_known_to_be_dead(
+def test_many_callers_at_once_all_see_that_a_process_is_dead(
     zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -374,7 +374,7 @@ def test_failures_leave_no_connection_behind(store: Store, chat_server: ChatServ
     assert our_threads() == []
 
 
-def test_a_store_that_is_dropped_takes_its_thread_with_it(database_url: str, chat_server: ChatServer) -> None:
+def test_a_dropped_store_ends_its_thread(database_url: str, chat_server: ChatServer) -> None:
     store = open_store(database_url, chat_server.url, lease=0.3)
     id = store.new().id
     with store.stream(id, "Hello") as reply:
@@ -388,9 +388,7 @@ def test_a_store_that_is_dropped_takes_its_thread_with_it(database_url: str, cha
     assert runtime() is None
 
 
-def test_a_stream_that_is_dropped_half_way_frees_its_conversation_and_keeps_what_came(
-    database_url: str, chat_server: ChatServer
-) -> None:
+def test_a_dropped_stream_frees_its_conversation_and_keeps_its_part(database_url: str, chat_server: ChatServer) -> None:
     with ExitStack() as stack:
         other = open_store(database_url, chat_server.url)
         stack.callback(other.close)

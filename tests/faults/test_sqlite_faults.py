@@ -171,7 +171,7 @@ def _outcome(failure: DatabaseError | None) -> str:
 
 @pytest.mark.parametrize(("kind", "operation"), EACH, indirect=["kind"])
 @pytest.mark.parametrize(("make", "says"), [(Full, "is full"), (Broken, "disk I/O error")], ids=["full", "broken"])
-def test_trouble_at_any_statement_or_commit_leaves_nothing_half_done(
+def test_trouble_at_any_statement_or_commit_leaves_nothing_half_written(
     store: Store, chat_server: ChatServer, operation: str, make: Callable[[Engine], Trouble], says: str
 ) -> None:
     trouble = make(engine_of(store))
@@ -231,7 +231,7 @@ def test_trouble_at_any_statement_or_commit_leaves_nothing_half_done(
     print(f"\n{operation}, {make.__name__}: at {len(points)} points")
 
 
-def test_a_full_disk_costs_a_stream_nothing_that_was_written_down_before(
+def test_a_full_disk_loses_no_stored_part_of_a_stream(
     store: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of the turn stores the reply whole, although the beats before it failed."""
@@ -314,7 +314,7 @@ def _goes_on(store: Store, id: str, *, after: list[TurnStatus]) -> None:
 
 
 @ASK
-def test_a_writer_who_does_not_let_go_is_an_error_after_the_busy_timeout(
+def test_a_lock_that_another_writer_keeps_is_an_error_after_the_busy_timeout(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_files, "SQLITE_BUSY_SECONDS", 0.2)
@@ -347,7 +347,7 @@ def test_a_writer_who_does_not_let_go_is_an_error_after_the_busy_timeout(
 
 
 @pytest.mark.parametrize("how", ["mode=ro", "immutable=1"])
-def test_a_read_only_database_is_read_and_refuses_the_rest(
+def test_a_read_only_database_can_be_read_and_refuses_writes(
     kind: str, path: Path, chat_server: ChatServer, how: str
 ) -> None:
     with opened("sync", f"sqlite:///{path}", chat_server) as store:
@@ -388,7 +388,7 @@ def test_a_database_that_becomes_read_only_while_the_model_thinks(store: Store, 
 
 @ASK
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_a_file_that_vanished_while_the_model_thought(
+def test_a_file_that_is_removed_while_the_model_thinks(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, what: str, tmp_path: Path
 ) -> None:
     """SQLite alone would go on writing to a file without a name."""
@@ -415,7 +415,7 @@ def test_a_file_that_vanished_while_the_model_thought(
 
 
 @ASK
-def test_a_file_that_was_replaced_by_an_older_one_while_the_model_thought(
+def test_a_file_that_is_replaced_by_an_older_one_while_the_model_thinks(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, tmp_path: Path
 ) -> None:
     chat_server.otherwise = lambda _: Reply(pieces=PIECES)
@@ -437,7 +437,7 @@ def test_a_file_that_was_replaced_by_an_older_one_while_the_model_thought(
 
 
 @ASK
-def test_a_file_that_was_replaced_by_a_stranger_while_the_model_thought(
+def test_a_file_that_is_replaced_by_another_database_while_the_model_thinks(
     kind: str, path: Path, template: Path, chat_server: ChatServer, ask: Ask, under_way: Begin
 ) -> None:
     with opened(kind, f"sqlite:///{path}", chat_server) as store:
@@ -454,7 +454,7 @@ def test_a_file_that_was_replaced_by_a_stranger_while_the_model_thought(
 
 
 @ASK
-def test_a_conversation_made_anew_under_the_same_id_is_not_ended_by_the_old_caller(
+def test_an_old_caller_does_not_end_a_turn_of_a_new_conversation_with_the_same_id(
     path: Path, template: Path, chat_server: ChatServer, ask: Ask, under_way: Begin
 ) -> None:
     chat_server.otherwise = lambda _: Reply(pieces=PIECES)

@@ -271,7 +271,7 @@ def store(request: pytest.FixtureRequest, database_url: str, chat_server: ChatSe
         yield store
 
 
-def test_whatever_happens_in_whatever_order_a_conversation_is_what_was_said_in_it(
+def test_after_random_operations_a_conversation_holds_what_was_said_in_it(
     store: Store, chat_server: ChatServer
 ) -> None:
     class Here(Conversations):

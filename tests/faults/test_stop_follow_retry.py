@@ -82,7 +82,7 @@ def wait_for_text(store: Store, id: str, text: str) -> None:
 # --- stop ---
 
 
-def test_stopping_from_elsewhere_ends_a_running_stream_and_keeps_what_came(
+def test_stopping_from_another_store_ends_a_stream_and_keeps_the_partial_reply(
     store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
 ) -> None:
     id = store.new().id
@@ -111,7 +111,7 @@ def streaming_child(channel: Channel, url: str, base_url: str, id: str) -> None:
         channel.send(["turn", [reply.turn.status.value, reply.turn.text]])
 
 
-def test_stopping_a_stream_of_another_process_keeps_what_came(
+def test_stopping_a_stream_of_another_process_keeps_the_partial_reply(
     store: Store, chat_server: ChatServer, zygote: Zygote, database_url: str
 ) -> None:
     id = store.new().id
@@ -126,7 +126,7 @@ def test_stopping_a_stream_of_another_process_keeps_what_came(
     assert child.wait() == 0
 
 
-def test_a_stream_that_is_silent_is_taken_away_with_what_had_been_flushed(
+def test_stopping_a_silent_stream_takes_it_over_with_the_flushed_part(
     store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
 ) -> None:
     id = store.new().id
@@ -149,7 +149,7 @@ def test_a_stream_that_is_silent_is_taken_away_with_what_had_been_flushed(
     assert chat_server.requests[-1].body["messages"] == [*path, user("And")]
 
 
-def test_a_turn_that_does_not_react_is_taken_away_and_its_late_reply_is_stored_beside_the_path(
+def test_stopping_a_turn_that_does_not_react_takes_it_over_and_its_late_reply_is_off_the_path(
     store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
 ) -> None:
     id = elsewhere.new().id
@@ -173,7 +173,7 @@ def test_a_turn_that_does_not_react_is_taken_away_and_its_late_reply_is_stored_b
     assert store.say(id, "Next").text == "You said: Next"
 
 
-def test_stopping_where_nothing_runs_says_so(store: Store) -> None:
+def test_stopping_without_a_running_turn_returns_none(store: Store) -> None:
     id = store.new().id
     assert store.stop(id) is False
     store.say(id, "Hi")
@@ -237,7 +237,7 @@ def test_a_follower_may_come_in_the_middle_and_leave_before_the_end(
         assert "".join(late) == "three"
 
 
-def test_a_follower_of_a_stream_that_breaks_off_reads_what_came(
+def test_a_follower_of_a_stream_that_is_cut_off_reads_its_part(
     store: Store, elsewhere: Store, chat_server: ChatServer
 ) -> None:
     id = elsewhere.new().id
@@ -264,7 +264,7 @@ def test_a_follower_of_a_whole_reply_reads_it_at_its_end(
     running.result(60)
 
 
-def test_where_nothing_runs_there_is_nothing_to_follow(store: Store) -> None:
+def test_following_without_a_running_turn_is_an_error(store: Store) -> None:
     id = store.new().id
     assert list(store.follow(id)) == []
     store.say(id, "Hi")
@@ -291,7 +291,7 @@ BOTH = pytest.mark.parametrize("again", [retry, retry_stream])
 
 
 @BOTH
-def test_a_failed_turn_is_tried_again_with_the_same_message(
+def test_a_failed_turn_is_retried_with_the_same_message(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new(system="S").id
@@ -329,9 +329,7 @@ def test_a_reply_that_was_stopped_is_replaced_by_a_sibling(
 
 
 @BOTH
-def test_a_reply_that_broke_off_is_asked_for_again(
-    store: Store, chat_server: ChatServer, again: Callable[..., Turn]
-) -> None:
+def test_a_reply_that_was_cut_off_is_retried(store: Store, chat_server: ChatServer, again: Callable[..., Turn]) -> None:
     id = store.new().id
     chat_server.script(Reply("Hel", finish_reason=None), Reply("Hello"))
     with pytest.raises(TurnFailed):
@@ -343,7 +341,7 @@ def test_a_reply_that_broke_off_is_asked_for_again(
 
 
 @BOTH
-def test_another_answer_becomes_a_sibling_and_the_old_one_stays(
+def test_another_reply_becomes_a_sibling_and_the_old_one_stays(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new().id
@@ -372,7 +370,7 @@ def test_another_answer_becomes_a_sibling_and_the_old_one_stays(
 
 
 @BOTH
-def test_a_failed_try_for_another_answer_leaves_the_old_one_on_the_path(
+def test_a_failed_retry_leaves_the_old_reply_on_the_path(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new().id
@@ -387,7 +385,7 @@ def test_a_failed_try_for_another_answer_leaves_the_old_one_on_the_path(
 
 
 @BOTH
-def test_when_the_conversation_has_gone_on_the_question_is_asked_again_at_its_end(
+def test_after_later_turns_a_retry_asks_again_at_the_head(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new().id
@@ -408,7 +406,7 @@ def test_when_the_conversation_has_gone_on_the_question_is_asked_again_at_its_en
 
 
 @BOTH
-def test_a_retry_uses_the_parameters_of_the_turn_but_for_those_given(
+def test_a_retry_uses_the_parameters_of_the_turn_and_the_given_ones(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new(model="sticky", seed=1).id
@@ -425,7 +423,7 @@ def test_a_retry_uses_the_parameters_of_the_turn_but_for_those_given(
 
 
 @BOTH
-def test_a_turn_without_history_is_tried_again_without(
+def test_a_turn_without_history_is_retried_without_it(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new(system="S").id
@@ -438,9 +436,7 @@ def test_a_turn_without_history_is_tried_again_without(
     assert contents(store, id) == ["S", "First", "You said: First", "Alone", "You said: Alone"]
 
 
-def test_a_streamed_turn_may_be_tried_again_whole_and_the_other_way_round(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_a_streamed_turn_may_be_retried_whole_and_a_whole_one_streamed(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     with store.stream(id, "Hi") as reply:
         list(reply)
@@ -453,7 +449,7 @@ def test_a_streamed_turn_may_be_tried_again_whole_and_the_other_way_round(
 
 
 @BOTH
-def test_where_nothing_was_asked_there_is_nothing_to_try_again(
+def test_a_retry_without_an_earlier_request_is_an_error(
     store: Store, chat_server: ChatServer, again: Callable[..., Turn]
 ) -> None:
     id = store.new(messages=[user("Hi")]).id
@@ -467,7 +463,7 @@ def test_where_nothing_was_asked_there_is_nothing_to_try_again(
     assert store.say(id, "Now", wait=0).text == "You said: Now"
 
 
-def test_a_retry_does_not_spend_the_key_of_the_turn(store: Store, chat_server: ChatServer) -> None:
+def test_a_retry_does_not_use_the_key_of_the_turn(store: Store, chat_server: ChatServer) -> None:
     id = store.new().id
     chat_server.script(Failure(500), Reply("By retry."))
     with pytest.raises(TurnFailed):
@@ -477,7 +473,7 @@ def test_a_retry_does_not_spend_the_key_of_the_turn(store: Store, chat_server: C
     assert contents(store, id) == ["Hi", "By retry."]
 
 
-def test_after_a_stop_that_took_the_conversation_away_a_retry_replaces_what_was_kept(
+def test_after_a_stop_took_a_turn_over_a_retry_replaces_its_partial_reply(
     store: Store, elsewhere: Store, chat_server: ChatServer
 ) -> None:
     id = store.new().id

@@ -57,7 +57,7 @@ def streamed(store: Store, id: str, **options: Any) -> Any:
     return reply.turn
 
 
-def test_what_cannot_be_counted_is_refused_and_nothing_is_stored_or_sent(
+def test_a_message_that_cannot_be_counted_is_refused_and_nothing_is_stored_or_sent(
     store: Store, counter: Counter, chat_server: ChatServer
 ) -> None:
     id = store.new(system="Be brief.").id
@@ -115,7 +115,7 @@ def test_a_summary_that_cannot_be_counted_is_estimated(store: Store, counter: Co
     assert store.summary(id) == summary
 
 
-def test_a_counter_that_fails_in_a_compaction_that_happens_by_itself_spoils_no_reply(
+def test_a_counter_that_fails_in_an_automatic_compaction_does_not_lose_the_reply(
     store: Store, counter: Counter
 ) -> None:
     id = store.new(compact_at=1, keep_last=1).id
@@ -129,7 +129,7 @@ def test_a_counter_that_fails_in_a_compaction_that_happens_by_itself_spoils_no_r
     assert store.summary(id) is not None
 
 
-def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_by_then(
+def test_a_request_is_trimmed_by_stored_counts_if_the_counter_fails(
     store: Store, counter: Counter, chat_server: ChatServer
 ) -> None:
     id = store.new().id
@@ -155,7 +155,7 @@ def test_a_request_is_trimmed_by_the_counts_there_are_though_the_counter_fails_b
     assert counted == ["Long", turn.text]
 
 
-def test_a_count_of_nothing_is_one() -> None:
+def test_a_count_of_zero_becomes_one() -> None:
     message: Message = {"role": "user", "content": ""}
     assert make_checked_counter(lambda _: 0)(message) == 1
     assert make_checked_counter(lambda _: 12)(message) == 12
@@ -163,7 +163,7 @@ def test_a_count_of_nothing_is_one() -> None:
     assert make_fallback_counter(make_checked_counter(lambda _: 7))(message) == 7
 
 
-def test_what_a_counter_raises_is_in_the_error_and_is_its_cause() -> None:
+def test_the_error_names_the_counters_error_and_has_it_as_its_cause() -> None:
     def count(message: Message) -> int:
         raise LookupError("no such model")
 

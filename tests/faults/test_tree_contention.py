@@ -91,7 +91,7 @@ def crowd(channel: Channel, *, url: str, base_url: str, id: str, seed: int) -> N
             channel.send(["outcome", [way, "ok", turn]])
 
 
-def test_a_crowd_on_one_tree_gets_replies_or_conflicts_with_a_name(
+def test_many_callers_on_one_tree_get_replies_or_named_conflicts(
     zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = spoken(store)
@@ -158,7 +158,7 @@ def race(channel: Channel, *, url: str, base_url: str, id: str, way: str, text: 
 @pytest.mark.parametrize(
     "ways", [["say"], ["undo"], ["append"], ["edit", "say"], ["undo", "retry", "append", "checkout", "stream", "edit"]]
 )
-def test_of_those_who_expect_the_same_head_exactly_one_wins(
+def test_exactly_one_of_the_callers_with_the_same_expected_head_succeeds(
     ways: list[str], zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = spoken(store)
@@ -189,7 +189,7 @@ def test_of_those_who_expect_the_same_head_exactly_one_wins(
 # --- while a turn runs ---
 
 
-def test_what_moves_the_head_is_refused_at_once_while_a_turn_runs(
+def test_moving_the_head_while_a_turn_runs_is_refused_at_once(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store)
@@ -223,7 +223,7 @@ def test_what_moves_the_head_is_refused_at_once_while_a_turn_runs(
     check_conversation(store, "", id)
 
 
-def test_an_edit_that_waited_until_another_message_stood_there_is_refused(
+def test_an_edit_is_refused_if_another_message_has_its_position_after_the_wait(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store)
@@ -245,7 +245,7 @@ def test_an_edit_that_waited_until_another_message_stood_there_is_refused(
     check_conversation(store, "", id)
 
 
-def test_an_edit_that_waited_for_a_turn_behind_it_goes_where_it_was_meant(
+def test_an_edit_that_waited_for_a_later_turn_replaces_the_right_message(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store)
@@ -278,7 +278,7 @@ def watch_the_waiting(engine: Engine, waiting: threading.Event) -> None:
 # --- compaction beside others ---
 
 
-def test_of_two_compactions_at_once_one_stands_in_and_both_are_on_record(
+def test_one_of_two_compactions_at_once_is_active_and_both_are_stored(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 4)
@@ -305,7 +305,7 @@ def test_of_two_compactions_at_once_one_stands_in_and_both_are_on_record(
     check_conversation(store, "", id)
 
 
-def test_a_longer_compaction_that_ends_later_stands_in_on_top_of_the_shorter(
+def test_a_longer_compaction_that_ends_later_replaces_the_shorter_one(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 4)
@@ -330,7 +330,7 @@ def test_a_longer_compaction_that_ends_later_stands_in_on_top_of_the_shorter(
     check_conversation(store, "", id)
 
 
-def test_a_compaction_beside_turns_leaves_out_nothing_that_was_said_meanwhile(
+def test_a_compaction_beside_turns_loses_none_of_their_messages(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store)
@@ -353,7 +353,7 @@ def test_a_compaction_beside_turns_leaves_out_nothing_that_was_said_meanwhile(
     check_conversation(store, "", id)
 
 
-def test_a_compaction_of_what_was_undone_meanwhile_stands_in_when_that_is_back(
+def test_a_compaction_of_undone_messages_is_active_after_a_redo(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 4)
@@ -379,7 +379,7 @@ def test_a_compaction_of_what_was_undone_meanwhile_stands_in_when_that_is_back(
     check_conversation(store, "", id)
 
 
-def test_a_summary_of_one_path_does_not_replace_that_of_another(
+def test_a_summary_of_one_path_does_not_replace_the_summary_of_another(
     store: Store, chat_server: ChatServer, opening: Opener, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 4)
@@ -430,7 +430,7 @@ def test_a_fork_made_while_its_origin_is_compacted_has_its_whole_past(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_fork_made_while_a_turn_runs_has_what_was_said_before_it(
+def test_a_fork_made_while_a_turn_runs_has_the_messages_before_it(
     streamed: bool, store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 2)
@@ -451,7 +451,7 @@ def test_a_fork_made_while_a_turn_runs_has_what_was_said_before_it(
     check_all(engine_of(store))
 
 
-def test_an_origin_deleted_while_its_fork_speaks_takes_nothing_from_it(
+def test_deleting_an_origin_during_a_turn_of_its_fork_changes_nothing_in_the_fork(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store)
@@ -475,7 +475,7 @@ def test_an_origin_deleted_while_its_fork_speaks_takes_nothing_from_it(
     check_all(engine_of(store))
 
 
-def test_a_caller_who_waits_for_a_conversation_that_is_deleted_is_told(
+def test_a_caller_that_waits_for_a_conversation_gets_an_error_if_it_is_deleted(
     store: Store, opening: Opener, chat_server: ChatServer, elsewhere: Elsewhere
 ) -> None:
     id = spoken(store, 1)
@@ -514,7 +514,7 @@ def fork_at_once(channel: Channel, *, url: str, base_url: str, id: str, name: st
 
 
 @pytest.mark.parametrize(("name", "new_id"), [("wanted", None), (None, "wanted"), ("wanted", "wanted-too")])
-def test_of_forks_that_want_one_name_or_one_id_exactly_one_has_it(
+def test_exactly_one_of_several_forks_gets_the_same_name_or_id(
     name: str | None, new_id: str | None, zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer
 ) -> None:
     id = spoken(store, 1)
@@ -533,7 +533,7 @@ def test_of_forks_that_want_one_name_or_one_id_exactly_one_has_it(
 
 
 @pytest.mark.parametrize("rival", ["new", "restore", "fork"])
-def test_a_name_taken_while_its_conversation_comes_back_is_a_conflict_with_a_name(
+def test_a_name_that_is_taken_during_a_restore_is_a_named_conflict(
     rival: str, store: Store, opening: Opener, elsewhere: Elsewhere
 ) -> None:
     id = store.new(name="wanted").id

@@ -196,7 +196,7 @@ def some(points: list[list[Any]]) -> list[int]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_whenever_a_process_is_killed_that_moves_along_the_tree_it_has_moved_or_it_has_not(
+def test_after_a_kill_at_any_point_an_operation_on_the_tree_has_happened_or_not(
     zygote: Zygote, store: Store, database_url: str, chat_server: ChatServer, operation: str
 ) -> None:
     engine = engine_of(store)

@@ -58,7 +58,7 @@ def check_stopped(store: Store, id: str, text: str) -> Turn:
 # --- streams that are closed early ---
 
 
-def test_an_edit_that_is_closed_early_stands_with_what_came_and_undo_and_checkout_lead_back(
+def test_an_edit_closed_early_keeps_its_partial_reply_and_undo_and_checkout_work(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = spoken(store)
@@ -75,9 +75,7 @@ def test_an_edit_that_is_closed_early_stands_with_what_came_and_undo_and_checkou
     assert store.retry(id).text == "You said: Question 2"
 
 
-def test_an_edit_that_is_closed_before_its_first_piece_leaves_the_path_as_it_was(
-    store: Store, chat_server: ChatServer
-) -> None:
+def test_an_edit_closed_before_its_first_piece_does_not_change_the_path(store: Store, chat_server: ChatServer) -> None:
     id = spoken(store)
     before, head = texts(store, id), store.get(id).head_seq
     nothing = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
@@ -90,7 +88,7 @@ def test_an_edit_that_is_closed_before_its_first_piece_leaves_the_path_as_it_was
     assert texts(store, id) == [*before[:2], "Otherwise", "You said: Otherwise"]
 
 
-def test_a_continuation_that_is_closed_early_stands_with_what_came(store: Store, chat_server: ChatServer) -> None:
+def test_a_completion_closed_early_keeps_its_partial_reply(store: Store, chat_server: ChatServer) -> None:
     id = spoken(store, 1)
     chat_server.script(CALLS)
     store.say(id, "Look it up")
@@ -109,9 +107,7 @@ def test_a_continuation_that_is_closed_early_stands_with_what_came(store: Store,
 
 
 @pytest.mark.parametrize("way", ["edit", "complete", "retry"])
-def test_a_stream_that_nobody_has_any_more_does_not_hold_its_conversation(
-    way: str, sync_store: Store, chat_server: ChatServer
-) -> None:
+def test_a_dropped_stream_does_not_hold_its_conversation(way: str, sync_store: Store, chat_server: ChatServer) -> None:
     store = sync_store
     id = spoken(store, 2)
     if way == "complete":
@@ -132,7 +128,7 @@ def test_a_stream_that_nobody_has_any_more_does_not_hold_its_conversation(
     assert store.turns(id)[-2].status is TurnStatus.INTERRUPTED
 
 
-def test_streams_of_edits_and_continuations_that_are_never_read_ask_nothing(
+def test_streams_of_edits_and_completions_that_are_never_read_do_not_call_the_model(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = spoken(store, 1)
@@ -243,7 +239,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     assert texts(store, id) == [*before, "Long", "You said: Long"]
 
 
-def test_a_trimmed_stream_that_is_closed_early_keeps_what_came_and_says_what_was_sent(
+def test_a_trimmed_stream_closed_early_keeps_its_partial_reply_and_reports_its_window(
     store: Store, chat_server: ChatServer
 ) -> None:
     id = spoken(store)

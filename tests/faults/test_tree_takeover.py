@@ -101,7 +101,7 @@ NEXT: dict[str, Callable[[Store, str], object]] = {
         ("complete", True, "append"),
     ],
 )
-def test_what_a_dead_process_was_streaming_is_kept_off_the_path_and_the_next_call_works_at_once(
+def test_the_partial_reply_of_a_dead_process_is_off_the_path_and_the_next_call_works_at_once(
     way: str, forked: bool, following: str, store: Store, chat_server: ChatServer, streaming: Streaming
 ) -> None:
     id = spoken(store, way, forked=forked)
@@ -139,7 +139,7 @@ def test_what_a_dead_process_was_streaming_is_kept_off_the_path_and_the_next_cal
 
 
 @pytest.mark.parametrize(("way", "forked"), [("edit", False), ("complete", True), ("retry", True)])
-def test_what_is_stopped_from_elsewhere_stays_where_it_was_asked(
+def test_a_reply_stopped_from_another_store_stays_in_its_place(
     way: str, forked: bool, store: Store, streaming: Streaming
 ) -> None:
     id = spoken(store, way, forked=forked)

@@ -72,7 +72,7 @@ def test_alembic_sees_no_difference_between_models_and_migrations(empty_url: str
         "CREATE INDEX stray ON convstore_messages (role)",
     ],
 )
-def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str) -> None:
+def test_alembic_sees_a_difference_if_one_exists(empty_url: str, change: str) -> None:
     schema_upgrade.upgrade(empty_url)
     with opened(empty_url) as database, database.write() as connection:
         connection.execute(text(change))
@@ -80,7 +80,7 @@ def test_alembic_sees_a_difference_when_there_is_one(empty_url: str, change: str
         check_drift(empty_url)
 
 
-def test_migrations_make_column_by_column_what_the_models_would(empty_url: str, second_url: str) -> None:
+def test_migrations_make_the_same_columns_as_the_models(empty_url: str, second_url: str) -> None:
     """It compares collations, constraints and their names too, which Alembic does not; not the columns' order."""
     schema_upgrade.upgrade(empty_url)
     with opened(second_url) as database, database.write() as connection:
@@ -149,7 +149,7 @@ def test_keys_compare_bytewise_on_postgresql(postgres_url: str) -> None:
         assert {tuple(row) for row in found} == KEY_COLUMNS
 
 
-def test_an_applications_own_tables_are_neither_touched_nor_reported(empty_url: str) -> None:
+def test_an_applications_tables_are_neither_touched_nor_reported(empty_url: str) -> None:
     application_tables(empty_url)
     before = contents(empty_url)
     schema_upgrade.upgrade(empty_url)
@@ -164,7 +164,7 @@ def test_an_applications_own_tables_are_neither_touched_nor_reported(empty_url: 
     assert ours(emptied) == {VERSION_TABLE}
 
 
-def test_a_schema_taken_down_can_be_put_up_again(empty_url: str) -> None:
+def test_a_downgraded_schema_can_be_upgraded_again(empty_url: str) -> None:
     schema_upgrade.upgrade(empty_url)
     structure = _structure(empty_url)
     migrate(empty_url, to="base", down=True)

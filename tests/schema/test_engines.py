@@ -77,7 +77,7 @@ def _count(engine: Engine, table: str) -> int:
         return int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
 
 
-def test_a_callers_engine_serves_whatever_its_habits_are(engine: Engine) -> None:
+def test_a_callers_engine_works_with_any_settings(engine: Engine) -> None:
     with Store(engine=engine) as store:
         made = store.new("Hello", system="Be brief.")
         store.append(made.id, {"role": "user", "content": "Well?"})
@@ -88,7 +88,7 @@ def test_a_callers_engine_serves_whatever_its_habits_are(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("table", ["convstore_messages", "convstore_turns", "convstore_conversations"])
-def test_what_fails_half_way_leaves_nothing_whatever_the_engines_habits_are(engine: Engine, table: str) -> None:
+def test_a_failure_half_way_leaves_nothing_with_any_engine_settings(engine: Engine, table: str) -> None:
     with Store(engine=engine) as store:
         made = store.new("Hello")
         broken = True
@@ -107,7 +107,7 @@ def test_what_fails_half_way_leaves_nothing_whatever_the_engines_habits_are(engi
         store.append(made.id, COMPLETION)
 
 
-def test_a_callers_engine_stays_open_and_is_what_it_was(engine: Engine) -> None:
+def test_a_callers_engine_stays_open_and_unchanged(engine: Engine) -> None:
     pool, said = engine.pool, list[str]()
     with engine.connect() as connection:
         before = _character(connection)
@@ -136,7 +136,7 @@ def _character(connection: Any) -> tuple[Any, ...]:
     return driver.autocommit, connection.scalar(text("SHOW transaction_isolation")), connection.get_isolation_level()
 
 
-def test_closing_a_store_leaves_a_callers_connections_alone(database_url: str) -> None:
+def test_closing_a_store_does_not_close_a_callers_connections(database_url: str) -> None:
     engine = create_engine(database_url)
     store = Store(engine=engine)
     store.new("Hello")
@@ -162,7 +162,7 @@ def test_closing_a_store_closes_the_connections_that_it_made(database_url: str) 
         assert driver.closed
 
 
-def test_a_read_on_postgresql_is_of_one_moment_and_a_write_sees_what_others_wrote(postgres_url: str) -> None:
+def test_on_postgresql_a_read_sees_one_moment_and_a_write_sees_later_commits(postgres_url: str) -> None:
     engine = create_engine(postgres_url, isolation_level="SERIALIZABLE")
     database = Database(engine, owned=False)
     with Store(postgres_url) as store:
@@ -175,7 +175,7 @@ def test_a_read_on_postgresql_is_of_one_moment_and_a_write_sees_what_others_wrot
     engine.dispose()
 
 
-def test_a_read_on_sqlite_is_of_one_moment(sqlite_url: str) -> None:
+def test_on_sqlite_a_read_sees_one_moment(sqlite_url: str) -> None:
     with Store(sqlite_url) as store, opened(sqlite_url) as database:
         store.new("Before")
         with database.read() as connection:
@@ -216,7 +216,7 @@ SECRET = "hunter2"
         f"postgresql+psycopg_async://app:{SECRET}@127.0.0.1/app",
     ],
 )
-def test_a_password_is_in_no_error_and_no_label(url: str) -> None:
+def test_no_error_and_no_label_holds_a_password(url: str) -> None:
     labels = []
 
     def use() -> None:
@@ -259,7 +259,7 @@ def test_a_password_does_not_reach_the_terminal(tmp_path: Path) -> None:
         ("postgresql+psycopg_async://host/name", "asynchronous"),
     ],
 )
-def test_a_name_of_no_database_is_refused_before_anything_is_made(
+def test_an_invalid_url_is_refused_before_anything_is_made(
     url: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -287,7 +287,7 @@ sys.exit(main())
 """
 
 
-def test_a_missing_driver_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_driver_names_the_extra(tmp_path: Path) -> None:
     done = run("-c", BLOCKED, "db", "current", cwd=tmp_path, CONVSTORE_DB=f"postgresql://app:{SECRET}@127.0.0.1:1/app")
     assert done.returncode == 7
     assert done.stderr == "convstore: PostgreSQL needs the driver psycopg: pip install 'convstore[postgres]'\n"
@@ -296,12 +296,12 @@ def test_a_missing_driver_is_named_with_the_extra_that_brings_it(tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_database() -> None:
+def test_a_server_that_does_not_run_is_a_database_error() -> None:
     with Store("postgresql://app@127.0.0.1:1/app") as store, pytest.raises(DatabaseUnavailable, match="refused"):
         store.list()
 
 
-def test_a_role_that_may_not_make_tables_is_told_so(postgres_empty_url: str) -> None:
+def test_a_role_that_may_not_make_tables_gets_an_error_that_says_so(postgres_empty_url: str) -> None:
     with opened(postgres_empty_url) as database, database.write() as connection:
         name = make_url(postgres_empty_url).database
         connection.execute(text(f"CREATE ROLE reader_{name} LOGIN"))

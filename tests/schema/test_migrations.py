@@ -87,7 +87,7 @@ def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(database_
         store.new("Afterwards")
 
 
-def test_of_two_migrations_the_first_goes_too_when_the_second_fails(database_url: str, tmp_path: Path) -> None:
+def test_if_the_second_migration_fails_the_first_is_undone_too(database_url: str, tmp_path: Path) -> None:
     fill(database_url, conversations=2)
     before = contents(database_url)
     first = "def upgrade():\n    op.create_table('convstore_first', sa.Column('id', sa.Integer))"

@@ -60,7 +60,7 @@ def test_there_are_files_of_every_earlier_schema() -> None:
     assert max(kept.values()) < 100_000
 
 
-def test_the_files_are_of_these_schemas_and_hold_what_is_hard_to_keep(old: Old) -> None:
+def test_the_files_have_their_schemas_and_hold_what_is_hard_to_store(old: Old) -> None:
     found = contents(old.url)
     assert found[VERSION_TABLE][1] == [(old.revision,)]
     tables = {"conversations": 36, "messages": 500, "turns": 200} | ({"deltas": 2} if old.revision >= "0002" else {})
@@ -102,7 +102,7 @@ def only(found: Contents, table: str, columns: list[str]) -> tuple[list[str], li
     return columns, sorted((tuple(row[place] for place in places) for row in rows), key=repr)
 
 
-def test_what_they_hold_is_consistent_once_the_dead_are_buried(old: Old, chat_server: ChatServer) -> None:
+def test_the_rows_are_consistent_after_dead_turns_are_taken_over(old: Old, chat_server: ChatServer) -> None:
     old.upgrade()
     with Store(old.url, base_url=chat_server.url) as store:
         for owner, id, read in old.conversations():
@@ -177,7 +177,7 @@ def test_a_file_that_was_cut_short_is_named_and_never_read_as_empty(sqlite_url: 
         reading(store)
 
 
-def test_a_copy_that_says_it_is_newer_is_refused_and_not_changed(old: Old) -> None:
+def test_a_copy_with_a_newer_schema_is_refused_and_not_changed(old: Old) -> None:
     with opened(old.url) as database, database.write() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
         connection.execute(text("UPDATE convstore_compatibility SET minimum_version = '0999'"))

@@ -26,7 +26,7 @@ def store(old: Old, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) ->
         yield store
 
 
-def test_every_conversation_goes_on_where_it_stood(old: Old, store: Store, chat_server: ChatServer) -> None:
+def test_every_conversation_goes_on_at_its_head(old: Old, store: Store, chat_server: ChatServer) -> None:
     answered = {"role": "assistant", "content": "I do."}
     chat_server.otherwise = lambda _: Reply("I do.", usage=None)  # it cannot count content that is not text
     for owner, id, read in old.conversations():
@@ -53,7 +53,7 @@ def sent(chat_server: ChatServer) -> list[dict[str, Any]]:
     return [message for message in messages if message.get("content") != PLACEHOLDER_RESULT_TEXT]
 
 
-def test_every_place_of_every_conversation_is_found(old: Old, store: Store) -> None:
+def test_every_position_of_every_conversation_is_found(old: Old, store: Store) -> None:
     for owner, id, read in old.conversations():
         mine = store.for_owner(owner)
         for position, message in list(enumerate(read["history"], 1))[:: 1 if len(read["history"]) < 40 else 7]:
@@ -73,7 +73,7 @@ def conversation_row(store: Store, owner: str, id: str) -> Any:
         ).one()
 
 
-def test_every_conversation_can_be_undone_and_redone_and_moved_about_in(old: Old, store: Store) -> None:
+def test_every_conversation_can_be_undone_redone_and_checked_out(old: Old, store: Store) -> None:
     undone = 0
     for owner, id, read in old.conversations():
         mine, path = store.for_owner(owner), read["history"]
@@ -112,7 +112,7 @@ def test_every_conversation_can_be_forked_anywhere(old: Old, store: Store, chat_
 
 
 @pytest.mark.parametrize(("window", "first"), [({"last": 2}, "Number 149"), ({"max_context": 500}, None)])
-def test_a_window_over_messages_that_nobody_counted_is_whole(
+def test_a_window_over_messages_without_token_counts_is_whole(
     old: Old, store: Store, chat_server: ChatServer, window: dict[str, Any], first: str | None
 ) -> None:
     """The rows of the long conversation have no tokens and no ancestors, only parents."""
@@ -157,7 +157,7 @@ def test_a_turn_whose_process_was_killed_keeps_what_its_stream_had_received(old:
         assert connection.scalar(text("SELECT count(*) FROM convstore_deltas")) == 0
 
 
-def test_a_key_that_an_old_release_spent_is_spent(
+def test_a_key_that_an_old_release_used_is_used(
     restore: Callable[[str], Old], chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
@@ -178,7 +178,7 @@ def test_a_key_that_an_old_release_spent_is_spent(
         assert store.say("keys", "Never charged", idempotency_key="order/3").text == "You said: Never charged"
 
 
-def test_a_conversation_made_again_with_the_same_content_is_the_one_that_is_there(old: Old, store: Store) -> None:
+def test_making_an_old_conversation_again_with_the_same_content_returns_it(old: Old, store: Store) -> None:
     again: dict[str, Any] = {"title": "Of owner 0", "name": "handle", "system": "You serve 0."}
     if old.revision >= "0002":
         assert store.new(id="same", **again).length == 5
@@ -187,7 +187,7 @@ def test_a_conversation_made_again_with_the_same_content_is_the_one_that_is_ther
         store.new(id="same", **again)
 
 
-def test_sticky_settings_go_on_being_sent(old: Old, store: Store, chat_server: ChatServer) -> None:
+def test_sticky_settings_are_still_sent(old: Old, store: Store, chat_server: ChatServer) -> None:
     store.say("sticky", "And now?")
     body = chat_server.requests[-1].body
     (settings,) = (it["conversation"]["settings"] for _, id, it in old.conversations() if id == "sticky")

@@ -70,7 +70,7 @@ def mixed(store: Store, chat_server: ChatServer) -> list[Message]:
     return path
 
 
-def test_both_write_to_one_conversation_in_turn(store: Store, chat_server: ChatServer) -> None:
+def test_both_releases_write_to_one_conversation_in_turn(store: Store, chat_server: ChatServer) -> None:
     path = mixed(store, chat_server)
     assert store.history("mixed", exact=True) == path
     assert by_old(store, old.history, "mixed") == path
@@ -84,7 +84,7 @@ def test_both_write_to_one_conversation_in_turn(store: Store, chat_server: ChatS
     assert any(row.back_32 is not None and row.tokens is not None for row in stored[1101:])
 
 
-def test_every_position_of_a_path_of_both_is_found(store: Store, chat_server: ChatServer) -> None:
+def test_every_position_of_a_path_of_both_releases_is_found(store: Store, chat_server: ChatServer) -> None:
     """Rows of the previous release have no ancestors; the rows after them begin again."""
     path = mixed(store, chat_server)
     for position in [*range(1, 1101, 97), *range(1101, len(path) + 1)]:
@@ -93,7 +93,7 @@ def test_every_position_of_a_path_of_both_is_found(store: Store, chat_server: Ch
         store.at("mixed", len(path) + 1)
 
 
-def test_a_conversation_that_the_previous_release_began_is_like_any(store: Store, chat_server: ChatServer) -> None:
+def test_a_conversation_of_the_previous_release_is_like_any_other(store: Store, chat_server: ChatServer) -> None:
     by_old(store, old.create, "theirs", [{"role": "system", "content": "Be brief."}])
     by_old(store, old.say, "theirs", "Hi", "Hello")
     by_old(store, old.append, "theirs", *said("One", "Two"))
@@ -114,7 +114,7 @@ def test_a_turn_of_the_previous_release_that_died_is_taken_over(store: Store) ->
     assert store.history("theirs") == [{"role": "user", "content": "Anybody?"}]
 
 
-def test_the_head_may_move_back_into_what_the_previous_release_wrote(store: Store, chat_server: ChatServer) -> None:
+def test_the_head_may_move_back_to_messages_of_the_previous_release(store: Store, chat_server: ChatServer) -> None:
     path = mixed(store, chat_server)
     there = store.get("mixed").head_seq
     store.undo("mixed", 3)
@@ -126,7 +126,7 @@ def test_the_head_may_move_back_into_what_the_previous_release_wrote(store: Stor
     assert store.history("mixed", exact=True)[:-2] == path[: theirs.position]
 
 
-def test_what_the_previous_release_adds_after_an_undo_is_never_jumped_over(store: Store) -> None:
+def test_messages_that_the_previous_release_adds_after_an_undo_are_never_skipped(store: Store) -> None:
     store.new(id="undone", messages=said("One", "Two", "Three", "Four"))
     store.undo("undone")
     by_old(store, old.append, "undone", {"role": "user", "content": "Instead"})
@@ -135,7 +135,7 @@ def test_what_the_previous_release_adds_after_an_undo_is_never_jumped_over(store
     assert [message["content"] for message in store.history("undone")] == ["One", "Two", "Instead"]
 
 
-def test_a_fork_and_its_origin_do_not_see_what_the_previous_release_adds_to_it(
+def test_messages_that_the_previous_release_adds_to_a_fork_or_its_origin_stay_there(
     store: Store, chat_server: ChatServer
 ) -> None:
     path = mixed(store, chat_server)
@@ -147,7 +147,7 @@ def test_a_fork_and_its_origin_do_not_see_what_the_previous_release_adds_to_it(
     assert store.fork(fork.id).length == 1112
 
 
-def test_the_previous_release_refuses_what_it_does_not_know_of(store: Store) -> None:
+def test_the_previous_release_refuses_rows_that_it_does_not_know(store: Store) -> None:
     """It is an error, not an empty place or a shorter past."""
     store.new(id="origin", messages=said("One", "Two"))
     store.fork("origin", new_id="fork")
@@ -161,7 +161,7 @@ def test_the_previous_release_refuses_what_it_does_not_know_of(store: Store) -> 
     assert [message["content"] for message in store.history("fork")] == ["One", "Two", "Three", "Four"]
 
 
-def test_the_previous_release_does_not_find_what_was_deleted(store: Store) -> None:
+def test_the_previous_release_does_not_find_deleted_conversations(store: Store) -> None:
     store.new(id="gone", messages=said("One"))
     store.delete("gone")
     with pytest.raises(NoResultFound):
@@ -169,7 +169,7 @@ def test_the_previous_release_does_not_find_what_was_deleted(store: Store) -> No
 
 
 @pytest.mark.parametrize("window", [{"last": 3}, {"max_context": 300}])
-def test_a_window_over_rows_of_both_begins_where_it_should(
+def test_a_window_over_rows_of_both_releases_begins_at_the_right_message(
     store: Store, chat_server: ChatServer, window: dict[str, Any]
 ) -> None:
     path = mixed(store, chat_server)

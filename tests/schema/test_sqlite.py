@@ -110,14 +110,14 @@ def test_every_write_of_a_turn_begins_by_taking_the_lock(sqlite_url: str) -> Non
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_the_files_belong_to_their_user_alone_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_only_the_user_can_read_the_files_with_any_umask(tmp_path: Path, mask: int) -> None:
     with _umask(mask), Store(tmp_path / "chat.db") as store:
         store.new("Private")
         found = {path.name: _mode(path) for path in tmp_path.glob("chat.db*")}
     assert found == {"chat.db": 0o600, "chat.db-wal": 0o600, "chat.db-shm": 0o600}
 
 
-def test_a_file_made_through_a_symlink_is_private_too(tmp_path: Path) -> None:
+def test_a_file_created_through_a_symlink_is_private_too(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "target.db")
     with _umask(0), Store(tmp_path / "link.db") as store:
         store.new("Private")
@@ -129,7 +129,7 @@ def test_a_file_made_through_a_symlink_is_private_too(tmp_path: Path) -> None:
     assert (tmp_path / "link.db").is_symlink()
 
 
-def test_the_mode_of_a_file_that_is_there_is_its_owners_choice(tmp_path: Path) -> None:
+def test_the_mode_of_an_existing_file_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     path.touch()
     path.chmod(0o640)
@@ -138,7 +138,7 @@ def test_the_mode_of_a_file_that_is_there_is_its_owners_choice(tmp_path: Path) -
         assert {_mode(found) for found in tmp_path.glob("chat.db*")} == {0o640}
 
 
-def test_the_default_file_is_in_a_folder_of_its_user_alone() -> None:
+def test_only_the_user_can_enter_the_folder_of_the_default_file() -> None:
     with _umask(0), Store() as store:
         store.new("Private")
         path = Path(find_database_url())
@@ -154,7 +154,7 @@ def test_the_data_directory_may_have_any_name(monkeypatch: pytest.MonkeyPatch, t
     assert (tmp_path / "my data?#%41 数据" / "convstore" / "convstore.db").exists()
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_names_a_data_directory_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
     with pytest.raises(DatabaseUnavailable, match="file/convstore"):
@@ -197,7 +197,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["chat.db", "sqlite:///chat.db"])
-def test_a_relative_path_is_of_the_folder_where_the_store_was_made(
+def test_a_relative_path_starts_at_the_working_folder_of_the_stores_creation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     (tmp_path / "there").mkdir()
@@ -246,7 +246,7 @@ def public_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "chat.db"
     with Store(path) as store, pytest.raises(DatabaseUnavailable) as raised:
         store.new("No")
@@ -255,13 +255,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with Store(tmp_path / "file" / "chat.db") as store, pytest.raises(DatabaseUnavailable, match=r"file/chat\.db"):
         store.new("No")
 
 
-def test_a_database_that_is_a_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_in_place_of_a_database(tmp_path: Path) -> None:
     (tmp_path / "chat.db").mkdir()
     with Store(tmp_path / "chat.db") as store, pytest.raises(DatabaseUnavailable, match=r"chat\.db: unable to open"):
         store.new("No")
@@ -269,7 +269,7 @@ def test_a_database_that_is_a_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"This is my diary.\n" * 100, b"\0" * 5000, b"SQLite format 3\0" + b"x" * 4080])
-def test_a_file_that_is_no_database_is_named_and_not_changed(tmp_path: Path, content: bytes) -> None:
+def test_the_error_names_a_file_that_is_not_a_database_and_it_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
     path.write_bytes(content)
     for _ in range(2):
@@ -279,12 +279,12 @@ def test_a_file_that_is_no_database_is_named_and_not_changed(tmp_path: Path, con
     assert [found.name for found in tmp_path.iterdir()] == ["diary.txt"]
 
 
-def test_a_name_too_long_for_the_file_system_is_an_error_of_the_database(tmp_path: Path) -> None:
+def test_a_name_too_long_for_the_file_system_is_a_database_error(tmp_path: Path) -> None:
     with Store(tmp_path / ("x" * 300)) as store, pytest.raises(DatabaseUnavailable, match="too long"):
         store.new("No")
 
 
-def test_a_folder_where_nothing_may_be_written_is_named(public_folder: Path) -> None:
+def test_the_error_names_a_read_only_folder(public_folder: Path) -> None:
     public_folder.chmod(0o555)
     path = public_folder / "chat.db"
     with _unprivileged(), Store(path) as store, pytest.raises(DatabaseUnavailable, match="unable to open") as raised:
@@ -292,7 +292,7 @@ def test_a_folder_where_nothing_may_be_written_is_named(public_folder: Path) -> 
     assert str(path) in str(raised.value)
 
 
-def test_a_folder_that_may_not_be_entered_is_named(public_folder: Path) -> None:
+def test_the_error_names_a_folder_that_may_not_be_entered(public_folder: Path) -> None:
     (public_folder / "locked").mkdir(mode=0o700)
     (public_folder / "locked").chmod(0o000)
     path = public_folder / "locked" / "chat.db"
@@ -302,7 +302,7 @@ def test_a_folder_that_may_not_be_entered_is_named(public_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_a_file_that_may_only_be_read_is_read_and_says_so_when_written(public_folder: Path, journal: str) -> None:
+def test_a_read_only_file_can_be_read_and_a_write_says_that_it_is_read_only(public_folder: Path, journal: str) -> None:
     path = public_folder / "chat.db"
     fill(str(path), conversations=2)
     with contextlib.closing(sqlite3.connect(path)) as plain:
@@ -316,7 +316,7 @@ def test_a_file_that_may_only_be_read_is_read_and_says_so_when_written(public_fo
     assert str(path) in str(raised.value)
 
 
-def test_a_file_that_another_program_reads_in_the_old_mode_is_used_in_it(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_file_that_another_program_reads_without_wal_is_used_without_wal(sqlite_url: str, tmp_path: Path) -> None:
     fill(sqlite_url, conversations=2)
     with contextlib.closing(sqlite3.connect(tmp_path / "chat.db", isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
@@ -331,7 +331,7 @@ def test_a_file_that_another_program_reads_in_the_old_mode_is_used_in_it(sqlite_
             assert later.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_connection_that_could_not_be_prepared_is_not_left_open(tmp_path: Path) -> None:
+def test_a_connection_that_cannot_be_prepared_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "diary.txt"
     path.write_text("This is my diary.\n" * 100)
     descriptors = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
@@ -381,7 +381,7 @@ def test_two_stores_in_memory_are_two_databases() -> None:
 # --- processes ---
 
 
-def test_a_forked_child_has_connections_of_its_own(database_url: str, tmp_path: Path) -> None:
+def test_a_forked_child_has_its_own_connections(database_url: str, tmp_path: Path) -> None:
     """A server does so that loads the application, then forks its workers."""
     schema_upgrade.upgrade(database_url)
     program = """
@@ -433,6 +433,6 @@ os.waitpid(pid, 0)
     assert (done.returncode, done.stdout) == (0, "free again\n"), done.stderr
 
 
-def test_processes_that_come_later_find_the_file_ready(sqlite_url: str) -> None:
+def test_later_processes_find_the_file_ready(sqlite_url: str) -> None:
     schema_upgrade.upgrade(sqlite_url)
     assert len(first_uses(sqlite_url, 4)) == 4

@@ -40,7 +40,7 @@ def test_plain_alembic_upgrades_the_database_of_the_environment(empty_url: str) 
     fill(empty_url, conversations=2)
 
 
-def test_plain_alembic_upgrades_the_database_it_is_told_from_any_folder(empty_url: str, tmp_path: Path) -> None:
+def test_plain_alembic_upgrades_the_named_database_from_any_folder(empty_url: str, tmp_path: Path) -> None:
     ini = str(CHECKOUT / "alembic.ini")
     elsewhere = str(tmp_path / "not-this.db")
     done = run(
@@ -71,7 +71,7 @@ def test_the_sql_that_alembic_writes_makes_the_schema(empty_url: str) -> None:
     fill(empty_url, conversations=2)
 
 
-def test_the_command_upgrades_and_says_what_it_did(empty_url: str, tmp_path: Path) -> None:
+def test_the_command_upgrades_and_prints_what_it_did(empty_url: str, tmp_path: Path) -> None:
     done = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
     assert done.returncode == 0, done.stderr
     assert f"schema none -> {schema_upgrade.HEAD}" in done.stdout
@@ -80,7 +80,7 @@ def test_the_command_upgrades_and_says_what_it_did(empty_url: str, tmp_path: Pat
     assert ours(contents(empty_url)) == OURS
 
 
-def test_the_function_upgrades_and_does_nothing_the_second_time(empty_url: str) -> None:
+def test_the_function_upgrades_and_the_second_call_does_nothing(empty_url: str) -> None:
     schema_upgrade.upgrade(empty_url)
     fill(empty_url, conversations=2)
     before = contents(empty_url)
@@ -133,7 +133,7 @@ def test_many_processes_may_upgrade_one_postgresql_database(postgres_empty_url: 
     assert contents(postgres_empty_url)[VERSION_TABLE][1] == [(schema_upgrade.HEAD,)]
 
 
-def test_an_upgrade_waits_for_one_that_is_running(postgres_empty_url: str) -> None:
+def test_an_upgrade_waits_for_a_running_one(postgres_empty_url: str) -> None:
     with opened(postgres_empty_url) as first, opened(postgres_empty_url) as watcher:
         with ThreadPoolExecutor(1) as threads:
             with schema_upgrade.migrating(first.engine):
@@ -168,7 +168,7 @@ def test_postgresql_never_upgrades_itself(postgres_empty_url: str) -> None:
         store.new("Now")
 
 
-def test_a_store_refused_once_works_as_soon_as_the_database_is_upgraded(postgres_empty_url: str) -> None:
+def test_a_refused_store_works_as_soon_as_the_database_is_upgraded(postgres_empty_url: str) -> None:
     with Store(postgres_empty_url) as store:
         with pytest.raises(SchemaOutdated):
             store.list()
@@ -177,7 +177,7 @@ def test_a_store_refused_once_works_as_soon_as_the_database_is_upgraded(postgres
 
 
 @pytest.mark.parametrize("form", ["sqlite:///{}", "{}", "sqlite:///file:{}?uri=true"])
-def test_looking_makes_no_file(tmp_path: Path, form: str) -> None:
+def test_a_check_creates_no_file(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     url = form.format(folder / "chat.db")
@@ -192,7 +192,7 @@ def test_looking_makes_no_file(tmp_path: Path, form: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_looking_changes_nothing_on_postgresql(postgres_empty_url: str, tmp_path: Path) -> None:
+def test_a_check_changes_nothing_on_postgresql(postgres_empty_url: str, tmp_path: Path) -> None:
     current = run("-m", "convstore", "db", "current", cwd=tmp_path, CONVSTORE_DB=postgres_empty_url)
     assert (current.returncode, current.stdout) == (0, "none\n")
     assert run("-m", "convstore", "db", "check", cwd=tmp_path, CONVSTORE_DB=postgres_empty_url).returncode == 7
@@ -210,7 +210,7 @@ def test_the_check_at_first_use_does_not_import_alembic(database_url: str, tmp_p
 
 
 @pytest.mark.parametrize("revision", OLDER)
-def test_a_database_of_an_older_release_keeps_all_that_it_holds(database_url: str, revision: str) -> None:
+def test_an_upgrade_keeps_every_row_of_an_older_release(database_url: str, revision: str) -> None:
     fill(database_url)
     migrate(database_url, to=revision, down=True)
     before = contents(database_url)
@@ -244,7 +244,7 @@ def _pretend(url: str, current: str, minimum: str) -> None:
         connection.execute(text("UPDATE convstore_compatibility SET minimum_version = :it"), {"it": minimum})
 
 
-def test_a_newer_schema_that_admits_this_release_is_used_as_it_is(database_url: str) -> None:
+def test_a_newer_schema_that_this_release_may_use_is_used_unchanged(database_url: str) -> None:
     _pretend(database_url, "0999", minimum=schema_upgrade.HEAD)
     fill(database_url, conversations=2)
     with opened(database_url) as database:
@@ -252,7 +252,7 @@ def test_a_newer_schema_that_admits_this_release_is_used_as_it_is(database_url: 
     assert contents(database_url)[VERSION_TABLE][1] == [("0999",)]
 
 
-def test_a_newer_schema_that_does_not_is_refused_and_not_changed(database_url: str) -> None:
+def test_a_newer_schema_that_this_release_may_not_use_is_refused_and_not_changed(database_url: str) -> None:
     fill(database_url, conversations=2)
     _pretend(database_url, "0999", minimum="0998")
     before = contents(database_url)
