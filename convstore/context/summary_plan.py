@@ -41,7 +41,7 @@ MAX_SUMMARISED_MESSAGES, MAX_SUMMARISED_TOKENS = 256, 24_000
 """Most that one summary covers: the rest of a long past is summarised on top of it, summary by summary."""
 _CLAIM_SPAN = timedelta(minutes=5)  # for how long a process that died keeps others from compacting automatically
 _MIN_TOKENS = 64  # with less, another try is of no use
-_RECENT_TURNS = 8  # among which a turn is looked for that was stored a moment ago
+_RECENT_TURNS = 8  # number of latest turns in which a turn is searched that was stored a moment ago
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Conversation, MessageRecord, Summary
 
 MAX_PINNED_MESSAGES = 100
-_MAX_TOOL_MESSAGES = 200  # messages around a tool call or result among which its group is looked for
+_MAX_TOOL_MESSAGES = 200  # number of messages around a tool call or result in which its group is searched
 
 
 def pin(work: UnitOfWork, key: ConversationKey, position: Position, expected_head: Seq | None) -> Conversation:

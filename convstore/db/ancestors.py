@@ -1,4 +1,4 @@
-"""Which message is at a position of a path: found by ancestors at fixed distances, not by reading the path."""
+"""Find the message at a position of a path by ancestors at fixed distances, without reading the path."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def insert_or_ignore(table: Table, dialect: str) -> Any:
     return insert(table).on_conflict_do_nothing()
 
 
-# Whose clock judges a lease: on PostgreSQL the server's, because callers come from many machines; on SQLite the host's.
+# The clock that judges a lease: on PostgreSQL the server's, because callers run on many hosts; on SQLite the host's.
 # `statement_timestamp` and not `clock_timestamp`: a distributed PostgreSQL refuses a volatile function in a write.
 
 

@@ -68,7 +68,7 @@ class Database:
         try:
             yield
         except exc.IntegrityError:
-            raise  # whoever wrote the statement knows what the constraint means
+            raise  # the caller that wrote the statement knows what the constraint means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(
                 f"database {self.label}: {_reason(error)}", transient=self._is_transient(error)

@@ -204,7 +204,7 @@ class DeltaRow(Base):
     conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
     turn_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # 1, 2, 3 …
-    delta: Mapped[str] = mapped_column(Text)  # JSON: a chunk, as `streaming.Accumulator` takes it
+    delta: Mapped[str] = mapped_column(Text)  # JSON: a chunk, as `ChunkAccumulator.add` takes it
 
 
 class SummaryRow(Base):

@@ -129,7 +129,9 @@ class Heartbeat:
                 if self._watched:
                     idle_since = now
                 next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_seconds)
-                if next_at > now and self._thread is this:  # closed before this, nobody would end the wait
+                if (
+                    next_at > now and self._thread is this
+                ):  # if the heartbeat was closed before this point, nothing would end the wait
                     self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return
@@ -148,7 +150,7 @@ class Heartbeat:
     def _beat_once(self, watched: Watched) -> None:
         with self._changed:
             if watched not in self._watched:
-                return  # it ended while another was being written
+                return  # this turn ended while the beat of another one was stored
         now = time.monotonic()
         renew = now >= watched.renew_at
         watched.beat_at = now + (

@@ -109,11 +109,11 @@ class AsyncRunner:
 
 
 async def _hang_up(stream: Any) -> None:
-    """Close the connection of a stream, and the generator that read it: else the garbage collector would have to."""
+    """Close the connection of a stream, and the generator that reads it; otherwise the garbage collector closes it late."""
     close = getattr(stream, "close", None)
     if close is not None:
         await close()
     finish = getattr(getattr(stream, "_iterator", None), "aclose", None)
     if finish is not None:
-        with suppress(Exception):  # the turn is over: nothing that it says matters
+        with suppress(Exception):  # the turn is over: an error here does not matter
             await finish()

@@ -22,7 +22,7 @@ from convstore.values.identifiers import ConversationKey, Seq
 from convstore.values.results import MessageRecord, Turn
 
 _INPUT_ROLES = ("user", "system", "developer")
-_MAX_INPUT_MESSAGES = 16  # that are read to find what was asked under an edited system message
+_MAX_INPUT_MESSAGES = 16  # messages that are read to find the input after an edited system message
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _place_edit(connection: Connection, claim: Claim, request: TurnRequest) -> P
     found = read_messages(connection, lineage, path.values())
     messages = [_edit(found[0].message, request.messages[0], target)]
     if found[0].message["role"] in ("system", "developer"):
-        # It asks nothing: what was asked under it is asked again under the new one.
+        # A system message asks nothing: the input that followed it is sent again after the new one.
         following = [record.message for record in found[1:]]
         ends = next(
             (place for place, message in enumerate(following) if message["role"] not in _INPUT_ROLES), len(following)
