@@ -28,7 +28,7 @@ def _insert_statement(dialect: str) -> Any:
 
 def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes, bytes], now: datetime) -> None:
     """Store bytes under their digests; digests that the owner has already stay as they are."""
-    # In order: otherwise two callers who store the same attachments could wait for each other on PostgreSQL (a deadlock).
+    # In order: otherwise two callers who store the same attachments could deadlock on PostgreSQL.
     rows = [{"owner": owner, "digest": digest, "data": blobs[digest], "created_at": now} for digest in sorted(blobs)]
     if rows:
         connection.execute(_insert_statement(connection.dialect.name), rows)

@@ -131,7 +131,7 @@ class Heartbeat:
                 next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_seconds)
                 if (
                     next_at > now and self._thread is this
-                ):  # if the heartbeat was closed before this point, nothing would end the wait
+                ):  # after a close, nothing would end it
                     self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return

@@ -109,7 +109,7 @@ class AsyncRunner:
 
 
 async def _hang_up(stream: Any) -> None:
-    """Close the connection of a stream, and the generator that reads it; otherwise the garbage collector closes it late."""
+    """Close the connection of a stream, and the generator that reads it."""
     close = getattr(stream, "close", None)
     if close is not None:
         await close()
