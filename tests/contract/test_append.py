@@ -191,9 +191,9 @@ def test_append_refuses_an_invalid_message_and_stores_nothing(
             store.append(made.id, wrong)
         with pytest.raises(InvalidMessage):
             store.append(made.id, "good", wrong)
-    with pytest.raises(InvalidMessage, match="append a completion alone"):
+    with pytest.raises(InvalidMessage, match="append it in a call of its own"):
         store.append(made.id, completion, "more")
-    with pytest.raises(InvalidMessage, match="append a completion alone"):
+    with pytest.raises(InvalidMessage, match="append it in a call of its own"):
         store.append(made.id, "first", completion)
     assert store.get(made.id) == made
     assert len(store.messages(made.id)) == 1

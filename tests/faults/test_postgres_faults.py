@@ -522,7 +522,7 @@ def test_a_deadlock_is_tried_again(store: Store, under_way: Begin) -> None:
         holder.execute(select(conversations).where(conversations.c.id == id).with_for_update())
     others.dispose()
     assert turn.result.result(60).status is TurnStatus.COMPLETED
-    assert errors == ["40P01"]
+    assert set(errors) == {"40P01"}  # on a slow machine, the repeated transaction may meet the same lock again
     assert store.history(id) == [ASKED, ANSWERED]
     assert [turn.status for turn in store.turns(id)] == [TurnStatus.COMPLETED]
 

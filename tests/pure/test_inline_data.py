@@ -187,5 +187,5 @@ def test_a_missing_or_changed_blob_is_an_error_that_names_it() -> None:
     ],
 )
 def test_a_damaged_list_is_refused(held: list[Any]) -> None:
-    with pytest.raises(ValueError, match=r"its extra fields|an attachment|hexadecimal"):
+    with pytest.raises(ValueError, match=r"the extra fields|an attachment|hexadecimal"):
         attach(*from_extra_list(held), {digest_attachment(BYTES): ENCODED})
