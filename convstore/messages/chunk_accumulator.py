@@ -258,7 +258,8 @@ def _find_last_of_kind(items: list[Any], item: dict[str, Any]) -> dict[str, Any]
 
 def _build_message(delta: dict[str, Any]) -> Message:
     message = to_reply_message(_join_texts(delta))
-    for call in message.get("tool_calls") or ():
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             call.pop("index", None)  # it numbers the fragments, and is no field of the message
     return message

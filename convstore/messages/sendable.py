@@ -14,13 +14,13 @@ from typing import Any
 
 from convstore.messages.message import Message
 from convstore.messages.request_form import REASONING_FIELDS, to_request
-from convstore.messages.tool_calls import find_call_fault, repair_arguments
+from convstore.messages.tool_calls import find_call_fault, get_call_type, repair_arguments
 
 EMPTY_REPLY_TEXT = "(no text)"
 """Sent instead of a reply without text and without calls: left out, it would make two user messages in a row."""
 
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
-_PART_TYPES = frozenset({"text", "refusal"})
+_PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
 _SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out of every request: not worth a word
 
 
@@ -110,11 +110,11 @@ def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Messag
 def _repair_content(request: Message, label: str, repair: _Repair) -> None:
     content = request.get("content")
     if isinstance(content, list):
-        parts = [part for part in content if _is_sendable_part(part, repair.options)]
+        parts = [sent for part in content if (sent := _repair_part(part, repair.options)) is not None]
         if len(parts) < len(content):
             repair.changes.append(f"{label}: left out {len(content) - len(parts)} parts of the content")
         if parts:
-            request["content"] = [_drop_nulls(part) for part in parts]
+            request["content"] = parts
         else:
             request.pop("content")
     elif content is not None and not isinstance(content, str):
@@ -133,13 +133,14 @@ def _repair_content(request: Message, label: str, repair: _Repair) -> None:
     repair.changes.append(f'{label}: without text, sent as "{EMPTY_REPLY_TEXT}"')
 
 
-def _is_sendable_part(part: Any, options: SendableOptions) -> bool:
-    if not isinstance(part, dict):
-        return False
-    kind = part.get("type")
-    if kind in _PART_TYPES:
-        return isinstance(part.get(kind), str)
-    return options.reasoning and kind == "thinking"
+def _repair_part(part: Any, options: SendableOptions) -> dict[str, Any] | None:
+    """Return a part of the content to send, or None if a request cannot have it."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "thinking" and options.reasoning:
+        return _drop_nulls(part)  # type: ignore[no-any-return]
+    if not isinstance(kind, str) or kind not in _PART_TYPES or not isinstance(part.get(kind), str) or not part[kind]:
+        return None
+    return {"type": kind, kind: part[kind]}
 
 
 def _repair_calls(
@@ -156,7 +157,7 @@ def _repair_calls(
             ids.append((stored_id, None))
             continue
         sent = {key: _drop_nulls(value) for key, value in call.items() if key != "index" and value is not None}
-        sent["type"] = "custom" if isinstance(call.get("custom"), dict) else "function"
+        sent["type"] = get_call_type(call)
         if sent["type"] == "function":
             arguments = repair_arguments(call["function"].get("arguments"))
             if arguments != call["function"].get("arguments"):
@@ -183,8 +184,8 @@ def _match_results(results: Sequence[Outgoing], ids: list[tuple[Any, str | None]
     sent = []
     for result in results:
         request = to_request(result.message, reasoning=repair.options.reasoning)
-        answers = result.message.get("tool_call_id")
-        found = next((pair for pair in waiting if answers in pair), None)
+        answers = request.get("tool_call_id")
+        found = next((pair for pair in waiting if answers is not None and answers in pair), None)
         if found is None:
             sent.append(request)  # as its caller gave it
             continue

@@ -38,21 +38,30 @@ def repair_arguments(arguments: object) -> str | None:
     if not isinstance(arguments, str):
         return None
     try:
-        return arguments if isinstance(json.loads(arguments), dict) else None
+        return arguments if isinstance(json.loads(arguments, parse_constant=_refuse), dict) else None
     except (ValueError, RecursionError):
         return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def find_call_fault(call: object) -> str | None:
     """Return why a tool call cannot be sent again, or None if it can."""
     if not isinstance(call, dict):
         return "it is not an object"
-    if isinstance(call.get("custom"), dict):
-        return None if call["custom"].get("name") else "it has no name"
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+    named = call.get(get_call_type(call))
+    if not isinstance(named, dict) or not isinstance(named.get("name"), str) or not named["name"]:
         return "it has no name"
-    return None if repair_arguments(function.get("arguments")) is not None else "its arguments are not a JSON object"
+    if named is call.get("custom"):
+        return None
+    return None if repair_arguments(named.get("arguments")) is not None else "its arguments are not a JSON object"
+
+
+def get_call_type(call: dict[str, Any]) -> str:
+    """Return `function` or `custom`: what a tool call names, whatever type a server gives it."""
+    return "custom" if isinstance(call.get("custom"), dict) and not isinstance(call.get("function"), dict) else "function"
 
 
 def find_broken_calls(message: Message) -> list[tuple[str, str]]:
