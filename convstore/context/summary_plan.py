@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from convstore.context.history_reader import find_summary
-from convstore.context.window import find_turn_beginnings, make_summary_messages
+from convstore.context.window import find_turn_beginnings, make_records_sendable, make_summary_messages
 from convstore.db.ancestors import find_ancestors, is_on_path
 from convstore.db.conversation_rows import get_conversation, take_turn_number
 from convstore.db.head_rows import ConversationState, read_state
@@ -123,9 +123,7 @@ def _find_last_position(work: UnitOfWork, state: ConversationState, keep_last: i
     if not records:
         return Position(0)
     beginnings = find_turn_beginnings(records, from_the_first=records[0].parent_seq == 0)
-    is_over = records[-1].message["role"] == "assistant" and not find_unanswered_calls(
-        [record.message for record in records]
-    )
+    is_over = records[-1].message["role"] == "assistant" and not find_unanswered_calls(make_records_sendable(records))
     if keep_last == 0 and is_over:
         return records[-1].position
     if len(beginnings) < kept:

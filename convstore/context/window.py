@@ -94,6 +94,8 @@ class Window:
     new: NewInput
     options: WindowOptions
     scale: TokenScale
+    outgoing: Sequence[Outgoing] = ()
+    """The messages before they were made sendable."""
 
     def shrink(self, share: float) -> Window | None:
         """Return a window of at most `share` of the tokens; None if nothing can be left out."""
@@ -189,17 +191,19 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
         changes=tuple(changes),
         options=options,
     )
-    return Window(messages, total, report, past, new, options, scale)
+    return Window(messages, total, report, past, new, options, scale, outgoing)
 
 
 def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
-    """Yield stored messages to send, each with a label if a model said it: it is the last one of its turn."""
+    """Yield stored messages to send. A model said the last one of a turn, if it is the assistant's."""
     for record, after in zip_longest(records, records[1:]):
-        is_reply = record.message["role"] == "assistant" and record.turn is not None
-        if is_reply and (after is None or after.turn != record.turn):
-            yield Outgoing(record.message, f"message {record.position}")
-        else:
-            yield Outgoing(record.message)
+        is_last = record.turn is not None and (after is None or after.turn != record.turn)
+        yield Outgoing(record.message, record.position, is_reply=is_last and record.message["role"] == "assistant")
+
+
+def make_records_sendable(records: Sequence[MessageRecord]) -> list[Message]:
+    """Return stored messages as they are sent."""
+    return make_sendable(list(list_outgoing(records)))[0]
 
 
 def _list_possible_beginnings(past: Past, new: NewInput, options: WindowOptions) -> list[int]:

@@ -148,6 +148,16 @@ def read_choice_error(choice: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def read_body_error(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error that a body or a chunk is, or None."""
+    text = find_error_text(body)
+    if text is None:
+        return None
+    error = body.get("error")
+    code = (error if isinstance(error, dict) else body).get("code")
+    return {"type": "ProviderError", "message": text} | ({"code": code} if isinstance(code, (str, int)) else {})
+
+
 def to_reply_message(body: dict[str, Any]) -> Message:
     """Return a reply's message, with the role that some servers leave out."""
     message = {"role": "assistant", **body}

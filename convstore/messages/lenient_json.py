@@ -18,7 +18,8 @@ from convstore.messages.plain_json import MAX_NESTING_DEPTH, to_plain
 
 # The most digits that Python converts (sys.set_int_max_str_digits).
 _MAX_INTEGER_DIGITS = 4300
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# Possessive: what could be tried again would take memory for each character of a long text.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 class KeptText(str):
@@ -37,17 +38,35 @@ def parse_lenient_json(body: bytes | str) -> Any:
         ValueError: the text is not JSON, even read so.
     """
     text = body if isinstance(body, str) else body.decode(json.detect_encoding(body), "replace")
-    mark = ""
-    if text.count("[") + text.count("{") > MAX_NESTING_DEPTH:
-        mark = secrets.token_hex(16)
-        text = _quote_deep_parts(text, mark)
     try:
-        value = json.loads(text, parse_float=_parse_float, parse_constant=KeptText)
+        value = _parse(text)
+        is_deep = text.count("[") + text.count("{") > MAX_NESTING_DEPTH and _is_deeper(value, MAX_NESTING_DEPTH)
+    except RecursionError:
+        is_deep = True
+    if not is_deep:
+        return value
+    mark = secrets.token_hex(16)
+    return _unmark(_parse(_quote_deep_parts(text, mark)), mark)
+
+
+def _parse(text: str) -> Any:
+    # Not strict: some servers write the line breaks of a text as they are.
+    try:
+        return json.loads(text, parse_float=_parse_float, parse_constant=KeptText, strict=False)
     except json.JSONDecodeError:
         raise
     except ValueError:  # an integer with too many digits
-        value = json.loads(text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=KeptText)
-    return _unmark(value, mark) if mark else value
+        return json.loads(
+            text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=KeptText, strict=False
+        )
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return True if objects and arrays are nested more than `depth` levels deep."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    if items is None:
+        return False
+    return depth == 0 or any(_is_deeper(item, depth - 1) for item in items if isinstance(item, (dict, list)))
 
 
 def to_lenient_plain(value: object) -> Any:

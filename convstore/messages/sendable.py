@@ -30,8 +30,15 @@ class Outgoing:
 
     message: Message
     """The exact form."""
-    label: str | None = None
-    """How a report names the message, such as `message 4`, if a model said it; None: a caller gave it."""
+    position: int | None = None
+    """Its position on the path; None: it is not stored."""
+    is_reply: bool = False
+    """True: a model said it; False: a caller gave it."""
+
+    @property
+    def label(self) -> str:
+        """How a report names the message."""
+        return f"message {self.position}" if self.position is not None else "the new message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ def make_sendable(
 ) -> tuple[list[Message], list[str]]:
     """Return the request form of messages, and what was changed in those that a model said.
 
-    >>> make_sendable([Outgoing({"role": "assistant", "content": ""}, "message 2")])
+    >>> make_sendable([Outgoing({"role": "assistant", "content": ""}, 2, is_reply=True)])
     ([{'role': 'assistant', 'content': '(no text)'}], ['message 2: without text, sent as "(no text)"'])
     """
     repair = _Repair(options)
@@ -61,11 +68,11 @@ def make_sendable(
     place = 0
     while place < len(messages):
         outgoing = messages[place]
-        results = _find_results(messages, place)
-        if outgoing.label is None:
-            sendable += [to_request(one.message, reasoning=options.reasoning) for one in messages[place : place + 1]]
+        if not outgoing.is_reply:
+            sendable.append(to_request(outgoing.message, reasoning=options.reasoning))
             place += 1
             continue
+        results = _find_results(messages, place)
         request, ids = _repair_reply(outgoing.message, outgoing.label, repair)
         sendable.append(request)
         sendable += _match_results([messages[number] for number in results], ids, repair)

@@ -61,7 +61,15 @@ def find_call_fault(call: object) -> str | None:
 
 def get_call_type(call: dict[str, Any]) -> str:
     """Return `function` or `custom`: what a tool call names, whatever type a server gives it."""
-    return "custom" if isinstance(call.get("custom"), dict) and not isinstance(call.get("function"), dict) else "function"
+    return (
+        "custom" if isinstance(call.get("custom"), dict) and not isinstance(call.get("function"), dict) else "function"
+    )
+
+
+def has_sendable_calls(message: Message) -> bool:
+    """Return True if a message has a tool call that can be sent again, so that its result can be."""
+    calls = message.get("tool_calls")
+    return isinstance(calls, list) and any(find_call_fault(call) is None for call in calls)
 
 
 def find_broken_calls(message: Message) -> list[tuple[str, str]]:
@@ -95,9 +103,9 @@ def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[di
         if message["role"] != "assistant" or not isinstance(calls, list) or not calls:
             continue
         end = place + 1
-        answered = set()
+        answered = []  # a list: an id may be anything
         while end < len(messages) and messages[end]["role"] == "tool":
-            answered.add(messages[end].get("tool_call_id"))
+            answered.append(messages[end].get("tool_call_id"))
             end += 1
         missing = [call for call in calls if find_call_fault(call) is None and call.get("id") not in answered]
         if missing:

@@ -86,7 +86,7 @@ def make_request(replies: list[Message], **options: Any) -> tuple[list[Message],
     """Return a request after the replies; each call has a result, by the id that was stored."""
     history: list[Outgoing] = [USER]
     for number, reply in enumerate(replies):
-        history.append(Outgoing(reply, f"message {2 * number + 2}"))
+        history.append(Outgoing(reply, 2 * number + 2, is_reply=True))
         calls = reply.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if number % 2 and isinstance(call, dict) and call.get("id"):
@@ -162,7 +162,11 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
         ({"content": None, "tool_calls": [CALL]}, {"tool_calls": [CALL]}, []),
         ({"content": "", "tool_calls": [{**CALL, "index": 0, "type": None}]}, {"tool_calls": [CALL]}, []),
         # Gemini's and other providers' signatures stand inside the call.
-        ({"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]}, {"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]}, []),
+        (
+            {"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]},
+            {"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]},
+            [],
+        ),
         (
             {"content": None, "tool_calls": [{**CALL, "function": {"name": "look", "arguments": '{"p": "/tm'}}]},
             {"content": EMPTY_REPLY_TEXT},
@@ -173,7 +177,11 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
             {"tool_calls": [{**CALL, "function": {"name": "look", "arguments": "{}"}}]},
             ["message 2: the arguments of tool call 1"],
         ),
-        ({"tool_calls": [{**CALL, "id": None}]}, {"tool_calls": [{**CALL, "id": "call_2_1"}]}, ["message 2: tool call 1 gets"]),
+        (
+            {"tool_calls": [{**CALL, "id": None}]},
+            {"tool_calls": [{**CALL, "id": "call_2_1"}]},
+            ["message 2: tool call 1 gets"],
+        ),
         (
             {"tool_calls": [CALL, CALL]},
             {"tool_calls": [CALL, {**CALL, "id": "call_2_2"}]},
@@ -182,7 +190,7 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
     ],
 )
 def test_what_is_changed_of_a_reply_is_reported(reply: Message, sent: Message, changes: list[str]) -> None:
-    (request,), told = make_sendable([Outgoing({"role": "assistant", **reply}, "message 2")])
+    (request,), told = make_sendable([Outgoing({"role": "assistant", **reply}, 2, is_reply=True)])
     assert request == {"role": "assistant", **sent}
     assert len(told) == len(changes)
     assert all(line.startswith(begin) for line, begin in zip(told, changes, strict=True))
@@ -196,10 +204,11 @@ def test_what_a_caller_gave_is_sent_as_it_was_written() -> None:
 def test_results_follow_their_calls_whatever_ids_were_sent() -> None:
     calls = [{**CALL, "id": None}, {**CALL, "function": {"name": "look", "arguments": "{"}}, {**CALL, "id": "b"}]
     results: list[Message] = [
-        {"role": "tool", "tool_call_id": id, "content": text} for id, text in (("call_2_1", "x"), ("call_1", "y"), ("b", "z"))
+        {"role": "tool", "tool_call_id": id, "content": text}
+        for id, text in (("call_2_1", "x"), ("call_1", "y"), ("b", "z"))
     ]
     request, changes = make_sendable(
-        [USER, Outgoing({"role": "assistant", "tool_calls": calls}, "message 2"), *map(Outgoing, results)]
+        [USER, Outgoing({"role": "assistant", "tool_calls": calls}, 2, is_reply=True), *map(Outgoing, results)]
     )
     assert [call["id"] for call in request[1]["tool_calls"]] == ["call_2_1", "b"]
     assert request[2:] == [results[0], results[2]]
