@@ -14,7 +14,7 @@ from typing import Any
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
 from convstore.messages.message import Message
-from convstore.messages.sendable import Outgoing, SendableOptions, make_sendable
+from convstore.messages.sendable import Outgoing, Sendable, SendableOptions, make_sendable
 from convstore.messages.token_counters import TokenCounter
 from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
 from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
@@ -94,8 +94,8 @@ class Window:
     new: NewInput
     options: WindowOptions
     scale: TokenScale
-    outgoing: Sequence[Outgoing] = ()
-    """The messages before they were made sendable."""
+    sendable: Sendable
+    """The messages without placeholders, and where each is from."""
 
     def shrink(self, share: float) -> Window | None:
         """Return a window of at most `share` of the tokens; None if nothing can be left out."""
@@ -176,8 +176,8 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     ]
     if not outgoing:
         raise InvalidMessage("there is nothing to send")
-    sendable, changes = make_sendable(outgoing, SendableOptions(options.send_reasoning, options.send_extra))
-    messages, filled = insert_placeholders(sendable, fill=options.fill_missing_tools)
+    sendable = make_sendable(outgoing, SendableOptions(options.send_reasoning, options.send_extra))
+    messages, filled = insert_placeholders(sendable.messages, fill=options.fill_missing_tools)
     sent = len(before) + len(tail)
     report = WindowReport(
         history=sent,
@@ -188,10 +188,10 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
         pinned=tuple(record.seq for record in before if not _is_context(record)),
         summary=past.summary.turn if past.summary is not None else None,
         filled=tuple(filled),
-        changes=tuple(changes),
+        changes=tuple(sendable.changes),
         options=options,
     )
-    return Window(messages, total, report, past, new, options, scale, outgoing)
+    return Window(messages, total, report, past, new, options, scale, sendable)
 
 
 def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
@@ -203,7 +203,7 @@ def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
 
 def make_records_sendable(records: Sequence[MessageRecord]) -> list[Message]:
     """Return stored messages as they are sent."""
-    return make_sendable(list(list_outgoing(records)))[0]
+    return make_sendable(list(list_outgoing(records))).messages
 
 
 def _list_possible_beginnings(past: Past, new: NewInput, options: WindowOptions) -> list[int]:

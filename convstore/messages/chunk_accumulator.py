@@ -151,7 +151,8 @@ def _merge_other_fields(known: Any, value: Any, *, in_pieces: bool = False) -> A
 
     Log probabilities come for each piece, and are added. Everything else comes once, or as far as it has come.
     """
-    if isinstance(known, dict) and isinstance(value, dict):
+    if isinstance(value, dict):
+        known = known if isinstance(known, dict) else {}
         merged = {
             key: _merge_other_fields(known.get(key), item, in_pieces=in_pieces or key == "logprobs")
             for key, item in value.items()

@@ -28,8 +28,16 @@ class KeptText(str):
     __slots__ = ()
 
 
+class ParsedObject(dict[str, Any]):
+    """A JSON object that `parse_lenient_json` read: everything in it is plain already."""
+
+    __slots__ = ()
+
+
 def parse_lenient_json(body: bytes | str) -> Any:
     """Return the JSON value of a text; values that strict JSON cannot hold are `KeptText`.
+
+    An object is a `ParsedObject`.
 
     >>> parse_lenient_json('{"content": "Hi", "score": NaN}')
     {'content': 'Hi', 'score': 'NaN'}
@@ -43,10 +51,13 @@ def parse_lenient_json(body: bytes | str) -> Any:
         is_deep = text.count("[") + text.count("{") > MAX_NESTING_DEPTH and _is_deeper(value, MAX_NESTING_DEPTH)
     except RecursionError:
         is_deep = True
-    if not is_deep:
-        return value
-    mark = secrets.token_hex(16)
-    return _unmark(_parse(_quote_deep_parts(text, mark)), mark)
+    if is_deep:
+        mark = secrets.token_hex(16)
+        try:
+            value = _unmark(_parse(_quote_deep_parts(text, mark)), mark)
+        except RecursionError:
+            raise ValueError("it is nested too deeply, and not closed") from None
+    return ParsedObject(value) if isinstance(value, dict) else value
 
 
 def _parse(text: str) -> Any:
@@ -75,6 +86,8 @@ def to_lenient_plain(value: object) -> Any:
     Args:
         value: an openai object, or the same as a dict; what `parse_lenient_json` returned stays as it is.
     """
+    if isinstance(value, ParsedObject):
+        return value
     try:
         return to_plain(value)
     except InvalidMessage:
@@ -87,17 +100,23 @@ def _keep_odd_values(value: Any, remaining_depth: int) -> Any:
         value = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
     if isinstance(value, float) and not math.isfinite(value):
         return KeptText(json.dumps(value))
-    if isinstance(value, Mapping) and remaining_depth:
-        return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and remaining_depth:
+    if isinstance(value, (Mapping, list, tuple)):
+        if remaining_depth == 0:
+            return _to_kept_text(value)
+        if isinstance(value, Mapping):
+            return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
         return [_keep_odd_values(item, remaining_depth - 1) for item in value]
     try:
         return to_plain(value)
     except InvalidMessage:
-        try:
-            return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
-        except (ValueError, RecursionError):
-            return KeptText(type(value).__name__)
+        return _to_kept_text(value)
+
+
+def _to_kept_text(value: Any) -> KeptText:
+    try:
+        return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
+    except (ValueError, TypeError, RecursionError):
+        return KeptText(type(value).__name__)
 
 
 def find_kept_text(value: Any, path: str = "") -> Iterator[str]:

@@ -49,42 +49,49 @@ class SendableOptions:
     extra: Collection[str] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """Messages in the form that the strictest server takes."""
+
+    messages: list[Message] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    """What was changed in the messages that a model said."""
+    sources: list[Outgoing] = field(default_factory=list)
+    """What each of `messages` was made of."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Repair:
     options: SendableOptions
-    changes: list[str] = field(default_factory=list)
+    changes: list[str]
 
 
-def make_sendable(
-    messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()
-) -> tuple[list[Message], list[str]]:
+def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()) -> Sendable:
     """Return the request form of messages, and what was changed in those that a model said.
 
-    >>> make_sendable([Outgoing({"role": "assistant", "content": ""}, 2, is_reply=True)])
+    >>> made = make_sendable([Outgoing({"role": "assistant", "content": ""}, 2, is_reply=True)])
+    >>> made.messages, made.changes
     ([{'role': 'assistant', 'content': '(no text)'}], ['message 2: without text, sent as "(no text)"'])
     """
-    repair = _Repair(options)
-    sendable: list[Message] = []
+    sendable = Sendable()
+    repair = _Repair(options, sendable.changes)
     place = 0
     while place < len(messages):
         outgoing = messages[place]
+        place += 1
+        sendable.sources.append(outgoing)
         if not outgoing.is_reply:
-            sendable.append(to_request(outgoing.message, reasoning=options.reasoning))
-            place += 1
+            sendable.messages.append(to_request(outgoing.message, reasoning=options.reasoning))
             continue
-        results = _find_results(messages, place)
         request, ids = _repair_reply(outgoing.message, outgoing.label, repair)
-        sendable.append(request)
-        sendable += _match_results([messages[number] for number in results], ids, repair)
-        place += 1 + len(results)
-    return sendable, repair.changes
-
-
-def _find_results(messages: Sequence[Outgoing], place: int) -> range:
-    end = place + 1
-    while end < len(messages) and messages[end].message["role"] == "tool":
-        end += 1
-    return range(place + 1, end)
+        sendable.messages.append(request)
+        while place < len(messages) and messages[place].message["role"] == "tool":
+            result = _match_result(messages[place].message, ids, repair)
+            if result is not None:
+                sendable.messages.append(result)
+                sendable.sources.append(messages[place])
+            place += 1
+    return sendable
 
 
 def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Message, list[tuple[Any, str | None]]]:
@@ -185,23 +192,22 @@ def _repair_calls(
     return whole, ids
 
 
-def _match_results(results: Sequence[Outgoing], ids: list[tuple[Any, str | None]], repair: _Repair) -> list[Message]:
-    """Return the results of tool calls, with the ids that were sent; without those of calls that were not sent."""
-    waiting = list(ids)
-    sent = []
-    for result in results:
-        request = to_request(result.message, reasoning=repair.options.reasoning)
-        answers = request.get("tool_call_id")
-        found = next((pair for pair in waiting if answers is not None and answers in pair), None)
-        if found is None:
-            sent.append(request)  # as its caller gave it
-            continue
-        waiting.remove(found)
-        if found[1] is None:
-            repair.changes.append(f"left out the result of tool call {answers}, which is not sent")
-            continue
-        sent.append({**request, "tool_call_id": found[1]})
-    return sent
+def _match_result(result: Message, waiting: list[tuple[Any, str | None]], repair: _Repair) -> Message | None:
+    """Return the result of a tool call, with the id that was sent; None if its call is not sent.
+
+    Args:
+        waiting: the calls without a result, from which its call is removed.
+    """
+    request = to_request(result, reasoning=repair.options.reasoning)
+    answers = request.get("tool_call_id")
+    found = next((pair for pair in waiting if answers is not None and answers in pair), None)
+    if found is None:
+        return request  # as its caller gave it
+    waiting.remove(found)
+    if found[1] is None:
+        repair.changes.append(f"left out the result of tool call {answers}, which is not sent")
+        return None
+    return {**request, "tool_call_id": found[1]}
 
 
 def _repair_function_call(request: Message, label: str, repair: _Repair) -> None:

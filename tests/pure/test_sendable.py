@@ -92,8 +92,9 @@ def make_request(replies: list[Message], **options: Any) -> tuple[list[Message],
             if number % 2 and isinstance(call, dict) and call.get("id"):
                 history.append(Outgoing({"role": "tool", "tool_call_id": call["id"], "content": "1"}))
         history.append(USER)
-    sendable, changes = make_sendable(history, SendableOptions(**options))
-    return insert_placeholders(sendable, fill=True)[0], changes
+    made = make_sendable(history, SendableOptions(**options))
+    assert len(made.sources) == len(made.messages)
+    return insert_placeholders(made.messages, fill=True)[0], made.changes
 
 
 @thorough
@@ -190,7 +191,8 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
     ],
 )
 def test_what_is_changed_of_a_reply_is_reported(reply: Message, sent: Message, changes: list[str]) -> None:
-    (request,), told = make_sendable([Outgoing({"role": "assistant", **reply}, 2, is_reply=True)])
+    made = make_sendable([Outgoing({"role": "assistant", **reply}, 2, is_reply=True)])
+    (request,), told = made.messages, made.changes
     assert request == {"role": "assistant", **sent}
     assert len(told) == len(changes)
     assert all(line.startswith(begin) for line, begin in zip(told, changes, strict=True))
@@ -198,7 +200,7 @@ def test_what_is_changed_of_a_reply_is_reported(reply: Message, sent: Message, c
 
 def test_what_a_caller_gave_is_sent_as_it_was_written() -> None:
     given: Message = {"role": "assistant", "content": "", "x": {"y": None}, "tool_calls": [{"id": "", "function": 3}]}
-    assert make_sendable([Outgoing(given)]) == ([given], [])
+    assert make_sendable([Outgoing(given)]).messages == [given]
 
 
 def test_results_follow_their_calls_whatever_ids_were_sent() -> None:
@@ -207,10 +209,11 @@ def test_results_follow_their_calls_whatever_ids_were_sent() -> None:
         {"role": "tool", "tool_call_id": id, "content": text}
         for id, text in (("call_2_1", "x"), ("call_1", "y"), ("b", "z"))
     ]
-    request, changes = make_sendable(
+    made = make_sendable(
         [USER, Outgoing({"role": "assistant", "tool_calls": calls}, 2, is_reply=True), *map(Outgoing, results)]
     )
+    request = made.messages
     assert [call["id"] for call in request[1]["tool_calls"]] == ["call_2_1", "b"]
     assert request[2:] == [results[0], results[2]]
     assert find_faults(request) == []
-    assert len(changes) == 3
+    assert len(made.changes) == 3
