@@ -6,14 +6,15 @@ begins at a user's message, so that an assistant's tool calls and their results 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from math import floor
 from typing import Any
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
 from convstore.messages.message import Message
-from convstore.messages.request_form import to_request
+from convstore.messages.sendable import Outgoing, SendableOptions, make_sendable
 from convstore.messages.token_counters import TokenCounter
 from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
 from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
@@ -164,16 +165,17 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     tail = past.tail[begin:]
     before = [*before, *(record for place, record in enumerate(past.tail[:begin]) if stays[place])]
     leading = next((place for place, record in enumerate(before) if not _is_context(record)), len(before))
-    exact = [
-        *(record.message for record in before[:leading]),
-        *summary,
-        *(record.message for record in before[leading:]),
-        *(record.message for record in tail),
-        *new.messages,
+    outgoing = [
+        *list_outgoing(before[:leading]),
+        *map(Outgoing, summary),
+        *list_outgoing(before[leading:]),
+        *list_outgoing(tail),
+        *map(Outgoing, new.messages),
     ]
-    if not exact:
+    if not outgoing:
         raise InvalidMessage("there is nothing to send")
-    exact, filled = insert_placeholders(exact, fill=options.fill_missing_tools)
+    sendable, changes = make_sendable(outgoing, SendableOptions(options.send_reasoning, options.send_extra))
+    messages, filled = insert_placeholders(sendable, fill=options.fill_missing_tools)
     sent = len(before) + len(tail)
     report = WindowReport(
         history=sent,
@@ -184,10 +186,20 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
         pinned=tuple(record.seq for record in before if not _is_context(record)),
         summary=past.summary.turn if past.summary is not None else None,
         filled=tuple(filled),
+        changes=tuple(changes),
         options=options,
     )
-    messages = [to_request(message, reasoning=options.send_reasoning) for message in exact]
     return Window(messages, total, report, past, new, options, scale)
+
+
+def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
+    """Yield stored messages to send, each with a label if a model said it: it is the last one of its turn."""
+    for record, after in zip_longest(records, records[1:]):
+        is_reply = record.message["role"] == "assistant" and record.turn is not None
+        if is_reply and (after is None or after.turn != record.turn):
+            yield Outgoing(record.message, f"message {record.position}")
+        else:
+            yield Outgoing(record.message)
 
 
 def _list_possible_beginnings(past: Past, new: NewInput, options: WindowOptions) -> list[int]:

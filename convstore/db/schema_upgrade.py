@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time

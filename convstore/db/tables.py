@@ -185,6 +185,8 @@ class TurnRow(Base):
     stop_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    response_fields: Mapped[str | None] = mapped_column(Text)  # JSON: the other fields of the answer
+    notes: Mapped[str | None] = mapped_column(Text)  # JSON: what is odd about the reply, a text each
 
 
 class DeltaRow(Base):

@@ -179,6 +179,8 @@ def _decode_row(row: Row[Any], message: Message | None) -> Turn:
             idempotency_key=from_column(row.idempotency_key),
             started_at=row.started_at,
             ended_at=row.ended_at,
+            response_fields=_read_object(row.response_fields) if row.response_fields is not None else {},
+            notes=tuple(json.loads(row.notes)) if row.notes is not None else (),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged_row(row.conversation_id, f"turn {row.seq} cannot be decoded ({error})") from error

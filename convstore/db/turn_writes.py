@@ -133,6 +133,8 @@ def _make_outcome_columns(outcome: TurnOutcome, output_seq: Seq | None, cost: fl
         "first_token_ms": _to_milliseconds(outcome.time_to_first_token),
         "error": to_json(outcome.error) if outcome.error is not None else None,
         "attempts": to_json(list(outcome.attempts)) if outcome.attempts else None,
+        "response_fields": to_json(completion.fields) if completion.fields else None,
+        "notes": to_json(list(outcome.notes)) if outcome.notes else None,
         **_make_window_columns(outcome),
     }
 
@@ -179,4 +181,6 @@ def _make_turn(
         idempotency_key=turn.idempotency_key,
         started_at=turn.started_at,
         ended_at=work.now,
+        response_fields=dict(completion.fields),
+        notes=outcome.notes,
     )

@@ -129,9 +129,7 @@ class Heartbeat:
                 if self._watched:
                     idle_since = now
                 next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_seconds)
-                if (
-                    next_at > now and self._thread is this
-                ):  # after a close, nothing would end it
+                if next_at > now and self._thread is this:  # after a close, nothing would end it
                     self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return

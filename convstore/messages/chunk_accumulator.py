@@ -11,9 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from convstore.messages.completion import Completion, read_completion_facts, to_reply_message, to_text_or_none
+from convstore.messages.completion import (
+    Completion,
+    collect_other_fields,
+    get_other_choice_fields,
+    get_other_fields,
+    read_choice_error,
+    read_completion_facts,
+    to_reply_message,
+    to_text_or_none,
+)
+from convstore.messages.lenient_json import KeptText, to_lenient_plain
 from convstore.messages.message import Message, extract_text
-from convstore.messages.plain_json import to_plain
 from convstore.messages.storable_text import join_surrogates
 
 # Sent once, or repeated whole by some servers; never in pieces.
@@ -53,6 +62,9 @@ class ChunkAccumulator:
     _finish_reasons: dict[int, str] = field(default_factory=dict)
     _facts: dict[str, Any] = field(default_factory=dict)
     _held_half: str = ""
+    _error: dict[str, Any] | None = None
+    _fields: dict[str, Any] = field(default_factory=dict)
+    _choice_fields: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, chunk: object) -> str:
         """Merge a chunk and return the text that it adds to the first choice.
@@ -62,10 +74,13 @@ class ChunkAccumulator:
         Args:
             chunk: an openai object, or the same as a dict. Anything else adds nothing.
         """
-        body = to_plain(chunk)
-        if not isinstance(body, dict):
-            return ""
+        body = to_lenient_plain(chunk)
+        return self.add_plain(body) if isinstance(body, dict) else ""
+
+    def add_plain(self, body: dict[str, Any]) -> str:
+        """Do what `add` does with a chunk that is plain JSON; it is not changed."""
         self._facts.update({key: value for key, value in read_completion_facts(body).items() if value is not None})
+        self._fields = _merge_other_fields(self._fields, get_other_fields(body))
         text = ""
         choices = body.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -81,6 +96,10 @@ class ChunkAccumulator:
             reason = to_text_or_none(choice.get("finish_reason"))
             if reason is not None:
                 self._finish_reasons[index] = reason
+            self._error = self._error or read_choice_error(choice)
+            others = get_other_choice_fields(choice)
+            if others:
+                self._choice_fields[index] = _merge_other_fields(self._choice_fields.get(index, {}), others)
         return self._hold_back_half(text)
 
     def _hold_back_half(self, text: str) -> str:
@@ -102,9 +121,13 @@ class ChunkAccumulator:
         Another accumulator makes the same completion from such chunks.
         """
         return {
+            **self._fields,
             **self._facts,
             "id": self._facts.get("response_id"),
-            "choices": [{"index": index, "delta": _join_texts(delta)} for index, delta in self._deltas.items()],
+            "choices": [
+                {**self._choice_fields.get(index, {}), "index": index, "delta": _join_texts(delta)}
+                for index, delta in self._deltas.items()
+            ],
         }
 
     def to_completion(self) -> Completion:
@@ -116,7 +139,25 @@ class ChunkAccumulator:
         has_ended = bool(indexes) and all(index in self._finish_reasons for index in indexes)
         messages = tuple(_build_message(self._deltas.get(index, {})) for index in indexes)
         reason = self._finish_reasons.get(indexes[0]) if has_ended else None
-        return Completion(messages, reason, **self._facts)
+        others = [self._choice_fields.get(index, {}) for index in indexes]
+        fields = collect_other_fields(self._fields, others)
+        return Completion(messages, reason, **self._facts, error=self._error, fields=fields)
+
+
+def _merge_other_fields(known: Any, value: Any, *, in_pieces: bool = False) -> Any:
+    """Return a field that is no part of the message, with what a chunk says of it.
+
+    Log probabilities come for each piece, and are added. Everything else comes once, or as far as it has come.
+    """
+    if isinstance(known, dict) and isinstance(value, dict):
+        merged = {
+            key: _merge_other_fields(known.get(key), item, in_pieces=in_pieces or key == "logprobs")
+            for key, item in value.items()
+        }
+        return {**known, **merged}
+    if in_pieces and isinstance(known, list) and isinstance(value, list):
+        return [*known, *value]
+    return known if value is None else value
 
 
 def _merge_object(into: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -141,7 +182,7 @@ def _merge_object(into: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def _start_value(key: str, value: Any) -> Any:
-    if isinstance(value, str) and value and key not in _FIELDS_SET_ONCE:
+    if isinstance(value, str) and value and key not in _FIELDS_SET_ONCE and not isinstance(value, KeptText):
         return _GrowingText(value)
     if isinstance(value, dict):
         grown: dict[str, Any] = {}
@@ -185,7 +226,7 @@ def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any
     index = item.get("index")
     is_numbered = isinstance(index, int)
     if key != "tool_calls":
-        return _find_last(items, "index", index) if is_numbered else None
+        return _find_last_of_kind(items, item) if is_numbered else None
     # Gemini's servers (and gateways before them) give all parallel calls the index 0, or no index. A new call begins
     # where there is a name and another id; some servers make up an id for every fragment, but without a name.
     is_named = any(isinstance(part, dict) and part.get("name") for part in item.values())
@@ -202,6 +243,16 @@ def _find_last(items: list[Any], key: str, value: Any) -> dict[str, Any] | None:
     for item in reversed(items):
         if isinstance(item, dict) and item.get(key) == value:
             return item
+    return None
+
+
+def _find_last_of_kind(items: list[Any], item: dict[str, Any]) -> dict[str, Any] | None:
+    # OpenRouter numbers all reasoning details of an answer 0: a text, its signature and a summary are different items.
+    for known in reversed(items):
+        if isinstance(known, dict) and known.get("index") == item.get("index"):
+            pairs = [(known.get(key), item.get(key)) for key in ("type", "id")]
+            if all(old is None or new is None or old == new for old, new in pairs):
+                return known
     return None
 
 

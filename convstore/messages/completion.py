@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from convstore.messages.lenient_json import to_lenient_plain
 from convstore.messages.message import Message
-from convstore.messages.plain_json import to_plain
 
 _MAX_TOKEN_COUNT = 2**63 - 1  # what a database's integer can hold
 
@@ -66,6 +67,10 @@ class Completion:
     model: str | None = None
     system_fingerprint: str | None = None
     usage: Usage | None = None
+    error: dict[str, Any] | None = None
+    """The provider's error in the middle of the answer: `type`, `message` and perhaps `code`."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The other fields of the answer, exactly; `choices` holds those of each choice, if a choice has some."""
 
 
 class NotACompletion(Exception):
@@ -83,10 +88,7 @@ def read_completion(value: object) -> Completion:
     """
     if isinstance(value, (str, bytes)):  # openai returns a body as text if its content type is not JSON
         raise NotACompletion("the provider's answer is not JSON")
-    try:
-        body = to_plain(value)
-    except ValueError as error:
-        raise NotACompletion(f"the provider's answer is not a completion: {error}") from None
+    body = to_lenient_plain(value)
     if not isinstance(body, dict):
         raise NotACompletion("the provider's answer is not a completion")
     choices = body.get("choices")
@@ -97,7 +99,53 @@ def read_completion(value: object) -> Completion:
     choices.sort(key=lambda choice: _to_token_count(choice.get("index")) or 0)
     messages = tuple(to_reply_message(choice["message"]) for choice in choices)
     reasons = [to_text_or_none(choice.get("finish_reason")) for choice in choices]
-    return Completion(messages, reasons[0] if all(reasons) else None, **read_completion_facts(body))
+    fields = collect_other_fields(body, [get_other_choice_fields(choice) for choice in choices])
+    error = next(filter(None, map(read_choice_error, choices)), None)
+    return Completion(
+        messages,
+        reasons[0] if all(reasons) else None,
+        **read_completion_facts(body),
+        error=error,
+        fields=fields,
+    )
+
+
+# Stored in columns of their own, or the same in every answer.
+_FIELDS_WITH_COLUMNS = frozenset({"id", "object", "model", "choices", "usage", "system_fingerprint"})
+# Random text without a meaning, which OpenAI adds so that nobody can tell the lengths of pieces.
+_NOISE_FIELDS = frozenset({"obfuscation"})
+_CHOICE_FIELDS = frozenset({"index", "message", "delta", "finish_reason"})
+
+
+def get_other_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an answer, or of a chunk, that have no column of their own."""
+    left_out = _FIELDS_WITH_COLUMNS | _NOISE_FIELDS
+    return {key: value for key, value in body.items() if key not in left_out and value is not None}
+
+
+def get_other_choice_fields(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a choice besides its message and its end, such as `logprobs`."""
+    return {key: value for key, value in choice.items() if key not in _CHOICE_FIELDS and value is not None}
+
+
+def collect_other_fields(body: dict[str, Any], of_choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the other fields of an answer, with those of its choices under `choices`."""
+    fields = get_other_fields(body)
+    return {**fields, "choices": of_choices} if any(of_choices) else fields
+
+
+def read_choice_error(choice: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error with which a choice ended, or None.
+
+    OpenRouter ends a choice with `finish_reason: "error"`, and most often with an `error` object.
+    """
+    error = choice.get("error")
+    if isinstance(error, dict) and error:
+        facts = {"type": "ProviderError", "message": find_error_text(choice) or "the provider ended the reply"}
+        return facts | ({"code": error["code"]} if isinstance(error.get("code"), (str, int)) else {})
+    if choice.get("finish_reason") == "error":
+        return {"type": "ProviderError", "message": 'the provider ended the reply with finish_reason "error"'}
+    return None
 
 
 def to_reply_message(body: dict[str, Any]) -> Message:
@@ -109,13 +157,15 @@ def to_reply_message(body: dict[str, Any]) -> Message:
 
 
 def find_error_text(body: dict[str, Any]) -> str | None:
-    """Return the text of a body's error object, or None if it has none.
+    """Return the text of a body's error, or None if it has none.
 
-    Some providers answer with an error object under status 200.
+    Some providers answer with an error under status 200: an `error` object, or a flat form (`"object": "error"`).
     """
     error = body.get("error")
     if isinstance(error, dict):
         error = error.get("message") or str(error)
+    elif not error and body.get("object") == "error":
+        error = body.get("message") or str(body)
     return error if isinstance(error, str) and error else None
 
 

@@ -9,7 +9,7 @@ from convstore.messages.storable_text import join_surrogates
 
 # Fields of replies that an API refuses, ignores or bills again when they come back in a request. Some providers want
 # the reasoning of a tool loop back (DeepSeek, MiniMax, Moonshot), so that is sent where the caller asks for it.
-_REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
+REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
 _REPLY_ONLY_FIELDS = frozenset({"annotations", "parsed"})
 # "Required unless tool_calls or function_call is specified" (API reference, "Assistant message", of content); what an
 # audio's id stands for is the content.
@@ -31,7 +31,7 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
         reasoning: send an assistant's reasoning too.
     """
     by_assistant = message["role"] == "assistant"
-    left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | _REASONING_FIELDS
+    left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | REASONING_FIELDS
     request: Message = {}
     for key, value in message.items():
         if value is None or (by_assistant and (key in left_out or (key == "tool_calls" and value == []))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,46 @@ def tool_result(call_id: str, content: object) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
+def repair_arguments(arguments: object) -> str | None:
+    """Return a function call's arguments as the text of a JSON object, or None if they are none.
+
+    Servers send null or "" for a function without parameters, and some send the object itself.
+    """
+    if arguments is None or arguments == "":
+        return "{}"
+    if isinstance(arguments, dict):
+        return json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(arguments, str):
+        return None
+    try:
+        return arguments if isinstance(json.loads(arguments), dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def find_call_fault(call: object) -> str | None:
+    """Return why a tool call cannot be sent again, or None if it can."""
+    if not isinstance(call, dict):
+        return "it is not an object"
+    if isinstance(call.get("custom"), dict):
+        return None if call["custom"].get("name") else "it has no name"
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        return "it has no name"
+    return None if repair_arguments(function.get("arguments")) is not None else "its arguments are not a JSON object"
+
+
+def find_broken_calls(message: Message) -> list[tuple[str, str]]:
+    """Return id (or name) and fault of each tool call of a message that cannot be sent again."""
+    calls = message.get("tool_calls")
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        fault = find_call_fault(call)
+        if fault is not None:
+            found.append((str(call.get("id") or get_call_name(call)) if isinstance(call, dict) else "?", fault))
+    return found
+
+
 def find_unanswered_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return the tool calls without a result, as the assistant's messages hold them."""
     return [call for _, calls in find_missing_results(messages) for call in calls]
@@ -32,6 +73,8 @@ def find_unanswered_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[str, Any]]]]:
     """Return where results are missing, and for which calls.
+
+    A call that cannot be sent again (`find_call_fault`) needs no result.
 
     Returns:
         A pair for each assistant's message with unanswered calls: the index at which to insert their results (after
@@ -47,7 +90,7 @@ def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[di
         while end < len(messages) and messages[end]["role"] == "tool":
             answered.add(messages[end].get("tool_call_id"))
             end += 1
-        missing = [call for call in calls if isinstance(call, dict) and call.get("id") not in answered]
+        missing = [call for call in calls if find_call_fault(call) is None and call.get("id") not in answered]
         if missing:
             found.append((end, missing))
     return found

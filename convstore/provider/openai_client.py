@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from convstore.errors import NotConfigured
+from convstore.provider.raw_answer import register_made_client
 from convstore.values.completion_parameters import CALL_OPTIONS
 
 if TYPE_CHECKING:
@@ -44,9 +45,12 @@ def make_client(base_url: str | None = None) -> OpenAI:
     import openai
 
     try:
-        return openai.OpenAI(api_key=key or NO_API_KEY, base_url=base_url, max_retries=0)
+        # Without redirects: a request with the key and the messages must not go to a host that nobody named.
+        http_client = openai.DefaultHttpxClient(follow_redirects=False)
+        client = openai.OpenAI(api_key=key or NO_API_KEY, base_url=base_url, max_retries=0, http_client=http_client)
     except openai.OpenAIError as error:
         raise NotConfigured(f"the openai client cannot be made: {error}") from error
+    return register_made_client(client)
 
 
 def make_async_client(base_url: str | None = None) -> AsyncOpenAI:
@@ -54,7 +58,14 @@ def make_async_client(base_url: str | None = None) -> AsyncOpenAI:
     import openai
 
     sync = make_client(base_url)
-    return openai.AsyncOpenAI(api_key=sync.api_key, base_url=sync.base_url, max_retries=0)
+    client = openai.AsyncOpenAI(
+        api_key=sync.api_key,
+        base_url=sync.base_url,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+    )
+    sync.close()
+    return register_made_client(client)
 
 
 def disable_retries(client: Any) -> Any:

@@ -5,10 +5,11 @@ A server may answer a request for a stream with a whole completion or an error a
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from convstore.messages.completion import NotACompletion
+from convstore.messages.lenient_json import parse_lenient_json
+from convstore.provider.raw_answer import RawAnswer
 
 
 def is_json_response(stream: Any) -> bool:
@@ -23,7 +24,7 @@ def parse_json_body(body: bytes) -> Any:
         NotACompletion: the body is not JSON.
     """
     try:
-        return json.loads(body)
+        return parse_lenient_json(body)
     except (ValueError, RecursionError):
         raise NotACompletion("the provider's answer is not JSON") from None
 
@@ -44,6 +45,8 @@ def iterate_chunks(stream: Any) -> Any:
 
     openai's streams are iterators themselves; `iter` would make another generator for every loop.
     """
+    if isinstance(stream, RawAnswer):
+        return stream.iterate()
     if hasattr(stream, "__next__") or hasattr(stream, "__anext__"):
         return stream
     return aiter(stream) if hasattr(stream, "__aiter__") else iter(stream)

@@ -43,6 +43,7 @@ def make_engine(
     lease: float,
     retries: int,
     model: str | None,
+    max_reply_bytes: int,
 ) -> TurnEngine:
     """Return the engine of a store."""
     return TurnEngine(
@@ -51,6 +52,7 @@ def make_engine(
         lease_span=timedelta(seconds=lease),
         retries=retries,
         model=model,
+        max_reply_bytes=max_reply_bytes,
     )
 
 

@@ -20,6 +20,7 @@ from convstore.conversations.append import append_when_free, make_addition
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_async_client
+from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.provider.retry_policy import DEFAULT_RETRIES
 from convstore.store.assembly import make_engine, make_services, open_given
 from convstore.store.async_methods import AsyncConversationMethods
@@ -89,12 +90,19 @@ class AsyncStore(AsyncConversationMethods):
         lease: float = DEFAULT_LEASE_SECONDS,
         count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         super().__init__(check_owner(owner))
         clients = ModelClients(client, partial(make_async_client, base_url))
         services = make_services(count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine), services, clients, lease=lease, retries=retries, model=model
+            open_given(url, engine),
+            services,
+            clients,
+            lease=lease,
+            retries=retries,
+            model=model,
+            max_reply_bytes=max_reply_bytes,
         )
         self._threads = ThreadPool()
         self._runner = AsyncRunner(clients, self._threads)

@@ -8,11 +8,12 @@ from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from convstore.context.window import list_outgoing
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.messages.message import Message
-from convstore.messages.request_form import to_request
+from convstore.messages.sendable import make_sendable
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
 from convstore.values.validation import (
@@ -91,7 +92,7 @@ class ReadMethods:
             ConversationNotFound: the owner has no such conversation.
         """
         found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
-        return [record.message if exact else to_request(record.message) for record in found]
+        return [record.message for record in found] if exact else make_sendable(list(list_outgoing(found)))[0]
 
     def messages(
         self, conversation_id: str, *, before: int | None = None, limit: int | None = 100

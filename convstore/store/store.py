@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_client
+from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.provider.retry_policy import DEFAULT_RETRIES
 from convstore.store.assembly import make_engine, make_services, open_given
 from convstore.store.conversation_methods import ConversationMethods
@@ -67,6 +68,8 @@ class Store(ConversationMethods):
         prices: prices of tokens, by model: a mapping, or the path of a TOML file (docs/usage.md). None: the file that
             `CONVSTORE_PRICES` names, else `prices.toml` in the user's configuration directory. It is read once, before
             the first turn begins.
+        max_reply_bytes: the largest answer that is read, after decompression; the rest of a larger one is cut off. It
+            holds for the client that convstore makes, not for your own.
 
     Raises:
         InvalidInput: not a valid URL or owner, or wrong prices.
@@ -86,12 +89,19 @@ class Store(ConversationMethods):
         lease: float = DEFAULT_LEASE_SECONDS,
         count_tokens: TokenCounter | None = None,
         prices: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         owner = check_owner(owner)
         clients = ModelClients(client, partial(make_client, base_url))
         services = make_services(count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine), services, clients, lease=lease, retries=retries, model=model
+            open_given(url, engine),
+            services,
+            clients,
+            lease=lease,
+            retries=retries,
+            model=model,
+            max_reply_bytes=max_reply_bytes,
         )
         self._runner = SyncRunner(clients)
         super().__init__(self._engine.transactions, owner)

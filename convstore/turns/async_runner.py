@@ -10,6 +10,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
 from convstore.provider.model_clients import ModelClients
+from convstore.provider.raw_answer import RawAnswer, call_model_async
 from convstore.turns.thread_pool import ThreadPool
 from convstore.values.steps import (
     END_OF_STREAM,
@@ -96,13 +97,15 @@ class AsyncRunner:
             case DatabaseWork():
                 return await self._threads.run(step.work, undo=step.undo)
             case CallModel():
-                return await step.client.chat.completions.create(**step.arguments)
+                return await call_model_async(step.client, step.arguments)
             case Pause():
                 await asyncio.sleep(step.seconds)
             case GetClient():
                 return await self._threads.run(partial(self._clients.get, asyncio.get_running_loop()))
             case ReadBody():
-                return await step.stream.response.aread()
+                if isinstance(step.answer, RawAnswer):
+                    return await step.answer.read_body_async()
+                return await step.answer.response.aread()
             case HangUp():
                 await _hang_up(step.stream)
         return None
@@ -110,6 +113,9 @@ class AsyncRunner:
 
 async def _hang_up(stream: Any) -> None:
     """Close the connection of a stream, and the generator that reads it."""
+    if isinstance(stream, RawAnswer):
+        await stream.close_async()
+        return
     close = getattr(stream, "close", None)
     if close is not None:
         await close()

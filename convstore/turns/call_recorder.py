@@ -9,8 +9,9 @@ from typing import Any
 
 from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.completion import Completion
+from convstore.messages.lenient_json import to_lenient_plain
 from convstore.messages.message import is_replayable
-from convstore.messages.plain_json import to_plain
+from convstore.turns.model_answer import note_oddities
 from convstore.values.results import TurnStatus
 from convstore.values.turn_outcome import TurnOutcome
 from convstore.values.window_report import WindowReport
@@ -28,17 +29,24 @@ class CallRecorder:
     _unwritten: ChunkAccumulator = field(default_factory=ChunkAccumulator)
     _attempts: list[dict[str, Any]] = field(default_factory=list)
     _window: tuple[WindowReport, int] | None = None
+    _is_done: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_chunk(self, chunk: object) -> str:
         """Record a chunk of a stream, and return the text that it adds."""
-        plain = to_plain(chunk)
+        plain = chunk if type(chunk) is dict else to_lenient_plain(chunk)
+        if not isinstance(plain, dict):
+            return ""
         with self._lock:
-            text = self._received.add(plain)
-            self._unwritten.add(plain)
+            text = self._received.add_plain(plain)
+            self._unwritten.add_plain(plain)
         if self._first_token_at is None and self._received.has_started:
             self._first_token_at = time.monotonic()
         return text
+
+    def note_done(self) -> None:
+        """Record that the provider said that the stream is whole."""
+        self._is_done = True
 
     def take_unwritten(self) -> dict[str, Any] | None:
         """Return, as one chunk, what has come since the last call; None: nothing. For another thread."""
@@ -67,6 +75,8 @@ class CallRecorder:
 
     def end_answered(self, completion: Completion) -> TurnOutcome:
         """Return the outcome of a call that was answered."""
+        if completion.error is not None:
+            return self._end_interrupted(completion, completion.error)
         if completion.finish_reason is not None:
             return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
         if _says_something(completion):
@@ -75,18 +85,29 @@ class CallRecorder:
         error = {"type": "EmptyReply", "message": "the provider closed the reply before anything came"}
         return self._make_outcome(TurnStatus.FAILED, None, moves_head=False, error=error)
 
-    def end_exhausted(self) -> TurnOutcome:
-        """Return the outcome of a stream without more chunks: completed only if the reply itself says so."""
-        return self.end_answered(self._received.to_completion())
+    def end_exhausted(self, *, accept_done: bool) -> TurnOutcome:
+        """Return the outcome of a stream without more chunks: completed only if the reply itself says so.
+
+        Args:
+            accept_done: `[DONE]` says so too.
+        """
+        completion = self._received.to_completion()
+        is_whole = accept_done and self._is_done and completion.error is None and _says_something(completion)
+        if completion.finish_reason is None and is_whole:
+            return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+        return self.end_answered(completion)
+
+    def _end_interrupted(self, completion: Completion, error: dict[str, Any]) -> TurnOutcome:
+        if _says_something(completion):
+            return self._make_outcome(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
+        return self._make_outcome(TurnStatus.FAILED, None, moves_head=False, error=error)
 
     def end_failed(self, error: dict[str, Any]) -> TurnOutcome:
         """Return the outcome of a call that failed: a partial reply is kept with the turn, off the path."""
         completion = self._received.to_completion()
-        if completion.finish_reason is not None:  # only what follows the end was lost
+        if completion.finish_reason is not None and completion.error is None:  # only what follows the end was lost
             return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
-        if _says_something(completion):
-            return self._make_outcome(TurnStatus.INTERRUPTED, completion, moves_head=False, error=error)
-        return self._make_outcome(TurnStatus.FAILED, None, moves_head=False, error=error)
+        return self._end_interrupted(completion, completion.error or error)
 
     def end_stopped(self) -> TurnOutcome:
         """Return the outcome of a call that the user stopped: a partial text stays on the path, as in chat apps.
@@ -94,7 +115,7 @@ class CallRecorder:
         A partial tool call does not: it must never be sent as if it were complete.
         """
         completion = self._received.to_completion()
-        if completion.finish_reason is not None:
+        if completion.finish_reason is not None and completion.error is None:
             return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
         error = {"type": "Stopped", "message": "stopped by the user"}
         if not _says_something(completion):
@@ -119,6 +140,7 @@ class CallRecorder:
             time_to_first_token=self._first_token_at - self._began if self._first_token_at is not None else None,
             window=self._window,
             attempts=tuple(self._attempts),
+            notes=note_oddities(completion) if completion is not None else (),
         )
 
 

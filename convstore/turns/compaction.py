@@ -32,6 +32,7 @@ from convstore.provider.error_texts import describe_error
 from convstore.provider.openai_client import build_call_arguments
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.turns.call_recorder import NO_FINISH_REASON
+from convstore.turns.model_answer import read_whole_answer
 from convstore.turns.turn_engine import TurnEngine
 from convstore.values.completion_parameters import check_parameters
 from convstore.values.identifiers import ConversationKey
@@ -92,8 +93,8 @@ def compact(
             options = replace(options, up_to=step.last)
         started_at, began = datetime.now(UTC), time.monotonic()
         try:
-            answer = yield CallModel(client, build_call_arguments(client, step.request, {}))
-            completion = _read_summary(answer)
+            received = yield CallModel(client, build_call_arguments(client, step.request, {}))
+            completion = _read_summary((yield from read_whole_answer(received)))
         except Exception as error:
             smaller = _shrink(error, step, tries)
             if smaller is not None:

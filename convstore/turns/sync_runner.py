@@ -8,6 +8,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
 from convstore.provider.model_clients import ModelClients
+from convstore.provider.raw_answer import RawAnswer, call_model
 from convstore.values.steps import (
     END_OF_STREAM,
     CallModel,
@@ -90,13 +91,15 @@ class SyncRunner:
             case DatabaseWork():
                 return step.work()
             case CallModel():
-                return step.client.chat.completions.create(**step.arguments)
+                return call_model(step.client, step.arguments)
             case Pause():
                 time.sleep(step.seconds)
             case GetClient():
                 return self._clients.get() if self._clients is not None else None
             case ReadBody():
-                return step.stream.response.read()
+                if isinstance(step.answer, RawAnswer):
+                    return step.answer.read_body()
+                return step.answer.response.read()
             case HangUp():
                 close = getattr(step.stream, "close", None)
                 if close is not None:

@@ -18,6 +18,7 @@ from convstore.leases.heartbeat import Beat, Heartbeat, Watched
 from convstore.leases.process_locks import abandon_token, make_token, release_token
 from convstore.leases.takeover import is_held
 from convstore.provider.model_clients import ModelClients
+from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.turns.call_recorder import CallRecorder
 from convstore.turns.turn_end import end_turn
 from convstore.turns.turn_request import TurnRequest
@@ -53,6 +54,7 @@ class TurnEngine:
         lease_span: for how long a turn holds its conversation after its process was last heard of.
         retries: how often a call is repeated that cannot have generated anything.
         model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
+        max_reply_bytes: the largest answer that is read, for clients that convstore makes.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class TurnEngine:
         lease_span: timedelta,
         retries: int,
         model: str | None,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         self.transactions = transactions
         self.clients = clients
         self.retries = retries
+        self.max_reply_bytes = max_reply_bytes
         self._model = model
         self._lease_span = lease_span
         self._heartbeat = Heartbeat(lease_span, self._store_beat)

@@ -22,10 +22,13 @@ from convstore.messages.completion import read_completion
 from convstore.messages.message import extract_text
 from convstore.provider.context_overflow import find_fitting_share
 from convstore.provider.error_texts import describe_error
+from convstore.provider.event_stream import DONE
 from convstore.provider.openai_client import build_call_arguments
+from convstore.provider.raw_answer import RawAnswer
 from convstore.provider.response_kind import check_event_stream, is_json_response, iterate_chunks, parse_json_body
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.turns.compaction import compact_if_due
+from convstore.turns.model_answer import read_whole_answer
 from convstore.turns.repeated_requests import find_edit_target
 from convstore.turns.turn_end import check_ended_well
 from convstore.turns.turn_engine import LiveTurn, TurnEngine
@@ -76,7 +79,7 @@ def ask(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds:
     if isinstance(live, Turn):
         return live
     try:
-        answer = yield from _call(client, live, engine.retries)
+        answer = yield from read_whole_answer((yield from _call(client, live, engine)))
         outcome = live.recorder.end_answered(read_completion(answer))
     except Exception as error:
         outcome = live.recorder.end_failed(describe_error(error, client))
@@ -106,7 +109,7 @@ def stream(
     received: Any = None
     outcome: TurnOutcome | None
     try:
-        received = yield from _call(client, live, engine.retries)
+        received = yield from _call(client, live, engine)
         check_event_stream(received)
         if is_json_response(received):
             completion = read_completion(parse_json_body((yield ReadBody(received))))
@@ -141,7 +144,14 @@ def _read(live: LiveTurn, received: Any, reply: ReplyState) -> Steps[TurnOutcome
     while not stop_requested.is_set():
         chunk = yield next_chunk
         if chunk is END_OF_STREAM:
-            return None if stop_requested.is_set() else recorder.end_exhausted()
+            return (
+                None
+                if stop_requested.is_set()
+                else recorder.end_exhausted(accept_done=live.started.window.options.accept_done)
+            )
+        if chunk is DONE:
+            recorder.note_done()
+            continue
         piece = recorder.add_chunk(chunk)
         if piece:
             reply.pieces.append(piece)
@@ -191,7 +201,7 @@ def _end(engine: TurnEngine, live: LiveTurn, outcome: TurnOutcome) -> DatabaseWo
     return DatabaseWork(partial(engine.end, live, outcome))
 
 
-def _call(client: Any, live: LiveTurn, retries: int) -> Steps[Any]:
+def _call(client: Any, live: LiveTurn, engine: TurnEngine) -> Steps[Any]:
     """Return what the model call gives; repeat the call only if nothing can have been generated.
 
     Raises:
@@ -200,9 +210,12 @@ def _call(client: Any, live: LiveTurn, retries: int) -> Steps[Any]:
     body, options = live.started.body, live.started.call_options
     while True:
         try:
-            return (yield CallModel(client, build_call_arguments(client, body, options)))
+            received = yield CallModel(client, build_call_arguments(client, body, options))
+            if isinstance(received, RawAnswer):
+                received.max_bytes = engine.max_reply_bytes
+            return received
         except Exception as error:
-            body, seconds = _decide_repetition(error, client, live, body, retries)
+            body, seconds = _decide_repetition(error, client, live, body, engine.retries)
         yield Pause(seconds)
 
 

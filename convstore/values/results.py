@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, TypeAlias, TypeVar
@@ -161,6 +161,10 @@ class Turn:
     idempotency_key: str | None
     started_at: datetime
     ended_at: datetime | None
+    response_fields: dict[str, Any] = field(default_factory=dict)
+    """The other fields of the provider's answer, exactly: `service_tier`, `citations`, `choices[].logprobs` …"""
+    notes: tuple[str, ...] = ()
+    """What is odd about the reply: a value that JSON does not have and that is kept as text, a broken tool call …"""
 
     @property
     def text(self) -> str:

@@ -36,7 +36,7 @@ class GetClient:
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """Call `chat.completions.create`; return a completion or a stream of chunks."""
+    """Call `chat.completions.create`; return a completion, a stream of chunks, or a `RawAnswer`."""
 
     client: Any
     arguments: dict[str, Any]
@@ -51,9 +51,9 @@ class NextChunk:
 
 @dataclass(frozen=True, slots=True)
 class ReadBody:
-    """Return the whole body of a response that is not a stream of events."""
+    """Return the whole body of an answer that is not a stream of events."""
 
-    stream: Any
+    answer: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ class TurnOutcome:
     """Report and estimated tokens of a smaller window that replaced the first one."""
     attempts: tuple[dict[str, Any], ...] = ()
     """The calls before the last one, and why each was repeated."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from convstore.errors import InvalidParameter
 
-_SWITCHES = frozenset({"history", "fill_missing_tools", "send_reasoning"})
+_SWITCHES = frozenset({"history", "fill_missing_tools", "send_reasoning", "accept_done"})
 _MAY_BE_ZERO = frozenset({"last", "keep_last"})
 _MAX_NUMBER = 2**53  # the largest whole number that every reader of JSON keeps exact
 
@@ -29,6 +29,10 @@ class WindowOptions:
     """True: send a placeholder for each tool call without a result; False: refuse."""
     send_reasoning: bool = False
     """True: send the model its own reasoning back."""
+    send_extra: tuple[str, ...] = ()
+    """Fields of the model's own messages to send back besides those of the API, such as a vendor's."""
+    accept_done: bool = False
+    """True: a stream that ends with `[DONE]` is whole, even without a `finish_reason`."""
     compact_at: int | None = None
     """Tokens of a request from which on the conversation is compacted after the turn; None: never."""
     keep_last: int = 2
@@ -37,12 +41,17 @@ class WindowOptions:
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Self:
         """Return the options that a mapping names; options of a later release are ignored."""
-        return cls(**{name: value for name, value in options.items() if name in WINDOW_OPTION_NAMES})
+        known = {name: value for name, value in options.items() if name in WINDOW_OPTION_NAMES}
+        if "send_extra" in known:
+            known["send_extra"] = tuple(known["send_extra"])
+        return cls(**known)
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, by name."""
         return {
-            name: value for name in _NAMES if (value := getattr(self, name)) != getattr(DEFAULT_WINDOW_OPTIONS, name)
+            name: list(value) if isinstance(value, tuple) else value
+            for name in _NAMES
+            if (value := getattr(self, name)) != getattr(DEFAULT_WINDOW_OPTIONS, name)
         }
 
 
@@ -63,6 +72,9 @@ def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
         if name in _SWITCHES:
             if not isinstance(value, bool):
                 raise InvalidParameter(f"{name} must be true or false, not {value!r:.80}")
+        elif name == "send_extra":
+            if not isinstance(value, (list, tuple)) or not all(isinstance(field, str) and field for field in value):
+                raise InvalidParameter(f"send_extra must be a list of names of fields, not {value!r:.80}")
         elif name == "on_overflow":
             if value not in ("error", "trim"):
                 raise InvalidParameter(f'on_overflow must be "error" or "trim", not {value!r:.80}')
@@ -70,7 +82,7 @@ def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
             least = 0 if name in _MAY_BE_ZERO else 1
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MAX_NUMBER:
                 raise InvalidParameter(f"{name} must be a whole number of at least {least}, not {value!r:.80}")
-    return dict(given)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def merge_window_options(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class WindowReport:
     """Turn that wrote the summary that is sent; None: no summary is sent."""
     filled: tuple[str, ...] = ()
     """Ids of the tool calls that a placeholder answers."""
+    changes: tuple[str, ...] = ()
+    """What was changed in the model's own messages so that every server takes them."""
     options: WindowOptions = DEFAULT_WINDOW_OPTIONS
     """The options that the window was built with."""
 
@@ -46,6 +48,7 @@ class WindowReport:
             "pinned": list(self.pinned),
             "summary": self.summary,
             "filled": list(self.filled),
+            "changes": list(self.changes),
             "options": self.options.changed(),
         }
         return {
@@ -71,5 +74,6 @@ class WindowReport:
             pinned=tuple(value.get("pinned", ())),
             summary=value.get("summary"),
             filled=tuple(value.get("filled", ())),
+            changes=tuple(value.get("changes", ())),
             options=WindowOptions.from_dict(value.get("options", {})),
         )

@@ -146,7 +146,10 @@ def test_attachments_in_replies_are_stored(store: Store, chat_server: ChatServer
     assert [store.history(id, exact=True)[place] for place in (1, 3)] == [spoken, drawn]
     assert [found.message for found in store.turns(id)][:2] == [spoken, drawn]
     assert chat_server.requests[-1].body["messages"][1] == {"role": "assistant", "audio": {"id": "audio_1"}}
+    assert chat_server.requests[-1].body["messages"][3] == {"role": "assistant", "content": "Here."}
+    store.say(id, "Send the image too.", send_extra=["images"])
     assert chat_server.requests[-1].body["messages"][3] == drawn
+    store.undo(id)
     chat_server.script(Reply(message=drawn))
     store.retry(id)
     assert store.turns(id)[-1].message == drawn

@@ -53,6 +53,7 @@ def test_a_completion_is_read_from_a_dict_and_from_openais_objects(make: Any) ->
         model="m-1",
         system_fingerprint="fp",
         usage=Usage(USAGE),
+        fields={"created": 1, "service_tier": "default"},
     )
 
 
@@ -91,7 +92,7 @@ def test_facts_that_a_server_leaves_out_are_none() -> None:
         (3, "not a completion"),
         ([], "not a completion"),
         (object(), "not a completion"),
-        ({"choices": float("nan")}, "nan"),
+        ({"choices": float("nan")}, "no choices"),
         ({}, "no choices"),
         ({"choices": []}, "no choices"),
         ({"choices": None, "error": {"message": "Overloaded", "code": 502}}, "Overloaded"),

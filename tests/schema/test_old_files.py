@@ -35,8 +35,11 @@ def _select(expected: Any, found: Any) -> Any:
         assert len(expected) == len(found)
         return [_select(one, other) for one, other in zip(expected, found, strict=True)]
     selected = {key: found[key] for key in expected}
-    if selected.get("window"):  # the report has fields too
-        selected["window"] = {key: selected["window"][key] for key in expected["window"]}
+    if selected.get("window"):  # the report has fields too, and its options
+        report = {key: selected["window"][key] for key in expected["window"]}
+        if "options" in report:
+            report["options"] = {key: report["options"][key] for key in expected["window"]["options"]}
+        selected["window"] = report
     return selected
 
 

@@ -110,6 +110,8 @@ def full_turn_to_json(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, A
         "time_to_first_token": turn.time_to_first_token,
         "started_at": turn.started_at,
         "ended_at": turn.ended_at,
+        "response_fields": turn.response_fields,
+        "notes": list(turn.notes),
     }
 
 

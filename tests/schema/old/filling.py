@@ -53,9 +53,13 @@ class Filling:
             if HEAD >= "0002":
                 for fill in (self.keys, self.again, self.stopped_from_elsewhere):
                     fill()
+            if HEAD >= "0003":
+                self.tree()
             self.killed()
 
     def new(self, id: str, owner: str = "", **how: Any) -> str:
+        if HEAD >= "0003":  # from then on, a call without its result is not sent unless the caller says so
+            how["fill_missing_tools"] = True
         self.store.for_owner(owner).new(id=id, **how)
         return id
 
@@ -238,6 +242,26 @@ class Filling:
     def _loses(self, id: str) -> None:
         with contextlib.suppress(LeaseLost), self.store.stream(id, "Talk for ever") as reply:
             list(reply)
+
+    # --- of 0003 ---
+
+    def tree(self) -> None:
+        """Store forks, pins, a summary, heads that were moved, and attachments."""
+        store = self.store.for_owner("ada")
+        self.new("tree", "ada", system="Remember.", last=3)
+        for number in range(1, 8):
+            store.say("tree", f"Fact {number}")
+        store.say("tree", PARTS)
+        store.pin("tree", 3)
+        store.fork("tree", at=9, new_id="fork", name="fork")
+        store.say("fork", "Another way")
+        store.fork("fork", new_id="fork-of-fork")
+        self.server.script(Reply("Seven facts."))
+        store.compact("tree")
+        store.undo("tree")
+        store.edit("tree", 6, "Fact 3 was wrong")
+        store.checkout("tree", 7)
+        store.delete("fork")
 
     # --- of processes that are suspended or killed ---
 

@@ -1,0 +1,130 @@
+"""Read a provider's JSON without losing it because of a value that JSON, or this program, does not have.
+
+Servers write `NaN`, numbers of thousands of digits, and deep nesting into fields that nobody asked for. Such a value is
+kept as text (`KeptText`), so that everything around it is read and stored. Decision 0022 says why as text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from convstore.errors import InvalidMessage
+from convstore.messages.plain_json import MAX_NESTING_DEPTH, to_plain
+
+# The most digits that Python converts (sys.set_int_max_str_digits).
+_MAX_INTEGER_DIGITS = 4300
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+
+
+class KeptText(str):
+    """A value without a form in strict JSON, kept as the text that the provider sent."""
+
+    __slots__ = ()
+
+
+def parse_lenient_json(body: bytes | str) -> Any:
+    """Return the JSON value of a text; values that strict JSON cannot hold are `KeptText`.
+
+    >>> parse_lenient_json('{"content": "Hi", "score": NaN}')
+    {'content': 'Hi', 'score': 'NaN'}
+
+    Raises:
+        ValueError: the text is not JSON, even read so.
+    """
+    text = body if isinstance(body, str) else body.decode(json.detect_encoding(body), "replace")
+    mark = ""
+    if text.count("[") + text.count("{") > MAX_NESTING_DEPTH:
+        mark = secrets.token_hex(16)
+        text = _quote_deep_parts(text, mark)
+    try:
+        value = json.loads(text, parse_float=_parse_float, parse_constant=KeptText)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer with too many digits
+        value = json.loads(text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=KeptText)
+    return _unmark(value, mark) if mark else value
+
+
+def to_lenient_plain(value: object) -> Any:
+    """Return a provider's answer as plain JSON; values that strict JSON cannot hold are `KeptText`.
+
+    Args:
+        value: an openai object, or the same as a dict; what `parse_lenient_json` returned stays as it is.
+    """
+    try:
+        return to_plain(value)
+    except InvalidMessage:
+        return _keep_odd_values(value, MAX_NESTING_DEPTH)
+
+
+def _keep_odd_values(value: Any, remaining_depth: int) -> Any:
+    dump = getattr(value, "model_dump", None)
+    if dump is not None and not isinstance(value, type):
+        value = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
+    if isinstance(value, float) and not math.isfinite(value):
+        return KeptText(json.dumps(value))
+    if isinstance(value, Mapping) and remaining_depth:
+        return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and remaining_depth:
+        return [_keep_odd_values(item, remaining_depth - 1) for item in value]
+    try:
+        return to_plain(value)
+    except InvalidMessage:
+        try:
+            return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
+        except (ValueError, RecursionError):
+            return KeptText(type(value).__name__)
+
+
+def find_kept_text(value: Any, path: str = "") -> Iterator[str]:
+    """Yield where a value holds `KeptText`, such as `choices.0.logprobs.score`."""
+    if isinstance(value, KeptText):
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from find_kept_text(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from find_kept_text(item, f"{path}.{number}" if path else str(number))
+
+
+def _parse_float(text: str) -> float | KeptText:
+    number = float(text)
+    return number if math.isfinite(number) else KeptText(text)  # 1e999
+
+
+def _parse_integer(text: str) -> int | KeptText:
+    return int(text) if len(text) <= _MAX_INTEGER_DIGITS else KeptText(text)
+
+
+def _quote_deep_parts(text: str, mark: str) -> str:
+    """Return the text with each object or array below the deepest level that can be read turned into a string."""
+    parts: list[str] = []
+    done, begin, depth = 0, 0, 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+                if depth == MAX_NESTING_DEPTH + 1:
+                    begin = token.start()
+            case "]" | "}":
+                if depth == MAX_NESTING_DEPTH + 1:
+                    parts += [text[done:begin], json.dumps(mark + text[begin : token.end()])]
+                    done = token.end()
+                depth -= 1
+    return "".join([*parts, text[done:]])
+
+
+def _unmark(value: Any, mark: str) -> Any:
+    if isinstance(value, str) and value.startswith(mark):
+        return KeptText(value[len(mark) :])
+    if isinstance(value, dict):
+        return {key: _unmark(item, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unmark(item, mark) for item in value]
+    return value

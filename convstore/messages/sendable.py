@@ -1,0 +1,219 @@
+"""Make a history a request that the strictest server takes.
+
+What a caller gave is sent as it was written (`to_request`). What a model said is repaired: an API refuses a request for
+what it generated itself, such as a tool call that was cut, and would refuse every later one too. The stored messages
+never change; each repair is reported. The rules are those of the request types of the openai package
+(`ChatCompletionAssistantMessageParam`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convstore.messages.message import Message
+from convstore.messages.request_form import REASONING_FIELDS, to_request
+from convstore.messages.tool_calls import find_call_fault, repair_arguments
+
+EMPTY_REPLY_TEXT = "(no text)"
+"""Sent instead of a reply without text and without calls: left out, it would make two user messages in a row."""
+
+_REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
+_PART_TYPES = frozenset({"text", "refusal"})
+_SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out of every request: not worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message of a request, before it is made sendable."""
+
+    message: Message
+    """The exact form."""
+    label: str | None = None
+    """How a report names the message, such as `message 4`, if a model said it; None: a caller gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendableOptions:
+    """What is sent of a model's messages besides the fields of the API."""
+
+    reasoning: bool = False
+    extra: Collection[str] = ()
+
+
+@dataclass(slots=True)
+class _Repair:
+    options: SendableOptions
+    changes: list[str] = field(default_factory=list)
+
+
+def make_sendable(
+    messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()
+) -> tuple[list[Message], list[str]]:
+    """Return the request form of messages, and what was changed in those that a model said.
+
+    >>> make_sendable([Outgoing({"role": "assistant", "content": ""}, "message 2")])
+    ([{'role': 'assistant', 'content': '(no text)'}], ['message 2: without text, sent as "(no text)"'])
+    """
+    repair = _Repair(options)
+    sendable: list[Message] = []
+    place = 0
+    while place < len(messages):
+        outgoing = messages[place]
+        results = _find_results(messages, place)
+        if outgoing.label is None:
+            sendable += [to_request(one.message, reasoning=options.reasoning) for one in messages[place : place + 1]]
+            place += 1
+            continue
+        request, ids = _repair_reply(outgoing.message, outgoing.label, repair)
+        sendable.append(request)
+        sendable += _match_results([messages[number] for number in results], ids, repair)
+        place += 1 + len(results)
+    return sendable, repair.changes
+
+
+def _find_results(messages: Sequence[Outgoing], place: int) -> range:
+    end = place + 1
+    while end < len(messages) and messages[end].message["role"] == "tool":
+        end += 1
+    return range(place + 1, end)
+
+
+def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Message, list[tuple[Any, str | None]]]:
+    """Return a model's message to send, and for each of its calls the stored id and the sent one (None: not sent)."""
+    options = repair.options
+    kept = _REQUEST_FIELDS | (REASONING_FIELDS if options.reasoning else frozenset()) | set(options.extra)
+    unknown = sorted(key for key, value in message.items() if key not in kept | _SILENT and value is not None)
+    if unknown:
+        repair.changes.append(f"{label}: left out {', '.join(unknown)} (`send_extra` sends them)")
+    request: Message = to_request({key: value for key, value in message.items() if key in kept}, reasoning=True)
+    ids: list[tuple[Any, str | None]] = []
+    if "tool_calls" in request:
+        calls = request.pop("tool_calls")
+        calls = calls if isinstance(calls, list) else []
+        whole, ids = _repair_calls(calls, label, repair)
+        if whole:
+            request["tool_calls"] = whole
+    if "function_call" in request:
+        _repair_function_call(request, label, repair)
+    if not isinstance(request.get("refusal", ""), str):
+        del request["refusal"]
+    if not isinstance(request.get("name", ""), str):
+        del request["name"]
+    if not isinstance(request.get("audio"), dict) or not isinstance(request["audio"].get("id"), str):
+        request.pop("audio", None)
+    _repair_content(request, label, repair)
+    return request, ids
+
+
+def _repair_content(request: Message, label: str, repair: _Repair) -> None:
+    content = request.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if _is_sendable_part(part, repair.options)]
+        if len(parts) < len(content):
+            repair.changes.append(f"{label}: left out {len(content) - len(parts)} parts of the content")
+        if parts:
+            request["content"] = [_drop_nulls(part) for part in parts]
+        else:
+            request.pop("content")
+    elif content is not None and not isinstance(content, str):
+        repair.changes.append(f"{label}: left out its content, which is not text")
+        request.pop("content")
+    has_other = any(request.get(key) for key in ("tool_calls", "function_call", "audio"))
+    if request.get("content") or (has_other and not request.get("refusal")):
+        if not request.get("content"):
+            request.pop("content", None)
+        return
+    if request.get("refusal"):
+        # A server that wants text refuses a message with a refusal alone.
+        request["content"] = request["refusal"]
+        return
+    request["content"] = EMPTY_REPLY_TEXT
+    repair.changes.append(f'{label}: without text, sent as "{EMPTY_REPLY_TEXT}"')
+
+
+def _is_sendable_part(part: Any, options: SendableOptions) -> bool:
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    if kind in _PART_TYPES:
+        return isinstance(part.get(kind), str)
+    return options.reasoning and kind == "thinking"
+
+
+def _repair_calls(
+    calls: list[Any], label: str, repair: _Repair
+) -> tuple[list[dict[str, Any]], list[tuple[Any, str | None]]]:
+    whole: list[dict[str, Any]] = []
+    ids: list[tuple[Any, str | None]] = []
+    used: set[str] = set()
+    for number, call in enumerate(calls, 1):
+        fault = find_call_fault(call)
+        stored_id = call.get("id") if isinstance(call, dict) else None
+        if fault is not None:
+            repair.changes.append(f"{label}: left out tool call {number}: {fault}")
+            ids.append((stored_id, None))
+            continue
+        sent = {key: _drop_nulls(value) for key, value in call.items() if key != "index" and value is not None}
+        sent["type"] = "custom" if isinstance(call.get("custom"), dict) else "function"
+        if sent["type"] == "function":
+            arguments = repair_arguments(call["function"].get("arguments"))
+            if arguments != call["function"].get("arguments"):
+                repair.changes.append(f"{label}: the arguments of tool call {number} are sent as {arguments:.40}")
+            sent["function"] = {**sent["function"], "arguments": arguments}
+            sent.pop("custom", None)
+        else:
+            sent["custom"] = {**sent["custom"], "input": _to_text(sent["custom"].get("input"))}
+            sent.pop("function", None)
+        sent["id"] = stored_id
+        if not isinstance(stored_id, str) or not stored_id or stored_id in used:
+            # The same one in every request: from the position of the message and the number of the call.
+            sent["id"] = f"call_{label.rpartition(' ')[2]}_{number}"
+            repair.changes.append(f"{label}: tool call {number} gets the id {sent['id']}")
+        used.add(sent["id"])
+        ids.append((stored_id, sent["id"]))
+        whole.append(sent)
+    return whole, ids
+
+
+def _match_results(results: Sequence[Outgoing], ids: list[tuple[Any, str | None]], repair: _Repair) -> list[Message]:
+    """Return the results of tool calls, with the ids that were sent; without those of calls that were not sent."""
+    waiting = list(ids)
+    sent = []
+    for result in results:
+        request = to_request(result.message, reasoning=repair.options.reasoning)
+        answers = result.message.get("tool_call_id")
+        found = next((pair for pair in waiting if answers in pair), None)
+        if found is None:
+            sent.append(request)  # as its caller gave it
+            continue
+        waiting.remove(found)
+        if found[1] is None:
+            repair.changes.append(f"left out the result of tool call {answers}, which is not sent")
+            continue
+        sent.append({**request, "tool_call_id": found[1]})
+    return sent
+
+
+def _repair_function_call(request: Message, label: str, repair: _Repair) -> None:
+    call = request["function_call"]
+    arguments = repair_arguments(call.get("arguments")) if isinstance(call, dict) else None
+    name = call.get("name") if isinstance(call, dict) else None
+    if arguments is None or not isinstance(name, str) or not name:
+        del request["function_call"]
+        repair.changes.append(f"{label}: left out its function call, which is not whole")
+        return
+    request["function_call"] = {"name": name, "arguments": arguments}
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_drop_nulls(item) for item in value]
+    return value
+
+
+def _to_text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,145 @@
+"""Call a model with a client that convstore made, and read the bytes of the answer within limits.
+
+The openai package parses an answer before its caller sees it, and loses all of it at a value that it cannot parse. So
+convstore asks its own clients for the response without parsing. A caller's own client is called as its caller would:
+what wraps its methods (a tracer, a test's double) goes on working.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from convstore.provider.event_stream import EventDecoder, parse_event
+
+MAX_REPLY_BYTES = 64 * 2**20
+"""The largest answer that is read, after decompression; a compressed one of 95 KB may have 500 MB."""
+_MAX_SILENT_SECONDS = 600.0  # openai's own default for one read
+
+C = TypeVar("C")
+
+_made: WeakSet[Any] = WeakSet()
+
+
+class ReplyTooLarge(Exception):
+    """The provider's answer has more bytes than the store reads."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the reply has more than {limit:,} bytes (`Store(max_reply_bytes=…)`)")
+
+
+class SilentStream(Exception):
+    """A stream brought nothing but comments for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the stream brought no data for {seconds:.0f} seconds")
+
+
+@dataclass(eq=False, slots=True)
+class RawAnswer:
+    """The response to a call, its body not read yet."""
+
+    response: Any
+    """An HTTP response of the library that the openai package uses, sync or async."""
+    is_async: bool
+    max_bytes: int = MAX_REPLY_BYTES
+    _read_bytes: int = field(default=0, init=False)
+    _iterator: Any = field(default=None, init=False)
+
+    def iterate(self) -> Any:
+        """Return the one iterator, sync or async, over the chunks of a stream of events, and DONE."""
+        if self._iterator is None:
+            self._iterator = self._iterate_async() if self.is_async else self._iterate()
+        return self._iterator
+
+    def close(self) -> None:
+        """Close the connection, so that the provider stops generating."""
+        self.response.close()
+
+    async def close_async(self) -> None:
+        """Do what `close` does, for an async response."""
+        await self.response.aclose()
+        if self._iterator is not None:
+            await self._iterator.aclose()
+
+    def _iterate(self) -> Iterator[Any]:
+        chunks = _ChunkReader(self)
+        for received in self.response.iter_bytes():
+            yield from chunks.read(received)
+
+    async def _iterate_async(self) -> AsyncIterator[Any]:
+        chunks = _ChunkReader(self)
+        async for received in self.response.aiter_bytes():
+            for chunk in chunks.read(received):
+                yield chunk
+
+    def read_body(self) -> bytes:
+        """Return the whole body."""
+        return b"".join(self.count(received) for received in self.response.iter_bytes())
+
+    async def read_body_async(self) -> bytes:
+        """Return the whole body of an async response."""
+        return b"".join([self.count(received) async for received in self.response.aiter_bytes()])
+
+    def count(self, received: bytes) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            ReplyTooLarge: the answer has too many of them.
+        """
+        self._read_bytes += len(received)
+        if self._read_bytes > self.max_bytes:
+            raise ReplyTooLarge(self.max_bytes)
+        return received
+
+
+class _ChunkReader:
+    def __init__(self, answer: RawAnswer) -> None:
+        self._answer = answer
+        self._decoder = EventDecoder()
+        extensions = getattr(getattr(answer.response, "request", None), "extensions", {})
+        self._patience = extensions.get("timeout", {}).get("read") or _MAX_SILENT_SECONDS
+        self._heard_at = time.monotonic()
+
+    def read(self, received: bytes) -> Iterator[Any]:
+        events = self._decoder.decode(self._answer.count(received))
+        now = time.monotonic()
+        if events:
+            self._heard_at = now
+        elif now - self._heard_at > self._patience:
+            raise SilentStream(self._patience)
+        for data in events:
+            yield parse_event(data)
+
+
+def register_made_client(client: C) -> C:
+    """Return a client that convstore made; its answers are read by convstore."""
+    _made.add(client)
+    return client
+
+
+def is_made_client(client: Any) -> bool:
+    """Return True if convstore made the client."""
+    try:
+        return client in _made
+    except TypeError:  # a caller's own client without a hash
+        return False
+
+
+def call_model(client: Any, arguments: dict[str, Any]) -> Any:
+    """Return the answer of `chat.completions.create`: a `RawAnswer` from a client that convstore made."""
+    if not is_made_client(client):
+        return client.chat.completions.create(**arguments)
+    answer = client.chat.completions.with_streaming_response.create(**arguments).__enter__()
+    return RawAnswer(answer.http_response, is_async=False)
+
+
+async def call_model_async(client: Any, arguments: dict[str, Any]) -> Any:
+    """Do what `call_model` does, with an async client."""
+    if not is_made_client(client):
+        return await client.chat.completions.create(**arguments)
+    answer = await client.chat.completions.with_streaming_response.create(**arguments).__aenter__()
+    return RawAnswer(answer.http_response, is_async=True)
