@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convstore.context.history_reader import find_summary
+from convstore.context.window import list_outgoing
 from convstore.db import history_rows, message_rows, turn_rows
 from convstore.db.ancestors import read_message_at
 from convstore.db.fork_sharing import Lineage
@@ -13,6 +14,7 @@ from convstore.db.head_rows import read_head_seq, read_state
 from convstore.db.history_rows import Reach
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
+from convstore.messages.sendable import make_sendable
 from convstore.messages.tool_calls import find_unanswered_calls
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary, Turn, TurnStatus
@@ -67,13 +69,13 @@ def find_interrupted_replies(
 
 
 def find_pending_calls(work: UnitOfWork, key: ConversationKey) -> list[dict[str, Any]]:
-    """Return the tool calls at the end of the path that have no result, as the model made them.
+    """Return the tool calls at the end of the path that have no result, as they are sent.
 
     For earlier calls it is too late: a result must follow its call, before anything else is said.
     """
     head, lineage = read_head_seq(work.connection, key)
     records = history_rows.read_path_end(work.connection, lineage, head, Reach(turns=1))
-    messages = [record.message for record in records]
+    messages, _ = make_sendable(list(list_outgoing(records)))
     spoken = [place for place, message in enumerate(messages) if message["role"] != "tool"]
     return find_unanswered_calls(messages[spoken[-1] :]) if spoken else []
 

@@ -11,20 +11,15 @@ import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from convstore.errors import InvalidMessage
-from convstore.messages.plain_json import MAX_NESTING_DEPTH, to_plain
+from convstore.messages.plain_json import MAX_NESTING_DEPTH, KeptText, to_plain
 
 # The most digits that Python converts (sys.set_int_max_str_digits).
 _MAX_INTEGER_DIGITS = 4300
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-
-
-class KeptText(str):
-    """A value without a form in strict JSON, kept as the text that the provider sent."""
-
-    __slots__ = ()
 
 
 def parse_lenient_json(body: bytes | str) -> Any:
@@ -66,19 +61,17 @@ def _keep_odd_values(value: Any, remaining_depth: int) -> Any:
     dump = getattr(value, "model_dump", None)
     if dump is not None and not isinstance(value, type):
         value = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
-    if isinstance(value, float) and not math.isfinite(value):
-        return KeptText(json.dumps(value))
     if isinstance(value, Mapping) and remaining_depth:
         return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and remaining_depth:
         return [_keep_odd_values(item, remaining_depth - 1) for item in value]
+    if not isinstance(value, (Mapping, list, tuple)):
+        with suppress(InvalidMessage):
+            return to_plain(value)
     try:
-        return to_plain(value)
-    except InvalidMessage:
-        try:
-            return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
-        except (ValueError, RecursionError):
-            return KeptText(type(value).__name__)
+        return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
+    except (ValueError, RecursionError):
+        return KeptText(type(value).__name__)
 
 
 def find_kept_text(value: Any, path: str = "") -> Iterator[str]:

@@ -15,7 +15,6 @@ from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_conversation, engine_of
 from tests.schema.old.kept import UNEXPLAINED, Old
 
-
 WINDOWED = {"tree", "fork-of-fork"}
 """Conversations of which `last` and a summary send only a part."""
 
