@@ -300,6 +300,8 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
         store.say(conversation.id, [{"type": "text", "text": "Hi"}], idempotency_key="first")
         with store.stream(conversation.id, "Hi", name="ann") as reply:
             list(reply)
+        chat_server.script(Reply("Hello", finish_reason="odd"))
+        store.say(conversation.id, "Hi")
         chat_server.script(Failure(503, retry_after=0), Failure(400))
         with pytest.raises(convstore.TurnFailed):
             store.say(conversation.id, "Hi")

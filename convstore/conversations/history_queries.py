@@ -68,7 +68,7 @@ def find_interrupted_replies(
 
 
 def find_pending_calls(work: UnitOfWork, key: ConversationKey) -> list[dict[str, Any]]:
-    """Return the tool calls at the end of the path that have no result, as they are sent to the model again.
+    """Return the tool calls at the end of the path that have no result, as they are sent.
 
     For earlier calls it is too late: a result must follow its call, before anything else is said. A call that the model
     did not make whole cannot be answered; one without an id has the id that is sent.

@@ -22,8 +22,9 @@ from convstore.messages.completion import (
     to_reply_message,
     to_text_or_none,
 )
-from convstore.messages.lenient_json import KeptText, to_lenient_plain
+from convstore.messages.lenient_json import to_lenient_plain
 from convstore.messages.message import Message, extract_text
+from convstore.messages.plain_json import KeptText
 from convstore.messages.storable_text import join_surrogates
 
 # Sent once, or repeated whole by some servers; never in pieces.

@@ -14,18 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convstore.errors import InvalidMessage
-from convstore.messages.plain_json import MAX_NESTING_DEPTH, to_plain
+from convstore.messages.plain_json import MAX_NESTING_DEPTH, KeptText, to_plain
 
 # The most digits that Python converts (sys.set_int_max_str_digits).
 _MAX_INTEGER_DIGITS = 4300
 # Possessive: what could be tried again would take memory for each character of a long text.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
-
-
-class KeptText(str):
-    """A value without a form in strict JSON, kept as the text that the provider sent."""
-
-    __slots__ = ()
 
 
 class ParsedObject(dict[str, Any]):

@@ -18,6 +18,12 @@ MAX_NESTING_DEPTH = 100
 _MAX_INTEGER_BITS = 14_284
 
 
+class KeptText(str):
+    """A value without a form in strict JSON, kept as the text that a provider sent (`lenient_json`)."""
+
+    __slots__ = ()
+
+
 def to_plain(value: object) -> Any:
     """Return the value as `json.loads` would return it.
 
@@ -77,5 +83,7 @@ def _to_plain_object(value: Mapping[Any, object], remaining_depth: int) -> dict[
 
 
 def _to_plain_text(value: str) -> str:
+    if isinstance(value, KeptText):
+        return value
     # A string that is a member of an enum gives its value here, not its name.
     return join_surrogates(str.__str__(value))

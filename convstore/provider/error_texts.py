@@ -42,8 +42,8 @@ def read_error_text(error: BaseException) -> str:
     It is the `message` of the provider's answer, else the text of the exception, with the cause of a failed connection.
     """
     body = getattr(error, "body", None)
-    text = ""
-    if isinstance(body, Mapping):
+    text = _describe_redirect(error)
+    if not text and isinstance(body, Mapping):
         inner = body.get("error", body)
         inner = inner.get("message") if isinstance(inner, Mapping) else inner
         text = inner if isinstance(inner, str) else ""
@@ -56,6 +56,17 @@ def read_error_text(error: BaseException) -> str:
     if cause is not None and type(error).__name__ == "APIConnectionError" and str(cause):
         text = f"{text.rstrip('.')}: {cause}"
     return " ".join(text.split())[:_MAX_ERROR_CHARACTERS]
+
+
+def _describe_redirect(error: BaseException) -> str:
+    """Return the text for an answer that sends the client elsewhere, or ""."""
+    response = getattr(error, "response", None)
+    location = response.headers.get("location") if response is not None and response.has_redirect_location else None
+    if location is None:
+        return ""
+    scheme, separator, rest = str(location).partition("://")
+    address = f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"  # without a password in it
+    return f"the server redirects to {address}; set the base URL to the final address"
 
 
 def _hide_key(key: str, value: Any) -> Any:

@@ -180,7 +180,7 @@ class ReadMethods:
         return self._transactions.read(history_queries.read_summary, self._key(conversation_id))
 
     def pending_calls(self, conversation_id: str) -> builtins.list[dict[str, Any]]:
-        """Return the tool calls of the latest reply that have no result yet, as the model made them.
+        """Return the tool calls of the latest reply that have no result yet, as they are sent.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.

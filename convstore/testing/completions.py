@@ -60,7 +60,8 @@ def answer_to(body: JSONObject, response: Reply | Failure | Raw, number: int) ->
     if isinstance(response, Raw):
         raw = response.body
         data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-        return Answer(response.status, {"Content-Type": response.content_type}, [data], len(data))
+        headers = {"Content-Type": response.content_type, **response.headers}
+        return Answer(response.status, headers, [data], len(data))
     if isinstance(response, Failure):
         return _failure(response)
     return _streamed(response, body, number) if body.get("stream") else _whole(response, body, number)

@@ -112,6 +112,7 @@ class Raw:
     body: bytes | str
     status: int = 200
     content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class WindowReport:
     @property
     def is_partial(self) -> bool:
         """True if the request is not simply the whole history and the new message."""
-        return bool(self.left_out or self.summary is not None or self.filled)
+        return bool(self.left_out or self.summary is not None or self.filled or self.changes)
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the report as a JSON object; what is empty or the default is left out."""

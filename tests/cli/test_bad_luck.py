@@ -220,7 +220,7 @@ def test_an_unusual_finish_reason_is_noted_on_stderr_and_stored(
     ran.one_line(word, "turn 1")
     assert rows("SELECT status, finish_reason FROM convstore_turns") == [("completed", reply.finish_reason)]
     program("say", "go on")
-    assert contents(chat_server) == ["well?", reply.text or "", "go on"]
+    assert contents(chat_server) == ["well?", reply.text or "(no text)", "go on"]
 
 
 # --- no message, no key, no model ---

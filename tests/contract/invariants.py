@@ -225,8 +225,8 @@ def _check_end(turn: RowMapping, inputs: list[int]) -> None:
             assert output is None, f"{where}: an addition with an output"
         else:
             assert output is not None, f"{where}: completed without an output"
-            accepts_done = '"accept_done"' in (turn["window"] or "")
-            assert turn["finish_reason"] or accepts_done, f"{where}: completed without a finish_reason"
+            is_accepted = turn["finish_reason"] or '"accept_done":true' in (turn["window"] or "")
+            assert is_accepted, f"{where}: completed without a finish_reason"
     if status == "completed":
         assert turn["error"] is None, f"{where}: completed, and has an error"
     else:

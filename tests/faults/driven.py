@@ -106,16 +106,22 @@ def async_client(server: ChatServer, **options: Any) -> openai.AsyncOpenAI:
 
 
 @contextmanager
-def opened(kind: str, url: str, server: ChatServer, **options: Any) -> Iterator[Store]:
-    """Yield a store of the `kind` "sync" or "async" that calls the scripted server."""
+def opened(kind: str, url: str, server: ChatServer, *, made: bool = False, **options: Any) -> Iterator[Store]:
+    """Yield a store of the `kind` "sync" or "async" that calls the scripted server.
+
+    Args:
+        made: whether convstore makes the client.
+    """
     options = {"model": "test-model", **options}
+    if made:
+        options["base_url"] = server.url
     if kind == "sync":
-        with client(server) as caller, Store(url, client=caller, **options) as store:
+        with client(server) as caller, Store(url, client=None if made else caller, **options) as store:
             yield store
         return
     with asyncio.Runner() as runner:
         caller_async = async_client(server)
-        store_async = AsyncStore(url, client=caller_async, **options)
+        store_async = AsyncStore(url, client=None if made else caller_async, **options)
         try:
             yield cast(Store, _Driven(store_async, runner))
         finally:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.completion import NotACompletion, read_completion
 from convstore.messages.message import Message
-from convstore.messages.sendable import EMPTY_REPLY_TEXT, Outgoing, SendableOptions, make_sendable
+from convstore.messages.sendable import Outgoing, SendableOptions, make_sendable
 from convstore.messages.tool_calls import insert_placeholders
 from tests.pure.round_trip import store_and_read
 from tests.pure.strategies import json_value, reply_message, text
@@ -151,56 +151,6 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
     assert find_faults(request, extra=("x", "reasoning_content", "reasoning_details")) == []
     assert request[1]["reasoning_content"] == "hm"
     assert request[1]["x"] == {"y": 1}
-
-
-@pytest.mark.parametrize(
-    ("reply", "sent", "changes"),
-    [
-        ({"content": ""}, {"content": EMPTY_REPLY_TEXT}, ["message 2: without text"]),
-        ({"content": None, "reasoning": "hm"}, {"content": EMPTY_REPLY_TEXT}, ["message 2: without text"]),
-        ({"content": "Hi", "refusal": None}, {"content": "Hi"}, []),
-        ({"content": "Hi", "x_vendor": 1}, {"content": "Hi"}, ["message 2: left out x_vendor"]),
-        ({"content": None, "tool_calls": [CALL]}, {"tool_calls": [CALL]}, []),
-        ({"content": "", "tool_calls": [{**CALL, "index": 0, "type": None}]}, {"tool_calls": [CALL]}, []),
-        # Gemini's and other providers' signatures stand inside the call.
-        (
-            {"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]},
-            {"tool_calls": [{**CALL, "extra_content": {"s": "x"}}]},
-            [],
-        ),
-        (
-            {"content": None, "tool_calls": [{**CALL, "function": {"name": "look", "arguments": '{"p": "/tm'}}]},
-            {"content": EMPTY_REPLY_TEXT},
-            ["message 2: left out tool call 1", "message 2: without text"],
-        ),
-        (
-            {"tool_calls": [{**CALL, "function": {"name": "look", "arguments": None}}]},
-            {"tool_calls": [{**CALL, "function": {"name": "look", "arguments": "{}"}}]},
-            ["message 2: the arguments of tool call 1"],
-        ),
-        (
-            {"tool_calls": [{**CALL, "id": None}]},
-            {"tool_calls": [{**CALL, "id": "call_2_1"}]},
-            ["message 2: tool call 1 gets"],
-        ),
-        (
-            {"tool_calls": [CALL, CALL]},
-            {"tool_calls": [CALL, {**CALL, "id": "call_2_2"}]},
-            ["message 2: tool call 2 gets"],
-        ),
-    ],
-)
-def test_what_is_changed_of_a_reply_is_reported(reply: Message, sent: Message, changes: list[str]) -> None:
-    made = make_sendable([Outgoing({"role": "assistant", **reply}, 2, is_reply=True)])
-    (request,), told = made.messages, made.changes
-    assert request == {"role": "assistant", **sent}
-    assert len(told) == len(changes)
-    assert all(line.startswith(begin) for line, begin in zip(told, changes, strict=True))
-
-
-def test_what_a_caller_gave_is_sent_as_it_was_written() -> None:
-    given: Message = {"role": "assistant", "content": "", "x": {"y": None}, "tool_calls": [{"id": "", "function": 3}]}
-    assert make_sendable([Outgoing(given)]).messages == [given]
 
 
 def test_results_follow_their_calls_whatever_ids_were_sent() -> None:

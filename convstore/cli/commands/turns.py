@@ -62,6 +62,8 @@ def _print_turn(turn: Turn, asked: Sequence[MessageRecord]) -> None:
     sys.stdout.write("  ".join(columns).rstrip() + "\n")
     if turn.error is not None:
         sys.stdout.write(f"      {make_one_line(str(turn.error.get('message', turn.error.get('type'))))}\n")
+    for note in turn.notes:
+        sys.stdout.write(f"      {make_one_line(note)}\n")
 
 
 def _describe_input(turn: Turn, asked: Sequence[MessageRecord]) -> str:

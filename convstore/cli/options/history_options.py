@@ -11,7 +11,7 @@ import click
 WINDOW_OPTION_NAMES = frozenset(
     {
         *("history", "last", "max_context", "on_overflow"),
-        *("fill_missing_tools", "send_reasoning", "compact_at", "keep_last"),
+        *("fill_missing_tools", "send_reasoning", "send_extra", "accept_done", "compact_at", "keep_last"),
     }
 )
 """What the library calls these options."""
@@ -57,6 +57,17 @@ _CALL_OPTIONS = (
         default=None,
         help="The model's own reasoning in the request, or not.",
     ),
+    click.option(
+        "--send-extra",
+        multiple=True,
+        metavar="FIELD",
+        help="Vendor's field of the model's own messages to send back; repeatable.",
+    ),
+    click.option(
+        "--accept-done/--no-accept-done",
+        default=None,
+        help="[DONE] as the end of a reply without a finish_reason, or an error.",
+    ),
 )
 _STORED_OPTIONS = (
     *_CALL_OPTIONS,
@@ -99,7 +110,8 @@ def _add_options(
         # In the order of the command line, so that a conversation keeps and shows them in that order.
         names = [name for name in arguments if name in WINDOW_OPTION_NAMES]
         given = {name: arguments.pop(name) for name in names}
-        window = {name: None if value == _NO_LIMIT else value for name, value in given.items() if value is not None}
+        is_given = {name: value for name, value in given.items() if value not in (None, ())}
+        window = {name: None if value == _NO_LIMIT else value for name, value in is_given.items()}
         command(window=window, **arguments)
 
     for option in reversed(options):

@@ -20,6 +20,8 @@ _RESERVED_NAMES = {
     "on_overflow": "use --on-overflow",
     "fill_missing_tools": "use --fill-missing-tools",
     "send_reasoning": "use --send-reasoning",
+    "send_extra": "use --send-extra",
+    "accept_done": "use --accept-done",
     "compact_at": "use `convstore set --compact-at`",
     "keep_last": "use `convstore set --keep-last`",
     "id": "use `convstore new --id`",

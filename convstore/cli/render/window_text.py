@@ -26,6 +26,7 @@ def explain_window(report: WindowReport) -> list[str]:
         replaced.append(f"the summary of turn {report.summary} replaces older messages")
     if report.filled:
         replaced.append(f"placeholders answer {', '.join(report.filled)}")
+    replaced += report.changes
     size = "; ".join([*replaced, f"about {report.tokens or 0:,} tokens"])
     return [_explain_left_out(report), size] if report.left_out else [size]
 
