@@ -126,7 +126,8 @@ def _repair_content(request: Message, label: str, repair: _Repair) -> None:
     if isinstance(content, list):
         parts = [sent for part in content if (sent := _repair_part(part, repair.options)) is not None]
         if len(parts) < len(content):
-            repair.changes.append(f"{label}: left out {len(content) - len(parts)} parts of the content")
+            count = len(content) - len(parts)
+            repair.changes.append(f"{label}: left out {count} part{'s' if count > 1 else ''} of the content")
         if parts:
             request["content"] = parts
         else:

@@ -225,7 +225,7 @@ def _call(client: Any, live: LiveTurn, engine: TurnEngine) -> Steps[Any]:
 def _describe_failure(error: Exception, client: Any, live: LiveTurn) -> dict[str, Any]:
     """Return what the turn stores about an error; if the request was refused, with the message to look at."""
     facts = describe_error(error, client)
-    if facts.get("status") not in _REFUSED_STATUSES:
+    if facts.get("status") not in _REFUSED_STATUSES or find_fitting_share(error) is not None:
         return facts
     window = live.started.window
     suspect = find_refused_message(window.sendable, window.messages, facts["message"])

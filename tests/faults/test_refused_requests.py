@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convstore import ReplyInterrupted, Store, TurnFailed
+from convstore import InvalidInput, ReplyInterrupted, Store, TurnFailed, tool_result
 from convstore.testing import ChatServer, Failure, Raw, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
@@ -70,6 +70,15 @@ def test_the_message_is_named_by_its_position_whatever_else_was_sent(store: Stor
     chat_server.script(Failure(400, "messages[5].content: too rude"))
     with pytest.raises(TurnFailed, match="because of the new message; the message is stored"):
         store.say(id, "Hi")
+
+
+def test_a_request_that_was_too_long_has_no_suspect(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(messages=[user("a"), assistant("")]).id
+    text = "This model's maximum context length is 10 tokens. However, your messages resulted in 20 tokens."
+    chat_server.script(Failure(400, text, code="context_length_exceeded"))
+    with pytest.raises(TurnFailed, match="maximum context length") as caught:
+        store.say(id, "Hi")
+    assert "because of" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -136,3 +145,26 @@ def test_two_calls_on_one_index_without_ids_are_kept_and_never_sent_as_one(
     assert store.pending_calls(id) == []
     ask(store, id, "On", streamed=True)
     assert find_faults(sent(chat_server)) == []
+
+
+def test_a_call_without_an_id_is_answered_for_pins_and_for_going_on(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    call = {"id": None, "type": "function", "function": {"name": "look", "arguments": None}}
+    chat_server.script(Reply(message={"role": "assistant", "content": None, "tool_calls": [call]}))
+    store.say(id, "Hi")
+    with pytest.raises(InvalidInput, match="have no results yet"):
+        store.pin(id, 2)
+    store.append(id, tool_result(store.pending_calls(id)[0]["id"], "21"))
+    store.pin(id, 2)
+    store.complete(id)
+    assert find_faults(sent(chat_server)) == []
+
+
+def test_after_a_broken_call_there_is_nothing_to_go_on_from(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"p": "/tm'}}
+    chat_server.script(Reply(message={"role": "assistant", "content": None, "tool_calls": [call]}))
+    store.say(id, "Hi")
+    with pytest.raises(InvalidInput, match="there is nothing to go on from"):
+        store.complete(id)
+    assert len(chat_server.requests) == 1

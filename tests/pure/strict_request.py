@@ -40,7 +40,7 @@ def find_faults(messages: Sequence[Any], *, extra: Sequence[str] = ()) -> list[s
 
 
 def _check(message: Any, extra: Sequence[str]) -> Iterator[str]:
-    kind = _KINDS.get(message.get("role")) if isinstance(message, dict) else None
+    kind = _KINDS.get(str(message.get("role"))) if isinstance(message, dict) else None
     if kind is None:
         yield "no such role"
         return

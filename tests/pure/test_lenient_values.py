@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from convstore.messages.lenient_json import KeptText, find_kept_text, parse_lenient_json, to_lenient_plain
-from convstore.messages.plain_json import MAX_NESTING_DEPTH
+from convstore.messages.lenient_json import find_kept_text, parse_lenient_json, to_lenient_plain
+from convstore.messages.plain_json import MAX_NESTING_DEPTH, KeptText
 from tests.pure.strategies import json_value
 
 odd_text = st.sampled_from(["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "7" * 5000, "[" * 120 + "]" * 120])
@@ -56,7 +56,7 @@ def test_odd_values_in_a_clients_objects_are_kept_as_text() -> None:
         "deep": deep,
         "k": {3: 1},
     }
-    for value in (body, ChatCompletion.model_construct(**body)):  # type: ignore[arg-type]
+    for value in (body, ChatCompletion.model_construct(**body)):
         read = to_lenient_plain(value)
         assert read["id"] == "r"
         assert (read["score"], read["at"], read["t"], read["k"]) == ("NaN", '"2026-01-02"', ["Infinity"], {"3": 1})

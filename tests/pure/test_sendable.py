@@ -77,7 +77,7 @@ def test_a_reply_without_text_is_sent_as_a_placeholder(reply: dict[str, Any]) ->
     assert changes == [f'message 1: without text, sent as "{EMPTY_REPLY_TEXT}"']
 
 
-@pytest.mark.parametrize("arguments", ['{"p": "/tm', '{"p":1}{"p":2}', "[1]", "3", "null", "not JSON"])
+@pytest.mark.parametrize("arguments", ['{"p": "/tm', '{"p":1}{"p":2}', "[1]", "3", "null", "not JSON", '{"a": NaN}'])
 def test_a_call_with_broken_arguments_is_left_out_with_its_result(arguments: str) -> None:
     result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
     sent, changes = send(make_reply("Let me look", make_call(arguments=arguments)), result)
@@ -113,6 +113,13 @@ def test_a_type_of_null_and_the_index_of_fragments_are_repaired_and_signatures_s
     assert repaired == make_call(extra_content={"google": {"thought_signature": "abc"}})
 
 
+def test_only_the_fields_of_a_part_are_sent_and_no_empty_part() -> None:
+    parts = [{"type": "text", "text": "Hi", "annotations": [], "x": None}, {"type": "text", "text": ""}]
+    ((sent,), changes) = send(make_reply(parts))
+    assert sent == {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
+    assert changes == ["message 1: left out 1 part of the content"]
+
+
 def test_only_the_fields_of_a_request_are_sent_unless_the_caller_wants_others() -> None:
     reply = make_reply("Hi", annotations=[], reasoning_content="hm", x_vendor={"a": 1}, refusal=None)
     assert send(reply) == (
@@ -137,7 +144,7 @@ def test_a_whole_reply_is_sent_unchanged() -> None:
     assert send(reply, result) == ([reply, result], [])
 
 
-ODD = (
+ODD: st.SearchStrategy[Any] = (
     st.none()
     | st.booleans()
     | st.integers()

@@ -49,7 +49,7 @@ odd_call = st.fixed_dictionaries(
         "extra_content": json_value,
     },
 )
-odd_part = st.sampled_from(
+odd_part: st.SearchStrategy[Any] = st.sampled_from(
     [
         {"type": "text", "text": "a"},
         {"type": "text", "text": ""},
