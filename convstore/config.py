@@ -20,9 +20,11 @@ def find_database_url(given: str | None = None) -> str:
         return given
     if chosen := os.environ.get("CONVSTORE_DB"):
         return chosen
-    import platformdirs
-
-    folder = Path(platformdirs.user_data_dir("convstore", appauthor=False))
+    folder = _find_user_folder("user_data_dir")
+    if folder is None:
+        raise DatabaseUnavailable(
+            "your home directory is unknown (HOME is not set); name a database, or set CONVSTORE_DB"
+        )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -40,10 +42,22 @@ def find_price_file() -> Path | None:
     """
     if chosen := os.environ.get("CONVSTORE_PRICES"):
         return Path(chosen)
+    folder = _find_user_folder("user_config_dir")
+    if folder is None:
+        return None
+    path = folder / "prices.toml"
+    return path if os.path.exists(path) else None  # noqa: PTH110 (also where the folder may not be looked into)
+
+
+def _find_user_folder(kind: str) -> Path | None:
+    """Return one of the user's folders for convstore, or None if the home directory is unknown."""
     import platformdirs
 
-    path = Path(platformdirs.user_config_dir("convstore", appauthor=False), "prices.toml")
-    return path if os.path.exists(path) else None  # noqa: PTH110 (also where the folder may not be looked into)
+    try:
+        folder = Path(getattr(platformdirs, kind)("convstore", appauthor=False))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # without a home, `~` stays as it is
 
 
 def find_default_model(given: str | None) -> str | None:

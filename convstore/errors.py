@@ -41,7 +41,20 @@ if TYPE_CHECKING:
 
 
 class ConvstoreError(Exception):
-    """The base class of all errors of convstore."""
+    """The base class of all errors of convstore. They can be pickled, copied and printed."""
+
+    def __str__(self) -> str:
+        # A provider's text may hold half of a character, which no stream can print.
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_error, (type(self), self.args, self.__dict__)
+
+
+def _restore_error(kind: type[ConvstoreError], args: tuple[Any, ...], state: dict[str, Any]) -> ConvstoreError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InvalidInput(ConvstoreError, ValueError):

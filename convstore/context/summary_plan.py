@@ -26,7 +26,7 @@ from convstore.errors import NotConfigured, TurnFailed
 from convstore.messages.completion import Completion
 from convstore.messages.message import Message, extract_text
 from convstore.messages.token_counters import make_fallback_counter
-from convstore.messages.tool_calls import find_unanswered_calls
+from convstore.messages.tool_calls import find_unanswered_calls, list_calls
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary, TurnStatus
 from convstore.values.turn_outcome import EndedTurn, TurnOutcome
@@ -178,7 +178,7 @@ def _write_message(message: Message) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("text", "refusal"):
             said.append(f"[{kind}]")
-    for call in message.get("tool_calls") or ():
+    for call in list_calls(message):
         said.append(f"[calls {json.dumps(call.get('function', call), ensure_ascii=False)}]" if call else "")
     return "\n".join(line for line in said if line) or "[nothing]"
 

@@ -44,7 +44,7 @@ def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
     up = (
         select(ancestor.c.seq, ancestor.c.parent_seq, ancestor.c.position, *known, way.c.target)
         .select_from(joined)
-        .where(few(way.c.position > way.c.target))
+        .where(few(way.c.position > way.c.target), ancestor.c.seq < way.c.seq)  # a damaged row may be its own ancestor
     )
     way = way.union_all(up)
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)

@@ -25,6 +25,13 @@ from convstore.db.sqlite_files import (
 )
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
+# Connection strings of other programs, and URLs in quotes or with a typing error: as the name of a new file, each would
+# put its password into the file system.
+_LIKE_A_URL = re.compile(
+    r"""^[\s'"] | :// | ^(jdbc:)?(postgres(ql)?|psql|mysql|mariadb|mssql|sqlserver|oracle|sqlite3?)(\+\w+)?(:|//)
+    | \b(host|hostaddr|dbname|password|passfile|sslmode)\s*= | ^(?!\.{0,2}/)[^/\s]+:[^/\s]*@""",
+    re.VERBOSE | re.IGNORECASE,
+)
 _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
 
 
@@ -151,12 +158,18 @@ def parse_url(url: str) -> URL:
     if not url.strip() or "\0" in url:
         raise InvalidInput("not a database: its name is empty, or contains a NUL")
     if not re.match(r"[\w+.-]*://", url):
+        if _LIKE_A_URL.search(url):
+            raise InvalidInput(_NOT_A_URL)
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         raise InvalidInput(_NOT_A_URL) from None
-    if "@" in (parsed.host or ""):  # the text before it would be shown as the host
+    # An unescaped `@` in a password puts a part of it where it would be shown: as a host, a database, an option.
+    shown = [parsed.host or "", *parsed.query]
+    if parsed.get_backend_name() != "sqlite":
+        shown.append(parsed.database or "")
+    if any("@" in part for part in shown):
         raise InvalidInput("not a database URL: write @ in a password as %40")
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")

@@ -7,7 +7,7 @@ limits it, a plain descending scan of the primary key is faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, Row, b
 from convstore.db.dialect import NO_LIMIT, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept
 from convstore.db.message_rows import COLUMNS, decode_rows
-from convstore.db.row_errors import missing_message
+from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
 from convstore.values.identifiers import Seq
 from convstore.values.results import MessageRecord
@@ -76,6 +76,7 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
             few(path.c.step < bindparam("most", type_=BigInteger)),
             path.c.turns < bindparam("turns", type_=BigInteger),
             path.c.total <= bindparam("tokens", type_=BigInteger),
+            parent.c.seq < path.c.seq,  # a damaged row may be its own ancestor
             path.c.position > bindparam("after", type_=BigInteger) + 1,
         )
     )
@@ -135,6 +136,7 @@ def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None
     with scan:
         for row in scan:
             if row.seq == wanted:
+                _check_parents(lineage, (row,))
                 found.append(row)
                 wanted = row.parent_seq
                 if wanted == 0 or len(found) == limit:
@@ -167,7 +169,20 @@ def _read_up(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) 
         "tokens": reach.tokens,
         "after": reach.after_position,
     }
-    return connection.execute(_read_up_statement(connection.dialect.name, len(lineage.origins)), values).all()
+    rows = connection.execute(_read_up_statement(connection.dialect.name, len(lineage.origins)), values).all()
+    _check_parents(lineage, rows)
+    return rows
+
+
+def _check_parents(lineage: Lineage, rows: Iterable[Row[Any]]) -> None:
+    """Check that each message comes after its parent and after its context.
+
+    Raises:
+        DamagedRow: a message does not.
+    """
+    for row in rows:
+        if not (row.parent_seq < row.seq and row.context_seq < row.seq):
+            raise damaged_row(lineage.key.id, f"message seq {row.seq} is its own ancestor")
 
 
 _TREE = (
@@ -195,7 +210,11 @@ def _context_statement(dialect: str, depth: int) -> Any:
     start = select(table.c.seq, table.c.context_seq).where(*is_kept(table, depth, first), table.c.seq == first)
     chain = start.cte("chain", recursive=True)
     joined, before = _join_message(dialect, depth, chain, chain.c.context_seq)
-    up = select(before.c.seq, before.c.context_seq).select_from(joined).where(few(chain.c.context_seq > 0))
+    up = (
+        select(before.c.seq, before.c.context_seq)
+        .select_from(joined)
+        .where(few(chain.c.context_seq > 0), before.c.seq < chain.c.seq)
+    )
     chain = chain.union_all(up)
     joined, row = _join_message(dialect, depth, chain, chain.c.seq)
     return (
@@ -216,7 +235,9 @@ def read_context_messages(connection: Connection, lineage: Lineage, first: Messa
         return []
     values = {**lineage.bind_message_limits(), "from": first.context_seq}
     statement = _context_statement(connection.dialect.name, len(lineage.origins))
-    found = decode_rows(connection, connection.execute(statement, values).all(), lineage)
+    rows = connection.execute(statement, values).all()
+    _check_parents(lineage, rows)
+    found = decode_rows(connection, rows, lineage)
     if not found or found[0].context_seq != 0:
         raise missing_message(lineage.key.id, found[0].context_seq if found else first.context_seq)
     return found

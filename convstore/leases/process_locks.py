@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import logging
 import os
 import secrets
 import stat
@@ -18,7 +19,10 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+_logger = logging.getLogger(__name__)
 
 _OLD_FILE_SECONDS = 86_400
 
@@ -118,15 +122,22 @@ def _leave() -> None:
 
 def _folder() -> Path | None:
     """Return this user's folder of lock files; None if it cannot be made or others may write to it."""
-    folder = Path(tempfile.gettempdir()) / f"convstore-{os.getuid()}"
     try:
+        folder = Path(tempfile.gettempdir()) / f"convstore-{os.getuid()}"
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
-    except OSError:
+    except OSError as error:  # such as a read-only file system without a folder for temporary files
+        _warn_without_folder(type(error).__name__)
         return None
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
     return folder if private else None
+
+
+@cache
+def _warn_without_folder(error: str) -> None:
+    """Log once that only the leases show which processes live."""
+    _logger.warning("no folder for lock files (%s): a dead process is known only by its lease", error)
 
 
 def _after_fork() -> None:

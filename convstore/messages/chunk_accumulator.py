@@ -82,7 +82,8 @@ class ChunkAccumulator:
     def add_plain(self, body: dict[str, Any]) -> str:
         """Do what `add` does with a chunk that is plain JSON; it is not changed."""
         self._facts.update({key: value for key, value in read_completion_facts(body).items() if value is not None})
-        self._error = self._error or read_body_error(body)
+        if not self._finish_reasons:  # after the end of the reply, an error loses nothing
+            self._error = self._error or read_body_error(body)
         self._fields = _merge_other_fields(self._fields, get_other_fields(body))
         text = ""
         choices = body.get("choices")

@@ -100,7 +100,7 @@ def read_completion(value: object) -> Completion:
     messages = tuple(to_reply_message(choice["message"]) for choice in choices)
     reasons = [to_text_or_none(choice.get("finish_reason")) for choice in choices]
     fields = collect_other_fields(body, [get_other_choice_fields(choice) for choice in choices])
-    error = next(filter(None, map(read_choice_error, choices)), None)
+    error = next(filter(None, map(read_choice_error, choices)), None) or read_body_error(body)
     return Completion(
         messages,
         reasons[0] if all(reasons) else None,

@@ -26,6 +26,12 @@ def tool_result(call_id: str, content: object) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
+def list_calls(message: Message) -> list[dict[str, Any]]:
+    """Return the tool calls of a message; what a provider put in their place, and is none, is left out."""
+    calls = message.get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
 def repair_arguments(arguments: object) -> str | None:
     """Return a function call's arguments as the text of a JSON object, or None if they are none.
 

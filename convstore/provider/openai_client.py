@@ -44,6 +44,8 @@ def make_client(base_url: str | None = None) -> OpenAI:
         raise NotConfigured("OPENAI_API_KEY has a character that no HTTP header can carry; set it again")
     import openai
 
+    # Named even if it is the default: the openai package takes an empty OPENAI_BASE_URL for a URL.
+    base_url = base_url or "https://api.openai.com/v1"
     try:
         # Without redirects: a request with the key and the messages must not go to a host that nobody named.
         http_client = openai.DefaultHttpxClient(follow_redirects=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from email.utils import parsedate_to_datetime
 
@@ -15,6 +16,7 @@ _RETRYABLE_STATUSES = (429, 503)
 _CONNECT_ERROR_NAMES = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 8.0
 _MAX_RETRY_AFTER_SECONDS = 60.0
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def compute_retry_delay(error: BaseException, attempt: int) -> float | None:
@@ -46,11 +48,9 @@ def _read_retry_after(error: BaseException) -> float | None:
     value = getattr(getattr(error, "response", None), "headers", {}).get("retry-after")
     if value is None:
         return None
+    if _SECONDS.fullmatch(value):
+        return float(value)
     try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None  # negative, not a number, no date: the usual wait

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from convstore import DamagedRow, Store
+from convstore import ConvstoreError, DamagedRow, Store
 from convstore.testing import ChatServer
 from tests.contract.conftest import OWN_ENGINE_KINDS, Backend
 
@@ -75,6 +76,19 @@ def test_every_method_that_reads_a_damaged_message_names_it(
     assert len(store.turns(id, limit=1)) == 1
     assert [message["content"] for message in store.history(id, limit=2)] == ["two", "You said: two"]
     assert store.get(id).length == 5
+
+
+@pytest.mark.parametrize("column", ["parent_seq", "context_seq"])
+def test_a_message_that_is_its_own_ancestor_is_named_and_nothing_runs_for_ever(
+    store: Store, backend: Backend, id: str, column: str
+) -> None:
+    backend.damage(UPDATE_MESSAGE.format(f"{column} = seq"), id=id, seq=3)
+    for read in (partial(store.history, id), partial(store.messages, id), partial(store.say, id, "hi")):
+        with pytest.raises(DamagedRow, match="message seq 3 is its own ancestor"):
+            read()
+    for move in (partial(store.undo, id), partial(store.at, id, 1), partial(store.fork, id, at=1)):
+        with suppress(ConvstoreError):
+            move()
 
 
 def test_a_missing_last_message_raises_damaged_row(store: Store, backend: Backend, id: str) -> None:

@@ -352,6 +352,7 @@ def test_an_error_in_a_chunk_is_the_error_of_the_completion() -> None:
     _, completion = accumulate(make_chunk({"content": "Hi"}), flat)
     assert completion.error == {"type": "ProviderError", "message": "No room", "code": 500}
     assert completion.messages[0]["content"] == "Hi"
+    assert accumulate(make_chunk({"content": "Hi"}, "stop"), flat)[1].error is None  # nothing of the reply is missing
 
 
 def test_the_pieces_of_log_probabilities_are_not_changed_by_those_that_follow() -> None:
@@ -362,7 +363,7 @@ def test_the_pieces_of_log_probabilities_are_not_changed_by_those_that_follow() 
         second.add_plain(chunk)
     for received in (first, second):
         assert received.to_completion().fields == {"choices": [{"logprobs": {"content": ["a", "b", "c"]}}]}
-    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [{"content": [n]} for n in "abc"]  # type: ignore[index]
+    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [{"content": [n]} for n in "abc"]
 
 
 def test_the_last_value_of_a_field_that_is_not_text_counts() -> None:

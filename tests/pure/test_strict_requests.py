@@ -1,17 +1,23 @@
 """What is sent of a model's replies is what the strictest server takes, whatever the replies were."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convstore.cli.render.attachment_labels import find_attachments
+from convstore.cli.render.message_text import format_message, take_first_words
+from convstore.context.summary_plan import write_transcript
 from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.completion import NotACompletion, read_completion
-from convstore.messages.message import Message
+from convstore.messages.message import Message, extract_text
 from convstore.messages.sendable import Outgoing, SendableOptions, make_sendable
-from convstore.messages.tool_calls import insert_placeholders
+from convstore.messages.token_estimate import estimate_message
+from convstore.messages.tool_calls import find_broken_calls, insert_placeholders
+from convstore.values.results import MessageRecord
 from tests.pure.round_trip import store_and_read
 from tests.pure.strategies import json_value, reply_message, text
 from tests.pure.strict_request import find_faults
@@ -167,3 +173,17 @@ def test_results_follow_their_calls_whatever_ids_were_sent() -> None:
     assert request[2:] == [results[0], results[2]]
     assert find_faults(request) == []
     assert len(made.changes) == 3
+
+
+@thorough
+@given(damaged_reply)
+def test_every_reply_can_be_shown_counted_and_summarised(reply: Message) -> None:
+    message = store_and_read(reply)
+    assert format_message(message)
+    take_first_words(message, 40)
+    extract_text(message)
+    assert estimate_message(message) > 0
+    find_broken_calls(message)
+    list(find_attachments(message))
+    place: Any = dict.fromkeys(field.name for field in fields(MessageRecord))
+    write_transcript([MessageRecord(**{**place, "message": message})])

@@ -321,3 +321,35 @@ def test_a_role_that_may_not_make_tables_gets_an_error_that_says_so(postgres_emp
     assert contents(postgres_empty_url) == {}
     with opened(postgres_empty_url) as database, database.write() as connection:
         connection.execute(text(f"DROP ROLE {role}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=h dbname=d password=secret",
+        "'postgresql://u:secret@h/d'",
+        '"postgresql://u:secret@h/d"',
+        " postgresql://u:secret@h/d",
+        "jdbc:postgresql://u:secret@h/d",
+        "postgres//u:secret@h/d",
+        "postgresql:u:secret@h/d",
+        "u:secret@h/d",
+        "postgresql://u:sec@ret@h/d",
+    ],
+)
+def test_a_connection_string_that_is_not_a_url_is_refused_and_its_password_is_not_shown(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="not a database URL") as caught:
+        Store(text)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["chat.db", "./u:p@h.db", "postgres-notes.db", "a=b.db", "notes of host.db"])
+def test_an_ordinary_file_name_is_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store(name) as store:
+        store.new()
+    assert (tmp_path / name).exists()
