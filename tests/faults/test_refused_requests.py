@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from datetime import date
+from math import inf, nan
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -168,3 +171,28 @@ def test_after_a_broken_call_there_is_nothing_to_go_on_from(store: Store, chat_s
     with pytest.raises(InvalidInput, match="there is nothing to go on from"):
         store.complete(id)
     assert len(chat_server.requests) == 1
+
+
+class MinimalClient:
+    """A caller's own client with nothing but `create`, which answers with dicts."""
+
+    def __init__(self, answer: Any) -> None:
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=lambda **_: answer))
+
+
+@MODES
+def test_odd_values_from_a_minimal_client_are_kept_as_text(streamed: bool) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "score": nan, "at": (1, date(2026, 1, 2))}
+    spoken = {"content": "Hi", "big": 10**5000}
+    answer: Any = {"choices": [{**choice, "message": spoken}], "usage": {"total_tokens": 5, "cost": inf}}
+    if streamed:
+        answer = [{"choices": [{**choice, "delta": spoken}], "usage": {"total_tokens": 5, "cost": inf}}]
+    with Store("sqlite://", client=cast(Any, MinimalClient(answer)), model="m") as store:
+        id = store.new().id
+        turn = ask(store, id, "Hi", streamed=streamed)
+        assert (turn.text, turn.usage) == ("Hi", {"total_tokens": 5, "cost": "Infinity"})
+        assert turn.message is not None
+        assert turn.message["big"] == hex(10**5000)
+        assert turn.response_fields == {"choices": [{"score": "NaN", "at": [1, '"2026-01-02"']}]}
+        assert store.turns(id)[0].message == turn.message
+        assert len(turn.notes) == 1
