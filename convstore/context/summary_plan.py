@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from convstore.context.history_reader import find_summary
-from convstore.context.window import find_turn_beginnings, make_summary_messages
+from convstore.context.window import find_turn_beginnings, make_records_sendable, make_summary_messages
 from convstore.db.ancestors import find_ancestors, is_on_path
 from convstore.db.conversation_rows import get_conversation, take_turn_number
 from convstore.db.head_rows import ConversationState, read_state
@@ -26,7 +26,7 @@ from convstore.errors import NotConfigured, TurnFailed
 from convstore.messages.completion import Completion
 from convstore.messages.message import Message, extract_text
 from convstore.messages.token_counters import make_fallback_counter
-from convstore.messages.tool_calls import find_unanswered_calls
+from convstore.messages.tool_calls import find_unanswered_calls, list_calls
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary, TurnStatus
 from convstore.values.turn_outcome import EndedTurn, TurnOutcome
@@ -123,9 +123,7 @@ def _find_last_position(work: UnitOfWork, state: ConversationState, keep_last: i
     if not records:
         return Position(0)
     beginnings = find_turn_beginnings(records, from_the_first=records[0].parent_seq == 0)
-    is_over = records[-1].message["role"] == "assistant" and not find_unanswered_calls(
-        [record.message for record in records]
-    )
+    is_over = records[-1].message["role"] == "assistant" and not find_unanswered_calls(make_records_sendable(records))
     if keep_last == 0 and is_over:
         return records[-1].position
     if len(beginnings) < kept:
@@ -180,7 +178,7 @@ def _write_message(message: Message) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("text", "refusal"):
             said.append(f"[{kind}]")
-    for call in message.get("tool_calls") or ():
+    for call in list_calls(message):
         said.append(f"[calls {json.dumps(call.get('function', call), ensure_ascii=False)}]" if call else "")
     return "\n".join(line for line in said if line) or "[nothing]"
 

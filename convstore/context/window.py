@@ -14,7 +14,7 @@ from typing import Any
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
 from convstore.messages.message import Message
-from convstore.messages.sendable import Outgoing, SendableOptions, make_sendable
+from convstore.messages.sendable import Outgoing, Sendable, SendableOptions, make_sendable
 from convstore.messages.token_counters import TokenCounter
 from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
 from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
@@ -94,6 +94,8 @@ class Window:
     new: NewInput
     options: WindowOptions
     scale: TokenScale
+    sendable: Sendable
+    """The messages without placeholders, and where each is from."""
 
     def shrink(self, share: float) -> Window | None:
         """Return a window of at most `share` of the tokens; None if nothing can be left out."""
@@ -174,8 +176,8 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     ]
     if not outgoing:
         raise InvalidMessage("there is nothing to send")
-    sendable, changes = make_sendable(outgoing, SendableOptions(options.send_reasoning, options.send_extra))
-    messages, filled = insert_placeholders(sendable, fill=options.fill_missing_tools)
+    sendable = make_sendable(outgoing, SendableOptions(options.send_reasoning, options.send_extra))
+    messages, filled = insert_placeholders(sendable.messages, fill=options.fill_missing_tools)
     sent = len(before) + len(tail)
     report = WindowReport(
         history=sent,
@@ -186,20 +188,22 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
         pinned=tuple(record.seq for record in before if not _is_context(record)),
         summary=past.summary.turn if past.summary is not None else None,
         filled=tuple(filled),
-        changes=tuple(changes),
+        changes=tuple(sendable.changes),
         options=options,
     )
-    return Window(messages, total, report, past, new, options, scale)
+    return Window(messages, total, report, past, new, options, scale, sendable)
 
 
 def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
-    """Yield stored messages to send, each with a label if a model said it: it is the last one of its turn."""
+    """Yield stored messages to send. A model said the last one of a turn, if it is the assistant's."""
     for record, after in zip_longest(records, records[1:]):
-        is_reply = record.message["role"] == "assistant" and record.turn is not None
-        if is_reply and (after is None or after.turn != record.turn):
-            yield Outgoing(record.message, f"message {record.position}")
-        else:
-            yield Outgoing(record.message)
+        is_last = record.turn is not None and (after is None or after.turn != record.turn)
+        yield Outgoing(record.message, record.position, is_reply=is_last and record.message["role"] == "assistant")
+
+
+def make_records_sendable(records: Sequence[MessageRecord]) -> list[Message]:
+    """Return stored messages as they are sent."""
+    return make_sendable(list(list_outgoing(records))).messages
 
 
 def _list_possible_beginnings(past: Past, new: NewInput, options: WindowOptions) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convstore.context.history_reader import find_summary
-from convstore.context.window import list_outgoing
+from convstore.context.window import make_records_sendable
 from convstore.db import history_rows, message_rows, turn_rows
 from convstore.db.ancestors import read_message_at
 from convstore.db.fork_sharing import Lineage
@@ -14,7 +14,6 @@ from convstore.db.head_rows import read_head_seq, read_state
 from convstore.db.history_rows import Reach
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
-from convstore.messages.sendable import make_sendable
 from convstore.messages.tool_calls import find_unanswered_calls
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary, Turn, TurnStatus
@@ -71,13 +70,15 @@ def find_interrupted_replies(
 def find_pending_calls(work: UnitOfWork, key: ConversationKey) -> list[dict[str, Any]]:
     """Return the tool calls at the end of the path that have no result, as they are sent.
 
-    For earlier calls it is too late: a result must follow its call, before anything else is said.
+    For earlier calls it is too late: a result must follow its call, before anything else is said. A call that the model
+    did not make whole cannot be answered; one without an id has the id that is sent.
     """
     head, lineage = read_head_seq(work.connection, key)
     records = history_rows.read_path_end(work.connection, lineage, head, Reach(turns=1))
-    messages, _ = make_sendable(list(list_outgoing(records)))
-    spoken = [place for place, message in enumerate(messages) if message["role"] != "tool"]
-    return find_unanswered_calls(messages[spoken[-1] :]) if spoken else []
+    spoken = [place for place, record in enumerate(records) if record.message["role"] != "tool"]
+    if not spoken:
+        return []
+    return find_unanswered_calls(make_records_sendable(records[spoken[-1] :]))
 
 
 def read_summary(work: UnitOfWork, key: ConversationKey) -> Summary | None:

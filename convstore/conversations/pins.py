@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convstore.context.history_reader import find_summary
+from convstore.context.window import make_records_sendable
 from convstore.db.ancestors import find_ancestors, read_message_at
 from convstore.db.conversation_rows import get_conversation, lock_row, set_pins
 from convstore.db.head_rows import ConversationState, read_state
@@ -67,7 +68,7 @@ def _read_group(work: UnitOfWork, state: ConversationState, position: Position) 
     while last + 1 < len(records) and records[last + 1].message["role"] == "tool":
         last += 1
     group = records[first : last + 1]
-    if find_unanswered_calls([one.message for one in group]):
+    if find_unanswered_calls(make_records_sendable(group)):
         raise InvalidInput(
             f"conversation {state.lineage.key.id!r}: the tool calls of message {position} have no results yet; "
             f"`append` them first"

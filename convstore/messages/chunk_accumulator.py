@@ -16,6 +16,7 @@ from convstore.messages.completion import (
     collect_other_fields,
     get_other_choice_fields,
     get_other_fields,
+    read_body_error,
     read_choice_error,
     read_completion_facts,
     to_reply_message,
@@ -81,6 +82,8 @@ class ChunkAccumulator:
     def add_plain(self, body: dict[str, Any]) -> str:
         """Do what `add` does with a chunk that is plain JSON; it is not changed."""
         self._facts.update({key: value for key, value in read_completion_facts(body).items() if value is not None})
+        if not self._finish_reasons:  # after the end of the reply, an error loses nothing
+            self._error = self._error or read_body_error(body)
         self._fields = _merge_other_fields(self._fields, get_other_fields(body))
         text = ""
         choices = body.get("choices")
@@ -150,14 +153,18 @@ def _merge_other_fields(known: Any, value: Any, *, in_pieces: bool = False) -> A
 
     Log probabilities come for each piece, and are added. Everything else comes once, or as far as it has come.
     """
-    if isinstance(known, dict) and isinstance(value, dict):
+    if isinstance(value, dict):
+        known = known if isinstance(known, dict) else {}
         merged = {
             key: _merge_other_fields(known.get(key), item, in_pieces=in_pieces or key == "logprobs")
             for key, item in value.items()
         }
         return {**known, **merged}
-    if in_pieces and isinstance(known, list) and isinstance(value, list):
-        return [*known, *value]
+    if in_pieces and isinstance(value, list):
+        if not isinstance(known, list):
+            return list(value)  # its own list, which grows; the chunk's is not changed
+        known.extend(value)
+        return known
     return known if value is None else value
 
 
@@ -223,7 +230,8 @@ def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any
         return None
     if key in _FIELDS_OF_PARTS:
         kind = item.get("type")
-        return _find_last(items[-1:], "type", kind) if kind in _GROWING_PART_TYPES else None
+        known = _find_last(items[-1:], "type", kind) if kind in _GROWING_PART_TYPES else None
+        return None if known is not None and _is_signed_by_another(known, item) else known
     index = item.get("index")
     is_numbered = isinstance(index, int)
     if key != "tool_calls":
@@ -233,8 +241,8 @@ def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any
     is_named = any(isinstance(part, dict) and part.get("name") for part in item.values())
     if is_numbered:
         known = _find_last(items, "index", index)
-        ids = {known["id"] if known and known.get("id") else None, item.get("id") or None} - {None}
-        return None if is_named and len(ids) > 1 else known
+        ids = [part["id"] for part in (known, item) if part and part.get("id")]
+        return None if is_named and len(ids) == 2 and ids[0] != ids[1] else known
     if item.get("id"):
         return _find_last(items, "id", item["id"])
     return None if is_named or not isinstance(items[-1], dict) else items[-1]
@@ -253,13 +261,21 @@ def _find_last_of_kind(items: list[Any], item: dict[str, Any]) -> dict[str, Any]
         if isinstance(known, dict) and known.get("index") == item.get("index"):
             pairs = [(known.get(key), item.get(key)) for key in ("type", "id")]
             if all(old is None or new is None or old == new for old, new in pairs):
-                return known
+                return None if _is_signed_by_another(known, item) else known
     return None
+
+
+def _is_signed_by_another(known: dict[str, Any], item: dict[str, Any]) -> bool:
+    """Return True if a signature has closed `known`, and `item` is what is thought after it."""
+    signature = known.get("signature")
+    is_more = item.get("signature") or item.get("text") or item.get("thinking")
+    return bool(signature) and bool(is_more) and item.get("signature") != signature
 
 
 def _build_message(delta: dict[str, Any]) -> Message:
     message = to_reply_message(_join_texts(delta))
-    for call in message.get("tool_calls") or ():
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             call.pop("index", None)  # it numbers the fragments, and is no field of the message
     return message

@@ -100,7 +100,7 @@ def read_completion(value: object) -> Completion:
     messages = tuple(to_reply_message(choice["message"]) for choice in choices)
     reasons = [to_text_or_none(choice.get("finish_reason")) for choice in choices]
     fields = collect_other_fields(body, [get_other_choice_fields(choice) for choice in choices])
-    error = next(filter(None, map(read_choice_error, choices)), None)
+    error = next(filter(None, map(read_choice_error, choices)), None) or read_body_error(body)
     return Completion(
         messages,
         reasons[0] if all(reasons) else None,
@@ -146,6 +146,16 @@ def read_choice_error(choice: dict[str, Any]) -> dict[str, Any] | None:
     if choice.get("finish_reason") == "error":
         return {"type": "ProviderError", "message": 'the provider ended the reply with finish_reason "error"'}
     return None
+
+
+def read_body_error(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error that a body or a chunk is, or None."""
+    text = find_error_text(body)
+    if text is None:
+        return None
+    error = body.get("error")
+    code = (error if isinstance(error, dict) else body).get("code")
+    return {"type": "ProviderError", "message": text} | ({"code": code} if isinstance(code, (str, int)) else {})
 
 
 def to_reply_message(body: dict[str, Any]) -> Message:

@@ -11,7 +11,6 @@ import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from convstore.errors import InvalidMessage
@@ -19,11 +18,20 @@ from convstore.messages.plain_json import MAX_NESTING_DEPTH, KeptText, to_plain
 
 # The most digits that Python converts (sys.set_int_max_str_digits).
 _MAX_INTEGER_DIGITS = 4300
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# Possessive: what could be tried again would take memory for each character of a long text.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+
+class ParsedObject(dict[str, Any]):
+    """A JSON object that `parse_lenient_json` read: everything in it is plain already."""
+
+    __slots__ = ()
 
 
 def parse_lenient_json(body: bytes | str) -> Any:
     """Return the JSON value of a text; values that strict JSON cannot hold are `KeptText`.
+
+    An object is a `ParsedObject`.
 
     >>> parse_lenient_json('{"content": "Hi", "score": NaN}')
     {'content': 'Hi', 'score': 'NaN'}
@@ -32,17 +40,38 @@ def parse_lenient_json(body: bytes | str) -> Any:
         ValueError: the text is not JSON, even read so.
     """
     text = body if isinstance(body, str) else body.decode(json.detect_encoding(body), "replace")
-    mark = ""
-    if text.count("[") + text.count("{") > MAX_NESTING_DEPTH:
-        mark = secrets.token_hex(16)
-        text = _quote_deep_parts(text, mark)
     try:
-        value = json.loads(text, parse_float=_parse_float, parse_constant=KeptText)
+        value = _parse(text)
+        is_deep = text.count("[") + text.count("{") > MAX_NESTING_DEPTH and _is_deeper(value, MAX_NESTING_DEPTH)
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        mark = secrets.token_hex(16)
+        try:
+            value = _unmark(_parse(_quote_deep_parts(text, mark)), mark)
+        except RecursionError:
+            raise ValueError("it is nested too deeply, and not closed") from None
+    return ParsedObject(value) if isinstance(value, dict) else value
+
+
+def _parse(text: str) -> Any:
+    # Not strict: some servers write the line breaks of a text as they are.
+    try:
+        return json.loads(text, parse_float=_parse_float, parse_constant=KeptText, strict=False)
     except json.JSONDecodeError:
         raise
     except ValueError:  # an integer with too many digits
-        value = json.loads(text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=KeptText)
-    return _unmark(value, mark) if mark else value
+        return json.loads(
+            text, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=KeptText, strict=False
+        )
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return True if objects and arrays are nested more than `depth` levels deep."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    if items is None:
+        return False
+    return depth == 0 or any(_is_deeper(item, depth - 1) for item in items if isinstance(item, (dict, list)))
 
 
 def to_lenient_plain(value: object) -> Any:
@@ -51,6 +80,8 @@ def to_lenient_plain(value: object) -> Any:
     Args:
         value: an openai object, or the same as a dict; what `parse_lenient_json` returned stays as it is.
     """
+    if isinstance(value, ParsedObject):
+        return value
     try:
         return to_plain(value)
     except InvalidMessage:
@@ -61,16 +92,24 @@ def _keep_odd_values(value: Any, remaining_depth: int) -> Any:
     dump = getattr(value, "model_dump", None)
     if dump is not None and not isinstance(value, type):
         value = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
-    if isinstance(value, Mapping) and remaining_depth:
-        return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and remaining_depth:
+    if isinstance(value, float) and not math.isfinite(value):
+        return KeptText(json.dumps(value))
+    if isinstance(value, (Mapping, list, tuple)):
+        if remaining_depth == 0:
+            return _to_kept_text(value)
+        if isinstance(value, Mapping):
+            return {str(key): _keep_odd_values(item, remaining_depth - 1) for key, item in value.items()}
         return [_keep_odd_values(item, remaining_depth - 1) for item in value]
-    if not isinstance(value, (Mapping, list, tuple)):
-        with suppress(InvalidMessage):
-            return to_plain(value)
+    try:
+        return to_plain(value)
+    except InvalidMessage:
+        return _to_kept_text(value)
+
+
+def _to_kept_text(value: Any) -> KeptText:
     try:
         return KeptText(hex(value) if isinstance(value, int) else json.dumps(value, default=str))
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return KeptText(type(value).__name__)
 
 

@@ -10,28 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from convstore.messages.message import Message
 from convstore.messages.request_form import REASONING_FIELDS, to_request
-from convstore.messages.tool_calls import find_call_fault, repair_arguments
+from convstore.messages.tool_calls import find_call_fault, get_call_type, repair_arguments
 
 EMPTY_REPLY_TEXT = "(no text)"
 """Sent instead of a reply without text and without calls: left out, it would make two user messages in a row."""
 
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
-_PART_TYPES = frozenset({"text", "refusal"})
+_PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
 _SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out of every request: not worth a word
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):  # a dataclass takes three times as long to make, and there is one for each message
     """A message of a request, before it is made sendable."""
 
     message: Message
     """The exact form."""
-    label: str | None = None
-    """How a report names the message, such as `message 4`, if a model said it; None: a caller gave it."""
+    position: int | None = None
+    """Its position on the path; None: it is not stored."""
+    is_reply: bool = False
+    """True: a model said it; False: a caller gave it."""
+
+    @property
+    def label(self) -> str:
+        """How a report names the message."""
+        return f"message {self.position}" if self.position is not None else "the new message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +48,54 @@ class SendableOptions:
     extra: Collection[str] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """Messages in the form that the strictest server takes."""
+
+    messages: list[Message] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    """What was changed in the messages that a model said."""
+    sources: list[Outgoing] = field(default_factory=list)
+    """What each of `messages` was made of."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Repair:
     options: SendableOptions
-    changes: list[str] = field(default_factory=list)
+    changes: list[str]
 
 
-def make_sendable(
-    messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()
-) -> tuple[list[Message], list[str]]:
+def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()) -> Sendable:
     """Return the request form of messages, and what was changed in those that a model said.
 
-    >>> make_sendable([Outgoing({"role": "assistant", "content": ""}, "message 2")])
+    >>> made = make_sendable([Outgoing({"role": "assistant", "content": ""}, 2, is_reply=True)])
+    >>> made.messages, made.changes
     ([{'role': 'assistant', 'content': '(no text)'}], ['message 2: without text, sent as "(no text)"'])
     """
-    repair = _Repair(options)
-    sendable: list[Message] = []
+    sendable = Sendable()
+    repair = _Repair(options, sendable.changes)
     place = 0
     while place < len(messages):
         outgoing = messages[place]
-        results = _find_results(messages, place)
-        if outgoing.label is None:
-            sendable += [to_request(one.message, reasoning=options.reasoning) for one in messages[place : place + 1]]
-            place += 1
+        place += 1
+        sendable.sources.append(outgoing)
+        if not outgoing.is_reply or _is_plain(outgoing.message):
+            sendable.messages.append(to_request(outgoing.message, reasoning=options.reasoning))
             continue
         request, ids = _repair_reply(outgoing.message, outgoing.label, repair)
-        sendable.append(request)
-        sendable += _match_results([messages[number] for number in results], ids, repair)
-        place += 1 + len(results)
-    return sendable, repair.changes
+        sendable.messages.append(request)
+        while place < len(messages) and messages[place].message["role"] == "tool":
+            result = _match_result(messages[place].message, ids, repair)
+            if result is not None:
+                sendable.messages.append(result)
+                sendable.sources.append(messages[place])
+            place += 1
+    return sendable
 
 
-def _find_results(messages: Sequence[Outgoing], place: int) -> range:
-    end = place + 1
-    while end < len(messages) and messages[end].message["role"] == "tool":
-        end += 1
-    return range(place + 1, end)
+def _is_plain(reply: Message) -> bool:
+    """Return True if a reply is a text and nothing else, as most are: there is nothing to repair."""
+    return len(reply) == 2 and isinstance(reply.get("content"), str) and bool(reply["content"])
 
 
 def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Message, list[tuple[Any, str | None]]]:
@@ -110,11 +128,12 @@ def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Messag
 def _repair_content(request: Message, label: str, repair: _Repair) -> None:
     content = request.get("content")
     if isinstance(content, list):
-        parts = [part for part in content if _is_sendable_part(part, repair.options)]
+        parts = [sent for part in content if (sent := _repair_part(part, repair.options)) is not None]
         if len(parts) < len(content):
-            repair.changes.append(f"{label}: left out {len(content) - len(parts)} parts of the content")
+            count = len(content) - len(parts)
+            repair.changes.append(f"{label}: left out {count} part{'s' if count > 1 else ''} of the content")
         if parts:
-            request["content"] = [_drop_nulls(part) for part in parts]
+            request["content"] = parts
         else:
             request.pop("content")
     elif content is not None and not isinstance(content, str):
@@ -133,13 +152,14 @@ def _repair_content(request: Message, label: str, repair: _Repair) -> None:
     repair.changes.append(f'{label}: without text, sent as "{EMPTY_REPLY_TEXT}"')
 
 
-def _is_sendable_part(part: Any, options: SendableOptions) -> bool:
-    if not isinstance(part, dict):
-        return False
-    kind = part.get("type")
-    if kind in _PART_TYPES:
-        return isinstance(part.get(kind), str)
-    return options.reasoning and kind == "thinking"
+def _repair_part(part: Any, options: SendableOptions) -> dict[str, Any] | None:
+    """Return a part of the content to send, or None if a request cannot have it."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "thinking" and options.reasoning:
+        return _drop_nulls(part)  # type: ignore[no-any-return]
+    if not isinstance(kind, str) or kind not in _PART_TYPES or not isinstance(part.get(kind), str) or not part[kind]:
+        return None
+    return {"type": kind, kind: part[kind]}
 
 
 def _repair_calls(
@@ -156,7 +176,7 @@ def _repair_calls(
             ids.append((stored_id, None))
             continue
         sent = {key: _drop_nulls(value) for key, value in call.items() if key != "index" and value is not None}
-        sent["type"] = "custom" if isinstance(call.get("custom"), dict) else "function"
+        sent["type"] = get_call_type(call)
         if sent["type"] == "function":
             arguments = repair_arguments(call["function"].get("arguments"))
             if arguments != call["function"].get("arguments"):
@@ -177,23 +197,22 @@ def _repair_calls(
     return whole, ids
 
 
-def _match_results(results: Sequence[Outgoing], ids: list[tuple[Any, str | None]], repair: _Repair) -> list[Message]:
-    """Return the results of tool calls, with the ids that were sent; without those of calls that were not sent."""
-    waiting = list(ids)
-    sent = []
-    for result in results:
-        request = to_request(result.message, reasoning=repair.options.reasoning)
-        answers = result.message.get("tool_call_id")
-        found = next((pair for pair in waiting if answers in pair), None)
-        if found is None:
-            sent.append(request)  # as its caller gave it
-            continue
-        waiting.remove(found)
-        if found[1] is None:
-            repair.changes.append(f"left out the result of tool call {answers}, which is not sent")
-            continue
-        sent.append({**request, "tool_call_id": found[1]})
-    return sent
+def _match_result(result: Message, waiting: list[tuple[Any, str | None]], repair: _Repair) -> Message | None:
+    """Return the result of a tool call, with the id that was sent; None if its call is not sent.
+
+    Args:
+        waiting: the calls without a result, from which its call is removed.
+    """
+    request = to_request(result, reasoning=repair.options.reasoning)
+    answers = request.get("tool_call_id")
+    found = next((pair for pair in waiting if answers is not None and answers in pair), None)
+    if found is None:
+        return request  # as its caller gave it
+    waiting.remove(found)
+    if found[1] is None:
+        repair.changes.append(f"left out the result of tool call {answers}, which is not sent")
+        return None
+    return {**request, "tool_call_id": found[1]}
 
 
 def _repair_function_call(request: Message, label: str, repair: _Repair) -> None:

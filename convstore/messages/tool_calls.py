@@ -26,6 +26,12 @@ def tool_result(call_id: str, content: object) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": content}
 
 
+def list_calls(message: Message) -> list[dict[str, Any]]:
+    """Return the tool calls of a message; what a provider put in their place, and is none, is left out."""
+    calls = message.get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
 def repair_arguments(arguments: object) -> str | None:
     """Return a function call's arguments as the text of a JSON object, or None if they are none.
 
@@ -38,21 +44,38 @@ def repair_arguments(arguments: object) -> str | None:
     if not isinstance(arguments, str):
         return None
     try:
-        return arguments if isinstance(json.loads(arguments), dict) else None
+        return arguments if isinstance(json.loads(arguments, parse_constant=_refuse), dict) else None
     except (ValueError, RecursionError):
         return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def find_call_fault(call: object) -> str | None:
     """Return why a tool call cannot be sent again, or None if it can."""
     if not isinstance(call, dict):
         return "it is not an object"
-    if isinstance(call.get("custom"), dict):
-        return None if call["custom"].get("name") else "it has no name"
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+    named = call.get(get_call_type(call))
+    if not isinstance(named, dict) or not isinstance(named.get("name"), str) or not named["name"]:
         return "it has no name"
-    return None if repair_arguments(function.get("arguments")) is not None else "its arguments are not a JSON object"
+    if named is call.get("custom"):
+        return None
+    return None if repair_arguments(named.get("arguments")) is not None else "its arguments are not a JSON object"
+
+
+def get_call_type(call: dict[str, Any]) -> str:
+    """Return `function` or `custom`: what a tool call names, whatever type a server gives it."""
+    return (
+        "custom" if isinstance(call.get("custom"), dict) and not isinstance(call.get("function"), dict) else "function"
+    )
+
+
+def has_sendable_calls(message: Message) -> bool:
+    """Return True if a message has a tool call that can be sent again, so that its result can be."""
+    calls = message.get("tool_calls")
+    return isinstance(calls, list) and any(find_call_fault(call) is None for call in calls)
 
 
 def find_broken_calls(message: Message) -> list[tuple[str, str]]:
@@ -86,9 +109,9 @@ def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[di
         if message["role"] != "assistant" or not isinstance(calls, list) or not calls:
             continue
         end = place + 1
-        answered = set()
+        answered = []  # a list: an id may be anything
         while end < len(messages) and messages[end]["role"] == "tool":
-            answered.add(messages[end].get("tool_call_id"))
+            answered.append(messages[end].get("tool_call_id"))
             end += 1
         missing = [call for call in calls if find_call_fault(call) is None and call.get("id") not in answered]
         if missing:

@@ -47,6 +47,8 @@ def read_error_text(error: BaseException) -> str:
         inner = body.get("error", body)
         inner = inner.get("message") if isinstance(inner, Mapping) else inner
         text = inner if isinstance(inner, str) else ""
+    elif isinstance(body, str) and not hasattr(error, "status_code"):  # an event of a stream, such as {"error": "…"}
+        text = body
     if not text and isinstance(error, ValueError) and not isinstance(error, NotACompletion):
         text = f"the provider's answer is not JSON ({error})"
     text = text or str(error) or type(error).__name__

@@ -8,12 +8,11 @@ from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from convstore.context.window import list_outgoing
+from convstore.context.window import make_records_sendable
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.messages.message import Message
-from convstore.messages.sendable import make_sendable
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
 from convstore.values.validation import (
@@ -92,7 +91,7 @@ class ReadMethods:
             ConversationNotFound: the owner has no such conversation.
         """
         found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
-        return [record.message for record in found] if exact else make_sendable(list(list_outgoing(found)))[0]
+        return [record.message for record in found] if exact else make_records_sendable(found)
 
     def messages(
         self, conversation_id: str, *, before: int | None = None, limit: int | None = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convstore.messages.chunk_accumulator import ChunkAccumulator
@@ -34,7 +34,7 @@ class CallRecorder:
 
     def add_chunk(self, chunk: object) -> str:
         """Record a chunk of a stream, and return the text that it adds."""
-        plain = chunk if type(chunk) is dict else to_lenient_plain(chunk)
+        plain = to_lenient_plain(chunk)
         if not isinstance(plain, dict):
             return ""
         with self._lock:
@@ -94,7 +94,8 @@ class CallRecorder:
         completion = self._received.to_completion()
         is_whole = accept_done and self._is_done and completion.error is None and _says_something(completion)
         if completion.finish_reason is None and is_whole:
-            return self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+            outcome = self._make_outcome(TurnStatus.COMPLETED, completion, moves_head=True)
+            return replace(outcome, notes=("without a finish_reason: ended with [DONE]", *outcome.notes))
         return self.end_answered(completion)
 
     def _end_interrupted(self, completion: Completion, error: dict[str, Any]) -> TurnOutcome:

@@ -12,6 +12,8 @@ from convstore.provider.response_kind import parse_json_body
 from convstore.values.steps import HangUp, ReadBody, Steps
 
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+_MAX_LISTED_PATHS = 8
+_MAX_PATH_CHARACTERS = 60
 
 
 def read_whole_answer(received: Any) -> Steps[Any]:
@@ -40,5 +42,10 @@ def note_oddities(completion: Completion) -> tuple[str, ...]:
     for message in completion.messages[:1]:
         notes += [f"not sent again: tool call {name}, {why}" for name, why in find_broken_calls(message)]
     odd = {"messages": list(completion.messages), "usage": completion.usage, **completion.fields}
-    notes += [f"kept as text: {path}" for path in find_kept_text(odd)]
+    kept = [
+        path if len(path) <= _MAX_PATH_CHARACTERS else f"{path[:_MAX_PATH_CHARACTERS]}…" for path in find_kept_text(odd)
+    ]
+    if kept:
+        more = f" and {len(kept) - _MAX_LISTED_PATHS:,} more" if len(kept) > _MAX_LISTED_PATHS else ""
+        notes.append(f"kept as text: {', '.join(kept[:_MAX_LISTED_PATHS])}{more}")
     return tuple(notes)

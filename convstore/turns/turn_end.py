@@ -93,4 +93,8 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
             turn,
             turn.message,
         )
+    if "suspect" in error:
+        problem = f"{problem}; probably because of {error['suspect']}"
+        if str(error["suspect"]).startswith("message "):  # a stored one
+            problem += ": go back before it (`undo`, `checkout`), or send less (`last=…`)"
     raise TurnFailed(f"{where}: {problem}; the message is stored without a reply, and later turns leave it out", turn)

@@ -20,6 +20,7 @@ from convstore.errors import ConversationBusy
 from convstore.leases.waiting import repeat_while_busy
 from convstore.messages.completion import read_completion
 from convstore.messages.message import extract_text
+from convstore.messages.refused_message import find_refused_message
 from convstore.provider.context_overflow import find_fitting_share
 from convstore.provider.error_texts import describe_error
 from convstore.provider.event_stream import DONE
@@ -50,6 +51,8 @@ from convstore.values.steps import (
 from convstore.values.turn_outcome import TurnOutcome
 
 _logger = logging.getLogger(__name__)
+
+_REFUSED_STATUSES = frozenset({400, 422})
 
 
 class ReplyClosed(BaseException):
@@ -82,7 +85,7 @@ def ask(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds:
         answer = yield from read_whole_answer((yield from _call(client, live, engine)))
         outcome = live.recorder.end_answered(read_completion(answer))
     except Exception as error:
-        outcome = live.recorder.end_failed(describe_error(error, client))
+        outcome = live.recorder.end_failed(_describe_failure(error, client, live))
         ended, is_held = yield _end(engine, live, outcome)
         return check_ended_well(ended, is_held=is_held)
     except BaseException as error:  # Ctrl-C, or the task was cancelled
@@ -120,7 +123,7 @@ def stream(
     except GeneratorExit:  # nobody has the reply any more: the heartbeat ends the turn
         raise
     except Exception as error:
-        outcome = live.recorder.end_failed(describe_error(error, client))
+        outcome = live.recorder.end_failed(_describe_failure(error, client, live))
         yield from _finish(engine, reply, outcome, received)
         return
     except BaseException as error:  # its reader closed it, Ctrl-C, or the task was cancelled
@@ -225,6 +228,16 @@ def _call(client: Any, live: LiveTurn, engine: TurnEngine) -> Steps[Any]:
         except Exception as error:
             body, seconds = _decide_repetition(error, client, live, body, engine.retries)
         yield Pause(seconds)
+
+
+def _describe_failure(error: Exception, client: Any, live: LiveTurn) -> dict[str, Any]:
+    """Return what the turn stores about an error; if the request was refused, with the message to look at."""
+    facts = describe_error(error, client)
+    if facts.get("status") not in _REFUSED_STATUSES or find_fitting_share(error) is not None:
+        return facts
+    window = live.started.window
+    suspect = find_refused_message(window.sendable, window.messages, facts["message"])
+    return facts if suspect is None else {**facts, "suspect": suspect}
 
 
 def _decide_repetition(

@@ -18,6 +18,7 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured
 from convstore.leases.claims import claim_conversation
 from convstore.messages.token_counters import TokenCounter, make_caching_counter
+from convstore.messages.tool_calls import has_sendable_calls
 from convstore.turns.repeated_requests import PlacedRequest, find_edit_target, place_request
 from convstore.turns.turn_request import RequestKind, TurnRequest
 from convstore.values.completion_parameters import check_parameters, merge_parameters
@@ -159,7 +160,7 @@ def _choose_window(
 
 
 def _check_unanswered(key: ConversationKey, head: MessageRecord | None) -> None:
-    if head is None or (head.message["role"] == "assistant" and not head.message.get("tool_calls")):
+    if head is None or (head.message["role"] == "assistant" and not has_sendable_calls(head.message)):
         what = "has no messages" if head is None else "ends with the model's own message"
         raise InvalidInput(
             f"conversation {key.id!r} {what}: there is nothing to go on from; `say` something, or `retry` for another "

@@ -325,6 +325,47 @@ def test_a_vendors_items_with_an_index_grow_and_others_are_added() -> None:
     assert message["citations"] == [{"url": "a"}, {"url": "a"}, {"url": "b"}]
 
 
+@pytest.mark.parametrize("field", ["reasoning_details", "content"])
+def test_a_thought_after_a_signature_is_another_one_and_each_keeps_its_signature(field: str) -> None:
+    def make(**item: str) -> JSON:
+        return {field: [{"type": "thinking", "index": 0, **item}]}
+
+    message = accumulate_message(
+        make(thinking="a"), make(thinking="b"), make(signature="s1"), make(thinking="c"), make(signature="s2")
+    )
+    assert message[field] == [
+        {"type": "thinking", "index": 0, "thinking": "ab", "signature": "s1"},
+        {"type": "thinking", "index": 0, "thinking": "c", "signature": "s2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "calls", [1, "x", {"a": 1}, [3], [[1]], [{"id": ["x"], "index": 0, "function": {"name": "f"}}]]
+)
+def test_tool_calls_that_are_none_lose_nothing_else(calls: Any) -> None:
+    message = accumulate_message({"content": "Hi"}, {"tool_calls": calls}, {"tool_calls": calls}, {"content": "!"})
+    assert message["content"] == "Hi!"
+
+
+def test_an_error_in_a_chunk_is_the_error_of_the_completion() -> None:
+    flat = {"object": "error", "message": "No room", "code": 500}
+    _, completion = accumulate(make_chunk({"content": "Hi"}), flat)
+    assert completion.error == {"type": "ProviderError", "message": "No room", "code": 500}
+    assert completion.messages[0]["content"] == "Hi"
+    assert accumulate(make_chunk({"content": "Hi"}, "stop"), flat)[1].error is None  # nothing of the reply is missing
+
+
+def test_the_pieces_of_log_probabilities_are_not_changed_by_those_that_follow() -> None:
+    first, second = ChunkAccumulator(), ChunkAccumulator()
+    chunks = [{"choices": [{"index": 0, "delta": {"content": n}, "logprobs": {"content": [n]}}]} for n in "abc"]
+    for chunk in chunks:
+        first.add_plain(chunk)
+        second.add_plain(chunk)
+    for received in (first, second):
+        assert received.to_completion().fields == {"choices": [{"logprobs": {"content": ["a", "b", "c"]}}]}
+    assert [chunk["choices"][0]["logprobs"] for chunk in chunks] == [{"content": [n]} for n in "abc"]
+
+
 def test_the_last_value_of_a_field_that_is_not_text_counts() -> None:
     assert accumulate_message(
         {"n": 1, "flag": False, "o": {"a": 1}}, {"n": 2, "flag": True, "o": {"a": 2, "b": 3}}

@@ -142,3 +142,13 @@ def test_a_count_too_large_for_a_database_stays_in_the_report_only() -> None:
     assert usage.prompt_tokens is None
     assert usage.completion_tokens == 2**63 - 1
     assert usage["prompt_tokens"] == 2**63
+
+
+@pytest.mark.parametrize("error", [{"message": "Lost it", "code": 502}, "Lost it"])
+def test_an_error_beside_the_choices_is_kept_with_what_they_hold(error: Any) -> None:
+    choice = {"message": {"role": "assistant", "content": "Hal"}, "finish_reason": "stop"}
+    completion = read_completion({"choices": [choice], "error": error})
+    assert completion.messages[0]["content"] == "Hal"
+    assert completion.error is not None
+    assert completion.error["message"] == "Lost it"
+    assert read_completion({"choices": [choice], "error": None}).error is None

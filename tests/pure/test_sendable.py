@@ -53,10 +53,10 @@ def check_strict(messages: list[dict[str, Any]]) -> None:
 def send(*messages: dict[str, Any], **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the request of messages, of which the assistant's were said by a model."""
     outgoing = [
-        Outgoing(message, f"message {number}" if message["role"] == "assistant" else None)
-        for number, message in enumerate(messages, 1)
+        Outgoing(message, number, is_reply=message["role"] == "assistant") for number, message in enumerate(messages, 1)
     ]
-    return make_sendable(outgoing, SendableOptions(**options))
+    made = make_sendable(outgoing, SendableOptions(**options))
+    return made.messages, made.changes
 
 
 def make_call(id: Any = "call_1", arguments: Any = "{}", **other: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_a_reply_without_text_is_sent_as_a_placeholder(reply: dict[str, Any]) ->
     assert changes == [f'message 1: without text, sent as "{EMPTY_REPLY_TEXT}"']
 
 
-@pytest.mark.parametrize("arguments", ['{"p": "/tm', '{"p":1}{"p":2}', "[1]", "3", "null", "not JSON"])
+@pytest.mark.parametrize("arguments", ['{"p": "/tm', '{"p":1}{"p":2}', "[1]", "3", "null", "not JSON", '{"a": NaN}'])
 def test_a_call_with_broken_arguments_is_left_out_with_its_result(arguments: str) -> None:
     result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
     sent, changes = send(make_reply("Let me look", make_call(arguments=arguments)), result)
@@ -113,6 +113,13 @@ def test_a_type_of_null_and_the_index_of_fragments_are_repaired_and_signatures_s
     assert repaired == make_call(extra_content={"google": {"thought_signature": "abc"}})
 
 
+def test_only_the_fields_of_a_part_are_sent_and_no_empty_part() -> None:
+    parts = [{"type": "text", "text": "Hi", "annotations": [], "x": None}, {"type": "text", "text": ""}]
+    ((sent,), changes) = send(make_reply(parts))
+    assert sent == {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
+    assert changes == ["message 1: left out 1 part of the content"]
+
+
 def test_only_the_fields_of_a_request_are_sent_unless_the_caller_wants_others() -> None:
     reply = make_reply("Hi", annotations=[], reasoning_content="hm", x_vendor={"a": 1}, refusal=None)
     assert send(reply) == (
@@ -126,9 +133,9 @@ def test_only_the_fields_of_a_request_are_sent_unless_the_caller_wants_others() 
 
 def test_what_a_caller_gave_is_sent_as_it_was_written() -> None:
     given_by_caller = [make_reply("", make_call(None, "{"), x=1), {"role": "tool", "tool_call_id": "", "content": "y"}]
-    sent, changes = make_sendable([Outgoing(message) for message in given_by_caller])
-    assert sent == given_by_caller
-    assert changes == []
+    made = make_sendable([Outgoing(message) for message in given_by_caller])
+    assert made.messages == given_by_caller
+    assert made.changes == []
 
 
 def test_a_whole_reply_is_sent_unchanged() -> None:
@@ -137,7 +144,7 @@ def test_a_whole_reply_is_sent_unchanged() -> None:
     assert send(reply, result) == ([reply, result], [])
 
 
-ODD = (
+ODD: st.SearchStrategy[Any] = (
     st.none()
     | st.booleans()
     | st.integers()

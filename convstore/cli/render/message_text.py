@@ -23,7 +23,8 @@ def format_message(message: Message) -> str:
             lines.extend(label_part(part))
     if isinstance(message.get("refusal"), str):
         lines.append(message["refusal"])
-    lines.extend(_label_tool_call(call) for call in message.get("tool_calls") or ())
+    calls = message.get("tool_calls")
+    lines.extend(_label_tool_call(call) for call in (calls if isinstance(calls, list) else ()))
     lines.extend(label_rest(message))
     return "\n".join(lines) or "[no text]"
 
