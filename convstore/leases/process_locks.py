@@ -127,17 +127,17 @@ def _folder() -> Path | None:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
-    except OSError as error:  # such as a read-only file system without a folder for temporary files
-        _warn_without_folder(type(error).__name__)
+    except OSError:  # such as a read-only file system without a folder for temporary files
+        _warn_without_folder()
         return None
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
     return folder if private else None
 
 
 @cache
-def _warn_without_folder(error: str) -> None:
+def _warn_without_folder() -> None:
     """Log once that only the leases show which processes live."""
-    _logger.warning("no folder for lock files (%s): a dead process is known only by its lease", error)
+    _logger.warning("no folder for lock files: only its lease tells whether a process is dead")
 
 
 def _after_fork() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 from convstore.errors import ConversationBusy
 from convstore.values.steps import DatabaseWork, Pause, Steps
 
+_logger = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.4
 
 
@@ -23,7 +27,9 @@ def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: flo
     Raises:
         ConversationBusy: a turn still held the conversation after that time.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline = began + seconds
+    has_told = False
     while True:
         try:
             return (yield attempt)
@@ -34,6 +40,9 @@ def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: flo
             yield Pause(pause)
             if not (yield is_held):
                 break
+            if not has_told and time.monotonic() - began >= _SILENT_SECONDS:
+                has_told = True
+                _logger.info("waiting for a running turn, %.0f s so far", time.monotonic() - began)
 
 
 def yield_pauses(deadline: float) -> Iterator[float]:

@@ -88,8 +88,9 @@ def ask(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds:
         outcome = live.recorder.end_failed(_describe_failure(error, client, live))
         ended, is_held = yield _end(engine, live, outcome)
         return check_ended_well(ended, is_held=is_held)
-    except BaseException:  # Ctrl-C, or the task was cancelled
+    except BaseException as error:  # Ctrl-C, or the task was cancelled
         yield _end(engine, live, live.recorder.end_stopped())
+        note_stopped_turn(error, live)
         raise
     ended, is_held = yield _end(engine, live, outcome)
     turn = check_ended_well(ended, is_held=is_held)
@@ -129,6 +130,7 @@ def stream(
         yield from _finish(engine, reply, live.recorder.end_stopped(), received, was_stopped=True)
         if isinstance(error, ReplyClosed):
             return
+        note_stopped_turn(error, live)
         raise
     if outcome is None:  # stopped from elsewhere
         yield from _finish(engine, reply, live.recorder.end_stopped(), received, was_stopped=True)
@@ -137,6 +139,12 @@ def stream(
     yield from compact_if_due(engine, turn, key)
     if text:
         yield from _deliver(reply, text)
+
+
+def note_stopped_turn(error: BaseException, live: LiveTurn) -> None:
+    """Add a note to what stopped a turn, so that whoever catches it knows that the message is stored."""
+    turn = live.started.turn
+    error.add_note(f"conversation {turn.key.id!r}: turn {turn.seq} was stopped; its message is stored")
 
 
 def _read(live: LiveTurn, received: Any, reply: ReplyState) -> Steps[TurnOutcome | None]:

@@ -223,7 +223,7 @@ def test_stop_interrupts_a_stream_of_another_process_and_keeps_the_partial_reply
         stopped = other.end()
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert stopped.code == 130
-    stopped.one_line("interrupted by `convstore stop`; the partial reply is kept")
+    stopped.one_line("stopped by `convstore stop`; the partial reply is kept")
     assert stopped.out.startswith("first\n0\n")
     assert "2999" not in stopped.out
     [turn] = on_each("turns", "--json").json
@@ -351,7 +351,7 @@ def test_ctrl_c_interrupts_a_stream_and_what_is_printed_is_what_is_kept(
         terminal.interrupt(signal.SIGINT)
         assert terminal.end() == 130
     screen = OUR_COLOURS.sub("", terminal.screen)
-    before, note, after = screen.partition("convstore: interrupted; the partial reply is kept\n")
+    before, note, after = screen.partition("convstore: stopped; the partial reply is kept\n")
     assert (bool(note), after) == (True, "")
     [turn] = program("turns", "--json").json
     kept = turn["partial"]["content"]

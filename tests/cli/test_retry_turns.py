@@ -128,7 +128,7 @@ KEYS = [
         "input_seqs",
         "output_seq",
     ),
-    *("latency", "time_to_first_token", "started_at", "ended_at"),
+    *("latency", "time_to_first_token", "started_at", "ended_at", "response_fields", "notes"),
 ]
 
 

@@ -145,7 +145,7 @@ def test_an_interrupted_stream_keeps_the_partial_reply(
         terminal.until("first")
         terminal.interrupt(number)
         assert terminal.end() == code
-        assert "first\nconvstore: interrupted; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
+        assert "first\nconvstore: stopped; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
     assert chat_server.wait_disconnect()  # the provider need not go on
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
@@ -165,7 +165,7 @@ def test_ctrl_c_before_the_reply_began_leaves_nothing_on_the_path(
         assert started.wait(30)
         terminal.interrupt()
         assert terminal.end() == 130
-        assert "convstore: interrupted before the reply began\n" in terminal.screen
+        assert "convstore: stopped; your message is kept; `convstore retry` asks again\n" in terminal.screen
         assert "Traceback" not in terminal.screen
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "not answered: stopped by the user" in program("show").out
@@ -184,9 +184,10 @@ def test_ctrl_c_while_waiting_for_another_turn_sends_nothing(
     try:
         assert started.wait(30)
         with Terminal("say", "two") as terminal:
-            terminal.until(")")  # the target is named: from here on it waits
+            terminal.until("waiting for a running turn of this conversation; Ctrl-C gives up")
             terminal.interrupt()
             assert terminal.end() == 130
+            assert "convstore: stopped; nothing was stored\n" in terminal.screen
             assert "Traceback" not in terminal.screen
             assert "unexpected" not in terminal.screen
     finally:
@@ -194,6 +195,13 @@ def test_ctrl_c_while_waiting_for_another_turn_sends_nothing(
         other.join()
     assert [status for status, _ in rows.turns] == ["completed"]
     assert len(chat_server.requests) == 1
+
+
+def test_retry_names_the_message_that_it_sends_again(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    program("say", "What is the weather in the capital of China, and will it stay so until the end of the week?")
+    ran = program("retry", terminal=True)
+    assert "asks again: What is the weather in the capital of China" in ran.err
 
 
 # --- closed and full outputs ---

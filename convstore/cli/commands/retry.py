@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,13 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.output_streams import write_terminal_note
 from convstore.cli.render.reply_output import print_reply
+
+if TYPE_CHECKING:
+    from convstore.store.store import Store
+
+_SHOWN_CHARACTERS = 60
 
 
 @click.command(epilog=format_examples("convstore retry", "convstore retry games -m gpt-4o --temperature 1"))
@@ -34,9 +41,22 @@ def retry(
     arguments = {**call.store_arguments, **parameters, **window}
     with open_store(store_choice, call.base_url) as store:
         target = find_conversation(store, ref).id
+        _name_request(store, target)
         print_reply(
             partial(store.retry_stream, target, **arguments),
             partial(store.retry, target, **arguments),
             as_stream=call.as_stream,
             as_json=call.as_json,
         )
+
+
+def _name_request(store: Store, target: str) -> None:
+    """Say on a terminal which message is sent again: it may be an older one than the user thinks."""
+    from convstore.messages.message import extract_text
+
+    if not sys.stderr.isatty():
+        return
+    asked = next((turn for turn in reversed(store.turns(target, limit=10)) if turn.window and not turn.purpose), None)
+    if asked is not None:
+        text = " ".join(extract_text(record.message) for record in store.input_of(asked))
+        write_terminal_note(f"(asks again: {text[:_SHOWN_CHARACTERS]})")

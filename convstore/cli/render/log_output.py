@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -22,6 +23,31 @@ def show_log(verbosity: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level_before)
+
+
+@contextmanager
+def show_waiting() -> Iterator[None]:
+    """Say on a terminal, once, that a call waits for a running turn."""
+    logger = logging.getLogger("convstore.leases.waiting")
+    if not sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
+        yield
+        return
+    handler = _WaitingHandler()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+class _WaitingHandler(logging.Handler):
+    """Tells a person why nothing happens."""
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        with suppress(OSError):  # a closed stderr must not end a turn
+            write_note("convstore: waiting for a running turn of this conversation; Ctrl-C gives up")
 
 
 class _NoteHandler(logging.Handler):

@@ -34,8 +34,17 @@ def print_reply(
         as_stream: whether the reply is printed as it arrives.
         as_json: whether it is printed as JSON, when it is complete.
     """
+    from convstore.cli.render.log_output import show_waiting  # it loads logging
+
+    with show_waiting():
+        _print_reply(start_stream, make_turn, as_stream=as_stream, as_json=as_json)
+
+
+def _print_reply(
+    start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
+) -> None:
     if as_stream:
-        turn = _print_stream(start_stream())
+        turn = _print_stream(start_stream)
     else:
         turn = _make_turn(make_turn, as_json=as_json)
         if as_json:
@@ -49,45 +58,59 @@ def print_reply(
 def _make_turn(make_turn: Callable[[], Turn], *, as_json: bool) -> Turn:
     try:
         return make_turn()
-    except SystemExit:
-        _note_interruption("")
+    except SystemExit as error:
+        _note_interruption("", is_message_kept=_is_message_kept(error))
         raise
     except (TurnFailed, LeaseLost, ReplyNotStored) as error:
         _print_rescued_reply(error, as_json=as_json)
         raise
 
 
-def _print_stream(reply: ReplyStream) -> Turn:
+def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
+    reply: ReplyStream | None = None
+    printed = 0
     try:
+        reply = start_stream()
         with reply:
             for piece in reply:
+                printed += len(piece)  # before it is printed: Ctrl-C may come at once
                 write_answer(piece, newline=False)
-    except SystemExit:
-        end_line(reply.text)
-        _note_interruption(reply.text)
+    except SystemExit as error:
+        text = reply.text if reply is not None else ""
+        write_answer(text[printed:], newline=False)  # a piece that came together with Ctrl-C is kept, and so is shown
+        end_line(text)
+        _note_interruption(text, is_message_kept=_is_message_kept(error))
         raise
     except ConvstoreError:
-        end_line(reply.text)
+        end_line(reply.text if reply is not None else "")
         raise
     end_line(reply.text)
     if reply.turn.status.value == "interrupted":  # by `convstore stop`: the same as Ctrl-C here
-        _note_interruption(reply.text, " by `convstore stop`")
+        _note_interruption(reply.text, " by `convstore stop`", is_message_kept=True)
         raise SystemExit(128 + SIGINT)
     if not reply.text and reply.turn.text:  # a refusal does not arrive as pieces of text
         write_answer(reply.turn.text)
     return reply.turn
 
 
-def _note_interruption(text: str, cause: str = "") -> None:
-    """Print on stderr that a reply was interrupted.
+def _is_message_kept(error: SystemExit) -> bool:
+    """Return True if a turn had begun when the signal came: the library adds a note then."""
+    return any("its message is stored" in note for note in getattr(error, "__notes__", ()))
+
+
+def _note_interruption(text: str, cause: str = "", *, is_message_kept: bool) -> None:
+    """Print on stderr that a reply was stopped, and what is kept.
 
     Args:
         text: as much of the reply as arrived.
         cause: who did it, if not the user of this process.
     """
-    write_note(
-        f"convstore: interrupted{cause}" + ("; the partial reply is kept" if text else " before the reply began")
-    )
+    kept = "nothing was stored"
+    if text:
+        kept = "the partial reply is kept"
+    elif is_message_kept:
+        kept = "your message is kept; `convstore retry` asks again"
+    write_note(f"convstore: stopped{cause}; {kept}")
 
 
 def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
