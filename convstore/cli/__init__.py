@@ -42,6 +42,18 @@ _COMMANDS = {
 """The module and the function of each command: only the one that runs is imported."""
 
 
+_OTHER_NAMES = {
+    "ask": "say",
+    "chat": "say",
+    "history": "show",
+    "log": "turns",
+    "ls": "list",
+    "rename": "set --name",
+    "rm": "delete",
+}
+"""What other programs call some of the commands."""
+
+
 class _Commands(click.Group):
     """The commands; each is imported when it is needed."""
 
@@ -55,6 +67,13 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"convstore.cli.commands.{module}"), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _OTHER_NAMES:
+            raise click.UsageError(f"No such command '{args[0]}'; `convstore {_OTHER_NAMES[args[0]]}` does it.", ctx)
+        return super().resolve_command(ctx, args)
+
 
 @click.group(
     cls=_Commands,
@@ -65,7 +84,7 @@ class _Commands(click.Group):
         'convstore say "Who won most medals?" -c "$ID"',
     ),
 )
-@click.version_option(__version__, prog_name="convstore", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="convstore", message="%(prog)s %(version)s")
 def convstore() -> None:
     """Keep conversations with language models in your database.
 
@@ -91,8 +110,11 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
             signal.signal(number, _exit_on_signal)
     try:
-        check_arguments(sys.argv[1:])
-        convstore.main(prog_name="convstore", standalone_mode=False)
+        arguments = sys.argv[1:]
+        check_arguments(arguments)
+        if arguments[:1] == ["help"]:  # as git has it
+            arguments = [*arguments[1:], "--help"]
+        convstore.main(arguments, prog_name="convstore", standalone_mode=False)
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:

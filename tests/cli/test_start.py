@@ -195,3 +195,17 @@ def test_a_bug_is_one_line_that_says_how_to_see_the_trace(program: Program, monk
     program("list").failed(1, "RuntimeError: two lines", "CONVSTORE_DEBUG=1")
     program.set(CONVSTORE_DEBUG="1")
     assert "Traceback" in program("list").err
+
+
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [("ls", "list"), ("rm", "delete"), ("log", "turns"), ("history", "show"), ("rename", "set --name"), ("ask", "say")],
+)
+def test_the_names_of_other_programs_lead_to_the_command(bare: Program, word: str, command: str) -> None:
+    bare(word, "games").failed(2, f"No such command '{word}'; `convstore {command}` does it.")
+
+
+def test_help_is_a_command_too(bare: Program) -> None:
+    assert bare("help").out == bare("--help").out
+    assert bare("help", "say").out == bare("say", "--help").out
+    assert bare("-V").out == bare("--version").out
