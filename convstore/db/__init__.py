@@ -1,1 +1,1 @@
-"""All SQL: one module for each kind of row, the engine, the tables, the migrations."""
+"""Hold all SQL: a module for each kind of row, the engine, the tables, upgrades."""

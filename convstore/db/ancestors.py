@@ -1,4 +1,7 @@
-"""Find the message at a position of a path by ancestors at fixed distances, without reading the path."""
+"""Find the message at a position of a path without reading the whole path.
+
+Each message names its ancestors at fixed distances (`STRIDES`).
+"""
 
 from __future__ import annotations
 
@@ -53,10 +56,13 @@ def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
 def find_ancestors(
     connection: Connection, lineage: Lineage, head: Seq, positions: Iterable[int]
 ) -> dict[Position, Seq]:
-    """Return the `seq` of the messages at these positions of the path to message `head`, by position.
+    """Return the `seq` of the messages at these positions of a path, by position.
 
-    Positions that the path does not have are left out. One statement; for each position it looks at no more than about
-    a hundred rows in a path of a million messages.
+    Positions that the path does not have are left out. It takes one statement. In a path of a million messages, the
+    statement looks at about a hundred rows at most for each position.
+
+    Args:
+        head: the message at which the path ends; 0: the path is empty.
     """
     wanted = sorted({position for position in positions if position > 0})
     if head == 0 or not wanted:

@@ -1,4 +1,7 @@
-"""Attachments: bytes that messages refer to by their digest, stored once for each owner."""
+"""Insert and read attachments: bytes that are stored once for each owner.
+
+Messages refer to them by their digest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sqlalchemy import Connection, bindparam, select
 from convstore.db.dialect import insert_or_ignore
 from convstore.db.tables import attachments as table
 
-# In one statement: SQLite takes 32,766 variables (https://sqlite.org/limits.html), PostgreSQL's protocol 65,535.
+# In one statement. SQLite takes 32,766 variables (https://sqlite.org/limits.html), and PostgreSQL's protocol 65,535.
 _MAX_DIGESTS = 30_000
 
 _READ = select(table.c.digest, table.c.data).where(
@@ -22,13 +25,16 @@ _READ = select(table.c.digest, table.c.data).where(
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    # The same bytes come again with every fork, retry and message that has them, and from several callers at once.
+    # The row exists if another message holds the same bytes. Several callers may also insert the same bytes at once.
     return insert_or_ignore(table, dialect)
 
 
 def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes, bytes], now: datetime) -> None:
-    """Store bytes under their digests; digests that the owner has already stay as they are."""
-    # In order: otherwise two callers who store the same attachments could deadlock on PostgreSQL.
+    """Store bytes under their digests.
+
+    A row that the owner already has stays as it is.
+    """
+    # Sorted, because two callers that store the same attachments could otherwise deadlock on PostgreSQL.
     rows = [{"owner": owner, "digest": digest, "data": blobs[digest], "created_at": now} for digest in sorted(blobs)]
     if rows:
         connection.execute(_insert_statement(connection.dialect.name), rows)

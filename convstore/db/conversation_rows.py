@@ -26,7 +26,8 @@ from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import UNCHANGED, Conversation, Given, Unchanged
 from convstore.values.window_options import merge_window_options
 
-# The model that the latest turn asked for: one look at the end of the turns' primary key for each conversation.
+# The parameters of the latest request. The turns' primary key ends with the turn number, so the database finds the
+# turn without reading the others.
 _LATEST_REQUEST = (
     select(turns.c.request)
     .where(turns.c.owner == table.c.owner, turns.c.conversation_id == table.c.id, turns.c.window.is_not(None))
@@ -56,7 +57,7 @@ _BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
 _BY_REFERENCE = select(*_COLUMNS).where(
     *_LIVING, or_(table.c.id == bindparam("reference"), table.c.name == bindparam("reference"))
 )
-# A half-open range of the key, because LIKE uses no index on SQLite and gives `_` and `%` a meaning.
+# A range of the key instead of LIKE: on SQLite LIKE uses no index, and `_` and `%` would match other characters.
 _BY_PREFIX = (
     select(*_COLUMNS)
     .where(*_LIVING, table.c.id >= bindparam("low"), table.c.id < bindparam("high"))
@@ -73,7 +74,7 @@ _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
 _LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
 
-# An UPDATE's own columns would take the names `owner` and `id`.
+# In an UPDATE, SQLAlchemy keeps the parameter names `owner` and `id` for the columns.
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
 _TAKE_TURN_NUMBER = (
     update(table)
@@ -92,7 +93,7 @@ _NAME_IS_TAKEN = select(literal(1)).where(
 
 @dataclass(frozen=True, slots=True)
 class NewConversation:
-    """What a conversation is created with."""
+    """The values of a new conversation."""
 
     key: ConversationKey
     name: str | None
@@ -101,14 +102,14 @@ class NewConversation:
     metadata: dict[str, Any]
     window: dict[str, Any]
     first: Sequence[Message]
-    """The messages that it begins with."""
+    """The messages that the conversation begins with."""
     digest: bytes
-    """Digest of everything else here: creating the same again under the same id returns what exists."""
+    """Digest of all the other fields. A second conversation with the same id and digest is the first one again."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewFork:
-    """What a fork is created with. Everything else is the origin's."""
+    """The values of a new fork; it copies all others from the origin."""
 
     key: ConversationKey
     name: str | None
@@ -117,7 +118,7 @@ class NewFork:
     origins: tuple[Origin, ...]
     next_turn: TurnNumber
     pins: Sequence[Pin]
-    """The pins of the shared past. After it, the fork gives the same numbers to other messages."""
+    """The pins in the shared past. Later pins are left out, because the fork gives their numbers to other messages."""
     summary_turn: TurnNumber | None
 
 
@@ -128,11 +129,11 @@ class ConversationChange:
     name: Given[str] = UNCHANGED
     title: Given[str] = UNCHANGED
     metadata: Given[Mapping[str, Any]] = UNCHANGED
-    """Replaces all of it."""
+    """Replaces all metadata."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Checked completion parameters, merged into the sticky ones."""
     window: Mapping[str, Any] = field(default_factory=dict)
-    """Checked options of the window, merged into the sticky ones."""
+    """Checked window options, merged into the sticky ones."""
 
 
 @cache
@@ -141,7 +142,9 @@ def _insert_statement(dialect: str) -> Any:
 
 
 def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
-    """Insert a conversation without its messages, and return it; None if the same exists already.
+    """Insert a conversation without its messages, and return it.
+
+    Return None if the same conversation exists already.
 
     Raises:
         ConversationExists: the id is taken by a conversation with other content, or the name is taken.
@@ -254,9 +257,10 @@ def get_conversation(connection: Connection, key: ConversationKey) -> Conversati
 
 
 def find_conversations(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
-    """Return the conversations that a reference can mean: the one with this id, else this name, else this prefix.
+    """Return the conversations that a reference can mean.
 
-    An id comes before a name, so that nobody can hide a conversation by giving its id to another one as a name.
+    It means the conversation with this id; else the one with this name; else each one with an id that begins with it.
+    The id is first, so that nobody can hide a conversation by giving another one its id as a name.
     """
     exact = [_decode_row(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})]
     for conversation in exact:
@@ -274,7 +278,11 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
 def list_conversations(
     connection: Connection, owner: str, limit: int | None, before: Conversation | None = None
 ) -> list[Conversation]:
-    """Return conversations, latest activity first: those after `before` in that order, or from the top."""
+    """Return conversations, latest activity first.
+
+    Args:
+        before: return only those that come after this one in that order; None: begin at the top.
+    """
     most = limit if limit is not None else NO_LIMIT
     if before is None:
         rows = connection.execute(_LIST, {"owner": owner, "most": most})
@@ -287,7 +295,7 @@ def list_conversations(
 
 
 def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber:
-    """Take the number of a turn that does not hold the conversation, and return it.
+    """Take a number for a turn that does not hold the conversation, and return it.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -307,7 +315,7 @@ def lock_row(connection: Connection, key: ConversationKey) -> None:
 def change_conversation(
     connection: Connection, key: ConversationKey, change: ConversationChange, now: datetime
 ) -> Conversation:
-    """Change the name, title, metadata, parameters or window of a conversation, and return it.
+    """Change a conversation's name, title, metadata, parameters or window; return it.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -325,7 +333,7 @@ def change_conversation(
     name = change.name
     if not isinstance(name, Unchanged):
         values["name"] = name
-        # Asked first: a constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
+        # Checked first: on PostgreSQL an error of the constraint would end the transaction, perhaps the caller's own.
         if name is not None and _find_named(connection, key.owner, name) not in (None, key.id):
             raise _make_name_taken(name)
     if not isinstance(change.title, Unchanged):
@@ -340,12 +348,15 @@ def change_conversation(
 
 
 def set_pins(connection: Connection, key: ConversationKey, pins: Sequence[Pin]) -> None:
-    """Make these messages the pinned ones."""
+    """Replace the pins of a conversation."""
     connection.execute(_SET_PINS, {"key_owner": key.owner, "key_id": key.id, "pinned": encode_pins(pins)})
 
 
 def delete_conversation(connection: Connection, key: ConversationKey, now: datetime) -> None:
-    """Mark a conversation as deleted; its rows stay, for its forks and for `restore_conversation`."""
+    """Mark a conversation as deleted.
+
+    Its rows stay, because its forks and `restore_conversation` need them.
+    """
     connection.execute(_DELETE, {"key_owner": key.owner, "key_id": key.id, "now": now})
 
 
@@ -354,13 +365,13 @@ def restore_conversation(connection: Connection, key: ConversationKey) -> None:
 
     Raises:
         ConversationNotFound: the owner has no deleted conversation with this id.
-        ConversationExists: another conversation has its name now.
+        ConversationExists: another conversation now has the name of the deleted one.
     """
     values = {"key_owner": key.owner, "key_id": key.id}
     taken = ConversationExists(
         f"conversation {key.id!r} cannot be restored: another one has its name now; rename that one first"
     )
-    # Asked first: a constraint's error would end a transaction of PostgreSQL, which may be the caller's own.
+    # Checked first: on PostgreSQL an error of the constraint would end the transaction, perhaps the caller's own.
     if connection.execute(_NAME_IS_TAKEN, values).first() is not None:
         raise taken
     try:

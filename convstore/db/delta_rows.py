@@ -1,4 +1,4 @@
-"""Deltas: the part of a reply that has come so far, while it streams in."""
+"""Store and read deltas: the pieces of a reply that is still streaming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DELETE = delete(table).where(*_OF_TURN)
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    return insert_or_ignore(table, dialect)  # it may come twice: after a commit with an answer that was lost
+    return insert_or_ignore(table, dialect)  # the insert is repeated if the answer to its commit was lost
 
 
 def _bind_turn(key: ConversationKey, turn: TurnNumber) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def _bind_turn(key: ConversationKey, turn: TurnNumber) -> dict[str, Any]:
 def insert_delta(
     connection: Connection, key: ConversationKey, turn: TurnNumber, number: int, delta: dict[str, Any]
 ) -> None:
-    """Store the part of a reply that came after delta `number` - 1."""
+    """Store the piece of a reply that was received after delta `number` - 1."""
     values = {**_bind_turn(key, turn), "number": number, "delta": to_json(delta)}
     connection.execute(_insert_statement(connection.dialect.name), values)
 
@@ -48,7 +48,7 @@ def read_deltas(
     """Return the deltas of a turn with numbers greater than `after`, in order.
 
     Raises:
-        DamagedRow: one cannot be decoded.
+        DamagedRow: a delta cannot be decoded.
     """
     found = []
     for row in connection.execute(_READ, {**_bind_turn(key, turn), "after": after}):

@@ -1,4 +1,7 @@
-"""How SQLite and PostgreSQL differ in what statements say: inserts, clocks, lock waits, hints to the planner."""
+"""Write the parts of statements in which SQLite and PostgreSQL differ.
+
+They are inserts, clocks, lock waits and hints to the planner.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from sqlalchemy.sql.operators import OperatorType
 from convstore.db.tables import UtcDateTime
 
 NO_LIMIT = 2**62
-"""A limit that limits nothing: one statement serves with and without a limit."""
+"""A limit that no result reaches, so that the same statement works with and without a limit."""
 
 
 def is_sqlite(connection: Connection) -> bool:
@@ -39,14 +42,14 @@ def is_sqlite(connection: Connection) -> bool:
 def insert_or_ignore(table: Table, dialect: str) -> Any:
     """Return an INSERT that does nothing if the row exists.
 
-    An error instead would end a transaction on PostgreSQL, and the transaction may be the caller's own.
+    On PostgreSQL an error would end the transaction, which may be the caller's own.
     """
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()
 
 
-# The clock that judges a lease: on PostgreSQL the server's, because callers run on many hosts; on SQLite the host's.
-# `statement_timestamp` and not `clock_timestamp`: a distributed PostgreSQL refuses a volatile function in a write.
+# Leases expire by the server's clock on PostgreSQL, because callers run on many hosts, and by the host's clock on
+# SQLite. `clock_timestamp` is not used, because a distributed PostgreSQL refuses a volatile function in a write.
 
 
 def current_time(dialect: str) -> ColumnElement[datetime]:
@@ -57,7 +60,10 @@ def current_time(dialect: str) -> ColumnElement[datetime]:
 
 
 def lease_expiry(dialect: str) -> ColumnElement[datetime]:
-    """Return the expression for the moment at which a lease expires; see `lease_expiry_values`."""
+    """Return the expression for the moment at which a lease expires.
+
+    `lease_expiry_values` returns its parameters.
+    """
     if dialect == "sqlite":
         return bindparam("expires_at", type_=UtcDateTime())
     return func.statement_timestamp(type_=UtcDateTime()) + bindparam("span", type_=Interval())
@@ -74,10 +80,11 @@ def lease_expiry_values(dialect: str, now: datetime, span: timedelta) -> dict[st
 
 
 def limit_lock_wait(dialect: str) -> tuple[ColumnElement[bool], ...]:
-    """Return a condition, always true, after which the transaction waits three seconds at most for any lock.
+    """Return a condition that limits lock waits in the transaction to three seconds.
 
-    It is part of a statement that is made anyway, so it costs no journey to the server. It never belongs in a
-    statement that may run in a caller's own transaction. SQLite waits as long as its busy timeout.
+    The condition is always true. It is part of another statement, so it needs no extra round trip to the server. A
+    statement that may run in a caller's own transaction must not use it. On SQLite there is no condition: SQLite waits
+    as long as its busy timeout.
     """
     if dialect == "sqlite":
         return ()
@@ -85,11 +92,11 @@ def limit_lock_wait(dialect: str) -> tuple[ColumnElement[bool], ...]:
 
 
 class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLAlchemy's own)
-    """A condition on the rows of a recursive query that tells the planner: these rows are few.
+    """A condition that tells the planner that a recursive query returns few rows.
 
-    SQLite assumes that a recursive query returns a million rows. It then reads all of a conversation instead of looking
-    up a few of its messages: to join them in the wanted order, and once it has statistics (`ANALYZE`), to build a Bloom
-    filter over them. It believes `likelihood` (https://sqlite.org/lang_corefunc.html#likelihood).
+    SQLite assumes that a recursive query returns a million rows. So it reads a whole conversation instead of looking up
+    a few messages. It does this to join them in the wanted order, and after `ANALYZE` also to build a Bloom filter over
+    them. `likelihood` corrects the assumption (https://sqlite.org/lang_corefunc.html#likelihood).
     """
 
     name = "few"
@@ -97,7 +104,7 @@ class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLA
     inherit_cache = True
 
     def self_group(self, against: OperatorType | None = None) -> few:  # noqa: ARG002
-        return self  # otherwise it would be compared with 1, which hides it from SQLite
+        return self  # SQLAlchemy would otherwise write `… = 1`, and SQLite would not see the hint
 
 
 @compiles(few)
@@ -122,11 +129,15 @@ def hide_from_planner(column: ColumnElement[Any], value: object) -> ColumnElemen
 def join_looked_up(
     dialect: str, many: FromClause, table: Table, conditions: tuple[ColumnElement[bool], ...]
 ) -> tuple[FromClause, FromClause]:
-    """Join each row of a query with one row of a table; return the join and the table's side.
+    """Join each row of a query with one row of a table.
 
-    However many rows there are, each of the table's is looked up by its primary key. SQLite does so where it takes the
-    rows for few (`few`). PostgreSQL, until it has statistics of a table that has grown, takes a whole conversation for
-    one row, and would read it for each of them: unless the row is looked up by a query of its own.
+    The database looks up each row of the table by its primary key, whatever the number of rows. SQLite does so if the
+    query has a hint that its rows are few (`few`). PostgreSQL has no statistics of a table that has just grown. It then
+    assumes that a conversation is one row, and would read the whole conversation for each row of the query. A lateral
+    query for each row prevents this.
+
+    Returns:
+        The join, and the side of it that has the table's columns.
     """
     if dialect == "sqlite":
         return many.join(table, and_(*conditions)), table

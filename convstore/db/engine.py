@@ -1,8 +1,9 @@
-"""Engines and transactions of SQLite and PostgreSQL.
+"""Open databases and transactions of SQLite and PostgreSQL.
 
-SQLite opens in WAL with `synchronous=FULL` (an acknowledged message survives a power cut) and its writes begin with
-`BEGIN IMMEDIATE`: a transaction that reads first and writes later could otherwise fail in the middle, whatever the busy
-timeout, because another writer came between (https://sqlite.org/lang_transaction.html).
+SQLite runs in WAL mode with `synchronous=FULL`, so that an acknowledged message survives a power cut. Its write
+transactions begin with `BEGIN IMMEDIATE`. A transaction that reads first and writes later could otherwise fail at its
+first write, because another writer was faster; the busy timeout does not help then
+(https://sqlite.org/lang_transaction.html).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from convstore.db.sqlite_files import (
 )
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
-# Connection strings of other programs, and URLs in quotes or with a typing error: as the name of a new file, each would
-# put its password into the file system.
+# Connection strings of other programs, and URLs in quotes or with a typing error. If one became the name of a new file,
+# the password in it would be visible in the file system.
 _LIKE_A_URL = re.compile(
     r"""^[\s'"] | :// | ^(jdbc:)?(postgres(ql)?|psql|mysql|mariadb|mssql|sqlserver|oracle|sqlite3?)(\+\w+)?(:|//)
     | \b(host|hostaddr|dbname|password|passfile|sslmode)\s*= | ^(?!\.{0,2}/)[^/\s]+:[^/\s]*@""",
@@ -36,7 +37,7 @@ _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/
 
 
 class Database:
-    """An engine seen through convstore's transactions. Safe to share between threads."""
+    """An engine, with convstore's transactions. Threads may share it."""
 
     def __init__(self, engine: Engine, *, owned: bool) -> None:
         self.engine = engine
@@ -60,13 +61,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a read transaction: everything read in it is of one moment."""
+        """Open a read transaction, which sees the database as it was at one moment."""
         with self._translated(), self.engine.connect() as connection, transaction(connection, writes=False):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a write transaction, committed at the end of the block and rolled back if it raises."""
+        """Open a write transaction.
+
+        It is committed at the end of the block, and rolled back if the block raises an error.
+        """
         with self._translated(), self.engine.connect() as connection, transaction(connection, writes=True):
             yield connection
 
@@ -78,7 +82,7 @@ class Database:
             raise  # the caller that wrote the statement knows what the constraint means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(
-                f"database {self.label}: {_reason(error)}", transient=self._is_transient(error)
+                f"database {self.label}: {_explain(error)}", transient=self._is_transient(error)
             ) from error
 
     def _is_transient(self, error: exc.SQLAlchemyError) -> bool:
@@ -87,7 +91,7 @@ class Database:
         if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
             return True
         state = getattr(getattr(error, "orig", None), "sqlstate", None)
-        # A connection that could not be made has no state, or one of class 57P (the server stops, or is starting).
+        # If a connection cannot be made, the error has no state, or one of class 57P (the server stops or starts).
         # https://www.postgresql.org/docs/current/errcodes-appendix.html
         return isinstance(error, exc.OperationalError) and (
             state is None or state in ("40001", "40P01", "55P03") or state.startswith(("57P", "08"))
@@ -104,7 +108,7 @@ _inherited: list[Pool] = []
 
 
 def _forget_connections() -> None:
-    # A connection serves one process. A forked child opens its own, and never closes its parent's:
+    # A connection serves one process. A forked child opens its own connections, and never closes those of its parent:
     # https://sqlite.org/howtocorrupt.html#_carrying_an_open_database_connection_across_a_fork_
     renew_locks_after_fork()
     for database in list(_open):
@@ -116,13 +120,15 @@ os.register_at_fork(after_in_child=_forget_connections)
 
 
 def open_database(url: str) -> Database:
-    """Open the database that `url` names; a SQLite file is created with mode 0600. The first use connects.
+    """Open the database that `url` names.
+
+    The first use connects, and creates a missing SQLite file with mode 0600.
 
     Args:
         url: a SQLAlchemy URL, or the path of a SQLite file. `postgres://` and `postgresql://` mean psycopg 3.
 
     Raises:
-        InvalidInput: not a valid URL of SQLite or PostgreSQL.
+        InvalidInput: `url` is not a valid URL of SQLite or PostgreSQL.
         DatabaseUnavailable: the driver is not installed.
     """
     parsed = parse_url(url)
@@ -130,7 +136,7 @@ def open_database(url: str) -> Database:
     try:
         if parsed.get_backend_name() == "sqlite":
             return Database(make_sqlite_engine(parsed), owned=True)
-        engine = create_engine(parsed, connect_args=_postgres_arguments(parsed))
+        engine = create_engine(parsed, connect_args=_get_postgres_arguments(parsed))
         return Database(engine, owned=True)
     except exc.NoSuchModuleError:
         raise InvalidInput(f"unknown kind of database {parsed.drivername!r}; use sqlite or postgresql") from None
@@ -150,10 +156,13 @@ def _check_backend(name: str) -> None:
 
 
 def parse_url(url: str) -> URL:
-    """Return the URL of a database, given as a URL or as the path of a file.
+    """Return the URL of a database.
+
+    Args:
+        url: a URL, or the path of a file.
 
     Raises:
-        InvalidInput: it is neither.
+        InvalidInput: `url` is neither.
     """
     if not url.strip() or "\0" in url:
         raise InvalidInput("not a database: its name is empty, or contains a NUL")
@@ -165,7 +174,8 @@ def parse_url(url: str) -> URL:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
         raise InvalidInput(_NOT_A_URL) from None
-    # An unescaped `@` in a password puts a part of it where it would be shown: as a host, a database, an option.
+    # If a password holds an unescaped `@`, a part of it is read as the host, the database or an option, which messages
+    # show.
     shown = [parsed.host or "", *parsed.query]
     if parsed.get_backend_name() != "sqlite":
         shown.append(parsed.database or "")
@@ -176,33 +186,33 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _postgres_arguments(url: URL) -> dict[str, Any]:
-    # Behind PgBouncer in transaction mode a prepared statement may be another connection's.
+def _get_postgres_arguments(url: URL) -> dict[str, Any]:
+    # PgBouncer in transaction mode may run a prepared statement on a connection that does not have it.
     return {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
 
 
 @contextmanager
 def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
-    """Open a transaction on any engine: it may be the caller's, which begins in another way."""
+    """Open a transaction, also on a caller's engine that begins transactions itself."""
     if connection.dialect.name != "sqlite":
-        # A read sees one moment. A write sees what others have just committed.
+        # All reads of a read transaction see the same moment. A write transaction sees what others commit meanwhile.
         connection.execution_options(isolation_level="READ COMMITTED" if writes else "REPEATABLE READ")
         with connection.begin():
             yield
         return
     with connection.begin():
-        # Explicit, because sqlite3 would begin (deferred) only before the first write.
+        # sqlite3 would begin a transaction only before the first write, and without a lock.
         begun = getattr(connection.connection.driver_connection, "in_transaction", False)
         if writes:
             if begun:
-                connection.exec_driver_sql("ROLLBACK")  # an engine's own BEGIN, which does not lock
+                connection.exec_driver_sql("ROLLBACK")  # of the engine's own BEGIN, which takes no lock
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif not begun:
             connection.exec_driver_sql("BEGIN")
         yield
 
 
-def _reason(error: exc.SQLAlchemyError) -> str:
+def _explain(error: exc.SQLAlchemyError) -> str:
     origin = getattr(error, "orig", None)
     text = str(origin or error).strip()
     reason = text.splitlines()[0] if text else type(error).__name__

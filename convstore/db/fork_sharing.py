@@ -1,7 +1,7 @@
-"""Where the messages and turns of a fork are kept.
+"""Find the conversation that keeps a message or a turn of a fork.
 
-A fork stores only what is new. Its numbers continue after the message that it was forked at; every smaller number
-belongs to the conversation that it was forked from, or to that one's own origins.
+A fork stores only what is new. Its numbers continue after the last message that it shares. Every smaller number belongs
+to the origin, or to an origin of the origin.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A conversation, and where its past is kept; origins nearest first."""
+    """A conversation and the origins that keep its past, nearest first."""
 
     key: ConversationKey
     origins: tuple[Origin, ...] = ()
@@ -49,10 +49,16 @@ class Lineage:
         return self.key
 
     def list_fork_origins(self, seq: Seq, last_turn: TurnNumber) -> tuple[Origin, ...]:
-        """Return the origins of a fork of this conversation at message `seq`, when its latest turn is `last_turn`."""
+        """Return the origins of a fork of this conversation.
+
+        Args:
+            seq: the last message that the fork shares.
+            last_turn: the latest turn of this conversation.
+        """
         origin = Origin(self.key.id, seq, last_turn)
         clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in self.origins]
-        # An origin that keeps nothing is left out; only the one that was forked stays, to name what it was forked from.
+        # An origin that keeps nothing is left out. The forked conversation itself always stays, because the fork must
+        # name its origin.
         kept = [
             near
             for near, far in pairwise([*clipped, Origin("", Seq(0), TurnNumber(0))])
@@ -77,14 +83,15 @@ class Lineage:
 
 
 def is_kept(table: FromClause, depth: int, number: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
-    """Return the condition for the owner and conversation of the row with this number, in a lineage of `depth` origins.
+    """Return the condition for the owner and the conversation that keep a row.
 
     Args:
+        depth: the number of origins of the lineage.
         number: the `seq` of a message, or the number of a turn.
     """
     home: ColumnElement[str] = bindparam("conversation_id")
     if depth:
-        # The origins nearest first: what is greater than the first one's last number is the conversation's own.
+        # Origins are nearest first. Numbers after the last number of the nearest one belong to the conversation itself.
         homes: list[ColumnElement[str]] = [home, *(bindparam(f"origin_{place}") for place in range(depth))]
         limits = [number > bindparam(f"up_to_{place}", type_=BigInteger) for place in range(depth)]
         home = case(*zip(limits, homes, strict=False), else_=homes[-1])
@@ -92,7 +99,7 @@ def is_kept(table: FromClause, depth: int, number: ColumnElement[int]) -> tuple[
 
 
 def write_lineage(origins: tuple[Origin, ...]) -> str | None:
-    """Return the column of a lineage; None for a conversation that is not a fork."""
+    """Return the column of a lineage; None if the conversation is not a fork."""
     if not origins:
         return None
     return to_json([[origin.conversation_id, origin.up_to_seq, origin.up_to_turn] for origin in origins])

@@ -1,4 +1,7 @@
-"""Heads: which message is the last of a conversation's path. Every statement that moves one is here."""
+"""Read and move heads: the last message of a conversation's path.
+
+Every statement that moves a head is in this module.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNum
 Pin: TypeAlias = tuple[Seq, Position]
 """A pinned message."""
 
-_MAX_REDO_HEADS = 100  # older ones are found in the tree
+_MAX_REDO_HEADS = 100  # `checkout` still finds older ones in the tree
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
 _LIVING = (*_OF_CONVERSATION, table.c.deleted_at.is_(None))
 _HELD = (*_OF_CONVERSATION, table.c.lease_token == bindparam("token"))
@@ -62,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """State of a conversation: head, lineage, pins, redo heads."""
+    """The state of a conversation: its head, lineage, pins and redo heads."""
 
     next_seq: Seq
     next_turn: TurnNumber
@@ -88,16 +91,17 @@ def read_state(connection: Connection, key: ConversationKey) -> ConversationStat
 
 
 def lock_state(connection: Connection, key: ConversationKey) -> ConversationState | None:
-    """Return the state of a conversation, and lock its row until the transaction ends.
+    """Lock a conversation's row until the transaction ends, and return its state.
 
-    Return None if it does not exist, or another transaction holds its row. On SQLite a writing transaction is alone.
+    Return None if the conversation does not exist, or another transaction holds its row. On SQLite nothing is locked,
+    because only one transaction at a time can write.
     """
     row = connection.execute(_STATE if is_sqlite(connection) else _STATE_LOCKED, _bind(key)).one_or_none()
     return _decode_state(row, key) if row is not None else None
 
 
 def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Lineage]:
-    """Return the `seq` of a conversation's head (0: its path is empty), and its lineage.
+    """Return the `seq` of a conversation's head, and its lineage; 0: an empty path.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -109,10 +113,13 @@ def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Li
 
 
 def check_expected_head(key: ConversationKey, head: Seq, expected: Seq | None) -> None:
-    """Check that the head is where the caller last saw it, if it said where.
+    """Check that the head is the message that the caller expects.
+
+    Args:
+        expected: the `seq` of this message; None: any head is accepted.
 
     Raises:
-        HeadMoved: the head is elsewhere.
+        HeadMoved: the head is another message.
     """
     if expected is not None and head != expected:
         raise HeadMoved(
@@ -134,7 +141,7 @@ def move_head(connection: Connection, key: ConversationKey, head: Head, redo: Se
 def append_at_head(
     connection: Connection, key: ConversationKey, head: Head, next_turn: TurnNumber, now: datetime
 ) -> None:
-    """Move the head to the last of the messages that were appended, and count on after it."""
+    """Move the head to the last appended message, and continue the numbers after it."""
     values = {"head": head.seq, "position": head.position, "next_seq": head.seq + 1, "next_turn": next_turn, "now": now}
     connection.execute(_APPEND, {**_bind(key), **values})
 
@@ -165,12 +172,12 @@ def _late_statement(dialect: str) -> Any:
 def free_with_reply(
     connection: Connection, key: ConversationKey, token: str, count: int, position: Position | None, now: datetime
 ) -> Seq | None:
-    """Free the conversation that a lease token holds, and return the number of the first of `count` replies.
+    """Free the conversation that a lease token holds, and take numbers for replies.
 
-    Return None if the token no longer holds it.
+    Return the number of the first of `count` replies, or None if the token no longer holds the conversation.
 
     Args:
-        position: the first reply's position, if it becomes the head; None: the head stays.
+        position: the position of the first reply if it becomes the head; None: the head stays where it is.
     """
     values: dict[str, Any] = {**_bind(key), "token": token, "count": count, "now": now}
     if position is not None:
@@ -181,7 +188,10 @@ def free_with_reply(
 
 
 def take_late_numbers(connection: Connection, key: ConversationKey, count: int, now: datetime) -> Seq:
-    """Return the number of the first of `count` replies that came after the turn had lost its conversation."""
+    """Take numbers for `count` late replies, and return the first of the numbers.
+
+    A reply is late if its turn had lost the conversation before.
+    """
     next_seq = connection.scalar(_late_statement(connection.dialect.name), {**_bind(key), "count": count, "now": now})
     if next_seq is None:
         raise conversation_not_found(key)

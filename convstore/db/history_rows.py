@@ -1,8 +1,8 @@
-"""Paths of the tree that messages form: read to the first message, or as far back as a window needs.
+"""Read paths of the tree: whole, or as far back as a window needs.
 
-Between a message and its past there may be messages off its path, and the past of a fork is kept in other
-conversations. So a path is read by its parents in one recursive query, which stops where it is told to. Only if nothing
-limits it, a plain descending scan of the primary key is faster.
+Messages off a path have numbers between those of the path, and the past of a fork is kept in other conversations. So
+one recursive query reads a path from parent to parent and stops at its limit. `read_path` first tries a descending scan
+of the primary key, which is faster.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from convstore.db.tables import messages as table
 from convstore.values.identifiers import Seq
 from convstore.values.results import MessageRecord
 
-# Rows beyond the wanted ones that a scan reads before a recursive query takes over: failed turns and siblings near the
-# head are stepped over for the price of a few rows.
+# A scan reads this many rows more than it needs. So it can skip a few failed turns and siblings near the head before a
+# recursive query has to read the rest.
 _SLACK_ROWS = 16
-_MIN_TOKENS = 4  # of a message that an earlier release stored uncounted; plus one for each eight characters
+_MIN_TOKENS = 4  # assumed for a message without a stored count, plus one token for each eight characters
 
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
 _DOWN = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq <= bindparam("head")).order_by(table.c.seq.desc())
@@ -34,20 +34,20 @@ _DOWN_LIMITED = _DOWN.limit(bindparam("most"))
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Limits for reading a path from its head back; the first one reached ends the reading."""
+    """How far to read a path back from its head; the first limit reached ends it."""
 
     messages: int = NO_LIMIT
     turns: int = NO_LIMIT
-    """A turn begins at a user's message that follows no other user's message; one message more is read."""
+    """A turn begins at a user message that does not follow another user message. One more message is read."""
     tokens: int = NO_LIMIT
-    """Read up to the first message with which there are more tokens."""
+    """The last message that is read is the one that exceeds this number of tokens."""
     after_position: int = 0
-    """Only messages after this position."""
+    """Read only messages after this position."""
 
 
 @cache
 def _read_up_statement(dialect: str, depth: int) -> Any:
-    """From a message up, by its parents: as far as a `Reach` goes."""
+    """Return the statement that reads a message and its ancestors within a `Reach`."""
     head = bindparam("head", type_=BigInteger)
     start = select(
         table.c.seq,
@@ -56,7 +56,7 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
         table.c.role,
         literal(1, BigInteger).label("step"),
         literal(0, BigInteger).label("turns"),
-        _tokens(table).label("total"),
+        _count_tokens(table).label("total"),
     ).where(*is_kept(table, depth, head), table.c.seq == head)
     path = start.cte("path", recursive=True)
     joined, parent = _join_message(dialect, depth, path, path.c.parent_seq)
@@ -69,7 +69,7 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
             parent.c.role,
             path.c.step + 1,
             path.c.turns + begins_turn,
-            path.c.total + _tokens(parent),
+            path.c.total + _count_tokens(parent),
         )
         .select_from(joined)
         .where(
@@ -94,16 +94,21 @@ def _join_message(dialect: str, depth: int, many: FromClause, seq: ColumnElement
     return join_looked_up(dialect, many, table, (*is_kept(table, depth, seq), table.c.seq == seq))
 
 
-def _tokens(row: FromClause) -> ColumnElement[int]:
+def _count_tokens(row: FromClause) -> ColumnElement[int]:
     length = func.coalesce(func.length(row.c.content, type_=BigInteger), 0)
     return func.coalesce(row.c.tokens, _MIN_TOKENS + length // 8)
 
 
 def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | None = None) -> list[MessageRecord]:
-    """Return the path that ends at message `head` (0: an empty path), in order; with a limit, its last messages.
+    """Return the path that ends at message `head`, in order.
 
-    One descending scan of the primary key follows the parents and steps over what is not on the path. Only if a parent
-    lies far below, or in another conversation, does one recursive query read the rest: never more than two statements.
+    A descending scan of the primary key follows the parents and skips messages off the path. If a parent has a much
+    smaller number, or is kept in another conversation, one recursive query reads the rest. So there are at most two
+    statements.
+
+    Args:
+        head: 0: the path is empty.
+        limit: return only this many messages, the last ones.
 
     Raises:
         DamagedRow: a message of the path is missing or cannot be decoded.
@@ -125,7 +130,10 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
 
 
 def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None) -> tuple[list[Row[Any]], Seq]:
-    """Return the rows of a path that a scan finds, latest first, and the parent it did not find; 0: it found all."""
+    """Return the rows of a path that a scan finds, latest first, and the missing parent.
+
+    The missing parent is 0 if the scan found the first message of the path.
+    """
     values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
     if limit is None:
         scan = connection.execute(_DOWN, values)
@@ -145,9 +153,9 @@ def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None
 
 
 def read_path_end(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) -> list[MessageRecord]:
-    """Return the end of the path to message `head`, in order, as far back as `reach` goes: at least the head.
+    """Return the end of the path to message `head`, in order, within `reach`.
 
-    One statement; it reads the rows that it returns, whatever lies before them.
+    The head is always returned. It takes one statement, which reads only the rows that it returns.
 
     Raises:
         DamagedRow: a message is missing or cannot be decoded.
@@ -178,7 +186,7 @@ def _check_parents(lineage: Lineage, rows: Iterable[Row[Any]]) -> None:
     """Check that each message comes after its parent and after its context.
 
     Raises:
-        DamagedRow: a message does not.
+        DamagedRow: a message comes before one of them.
     """
     for row in rows:
         if not (row.parent_seq < row.seq and row.context_seq < row.seq):
@@ -193,7 +201,7 @@ _TREE = (
 
 
 def read_tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
-    """Return every message of a conversation, and of its past in other conversations, by `seq`."""
+    """Return every message of a conversation and of its shared past, by `seq`."""
     found: list[MessageRecord] = []
     first = 0
     shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(lineage.origins)]
@@ -226,10 +234,10 @@ def _context_statement(dialect: str, depth: int) -> Any:
 
 
 def read_context_messages(connection: Connection, lineage: Lineage, first: MessageRecord) -> list[MessageRecord]:
-    """Return the system and developer messages on the path before the message `first`, in order.
+    """Return the system and developer messages before `first` on its path, in order.
 
     Raises:
-        DamagedRow: one is missing or cannot be decoded.
+        DamagedRow: a message is missing or cannot be decoded.
     """
     if first.context_seq == 0:
         return []

@@ -1,4 +1,4 @@
-"""Idempotency keys: which turn has used one, and whether with the same input."""
+"""Find the turn that used an idempotency key, and compare its input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convstore.messages.storable_text import to_column
 from convstore.values.identifiers import ConversationKey
 from convstore.values.results import Turn, TurnStatus
 
-# The turns that use up an idempotency key: running or completed, as the unique index has it.
+# A running or completed turn uses up its key; the unique index has the same condition.
 _BY_KEY = READ_TURNS.where(
     table.c.idempotency_key == bindparam("key"), table.c.status.in_([TurnStatus.RUNNING, TurnStatus.COMPLETED])
 )

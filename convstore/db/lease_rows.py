@@ -1,7 +1,7 @@
-"""Leases: which turn holds a conversation, and until when.
+"""Claim, renew and free conversations.
 
-A turn claims its conversation by one conditional update, under a new random token. The token fences every later write
-of the turn.
+A turn claims its conversation with one conditional update that stores a new random token. Every later write of the turn
+requires this token, so that a turn that lost its conversation cannot write to it.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _LIVING = (*_OF_CONVERSATION, table.c.deleted_at.is_(None))
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a turn claims its conversation with."""
+    """The lease that a turn asks for."""
 
     token: str
     span: timedelta
-    """How long it lasts unless it is renewed."""
+    """How long the lease lasts if it is not renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A conversation that a turn has claimed: the numbers that the turn got, and the state it starts from."""
+    """A claimed conversation: the turn's numbers, and the state that it starts from."""
 
     turn: TurnNumber
     first_seq: Seq
@@ -51,7 +51,7 @@ class Claim:
     settings: dict[str, Any]
     lineage: Lineage
     window: dict[str, Any]
-    """The sticky options of the window."""
+    """The sticky window options."""
     pins: tuple[Pin, ...]
     summary_turn: TurnNumber | None
 
@@ -69,8 +69,8 @@ class Holder:
 def _claim_statement(dialect: str) -> Any:
     free: tuple[ColumnElement[bool], ...] = (*_LIVING, table.c.lease_token.is_(None))
     if dialect != "sqlite":
-        # Somebody's open transaction (a caller's own, perhaps) may hold the row: then it is busy, and this one does not
-        # block.
+        # Another open transaction, such as a caller's own, may hold the row. Then the conversation is busy, and the
+        # claim fails instead of waiting for the row.
         mine = select(table.c.owner, table.c.id).where(*free).with_for_update(skip_locked=True)
         free = (tuple_(table.c.owner, table.c.id).in_(mine),)
     return (
@@ -152,7 +152,10 @@ def _bind(key: ConversationKey) -> dict[str, Any]:
 
 
 def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count: int, now: datetime) -> Claim | None:
-    """Claim a conversation for a turn, with `count` numbers for its messages; None if it is held or does not exist."""
+    """Claim a conversation for a turn, and take `count` numbers for its messages.
+
+    Return None if another turn holds the conversation, or it does not exist.
+    """
     dialect = connection.dialect.name
     values = {**_bind(key), "token": lease.token, "count": count, **lease_expiry_values(dialect, now, lease.span)}
     row = connection.execute(_claim_statement(dialect), values).one_or_none()
@@ -171,7 +174,7 @@ def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count:
 
 
 def read_holder(connection: Connection, key: ConversationKey, now: datetime) -> Holder | None:
-    """Return the turn that holds the conversation, or None. Waiting callers read this again and again.
+    """Return the turn that holds the conversation, or None.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -187,16 +190,20 @@ def read_holder(connection: Connection, key: ConversationKey, now: datetime) -> 
 
 
 def renew_lease(connection: Connection, key: ConversationKey, lease: Lease, now: datetime) -> bool:
-    """Prolong a lease by its span from now on, and return whether its token still holds the conversation."""
+    """Let a lease last for its span from now on.
+
+    Return False if its token no longer holds the conversation.
+    """
     dialect = connection.dialect.name
     values = {**_bind(key), "token": lease.token, **lease_expiry_values(dialect, now, lease.span)}
     return bool(connection.execute(_renew_statement(dialect), values).rowcount)
 
 
 def free_row(connection: Connection, key: ConversationKey, token: str, count: int) -> tuple[Seq, Lineage] | None:
-    """Free the conversation that a token holds, with `count` numbers for a partial reply.
+    """Free a conversation, and take `count` numbers for a partial reply.
 
-    Return the first of these numbers and the conversation's lineage; None if the token no longer holds it.
+    Return the first of these numbers and the conversation's lineage, or None if the token no longer holds the
+    conversation.
     """
     row = connection.execute(_FREE, {**_bind(key), "token": token, "count": count}).one_or_none()
     return (Seq(row.next_seq - count), read_lineage(key, row.lineage)) if row is not None else None
@@ -211,7 +218,7 @@ def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Se
 
 
 def read_reply_parent(connection: Connection, key: ConversationKey, turn: TurnNumber) -> Seq:
-    """Return the message that a running turn's reply follows; 0: it begins a path."""
+    """Return the message that a running turn's reply follows; 0: the reply is the first."""
     row = connection.execute(_RUNNING, {**_bind(key), "turn": turn}).one()
     return Seq(row.last_input_seq or row.base_seq)
 
@@ -231,12 +238,12 @@ def interrupt_turn(
 
 
 def request_stop(connection: Connection, key: ConversationKey, turn: TurnNumber, now: datetime) -> bool:
-    """Ask the process that runs a turn to end it, and return whether it was still running."""
+    """Ask the process that runs a turn to end it; return True if it was still running."""
     asked = connection.execute(_REQUEST_STOP, {**_bind(key), "turn": turn, "now": now})
     return bool(asked.rowcount)
 
 
 def is_stop_requested(connection: Connection, key: ConversationKey, turn: TurnNumber) -> bool:
-    """Return True if somebody asked for the turn to end."""
+    """Return True if a caller asked the turn to end."""
     asked = _stop_requested_statement(connection.dialect.name)
     return connection.scalar(asked, {**_bind(key), "turn": turn}) is not None

@@ -1,4 +1,4 @@
-"""Rows of messages: insert them, and read them by their numbers."""
+"""Insert rows of messages, and read them by their numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq,
 from convstore.values.results import MessageRecord, Turn
 
 STRIDES = (32, 1024, 32768)
-"""The distances at which a message knows its ancestors: the columns `back_…`."""
+"""The distances at which a message names its ancestors, in the columns `back_…`."""
 
 CONTEXT_ROLES = ("system", "developer")
 
@@ -54,21 +54,24 @@ _INSERT = insert(table)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where new messages go: the numbers they get, and what they follow."""
+    """Where new messages go: the numbers they get, and the message they follow."""
 
     first_seq: Seq
-    """Number of the first; the others get the numbers after it."""
+    """Number of the first new message; the others get the numbers after it."""
     after: MessageRecord | None
-    """The message that the first one follows; None: it begins a path."""
+    """The message that the first new one follows; None: the new one begins a path."""
     turn: TurnNumber | None
     siblings: bool = False
-    """True: each follows the same message; False: each follows the one before it."""
+    """True: all follow `after`; False: each follows the one before it."""
 
 
 def insert_messages(
     work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
 ) -> list[MessageRecord]:
-    """Insert messages under numbers that the conversation's row has given out, and return them with their places."""
+    """Insert messages, and return them with their places.
+
+    The caller has taken their numbers from the conversation's row before.
+    """
     added: list[MessageRecord] = []
     rows = []
     blobs: dict[bytes, bytes] = {}
@@ -135,7 +138,9 @@ def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageR
 
 
 def read_head(connection: Connection, lineage: Lineage, head: Seq) -> MessageRecord | None:
-    """Return the message at the head of a path; None if the path is empty (0).
+    """Return the message at the head of a path.
+
+    Return None if `head` is 0: the path is empty.
 
     Raises:
         DamagedRow: the message is missing.
@@ -150,7 +155,7 @@ def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
     """Return the messages with these numbers, by position.
 
     Raises:
-        DamagedRow: one of them is missing or cannot be decoded.
+        DamagedRow: a message is missing or cannot be decoded.
     """
     homes: dict[ConversationKey, list[Seq]] = {}
     for seq in seqs:
@@ -170,12 +175,12 @@ def _bind_home(lineage: Lineage, seq: Seq) -> dict[str, Any]:
 
 
 def read_turn_input(connection: Connection, lineage: Lineage, turn: Turn) -> list[MessageRecord]:
-    """Return the input messages of a turn, in order; an empty list if the turn has none.
+    """Return the input messages of a turn, in order; [] if the turn has none.
 
-    They may be kept elsewhere than the turn: in a fork that repeats a request from before the fork.
+    The origin keeps them, not the fork, if a fork retries a request of its shared past.
 
     Raises:
-        DamagedRow: one of them is missing or cannot be decoded.
+        DamagedRow: a message is missing or cannot be decoded.
     """
     if turn.first_input_seq is None or turn.last_input_seq is None:
         return []
@@ -192,7 +197,7 @@ def read_appended(connection: Connection, lineage: Lineage, turn: Turn) -> list[
     """Return the messages that a turn without a model call stored.
 
     Raises:
-        DamagedRow: one of them is missing or cannot be decoded.
+        DamagedRow: a message is missing or cannot be decoded.
     """
     if turn.output_seq is None:
         return read_turn_input(connection, lineage, turn)
@@ -203,13 +208,14 @@ def read_appended(connection: Connection, lineage: Lineage, turn: Turn) -> list[
 
 
 def read_inline_data(connection: Connection, owner: str, stored: Iterable[StoredMessage]) -> dict[bytes, str]:
-    """Return the base64 that rows refer to, by digest: with one statement, and with none if they refer to nothing.
+    """Return the base64 that rows refer to, by digest.
 
-    What is missing or damaged is left out: `decode_message` names the message.
+    Missing and damaged attachments are left out; `decode_message` then reports the message that needs them. There is
+    no statement if the rows refer to nothing.
     """
     wanted: set[bytes] = set()
     for one in stored:
-        with suppress(ValueError, RecursionError):  # a damaged row: `decode_message` names it
+        with suppress(ValueError, RecursionError):  # `decode_message` reports a damaged row
             wanted |= find_attachment_digests(one)
     return encode_attachments(read_attachments(connection, owner, wanted))
 
@@ -231,10 +237,10 @@ def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversati
 
 
 def decode_rows(connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
-    """Return rows of `COLUMNS` as messages, in their order.
+    """Return rows of `COLUMNS` as messages, in the order of the rows.
 
     Raises:
-        DamagedRow: one cannot be decoded.
+        DamagedRow: a row cannot be decoded.
     """
     stored = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows]
     texts = read_inline_data(connection, lineage.key.owner, stored)

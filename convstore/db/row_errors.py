@@ -1,4 +1,4 @@
-"""Errors about rows: a conversation that does not exist, a row that is damaged or missing."""
+"""Make errors about rows: a conversation or a row that is missing, a damaged row."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def damaged_row(conversation_id: str, what: str) -> DamagedRow:
 
 
 def missing_message(conversation_id: str, seq: int) -> DamagedRow:
-    """Return the error for a message that other rows name and that does not exist."""
+    """Return the error for a message that does not exist, although other rows name it."""
     return damaged_row(conversation_id, f"message seq {seq} is missing")
 
 
 def read_json_object(column: str | None, conversation_id: str, name: str) -> dict[str, Any]:
-    """Return the JSON object in one of a conversation's columns; an empty one for NULL.
+    """Return the JSON object in a column of a conversation; {} for NULL.
 
     Raises:
         DamagedRow: the column is not a JSON object.

@@ -1,7 +1,7 @@
-"""The schema's version: checked cheaply at the first use, upgraded by Alembic.
+"""Check the schema at the first use, and upgrade it with Alembic.
 
-An embedded SQLite file upgrades itself; a server's database never does, because other releases may be using it. The
-check reads two small tables and does not import Alembic, which costs half a second.
+A SQLite file is upgraded automatically. A database on a server is not, because other releases may be using it. The
+check reads two small tables. It does not import Alembic, because the import takes half a second.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 HEAD = "0004"
-"""The schema that this release writes. Revisions are numbered, so that a release can tell newer from older."""
+"""The schema that this release writes. Revisions are numbered, so that a release can tell which one is newer."""
 
-_UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": one upgrade of a PostgreSQL database at a time
-_upgrading = threading.Lock()  # and one in a process: Alembic keeps what it is doing in its modules
+_UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": allows one upgrade of a PostgreSQL database at a time
+_upgrading = threading.Lock()  # allows one in a process, because Alembic keeps its state in its modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class SchemaState:
     """The schema of a database."""
 
     current: str | None
-    """Its revision; None: it has no tables yet."""
+    """The revision of the schema; None: the database has no tables yet."""
     minimum: str | None
-    """The oldest schema revision that may still be used: a release that knows it may use this database."""
+    """A release may use the database if it knows this revision; None: no such limit is stored."""
     head: str = HEAD
     """The revision that this release writes."""
 
@@ -52,14 +52,17 @@ class SchemaState:
 
     @property
     def usable(self) -> bool:
-        """Whether this release may use it: the same schema, or a newer one that still admits this release."""
+        """Whether this release may use the database.
+
+        It may if the schema is its own, or a newer one that still allows this release.
+        """
         if self.current is None or self.current < self.head:
             return False
         return self.minimum is None or self.minimum <= self.head
 
 
 def read_state(connection: Connection) -> SchemaState:
-    """Return the schema of the database. Writes nothing."""
+    """Return the schema of the database; write nothing."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return SchemaState(None, None)
     current = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
@@ -68,9 +71,9 @@ def read_state(connection: Connection) -> SchemaState:
 
 
 def state(database: Database) -> SchemaState:
-    """Return the schema of the database. Writes nothing."""
+    """Return the schema of the database; write nothing."""
     if not _exists(database.path):
-        return SchemaState(None, None)  # looking must not create the file
+        return SchemaState(None, None)  # to connect would create the file
     with database.read() as connection:
         return read_state(connection)
 
@@ -78,16 +81,16 @@ def state(database: Database) -> SchemaState:
 def _exists(path: Path | None) -> bool:
     try:
         return path is None or path.exists()
-    except OSError as error:  # a folder that this user may not look into, a name too long
+    except OSError as error:  # the user may not read the folder, or the name is too long
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
 
 
 def ensure_schema(database: Database) -> None:
-    """Check that this release may use the database, after upgrading a SQLite file that is older.
+    """Check that this release may use the database; upgrade an older SQLite file first.
 
     Raises:
         SchemaOutdated: a PostgreSQL database needs `convstore db upgrade`.
-        SchemaTooNew: a newer release has upgraded it beyond what this one understands.
+        SchemaTooNew: a newer release has upgraded the database to a schema that this one does not understand.
     """
     found = state(database)
     if found.usable:
@@ -103,7 +106,7 @@ def _is_newer(found: SchemaState) -> bool:
 
 
 def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTooNew:
-    """Return the error that says why this release cannot use the database, and what to do."""
+    """Return the error that tells why this release cannot use the database."""
     if _is_newer(found):
         return SchemaTooNew(
             f"database {database.label} has schema {found.current}, made by a newer convstore; "
@@ -116,7 +119,7 @@ def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTo
 
 
 def upgrade(url: str) -> None:
-    """Upgrade the database at `url` to this release's schema; do nothing if it has it already."""
+    """Upgrade the database at `url` to this release's schema, if it is older."""
     database = open_database(url)
     try:
         upgrade_database(database)
@@ -125,12 +128,12 @@ def upgrade(url: str) -> None:
 
 
 def upgrade_database(database: Database) -> SchemaState:
-    """Upgrade the database to this release's schema, and return the schema that it had before.
+    """Upgrade the database to this release's schema, and return the old schema.
 
-    Safe if many processes start at once: all but the first find the work done.
+    Many processes may do this at once: the first one upgrades, and the others then find nothing to do.
 
     Raises:
-        SchemaTooNew: it has a newer schema.
+        SchemaTooNew: the database has a newer schema, which this release cannot use.
     """
     from alembic import command
 
@@ -175,7 +178,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         if driver is None:
             raise DatabaseUnavailable("the SQLite connection is closed")
         if driver.in_transaction:
-            driver.execute("ROLLBACK")  # a caller's engine with a driver that is always in a transaction
+            driver.execute("ROLLBACK")  # on a caller's engine, the driver may always be in a transaction
         enforced = driver.execute("PRAGMA foreign_keys").fetchone()[0]
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
@@ -189,7 +192,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
 
 
 def alembic_config() -> Config:
-    """Return Alembic's configuration for the migrations, from a checkout and from an installed package alike."""
+    """Return Alembic's configuration for the migrations."""
     from alembic.config import Config
 
     config = Config()
@@ -198,12 +201,18 @@ def alembic_config() -> Config:
 
 
 def migrations_folder() -> Path:
-    """Return the folder of the migrations: inside an installed package, at the top of a checkout."""
+    """Return the folder of the migrations.
+
+    It is inside an installed package, and at the top of a checkout.
+    """
     package = Path(__file__).resolve().parent.parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def is_ours(name: str | None, kind: str, _parents: object = None) -> bool:
-    """Return True if a table belongs to convstore: Alembic must not compare an application's own tables."""
+    """Return True if a table belongs to convstore.
+
+    Alembic must not compare an application's own tables.
+    """
     return kind != "table" or (name is not None and name in Base.metadata.tables)

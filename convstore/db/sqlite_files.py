@@ -1,4 +1,7 @@
-"""SQLite database files: created with mode 0600, in WAL mode, noticed when replaced, locked while they are prepared."""
+"""Open SQLite database files.
+
+A new file has mode 0600. A file is set to WAL mode, under a lock. A file that was removed or replaced is noticed.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,27 @@ _locked = threading.local()
 
 
 def find_sqlite_file(url: URL) -> Path | None:
-    """Return the file that a SQLite URL names, also by a `file:` URI; None if the database is in memory."""
+    """Return the file that a SQLite URL names, or None if the database is in memory.
+
+    The URL may hold a `file:` URI.
+    """
     (name,), options = url.get_dialect()().create_connect_args(url)
     if options.get("uri") and name.startswith("file:"):
         uri = urlsplit(name)
         if "memory" in parse_qs(uri.query).get("mode", ()):
             return None
         name = unquote(uri.path)
-    # Absolute, as the driver's is: the working directory may change.
+    # Absolute, as the driver's own path is, because the working directory may change.
     return Path(name).absolute() if name and name != ":memory:" else None
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, and threads, that prepare the database file at `path`. A thread may nest it.
+    """Hold the lock for preparing the database file at `path`.
 
-    The lock is on the folder, so that no lock file is left behind. It is not on the file: closing any descriptor of
-    that would drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    One thread of one process holds it at a time, and may take it again while it holds it. The lock is on the folder, so
+    that no lock file is left behind. It is not on the database file, because closing any descriptor of that file would
+    drop SQLite's own locks (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
     """
     if getattr(_locked, "by_this_thread", False):
         yield
@@ -51,14 +58,14 @@ def file_lock(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
     try:
-        with suppress(OSError):  # a file system without locks: SQLite's own still hold for the upgrade
+        with suppress(OSError):  # the file system may have no such locks; SQLite's own still protect the upgrade
             fcntl.flock(folder, fcntl.LOCK_EX)
         _locked.by_this_thread = True
         yield
     finally:
         _locked.by_this_thread = False
         with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)  # a child forked meanwhile has a copy of the descriptor
+            fcntl.flock(folder, fcntl.LOCK_UN)  # closing is not enough if a forked child has a copy of the descriptor
         os.close(folder)
 
 
@@ -66,7 +73,7 @@ def make_sqlite_engine(url: URL) -> Engine:
     arguments: dict[str, Any] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
     path = find_sqlite_file(url)
     if path is None:
-        # One connection, used by one thread at a time: a second would be another, empty database.
+        # One connection, used by one thread at a time, because a second one would open another, empty database.
         from sqlalchemy.pool import QueuePool
 
         engine = create_engine(
@@ -79,15 +86,15 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "invalidate")
     def roll_back(connection: sqlite3.Connection, *_: object) -> None:
-        # After Ctrl-C in the middle of a statement. A connection that is closed with an open cursor keeps its lock
-        # until the cursor is collected: https://sqlite.org/c3ref/close.html
+        # Ctrl-C may come in the middle of a statement. A connection that is closed with an open cursor keeps its lock
+        # until the cursor is garbage-collected: https://sqlite.org/c3ref/close.html
         with suppress(sqlite3.Error):
             connection.rollback()
 
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
         if path is not None and was_there:
-            _identity(path)
+            _identify_file(path)
         elif path is not None and private:
             _create_private(path)
 
@@ -97,7 +104,7 @@ def make_sqlite_engine(url: URL) -> Engine:
         try:
             _prepare_sqlite(connection, path)
             if path is not None:
-                entry.info["file"] = _identity(path)
+                entry.info["file"] = _identify_file(path)
                 was_there = True
         except BaseException:
             connection.close()
@@ -105,14 +112,14 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-        # In WAL mode SQLite goes on writing to a file that was removed or replaced, and nobody would find the rows.
-        if path is not None and entry.info["file"] != _identity(path):
+        # In WAL mode SQLite continues to write to a file that was removed or replaced, and the rows would be lost.
+        if path is not None and entry.info["file"] != _identify_file(path):
             raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
 
     return engine
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identify_file(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
@@ -121,33 +128,37 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
-    connection.isolation_level = None  # transactions begin only where convstore says
+    connection.isolation_level = None  # so that sqlite3 begins no transactions itself
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
-    if path is not None and _journal_mode(connection) != "wal":
-        # Switching fails, timeout or not, when several processes race. It may still fail here: the file is read-only,
-        # or another program is reading it, and this one does not wait. All promises hold in the other modes too.
+    if path is not None and _read_journal_mode(connection) != "wal":
+        # The switch to WAL fails if several processes try it at once, whatever the timeout; hence the lock. It may
+        # still fail because the file is read-only, or because another program is reading it. Then the old mode stays:
+        # all guarantees hold in the other modes too.
         with file_lock(path):
-            if _journal_mode(connection) != "wal":
+            if _read_journal_mode(connection) != "wal":
                 connection.execute("PRAGMA busy_timeout = 0")
                 with suppress(sqlite3.OperationalError):
                     connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000:.0f}")
 
 
-def _journal_mode(connection: sqlite3.Connection) -> str:
+def _read_journal_mode(connection: sqlite3.Connection) -> str:
     return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
 
 
 def _create_private(path: Path) -> None:
-    """Create the file with mode 0600 before SQLite would create it with the user's umask."""
-    # It exists, or cannot be made: then SQLite says so, in its own words. One thread at a time: another could lock the
-    # new file through SQLite before it is closed here, and closing it drops those locks.
+    """Create the file with mode 0600, because SQLite would use the user's umask."""
+    # If the file exists, nothing happens; if it cannot be created, SQLite reports the error. One thread at a time does
+    # this: another thread's SQLite could lock the new file before it is closed here, and closing drops such locks.
     with _creation, suppress(OSError):
         os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def renew_locks_after_fork() -> None:
-    """Replace the lock that another thread of the parent process may hold forever."""
+    """Replace the lock in a forked child.
+
+    A thread of the parent may have held it, and no thread of the child would ever release it.
+    """
     global _creation  # noqa: PLW0603
     _creation = threading.Lock()

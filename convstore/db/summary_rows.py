@@ -1,4 +1,4 @@
-"""Rows of summaries: texts that are sent instead of the older part of a path. The conversation points to the latest."""
+"""Read and insert summaries, and mark the latest one of a conversation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convstore.values.identifiers import ConversationKey, TurnNumber
 from convstore.values.results import Summary
 
 _MAX_CANDIDATES = 8
-"""How many summaries back one of the present path is looked for: after `undo` the latest may be of another path."""
+"""How many summaries are read. After `undo` the latest one may belong to another path, and an older one is used."""
 
 _INSERT = insert(table)
 _OF_CONVERSATION = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
@@ -51,7 +51,7 @@ def _chain_statement(depth: int) -> Any:
 
 
 def read_summaries(connection: Connection, lineage: Lineage, turn: TurnNumber | None) -> list[Summary]:
-    """Return the summary that a turn wrote and those it replaced, latest first; eight at most."""
+    """Return a turn's summary and those that it replaced, latest first; eight at most."""
     if turn is None:
         return []
     values = {**lineage.bind_turn_limits(), "turn": turn}
@@ -90,14 +90,18 @@ def insert_summary(connection: Connection, key: ConversationKey, summary: Summar
 
 
 def set_latest_summary(connection: Connection, key: ConversationKey, turn: TurnNumber | None) -> None:
-    """Make the summary of a turn the latest, or no summary (None); the rows stay."""
+    """Make the summary of a turn the latest one; None: there is no latest summary.
+
+    The rows of summaries stay.
+    """
     connection.execute(_SET_LATEST, {"key_owner": key.owner, "key_id": key.id, "turn": turn})
 
 
 def claim_compaction(connection: Connection, key: ConversationKey, now: datetime, until: datetime) -> bool:
-    """Return True if the caller may compact the conversation automatically, until a moment at most.
+    """Claim the automatic compaction of a conversation, and return True if it was free.
 
-    This is not a lease: a caller that compacts without it only pays for the same summary twice.
+    The claim ends at `until`. It is not a lease: if two callers compact the same conversation, the only harm is that
+    both pay for a summary.
     """
     claimed = connection.execute(_CLAIM, {"key_owner": key.owner, "key_id": key.id, "now": now, "until": until})
     return bool(claimed.rowcount)

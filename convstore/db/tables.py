@@ -1,7 +1,7 @@
-"""The tables. Alembic's migrations create them; a test compares the two.
+"""Define the tables. Alembic's migrations create them, and a test compares both.
 
-Every table is named `convstore_…`: an application shares its own database with us, and everyone has a table called
-`messages`. Every key begins with the owner, so that one owner's rows cannot be reached with another's key.
+Every name begins with `convstore_`, because an application may share its database with convstore, and most have a table
+called `messages`. Every key begins with the owner, so that the key of one owner cannot reach the rows of another.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from sqlalchemy.types import TypeDecorator
 
 VERSION_TABLE = "convstore_version"
 
-# Ids, names and keys compare bytewise, so that both databases sort and match prefixes alike.
+# Ids, names and keys are compared byte by byte, so that both databases sort them and match prefixes in the same way.
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment. SQLite's text is in UTC, without a time zone; PostgreSQL's `timestamptz` is converted to UTC."""
+    """A moment in UTC.
+
+    SQLite stores it as text without a time zone. PostgreSQL stores a `timestamptz`, which is converted to UTC when it
+    is read.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -80,27 +84,27 @@ class ConversationRow(Base):
     settings: Mapped[str] = mapped_column(Text)  # JSON; TEXT, because JSONB reorders keys and refuses \u0000
     metadata_: Mapped[str] = mapped_column("metadata", Text)  # JSON
     head_seq: Mapped[int] = mapped_column(BigInteger)  # 0: no message yet
-    length: Mapped[int] = mapped_column(BigInteger)  # the head's position: what `list` shows, without a join
+    length: Mapped[int] = mapped_column(BigInteger)  # the head's position, so that `list` needs no join
     next_seq: Mapped[int] = mapped_column(BigInteger)
     next_turn: Mapped[int] = mapped_column(BigInteger)
     running_turn: Mapped[int | None] = mapped_column(BigInteger)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # of what it was created with
+    creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # of the values at its creation
     # Where a fork's shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
     lineage: Mapped[str | None] = mapped_column(Text)
-    window: Mapped[str | None] = mapped_column(Text)  # JSON: the sticky options of the window
+    window: Mapped[str | None] = mapped_column(Text)  # JSON: the sticky window options
     pins: Mapped[str | None] = mapped_column(Text)  # JSON [[seq, position], …]
     redo: Mapped[str | None] = mapped_column(Text)  # JSON: the heads that `undo` left, latest last
     summary_turn: Mapped[int | None] = mapped_column(BigInteger)  # the turn that wrote the latest summary
-    compacting_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # automatically, in some process
+    compacting_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # end of a claim of automatic compaction
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class MessageRow(Base):
-    """A message. Immutable. The database orders by `seq`, never by a clock."""
+    """A message. Its row never changes. Messages are ordered by `seq`, never by a clock."""
 
     __tablename__ = "convstore_messages"
     # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.
@@ -113,17 +117,17 @@ class MessageRow(Base):
     owner: Mapped[str] = mapped_column(Key, primary_key=True)
     conversation_id: Mapped[str] = mapped_column(Key, primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    parent_seq: Mapped[int] = mapped_column(BigInteger)  # 0: the first of its path
+    parent_seq: Mapped[int] = mapped_column(BigInteger)  # 0: the message is the first of its path
     position: Mapped[int] = mapped_column(BigInteger)
-    role: Mapped[str] = mapped_column(Text)  # '': the role is in extra, as is everything that no database can hold
+    role: Mapped[str] = mapped_column(Text)  # '': the role is in `extra`, because no database can hold it as text
     name: Mapped[str | None] = mapped_column(Text)
     content: Mapped[str | None] = mapped_column(Text)
-    extra: Mapped[str | None] = mapped_column(Text)  # JSON; overrides the three before it
+    extra: Mapped[str | None] = mapped_column(Text)  # JSON; overrides role, name and content
     tokens: Mapped[int | None] = mapped_column(BigInteger)
     context_seq: Mapped[int] = mapped_column(BigInteger)  # nearest system or developer message before it; 0: none
     turn_seq: Mapped[int | None] = mapped_column(BigInteger)
-    # The ancestor at the last position before this one that 32 (1,024, 32,768) divides: from it any other is found in a
-    # few steps. NULL: no such ancestor, or an earlier release wrote the row; then the way is by parents, and longer.
+    # The ancestor at the last earlier position that 32 (1,024, 32,768) divides; with it any other ancestor is found in
+    # a few steps. NULL: there is no such ancestor, or an earlier release wrote the row. Then parents are followed.
     back_32: Mapped[int | None] = mapped_column(BigInteger)
     back_1024: Mapped[int | None] = mapped_column(BigInteger)
     back_32768: Mapped[int | None] = mapped_column(BigInteger)
@@ -139,7 +143,7 @@ class TurnRow(Base):
         ForeignKeyConstraint(
             ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
         ),
-        # A key is used up while its turn runs and once it succeeded; after a failure it is free for another try.
+        # A key is used up while its turn runs and after the turn completed. If the turn fails, the key is free again.
         Index(
             "convstore_turns_owner_conversation_id_idempotency_key_key",
             "owner",
@@ -164,8 +168,8 @@ class TurnRow(Base):
     output_seq: Mapped[int | None] = mapped_column(BigInteger)
     purpose: Mapped[str | None] = mapped_column(Text)  # NULL: a reply; else 'summary'
     request: Mapped[str] = mapped_column(Text)  # JSON: the parameters that were sent
-    requested_model: Mapped[str | None] = mapped_column(Text)  # as in `request`
-    estimated_tokens: Mapped[int | None] = mapped_column(BigInteger)  # of all that was sent, by the store's counter
+    requested_model: Mapped[str | None] = mapped_column(Text)  # the model in `request`
+    estimated_tokens: Mapped[int | None] = mapped_column(BigInteger)  # of the whole request, by the store's counter
     window: Mapped[str | None] = mapped_column(Text)  # JSON: which messages were sent
     response_id: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
@@ -176,7 +180,7 @@ class TurnRow(Base):
     total_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cached_tokens: Mapped[int | None] = mapped_column(BigInteger)
     reasoning_tokens: Mapped[int | None] = mapped_column(BigInteger)
-    usage: Mapped[str | None] = mapped_column(Text)  # JSON: the whole report, as it came
+    usage: Mapped[str | None] = mapped_column(Text)  # JSON: the provider's whole report, unchanged
     cost: Mapped[float | None] = mapped_column(Numeric(18, 9, asdecimal=False))
     latency_ms: Mapped[int | None] = mapped_column(BigInteger)
     first_token_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -186,13 +190,14 @@ class TurnRow(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     response_fields: Mapped[str | None] = mapped_column(Text)  # JSON: the other fields of the answer
-    notes: Mapped[str | None] = mapped_column(Text)  # JSON: what is odd about the reply, a text each
+    notes: Mapped[str | None] = mapped_column(Text)  # JSON: texts, each about an odd thing in the reply
 
 
 class DeltaRow(Base):
-    """A piece of a reply that is streaming in: only while its turn runs, so that a crash loses half a second of it.
+    """A piece of a reply that is still streaming.
 
-    Rows are added, never rewritten: a growing column would be written anew with every piece.
+    The rows exist only while the turn runs. They limit what a crash loses to about half a second of the reply. A row is
+    added for each piece, because a single growing row would be written again with every piece.
     """
 
     __tablename__ = "convstore_deltas"
@@ -210,7 +215,7 @@ class DeltaRow(Base):
 
 
 class SummaryRow(Base):
-    """A summary: a text that may be sent instead of a path from its first message to another one."""
+    """A summary: a text that is sent instead of the first messages of a path."""
 
     __tablename__ = "convstore_summaries"
     __table_args__ = (
@@ -231,7 +236,7 @@ class SummaryRow(Base):
 
 
 class AttachmentRow(Base):
-    """The bytes of an image, a sound or a file: once for each owner, named by their digest."""
+    """The bytes of an image, a sound or a file, stored once for each owner."""
 
     __tablename__ = "convstore_attachments"
 
@@ -242,7 +247,7 @@ class AttachmentRow(Base):
 
 
 class CompatibilityRow(Base):
-    """One row: a release must know this schema or a newer one to use the database."""
+    """The only row: the oldest schema that a release must know to use the database."""
 
     __tablename__ = "convstore_compatibility"
 

@@ -1,4 +1,4 @@
-"""Where units of work run: each in a transaction of its own, or all in one of the caller's."""
+"""Run units of work: each in its own transaction, or all in the caller's one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 END_RETRY_SECONDS = 10.0
-"""For how long the transaction that stores a reply is repeated: long enough for a server to start again."""
+"""How long the transaction that stores a reply is repeated: long enough for a server to restart."""
 
 
 class Transactions(Protocol):
@@ -51,12 +51,12 @@ class Transactions(Protocol):
     def write_repeatable(
         self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run a unit of work that writes, and does no harm if it runs twice."""
+        """Run a unit of work that writes and that may safely run twice."""
         ...
 
 
 class OwnTransactions:
-    """Runs each unit of work in a transaction of its own. Safe to share between threads."""
+    """Runs each unit of work in its own transaction. Threads may share it."""
 
     may_wait = True
 
@@ -67,29 +67,35 @@ class OwnTransactions:
         self._preparing = threading.Lock()
 
     def renew_locks_after_fork(self) -> None:
-        """Replace the lock that a thread of the parent process may hold."""
+        """Replace the lock in a forked child, because a thread of the parent may hold it."""
         self._preparing = threading.Lock()
 
     def read(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a unit of work in a transaction that only reads; repeat it if the connection breaks."""
+        """Run a unit of work in a read transaction; repeat it if the connection breaks."""
         return self._run(self.database.read, lambda work: unit(work, *args, **kwargs), may_repeat_commit=True)
 
     def write(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a unit of work in a transaction, committed when it returns.
 
-        It is repeated if the connection breaks or others were in the way (a deadlock); but not if the commit may have
-        gone through: nothing is ever stored twice.
+        It is repeated if the connection breaks, or the database ends it because of another transaction (a deadlock). It
+        is not repeated if the commit may have succeeded, so nothing is ever stored twice.
         """
         return self._run(self.database.write, lambda work: unit(work, *args, **kwargs), may_repeat_commit=False)
 
     def write_repeatable(
         self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """As `write`, for a unit of work that does no harm if it runs twice."""
+        """Run a unit of work as `write` does; repeat it even if it may have committed.
+
+        The unit of work must be safe to run twice.
+        """
         return self._run(self.database.write, lambda work: unit(work, *args, **kwargs), may_repeat_commit=True)
 
     def write_patiently(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """As `write_repeatable`, for longer: for work that stores a reply."""
+        """Run a unit of work as `write_repeatable` does, but repeat it for longer.
+
+        It is for work that stores a reply.
+        """
         return self._run(
             self.database.write,
             lambda work: unit(work, *args, **kwargs),
@@ -115,7 +121,7 @@ class OwnTransactions:
                     result = unit(self.services.begin(connection))
                     returned = True
             except IntegrityError as error:
-                # A unit of work handles the constraints that it expects; this one nobody expected.
+                # A unit of work handles the constraint errors that it expects; this one is unexpected.
                 raise DatabaseError(
                     f"database {self.database.label!r}: a constraint refused a row: {error.orig}"
                 ) from error
@@ -144,13 +150,16 @@ class OwnTransactions:
     def close(self) -> None:
         """Close the database's connections; the next unit of work opens them again."""
         self.database.close()
-        self._has_schema = False  # a database in memory ends with its connection
+        self._has_schema = False  # a database in memory is lost when its connection is closed
 
 
 class CallersTransaction:
-    """Runs every unit of work in the caller's own transaction, which commits it or rolls it back."""
+    """Runs every unit of work in the caller's own transaction.
 
-    may_wait = False  # others would wait for the caller's open transaction meanwhile
+    The caller commits it or rolls it back.
+    """
+
+    may_wait = False  # while it waits, the caller's open transaction would block others
 
     def __init__(self, connection: Connection, services: Services) -> None:
         self._connection = connection

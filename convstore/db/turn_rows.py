@@ -1,4 +1,4 @@
-"""Rows of turns, as they are read: one, the latest, the interrupted ones; and what they report of tokens."""
+"""Read rows of turns."""
 
 from __future__ import annotations
 
@@ -73,14 +73,15 @@ _INTERRUPTED = select(table.c.output_seq).where(
     table.c.seq.in_(bindparam("seqs", expanding=True)),
     table.c.status == TurnStatus.INTERRUPTED.value,
 )
-_MAX_VARIABLES = 500  # of one statement: an old SQLite takes 999
+_MAX_VARIABLES = 500  # in one statement; an old SQLite takes 999
 
 
 def read_token_samples(connection: Connection, key: ConversationKey, model: str) -> list[tuple[int, int]]:
-    """Return estimated and reported tokens of the latest turns that asked this model.
+    """Return the estimated and the reported tokens of the latest turns with this model.
 
-    They are the conversation's if these are enough, else the owner's among its latest 64 turns, so that no more rows
-    are ever read; an empty list if those are not enough either: in a few words, what the provider adds is most.
+    They are turns of the conversation, if these have enough tokens. Otherwise they are turns among the owner's latest
+    64, so that no more rows are read. If those have too few tokens as well, the list is empty: in a short request, most
+    tokens may be those that the provider adds.
     """
     values = {"owner": key.owner, "id": key.id, "model": to_column(model)}
     for statement in (_SAMPLES_OF_CONVERSATION, _SAMPLES_OF_OWNER):
@@ -91,7 +92,7 @@ def read_token_samples(connection: Connection, key: ConversationKey, model: str)
 
 
 def find_latest_request(connection: Connection, key: ConversationKey, before: TurnNumber) -> Turn | None:
-    """Return the latest turn before turn `before` that asked a model for a reply, or None."""
+    """Return the latest turn before `before` that asked a model for a reply, or None."""
     values = {"owner": key.owner, "id": key.id, "most": 1, "before": before}
     row = connection.execute(_LATEST_REQUEST, values).one_or_none()
     return decode_turns(connection, key.owner, [row])[0] if row is not None else None
@@ -106,7 +107,12 @@ def find_turn(connection: Connection, key: ConversationKey, seq: TurnNumber) -> 
 def list_turns(
     connection: Connection, key: ConversationKey, limit: int | None, before: TurnNumber | None = None
 ) -> list[Turn]:
-    """Return turns of a conversation, in order: the last `limit`, or the last before turn `before`."""
+    """Return the last turns of a conversation, in order.
+
+    Args:
+        limit: the largest number of turns; None: all.
+        before: return only turns before this one.
+    """
     values = {"owner": key.owner, "id": key.id, "most": limit if limit is not None else NO_LIMIT}
     if before is None:
         rows = connection.execute(_LATEST, values)
@@ -137,10 +143,10 @@ def _split(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def decode_turns(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -> list[Turn]:
-    """Return rows of `READ_TURNS` as turns, in their order.
+    """Return rows of `READ_TURNS` as turns, in the order of the rows.
 
     Raises:
-        DamagedRow: one cannot be decoded.
+        DamagedRow: a row cannot be decoded.
     """
     outputs = [_get_output(row) for row in rows]
     texts = read_inline_data(connection, owner, (output for output in outputs if output is not None))

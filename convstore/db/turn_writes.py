@@ -1,4 +1,4 @@
-"""Rows of turns, as they are written: begun, ended, or inserted as ended already. What a turn cost is computed here."""
+"""Write rows of turns, and compute what a turn cost."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _insert(connection: Connection, values: dict[str, Any]) -> None:
     try:
         connection.execute(_INSERT, values)
     except IntegrityError as error:
-        # Another caller used the key after it was looked up here: when the transaction is repeated, its turn is found.
+        # Another caller used the key after this one had looked it up. The repeated transaction finds that turn.
         raise DatabaseUnavailable(
             f"conversation {values['conversation_id']!r}: another caller just used the same idempotency key; try again",
             transient=True,
@@ -90,11 +90,11 @@ def _insert(connection: Connection, values: dict[str, Any]) -> None:
 def close_turn(
     work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, output_seq: Seq | None, *, keep: frozenset[str]
 ) -> Turn:
-    """Write how a running turn ended, and return it.
+    """Write how a running turn ended, and return the turn.
 
     Args:
-        output_seq: the first reply.
-        keep: columns that stay as another caller has written them.
+        output_seq: the `seq` of the first reply; None: there is no reply.
+        keep: columns that another caller has written and that stay as they are.
     """
     cost = _compute_cost(work, outcome.completion, turn.request, turn.started_at)
     columns = {**_make_outcome_columns(outcome, output_seq, cost), "ended_at": work.now}

@@ -1,6 +1,6 @@
-"""A unit of work: a connection in a transaction, with what database work needs besides it.
+"""Define a unit of work: a transaction, and the services that database work needs.
 
-Database work is plain functions of a `UnitOfWork`, or of its connection alone, that return plain values.
+The functions that do database work take a `UnitOfWork`, or only its connection, and return plain values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IsAlive: TypeAlias = Callable[[str], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What one store's database work needs besides a connection."""
+    """The services that the database work of one store needs besides a connection."""
 
     is_alive: IsAlive
     count_tokens: TokenCounter

@@ -1,4 +1,7 @@
-"""What turns used, added up in the database: it returns one row for each group, however many turns there are."""
+"""Add up what turns used.
+
+The database adds up. It returns one row for each group, whatever the number of turns.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ from convstore.values.results import TurnStatus
 
 _MEDIAN, _P95 = 50, 95
 
-# Turns that ended, and asked a model or keep an answer. An addition that only has an idempotency key is a turn too,
-# completed and without a reply.
+# Turns that ended and called a model, or that store an answer. An `append` with an idempotency key is a turn too: it is
+# completed and has no reply, so it is not counted.
 _COUNTED = and_(
     table.c.status != TurnStatus.RUNNING.value,
     or_(
@@ -60,16 +63,16 @@ _HAS_TOKENS = and_(
 )
 
 
-def _among(whole: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[Any]:
-    # As `prices.cost` does: some servers report more cached tokens than the prompt has.
+def _limit_part(whole: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[Any]:
+    # Some servers report more cached tokens than the prompt has; `prices.compute_cost` limits them in the same way.
     return case((part > whole, whole), (part >= 0, part), (part < 0, 0))
 
 
 _TOKENS = {
     "prompt_tokens": table.c.prompt_tokens,
-    "cached_tokens": _among(table.c.prompt_tokens, table.c.cached_tokens),
+    "cached_tokens": _limit_part(table.c.prompt_tokens, table.c.cached_tokens),
     "completion_tokens": table.c.completion_tokens,
-    "reasoning_tokens": _among(table.c.completion_tokens, table.c.reasoning_tokens),
+    "reasoning_tokens": _limit_part(table.c.completion_tokens, table.c.reasoning_tokens),
 }
 _UNPRICED = and_(table.c.cost.is_(None), _HAS_TOKENS)
 
@@ -86,7 +89,7 @@ def report(
     until: datetime | None = None,
     by: str | None = None,
 ) -> UsageReport:
-    """Return what turns used that began at `since` or later, and before `until`.
+    """Return what the turns from `since` to before `until` used.
 
     Args:
         owner: the owner of the turns; None: all owners.
@@ -94,8 +97,9 @@ def report(
         conversation_id: count only this conversation; a fork's shared past counts for its origin.
         by: group by model, day, conversation or owner; None: do not group.
     """
-    # Both are always given, so that SQLite goes by owner and time, the order in which the rows lie in the file: by the
-    # primary key they lie all over it. A conversation has few turns: there the column is hidden from the planner.
+    # Both limits are always given, so that SQLite uses the index of owner and time. The rows of the file are in the
+    # order of time; in the order of the primary key they would be read from all over the file. For one conversation,
+    # which has few turns, the column is hidden from the planner, so that the primary key is used.
     at = table.c.started_at if conversation_id is None else hide_from_planner(table.c.started_at, BEGINNING_OF_TIME)
     where: list[ColumnElement[bool]] = [
         at >= (since or BEGINNING_OF_TIME),
@@ -106,15 +110,15 @@ def report(
         where.append(table.c.owner == owner)
     if conversation_id is not None:
         where.append(table.c.conversation_id == conversation_id)
-    key = _key(connection.dialect.name, by)
-    groups = _sums(connection, key, where, owner=owner if by == "conversation" else None)
+    key = _make_key(connection.dialect.name, by)
+    groups = _read_sums(connection, key, where, owner=owner if by == "conversation" else None)
     if any(group.unpriced for group in groups):
-        groups = add_missing_costs(groups, _costs(connection, key, where, prices))
-    latencies, total = _latencies(connection, key, where) if groups else ({}, (None, None))
+        groups = add_missing_costs(groups, _compute_costs(connection, key, where, prices))
+    latencies, total = _read_latencies(connection, key, where) if groups else ({}, (None, None))
     return build_usage_report(groups, latencies, total, currency=prices.currency, by=by, since=since, until=until)
 
 
-def _key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
+def _make_key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
     if by == "model":
         return func.coalesce(table.c.model, table.c.requested_model)
     if by == "day":
@@ -128,34 +132,37 @@ def _key(dialect: str, by: str | None) -> ColumnElement[Any] | None:
     return None
 
 
-def _grouped(key: ColumnElement[Any] | None, sums: Sequence[ColumnElement[Any]], where: Where) -> Select[Any]:
-    """Return a statement of sums by key; without a key it has no GROUP BY: SQLite would sort all rows for it."""
+def _group_sums(key: ColumnElement[Any] | None, sums: Sequence[ColumnElement[Any]], where: Where) -> Select[Any]:
+    """Return a statement of sums by key.
+
+    Without a key there is no GROUP BY, because SQLite would sort all rows for it.
+    """
     if key is None:
         return select(null().label("key"), *sums).where(*where)
     return select(key.label("key"), *sums).where(*where).group_by("key")
 
 
-def _sums(
+def _read_sums(
     connection: Connection, key: ColumnElement[Any] | None, where: Where, *, owner: str | None
 ) -> list[UsageSums]:
-    """Return what the turns of each key add up to.
+    """Return the sums over the turns of each key.
 
     Args:
-        owner: return the names of this owner's conversations as well; the keys are conversations.
+        owner: if given, the keys are conversations of this owner, and their names are returned too.
     """
     is_failed = table.c.status == TurnStatus.FAILED.value
     sums = (
         func.count().label("turns"),
-        _count(is_failed).label("failed"),
-        _count(table.c.status == TurnStatus.INTERRUPTED.value).label("interrupted"),
-        # Not `not _HAS_TOKENS`, which is NULL where a count is.
+        _count_if(is_failed).label("failed"),
+        _count_if(table.c.status == TurnStatus.INTERRUPTED.value).label("interrupted"),
+        # Failed turns are left out, because they have no reply.
         func.count(case((or_(_HAS_TOKENS, is_failed), null()), else_=1)).label("without_usage"),
-        _count(_UNPRICED).label("unpriced"),
-        # As floats, which are exact to 2**53 and do not overflow: providers have reported counts near 2**63.
+        _count_if(_UNPRICED).label("unpriced"),
+        # As floats, because providers have reported counts near 2**63. Floats do not overflow, and are exact to 2**53.
         *(func.sum(cast(tokens, Float)).label(name) for name, tokens in _TOKENS.items()),
         func.sum(table.c.cost).label("cost"),
     )
-    statement = _grouped(key, sums, where)
+    statement = _group_sums(key, sums, where)
     if owner is not None:
         found = statement.subquery("found")
         statement = (
@@ -163,17 +170,17 @@ def _sums(
             .select_from(found)
             .outerjoin(conversations, and_(conversations.c.owner == owner, conversations.c.id == found.c.key))
         )
-    return [_read(row._mapping) for row in connection.execute(statement) if row.turns]
+    return [_decode_sums(row._mapping) for row in connection.execute(statement) if row.turns]
 
 
-def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+def _count_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((condition, 1)))
 
 
-def _read(row: Any) -> UsageSums:
+def _decode_sums(row: Any) -> UsageSums:
     name, title = row.get("name"), row.get("title")
     return UsageSums(
-        key=_text(row["key"]),
+        key=_to_text(row["key"]),
         label=name if name is not None else from_column(title),
         turns=row["turns"],
         failed=row["failed"],
@@ -185,30 +192,33 @@ def _read(row: Any) -> UsageSums:
     )
 
 
-def _text(key: object) -> str | None:
+def _to_text(key: object) -> str | None:
     return from_column(str(key)) if key is not None else None
 
 
-def _costs(
+def _compute_costs(
     connection: Connection, key: ColumnElement[Any] | None, where: Where, prices: Prices
 ) -> dict[str | None, tuple[int, float]]:
-    """Return for each key the number of turns with a price and without a stored cost, and what they cost."""
-    kinds = _priced_kinds(connection, where, prices)
+    """Return for each key how many turns get their cost here, and the sum of the costs.
+
+    They are the turns that have a known price and no stored cost.
+    """
+    kinds = _find_priced_kinds(connection, where, prices)
     found: dict[str | None, tuple[int, float]] = {}
     for first in range(0, len(kinds), _MOST_KINDS):
         some = kinds[first : first + _MOST_KINDS]
         prompt, cached, completion, reasoning = (func.coalesce(tokens, 0) for tokens in _TOKENS.values())
         cost = (
-            (prompt - cached) * _rate(some, "prompt")
-            + cached * _rate(some, "cached")
-            + (completion - reasoning) * _rate(some, "completion")
-            + reasoning * _rate(some, "reasoning")
+            (prompt - cached) * _select_rate(some, "prompt")
+            + cached * _select_rate(some, "cached")
+            + (completion - reasoning) * _select_rate(some, "completion")
+            + reasoning * _select_rate(some, "reasoning")
         )
         sums = (func.count(cost).label("turns"), func.sum(cost).label("cost"))
-        statement = _grouped(key, sums, [*where, _UNPRICED])
+        statement = _group_sums(key, sums, [*where, _UNPRICED])
         for row in connection.execute(statement):
-            turns, so_far = found.get(_text(row.key), (0, 0.0))
-            found[_text(row.key)] = (turns + row.turns, so_far + (row.cost or 0.0) / TOKENS_PER_PRICE)
+            turns, so_far = found.get(_to_text(row.key), (0, 0.0))
+            found[_to_text(row.key)] = (turns + row.turns, so_far + (row.cost or 0.0) / TOKENS_PER_PRICE)
     return found
 
 
@@ -216,8 +226,8 @@ Kind: TypeAlias = tuple[ColumnElement[bool], Price]
 """A condition for turns, and the price of their tokens."""
 
 
-def _priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[Kind]:
-    """Return the kinds of turns, by model and time, that have a price and no stored cost."""
+def _find_priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[Kind]:
+    """Return the kinds of turns, by model and time, with a price and no stored cost."""
     moments = [BEGINNING_OF_TIME, *prices.change_moments]
     epoch = case(
         *((table.c.started_at >= moment, number) for number, moment in reversed(list(enumerate(moments)))), else_=0
@@ -227,7 +237,7 @@ def _priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[
     for row in connection.execute(statement) if prices.has_prices else ():
         price = prices.find_price(from_column(row.model), from_column(row.requested_model), moments[row.epoch])
         if price is not None:
-            is_of = [_is(table.c.model, row.model), _is(table.c.requested_model, row.requested_model)]
+            is_of = [_equals(table.c.model, row.model), _equals(table.c.requested_model, row.requested_model)]
             if row.epoch > 0:
                 is_of.append(table.c.started_at >= moments[row.epoch])
             if row.epoch + 1 < len(moments):
@@ -236,21 +246,21 @@ def _priced_kinds(connection: Connection, where: Where, prices: Prices) -> list[
     return kinds
 
 
-def _is(column: ColumnElement[Any], value: str | None) -> ColumnElement[bool]:
+def _equals(column: ColumnElement[Any], value: str | None) -> ColumnElement[bool]:
     return column.is_(None) if value is None else column == value
 
 
-def _rate(kinds: Sequence[Kind], of: str) -> ColumnElement[Any]:
+def _select_rate(kinds: Sequence[Kind], of: str) -> ColumnElement[Any]:
     return case(*((is_of, literal(getattr(price, of), Float)) for is_of, price in kinds))
 
 
-def _latencies(
+def _read_latencies(
     connection: Connection, key: ColumnElement[Any] | None, where: Where
 ) -> tuple[dict[str | None, Latencies], Latencies]:
-    """Return the latencies of each key's completed turns, and of all turns, by nearest rank.
+    """Return the latencies of completed turns: for each key, and for all keys together.
 
-    Among n latencies, the percentile is the ceil(n × percent)th. They are counted by how often each occurs: there are
-    fewer latencies than turns, and both databases add whole numbers alike.
+    A percentile is the nearest rank: of n latencies, the ceil(n × percent)th. The statement counts how often each
+    latency occurs, because there are fewer latencies than turns, and both databases add whole numbers in the same way.
     """
     often = (
         select(
@@ -265,17 +275,17 @@ def _latencies(
     altogether = (
         select(often.c.latency, func.sum(often.c.times).label("times")).group_by(often.c.latency).subquery("altogether")
     )
-    of_all = _percentiles(altogether, None)
+    of_all = _select_percentiles(altogether, None)
     if key is None:
         (row,) = connection.execute(of_all)
-        return {}, _seconds(row)
-    rows = connection.execute(_percentiles(often, often.c.key).union_all(of_all)).all()
-    return {_text(row.key): _seconds(row) for row in rows if not row.is_total}, next(
-        _seconds(row) for row in rows if row.is_total
+        return {}, _to_latencies(row)
+    rows = connection.execute(_select_percentiles(often, often.c.key).union_all(of_all)).all()
+    return {_to_text(row.key): _to_latencies(row) for row in rows if not row.is_total}, next(
+        _to_latencies(row) for row in rows if row.is_total
     )
 
 
-def _percentiles(often: FromClause, key: ColumnElement[Any] | None) -> Select[Any]:
+def _select_percentiles(often: FromClause, key: ColumnElement[Any] | None) -> Select[Any]:
     ranked = select(
         *([key] if key is not None else []),
         often.c.latency,
@@ -291,5 +301,5 @@ def _percentiles(often: FromClause, key: ColumnElement[Any] | None) -> Select[An
     return select(ranked.c.key, literal(0).label("is_total"), *values).group_by(ranked.c.key)
 
 
-def _seconds(row: Any) -> Latencies:
+def _to_latencies(row: Any) -> Latencies:
     return (row.median / 1000, row.p95 / 1000) if row.median is not None else (None, None)
