@@ -1,4 +1,4 @@
-"""Keeps LLM conversations in your own SQL database and replays them into Chat Completions calls.
+"""Keep LLM conversations in your database, and send them to Chat Completions APIs.
 
 >>> from convstore import Store
 >>> store = Store("sqlite:///chat.db")
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Each name is imported when it is first used: `import convstore` costs nothing, and `convstore --help` little.
+# Each name is imported when it is first used, so that `import convstore` and `convstore --help` are fast.
 _HOMES = {
     "convstore.errors": (
         "AmbiguousReference",

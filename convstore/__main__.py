@@ -1,4 +1,4 @@
-"""`python -m convstore` is `convstore`."""
+"""Run the command line as `python -m convstore`."""
 
 from convstore.cli import main
 

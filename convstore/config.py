@@ -11,7 +11,8 @@ from convstore.errors import DatabaseUnavailable
 def find_database_url(given: str | None = None) -> str:
     """Return the database to use, as a URL or a path.
 
-    It is `given`, else the value of `CONVSTORE_DB`, else a file in the user's data directory, which is made here.
+    It is `given`, else the value of `CONVSTORE_DB`, else a file in the user's data directory. This function creates the
+    directory if it does not exist.
 
     Raises:
         DatabaseUnavailable: the user's data directory cannot be made.
@@ -50,14 +51,14 @@ def find_price_file() -> Path | None:
 
 
 def _find_user_folder(kind: str) -> Path | None:
-    """Return one of the user's folders for convstore, or None if the home directory is unknown."""
+    """Return a user's folder for convstore, or None if the home directory is unknown."""
     import platformdirs
 
     try:
         folder = Path(getattr(platformdirs, kind)("convstore", appauthor=False))
     except RuntimeError:
         return None
-    return folder if folder.is_absolute() else None  # without a home, `~` stays as it is
+    return folder if folder.is_absolute() else None  # `~` is not replaced if the home directory is unknown
 
 
 def find_default_model(given: str | None) -> str | None:

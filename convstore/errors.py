@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class ConvstoreError(Exception):
-    """The base class of all errors of convstore. They can be pickled, copied and printed."""
+    """The base class of all errors of convstore.
+
+    They can be pickled, copied and printed.
+    """
 
     def __str__(self) -> str:
         # A provider's text may hold half of a character, which no stream can print.
@@ -131,7 +134,7 @@ class LeaseLost(Conflict):
 class TurnFailed(ConvstoreError):
     """The model or its provider failed.
 
-    The failed turn is stored as `turn`; its messages are not sent again.
+    The failed turn is stored as `turn`. Later turns leave out its messages; `retry` sends them again.
     """
 
     def __init__(self, message: str, turn: Turn) -> None:
@@ -140,7 +143,7 @@ class TurnFailed(ConvstoreError):
 
 
 class ReplyInterrupted(TurnFailed):
-    """The reply ended too early; `partial` is the part received, None if nothing."""
+    """The reply ended too early; `partial` is the part received, or None."""
 
     def __init__(self, message: str, turn: Turn, partial: dict[str, Any] | None) -> None:
         super().__init__(message, turn)
@@ -157,7 +160,7 @@ class DatabaseUnavailable(DatabaseError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
-        """True if the same work may succeed when it is repeated: the connection broke, or a lock was held too long."""
+        """True if repeated work may succeed, because the connection broke or another caller held a lock too long."""
 
 
 class SchemaOutdated(DatabaseError):
@@ -172,7 +175,7 @@ class SchemaTooNew(DatabaseError):
 
 
 class DamagedRow(DatabaseError):
-    """A stored row cannot be decoded; it is never skipped or read as empty."""
+    """A stored row cannot be decoded. Such a row is never skipped or read as empty."""
 
 
 class ReplyNotStored(DatabaseError):

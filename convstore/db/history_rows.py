@@ -130,9 +130,9 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
 
 
 def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None) -> tuple[list[Row[Any]], Seq]:
-    """Return the rows of a path that a scan finds, latest first, and the missing parent.
+    """Return the rows of a path that a scan finds, and the first that it misses.
 
-    The missing parent is 0 if the scan found the first message of the path.
+    The rows are latest first. The second value is 0 if the scan found the whole path.
     """
     values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
     if limit is None:

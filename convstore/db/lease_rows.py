@@ -218,7 +218,7 @@ def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Se
 
 
 def read_reply_parent(connection: Connection, key: ConversationKey, turn: TurnNumber) -> Seq:
-    """Return the message that a running turn's reply follows; 0: the reply is the first."""
+    """Return the message that a running turn's reply follows; 0: none."""
     row = connection.execute(_RUNNING, {**_bind(key), "turn": turn}).one()
     return Seq(row.last_input_seq or row.base_seq)
 

@@ -86,7 +86,7 @@ def _exists(path: Path | None) -> bool:
 
 
 def ensure_schema(database: Database) -> None:
-    """Check that this release may use the database; upgrade an older SQLite file first.
+    """Upgrade an older SQLite file, and check that this release can use the database.
 
     Raises:
         SchemaOutdated: a PostgreSQL database needs `convstore db upgrade`.

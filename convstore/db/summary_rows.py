@@ -98,10 +98,10 @@ def set_latest_summary(connection: Connection, key: ConversationKey, turn: TurnN
 
 
 def claim_compaction(connection: Connection, key: ConversationKey, now: datetime, until: datetime) -> bool:
-    """Claim the automatic compaction of a conversation, and return True if it was free.
+    """Claim the automatic compaction of a conversation.
 
-    The claim ends at `until`. It is not a lease: if two callers compact the same conversation, the only harm is that
-    both pay for a summary.
+    Return False if another caller has claimed it. A claim ends at `until`. It is not a lease: if two callers compact
+    the same conversation, the only harm is that both pay for a summary.
     """
     claimed = connection.execute(_CLAIM, {"key_owner": key.owner, "key_id": key.id, "now": now, "until": until})
     return bool(claimed.rowcount)

@@ -104,7 +104,10 @@ class ConversationRow(Base):
 
 
 class MessageRow(Base):
-    """A message. Its row never changes. Messages are ordered by `seq`, never by a clock."""
+    """A message.
+
+    Its row never changes. Messages are ordered by `seq`, never by a clock.
+    """
 
     __tablename__ = "convstore_messages"
     # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.

@@ -77,7 +77,7 @@ _MAX_VARIABLES = 500  # in one statement; an old SQLite takes 999
 
 
 def read_token_samples(connection: Connection, key: ConversationKey, model: str) -> list[tuple[int, int]]:
-    """Return the estimated and the reported tokens of the latest turns with this model.
+    """Return the estimated and reported tokens of the latest turns with this model.
 
     They are turns of the conversation, if these have enough tokens. Otherwise they are turns among the owner's latest
     64, so that no more rows are read. If those have too few tokens as well, the list is empty: in a short request, most

@@ -199,9 +199,9 @@ def _to_text(key: object) -> str | None:
 def _compute_costs(
     connection: Connection, key: ColumnElement[Any] | None, where: Where, prices: Prices
 ) -> dict[str | None, tuple[int, float]]:
-    """Return for each key how many turns get their cost here, and the sum of the costs.
+    """Return the costs of turns with a known price and no stored cost.
 
-    They are the turns that have a known price and no stored cost.
+    For each key, it is the number of these turns and the sum of their costs.
     """
     kinds = _find_priced_kinds(connection, where, prices)
     found: dict[str | None, tuple[int, float]] = {}
@@ -257,7 +257,7 @@ def _select_rate(kinds: Sequence[Kind], of: str) -> ColumnElement[Any]:
 def _read_latencies(
     connection: Connection, key: ColumnElement[Any] | None, where: Where
 ) -> tuple[dict[str | None, Latencies], Latencies]:
-    """Return the latencies of completed turns: for each key, and for all keys together.
+    """Return the latencies of completed turns, for each key and for all turns.
 
     A percentile is the nearest rank: of n latencies, the ceil(n × percent)th. The statement counts how often each
     latency occurs, because there are fewer latencies than turns, and both databases add whole numbers in the same way.

@@ -1,4 +1,4 @@
-"""Read the messages that a caller hands to `say`, `stream` and `append`."""
+"""Read the messages that a caller passes to `say`, `stream` and `append`."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def parse_input(value: object, *, role: str = "user", name: str | None = None) -
 
 
 def parse_append_items(items: Sequence[object]) -> tuple[list[Message], Completion | None]:
-    """Return the messages to append, and the completion if the item is one.
+    """Return the messages to append, and the completion that holds them, if it is one.
 
     Args:
-        items: each is what `parse_input` takes; or a single completion: its first message is appended.
+        items: values that `parse_input` takes; or a single completion, of which the first message is appended.
 
     Raises:
         InvalidMessage: an item is not a message, the list is empty, or a completion is not the only item.

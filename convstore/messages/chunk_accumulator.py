@@ -1,9 +1,9 @@
 """Put a streamed completion together, chunk by chunk, without losing a field.
 
-A delta is merged field by field. Text is appended (content, refusal, a tool call's arguments, a vendor's reasoning).
-A list item with an `index` is merged with the item of that index; other items are added. A field that names a thing or
-its type is set once. So a field that this code does not know arrives whole too. `_find_continued_item` knows the
-servers that differ.
+A delta is merged field by field. Text is appended (content, refusal, a tool call's arguments, a vendor's reasoning). A
+list item with an `index` is merged with the earlier item of that index; other items are added. A field that names a
+thing or its type is set once. These rules also hold for fields that this code does not know, so such a field is
+complete too. `_find_continued_item` handles servers that differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from convstore.messages.message import Message, extract_text
 from convstore.messages.plain_json import KeptText
 from convstore.messages.storable_text import join_surrogates
 
-# Sent once, or repeated whole by some servers; never in pieces.
+# Servers send these once, or repeat the whole value; they never send them in pieces.
 _FIELDS_SET_ONCE = frozenset({"role", "id", "type", "index", "call_id", "format", "signature"})
 # Lists of content parts: a part continues the last one if it has the same type (Mistral's reasoning models).
 _FIELDS_OF_PARTS = frozenset({"content", "thinking"})
@@ -35,9 +35,9 @@ _GROWING_PART_TYPES = frozenset({"text", "thinking"})
 
 
 class _GrowingText:
-    """A text in pieces, joined once at the end.
+    """A text in pieces, which are joined once at the end.
 
-    To join each piece when it comes would cost the square of the length.
+    If each piece were appended at once, the time would grow with the square of the length.
     """
 
     def __init__(self, piece: str) -> None:
@@ -49,7 +49,7 @@ class _GrowingText:
 
 @dataclass(slots=True)
 class ChunkAccumulator:
-    """The completion that the chunks so far make.
+    """The completion that results from the chunks so far.
 
     >>> reply = ChunkAccumulator()
     >>> reply.add({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]})
@@ -71,7 +71,8 @@ class ChunkAccumulator:
     def add(self, chunk: object) -> str:
         """Merge a chunk and return the text that it adds to the first choice.
 
-        If a character was cut in two, its first half is held back until the second half, or the reply's end, comes.
+        A chunk may end in the middle of a character. The first half is held back until the second half or the end of
+        the reply is received.
 
         Args:
             chunk: an openai object, or the same as a dict. Anything else adds nothing.
@@ -120,9 +121,9 @@ class ChunkAccumulator:
         return any(value for delta in self._deltas.values() for key, value in delta.items() if key != "role")
 
     def to_chunk(self) -> dict[str, Any]:
-        """Return what was added so far as one chunk.
+        """Return everything added so far as one chunk.
 
-        Another accumulator makes the same completion from such chunks.
+        Another accumulator builds the same completion from such chunks.
         """
         return {
             **self._fields,
@@ -149,9 +150,10 @@ class ChunkAccumulator:
 
 
 def _merge_other_fields(known: Any, value: Any, *, in_pieces: bool = False) -> Any:
-    """Return a field that is no part of the message, with what a chunk says of it.
+    """Merge a chunk's value of a field outside the message into the known value.
 
-    Log probabilities come for each piece, and are added. Everything else comes once, or as far as it has come.
+    Log probabilities are sent for each piece, and are added. Any other field is sent once; if it is sent again, the
+    newer value replaces the old one.
     """
     if isinstance(value, dict):
         known = known if isinstance(known, dict) else {}
@@ -162,7 +164,7 @@ def _merge_other_fields(known: Any, value: Any, *, in_pieces: bool = False) -> A
         return {**known, **merged}
     if in_pieces and isinstance(value, list):
         if not isinstance(known, list):
-            return list(value)  # its own list, which grows; the chunk's is not changed
+            return list(value)  # a copy, because it grows and the chunk must not change
         known.extend(value)
         return known
     return known if value is None else value
@@ -225,7 +227,7 @@ def _merge_list(key: str, into: list[Any], items: list[Any]) -> None:
 
 
 def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any] | None:
-    """Return the one of `items` that `item` continues, or None if it is a new one."""
+    """Return the item of `items` that `item` continues, or None if it is a new one."""
     if not isinstance(item, dict) or not items:
         return None
     if key in _FIELDS_OF_PARTS:
@@ -236,8 +238,8 @@ def _find_continued_item(key: str, items: list[Any], item: Any) -> dict[str, Any
     is_numbered = isinstance(index, int)
     if key != "tool_calls":
         return _find_last_of_kind(items, item) if is_numbered else None
-    # Gemini's servers (and gateways before them) give all parallel calls the index 0, or no index. A new call begins
-    # where there is a name and another id; some servers make up an id for every fragment, but without a name.
+    # Gemini's servers, and gateways to them, give all parallel calls the index 0, or no index. So an item with a name
+    # and another id is a new call. An id alone is not enough, because some servers invent one for every fragment.
     is_named = any(isinstance(part, dict) and part.get("name") for part in item.values())
     if is_numbered:
         known = _find_last(items, "index", index)
@@ -256,7 +258,8 @@ def _find_last(items: list[Any], key: str, value: Any) -> dict[str, Any] | None:
 
 
 def _find_last_of_kind(items: list[Any], item: dict[str, Any]) -> dict[str, Any] | None:
-    # OpenRouter numbers all reasoning details of an answer 0: a text, its signature and a summary are different items.
+    # OpenRouter gives all reasoning details of an answer the index 0, although they may be different items: a text, its
+    # signature, a summary.
     for known in reversed(items):
         if isinstance(known, dict) and known.get("index") == item.get("index"):
             pairs = [(known.get(key), item.get(key)) for key in ("type", "id")]
@@ -266,7 +269,7 @@ def _find_last_of_kind(items: list[Any], item: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_signed_by_another(known: dict[str, Any], item: dict[str, Any]) -> bool:
-    """Return True if a signature has closed `known`, and `item` is what is thought after it."""
+    """Return True if a signature ended `known`, so that `item` begins a new thought."""
     signature = known.get("signature")
     is_more = item.get("signature") or item.get("text") or item.get("thinking")
     return bool(signature) and bool(is_more) and item.get("signature") != signature
@@ -277,7 +280,7 @@ def _build_message(delta: dict[str, Any]) -> Message:
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
-            call.pop("index", None)  # it numbers the fragments, and is no field of the message
+            call.pop("index", None)  # it belongs to the fragments, not to the message
     return message
 
 

@@ -1,11 +1,11 @@
 """Encode messages to rows and decode them again, without loss.
 
 This is the only module that knows how a message maps to columns. 95 % of messages are a role and a string, and need no
-JSON at all. Large base64 in the others is stored as bytes, in rows of its own (`inline_data`).
+JSON. Large base64 in the other messages is stored as bytes in separate rows (`inline_data`).
 
-Two things are not stored, because JSON does not have them: the order of a message's own keys (RFC 8259; the order of
-everything inside them is stored), and the difference between a character and its two surrogate halves in a row, which
-become the character.
+Two things are not stored. The first is the order of a message's own keys, which has no meaning in JSON (RFC 8259); the
+order of keys inside its values is stored. The second is whether a character was given as two surrogate halves: it is
+stored as the character.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convstore.messages.inline_data import attach, detach, from_extra_list, to_e
 from convstore.messages.message import Message
 from convstore.messages.storable_text import is_storable, to_json
 
-# Names a history uniquely for all practical purposes, in a quarter of the space of SHA-512.
+# Long enough to name a path uniquely in practice, at a quarter of the size of SHA-512.
 MESSAGE_DIGEST_BYTES = 16
 
 
@@ -31,9 +31,12 @@ class StoredMessage:
     name: str | None
     content: str | None
     extra: str | None
-    """JSON that overrides and completes the other three: an object, or a list made by `inline_data.to_extra_list`."""
+    """JSON that overrides and completes role, name and content.
+
+    It is an object, or a list that `inline_data.to_extra_list` made.
+    """
     blobs: Mapping[bytes, bytes] = field(default_factory=dict)
-    """The bytes that `extra` refers to, by digest; filled by `encode` only."""
+    """The bytes that `extra` refers to, by digest. Only `encode` fills it."""
 
 
 def encode(message: Message) -> StoredMessage:
@@ -67,10 +70,12 @@ def decode(stored: StoredMessage, texts: Mapping[bytes, str] | None = None) -> M
     """Return the exact form of a stored message.
 
     Args:
-        texts: base64 texts by digest, as `inline_data.encode_attachments` returns them; it may hold more than needed.
+        texts: the base64 of attachments by digest, as `inline_data.encode_attachments` returns it. It may hold
+            attachments that the message does not need.
 
     Raises:
-        ValueError: the row is damaged: `extra` is not what `encode` writes, or `texts` lacks what it refers to.
+        ValueError: the row is damaged, because `extra` does not have the form that `encode` writes; or `texts` lacks an
+            attachment.
     """
     message: Message = {"role": stored.role}
     if stored.name is not None:
@@ -100,10 +105,10 @@ def find_attachment_digests(stored: StoredMessage) -> set[bytes]:
 
 
 def digest(parent: bytes, message: Message) -> bytes:
-    """Return the digest of a message and of all messages before it, 16 raw bytes.
+    """Return the digest of a message and all messages before it, 16 raw bytes.
 
     Args:
-        parent: the digest of the message before it on its path; `b""` for the first.
+        parent: the digest of the message before this one on its path; `b""` for the first message.
         message: the exact form.
     """
     canonical = json.dumps(message, sort_keys=True, separators=(",", ":"))

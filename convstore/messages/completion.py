@@ -49,7 +49,7 @@ class Usage(dict[str, Any]):
 
 
 def _to_token_count(value: object) -> int | None:
-    # A number that no database's integer can hold is no count; the report itself keeps it.
+    # A number that is too large for a database's integer is not used as a count; the stored report still holds it.
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_TOKEN_COUNT:
         return None
     return value
@@ -57,20 +57,20 @@ def _to_token_count(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer of a model: one message for each choice, and the facts about it."""
+    """An answer of a model: one message for each choice, and facts about the call."""
 
     messages: tuple[Message, ...]
-    """One for each choice, in the order of their indexes."""
+    """One message for each choice, in the order of their indexes."""
     finish_reason: str | None
-    """Why the first choice ended; None if a choice did not end, and the messages are partial."""
+    """Why the first choice ended; None: a choice did not end, so the messages are partial."""
     response_id: str | None = None
     model: str | None = None
     system_fingerprint: str | None = None
     usage: Usage | None = None
     error: dict[str, Any] | None = None
-    """The provider's error in the middle of the answer: `type`, `message` and perhaps `code`."""
+    """The error that the provider sent in the answer: `type`, `message` and perhaps `code`."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """The other fields of the answer, exactly; `choices` holds those of each choice, if a choice has some."""
+    """The other fields of the answer, unchanged. `choices` holds the other fields of each choice, if there are any."""
 
 
 class NotACompletion(Exception):
@@ -112,7 +112,7 @@ def read_completion(value: object) -> Completion:
 
 # Stored in columns of their own, or the same in every answer.
 _FIELDS_WITH_COLUMNS = frozenset({"id", "object", "model", "choices", "usage", "system_fingerprint"})
-# Random text without a meaning, which OpenAI adds so that nobody can tell the lengths of pieces.
+# OpenAI adds random text, so that a listener on the network cannot tell the lengths of the pieces.
 _NOISE_FIELDS = frozenset({"obfuscation"})
 _CHOICE_FIELDS = frozenset({"index", "message", "delta", "finish_reason"})
 
@@ -124,7 +124,7 @@ def get_other_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_other_choice_fields(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a choice besides its message and its end, such as `logprobs`."""
+    """Return the other fields of a choice, such as `logprobs`."""
     return {key: value for key, value in choice.items() if key not in _CHOICE_FIELDS and value is not None}
 
 
@@ -149,7 +149,7 @@ def read_choice_error(choice: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def read_body_error(body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the error that a body or a chunk is, or None."""
+    """Return the error that a body or a chunk holds, or None."""
     text = find_error_text(body)
     if text is None:
         return None
@@ -159,7 +159,7 @@ def read_body_error(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def to_reply_message(body: dict[str, Any]) -> Message:
-    """Return a reply's message, with the role that some servers leave out."""
+    """Return the message of a reply, with the role added if the server left it out."""
     message = {"role": "assistant", **body}
     if not isinstance(message["role"], str) or not message["role"]:
         message["role"] = "assistant"
@@ -167,9 +167,9 @@ def to_reply_message(body: dict[str, Any]) -> Message:
 
 
 def find_error_text(body: dict[str, Any]) -> str | None:
-    """Return the text of a body's error, or None if it has none.
+    """Return the text of the error in a body, or None if there is no error.
 
-    Some providers answer with an error under status 200: an `error` object, or a flat form (`"object": "error"`).
+    Some providers send an error with status 200: an `error` object, or a flat form (`"object": "error"`).
     """
     error = body.get("error")
     if isinstance(error, dict):
@@ -195,5 +195,5 @@ def read_completion_facts(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_text_or_none(value: object) -> str | None:
-    """Return the value if it is a text and not empty, else None."""
+    """Return the value if it is a text that is not empty, else None."""
     return value if isinstance(value, str) and value else None

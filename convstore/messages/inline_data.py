@@ -1,7 +1,8 @@
-"""Take large base64 out of a message, to store it as bytes, and put it back.
+"""Replace large base64 in a message by a reference to its bytes, and put it back.
 
-A text is taken out only if its bytes, encoded again, give exactly the same characters. So what comes back is always
-what went in. Everything else (line breaks inside, the URL-safe alphabet, missing padding) stays where it is.
+A text is taken out only if its bytes, encoded again, give exactly the same characters. So the message that is read is
+always the message that was stored. Other base64 stays in the message: with line breaks, in the URL-safe alphabet, or
+without padding.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 MIN_BASE64_CHARACTERS = 4096
-"""Shorter base64 stays in the message: there it costs less than a row of its own."""
+"""Shorter base64 stays in the message, because a separate row would take more space."""
 
 # An attachment's digest depends on its content alone and must stay unique for ever, so it is longer than a message's.
 ATTACHMENT_DIGEST_BYTES = 32
 
-# What comes before the base64 of a data URL (RFC 2397); short, because it stays in the message's row.
+# The part of a data URL before the base64 (RFC 2397). It must be short, because it stays in the message's row.
 _DATA_URL_PREFIX = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 JsonPath: TypeAlias = tuple[str | int, ...]
@@ -29,14 +30,14 @@ JsonPath: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class AttachmentReference:
-    """A text that was taken out: its place and its parts."""
+    """A text that was taken out of a JSON object: its place and its parts."""
 
     path: JsonPath
     prefix: str
     """The text before the base64: a data URL up to its comma, or ""."""
     digest: bytes
     size: int
-    """In bytes, decoded."""
+    """The number of bytes after decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,10 @@ def decode_base64(text: str, least: int = MIN_BASE64_CHARACTERS) -> tuple[str, b
     """Return the prefix and the bytes of a base64 text or data URL.
 
     Args:
-        least: how many characters of base64 the text must have.
+        least: the smallest number of base64 characters that the text may have.
 
     Returns:
-        None if the text is shorter, or its bytes, encoded again, would not give the same text.
+        None if the text is shorter, or if its bytes, encoded again, would not give the same text.
     """
     start = _DATA_URL_PREFIX.match(text)
     prefix = start[0] if start else ""
@@ -104,10 +105,10 @@ def digest_attachment(data: bytes) -> bytes:
 
 
 def to_extra_list(detached: DetachedObject) -> list[Any]:
-    """Return what the `extra` column holds for an object with attachments.
+    """Return the value of the `extra` column for an object with attachments.
 
-    It is a list, where other rows have an object, so that a release that does not know of attachments refuses it
-    instead of reading the nulls as content.
+    It is a list, while other rows have an object. A release that does not know attachments refuses a list. It would
+    accept an object, and read its nulls as content.
     """
     return [
         detached.fields,
@@ -116,7 +117,7 @@ def to_extra_list(detached: DetachedObject) -> list[Any]:
 
 
 def from_extra_list(value: list[Any]) -> tuple[dict[str, Any], tuple[AttachmentReference, ...]]:
-    """Return the object with its nulls, and the references, from an `extra` list.
+    """Return the object, with its nulls, and the references that a list holds.
 
     Raises:
         ValueError: the list does not have the form that `to_extra_list` writes.
@@ -140,7 +141,7 @@ def _read_reference(item: Any) -> AttachmentReference:
 def encode_attachments(blobs: Mapping[bytes, bytes]) -> dict[bytes, str]:
     """Return the base64 of stored attachments, by digest.
 
-    Attachments with bytes that do not match their digest are left out.
+    An attachment is left out if its bytes do not match its digest.
     """
     return {
         digest: base64.b64encode(data).decode() for digest, data in blobs.items() if digest_attachment(data) == digest
@@ -150,13 +151,13 @@ def encode_attachments(blobs: Mapping[bytes, bytes]) -> dict[bytes, str]:
 def attach(
     fields: dict[str, Any], references: tuple[AttachmentReference, ...], texts: Mapping[bytes, str]
 ) -> dict[str, Any]:
-    """Put back what `detach` took out, and return `fields`, which are changed.
+    """Put the texts that `detach` took out back into `fields`, and return `fields`.
 
     Args:
-        texts: base64 by digest, as `encode_attachments` returns it; it may hold more than needed.
+        texts: base64 by digest, as `encode_attachments` returns it. It may hold attachments that are not needed.
 
     Raises:
-        ValueError: an attachment is missing or damaged, or its place does not exist.
+        ValueError: an attachment is missing or damaged, or the message has no part at its place.
     """
     for reference in references:
         text = texts.get(reference.digest)

@@ -1,7 +1,7 @@
-"""Read a provider's JSON without losing it because of a value that JSON, or this program, does not have.
+"""Read a provider's JSON, even if it holds values outside strict JSON.
 
-Servers write `NaN`, numbers of thousands of digits, and deep nesting into fields that nobody asked for. Such a value is
-kept as text (`KeptText`), so that everything around it is read and stored. Decision 0022 says why as text.
+Servers send `NaN`, numbers with thousands of digits, and deep nesting in fields that nobody asked for. Such a value is
+kept as text (`KeptText`), so that everything around it can be read and stored. Decision 0022 gives the reasons.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Any
 from convstore.errors import InvalidMessage
 from convstore.messages.plain_json import MAX_NESTING_DEPTH, KeptText, to_plain
 
-# The most digits that Python converts (sys.set_int_max_str_digits).
+# The largest number of digits that Python converts (sys.set_int_max_str_digits).
 _MAX_INTEGER_DIGITS = 4300
-# Possessive: what could be tried again would take memory for each character of a long text.
+# The quantifiers are possessive (`++`, `*+`). Others would take memory for each character of a long text.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 class ParsedObject(dict[str, Any]):
-    """A JSON object that `parse_lenient_json` read: everything in it is plain already."""
+    """A JSON object that `parse_lenient_json` returned; all values in it are plain."""
 
     __slots__ = ()
 
 
 def parse_lenient_json(body: bytes | str) -> Any:
-    """Return the JSON value of a text; values that strict JSON cannot hold are `KeptText`.
+    """Return the JSON value of a text.
 
-    An object is a `ParsedObject`.
+    An object is a `ParsedObject`. A value outside strict JSON is a `KeptText`.
 
     >>> parse_lenient_json('{"content": "Hi", "score": NaN}')
     {'content': 'Hi', 'score': 'NaN'}
 
     Raises:
-        ValueError: the text is not JSON, even read so.
+        ValueError: the text is not JSON, not even in this lenient form.
     """
     text = body if isinstance(body, str) else body.decode(json.detect_encoding(body), "replace")
     try:
@@ -55,7 +55,7 @@ def parse_lenient_json(body: bytes | str) -> Any:
 
 
 def _parse(text: str) -> Any:
-    # Not strict: some servers write the line breaks of a text as they are.
+    # Not strict, because some servers do not escape line breaks in a text.
     try:
         return json.loads(text, parse_float=_parse_float, parse_constant=KeptText, strict=False)
     except json.JSONDecodeError:
@@ -75,10 +75,12 @@ def _is_deeper(value: Any, depth: int) -> bool:
 
 
 def to_lenient_plain(value: object) -> Any:
-    """Return a provider's answer as plain JSON; values that strict JSON cannot hold are `KeptText`.
+    """Return a provider's answer as plain JSON.
+
+    A value outside strict JSON is a `KeptText`.
 
     Args:
-        value: an openai object, or the same as a dict; what `parse_lenient_json` returned stays as it is.
+        value: an openai object, or a dict of the same form. A `ParsedObject` is returned as it is.
     """
     if isinstance(value, ParsedObject):
         return value
@@ -135,7 +137,7 @@ def _parse_integer(text: str) -> int | KeptText:
 
 
 def _quote_deep_parts(text: str, mark: str) -> str:
-    """Return the text with each object or array below the deepest level that can be read turned into a string."""
+    """Return the text with each part that is nested too deeply turned into a string."""
     parts: list[str] = []
     done, begin, depth = 0, 0, 0
     for token in _STRING_OR_BRACKET.finditer(text):

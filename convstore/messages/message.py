@@ -1,7 +1,7 @@
 """Define a message and read its text.
 
-A message has three forms: the *exact* form (`Message`, a plain dict equal to what the caller or the model gave), the
-*stored* form (`codec`) and the *request* form (`request_form`).
+A message has three forms: the *exact* form (`Message`, a plain dict that equals the message of the caller or the
+model), the *stored* form (`codec`) and the *request* form (`request_form`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def to_message(value: object) -> Message:
     """Return the exact form of a message.
 
     Args:
-        value: a mapping, or an object of the openai package. Of an object, only the fields that were set are taken.
+        value: a mapping, or an object of the openai package. Fields of an object that were not set are left out.
 
     Raises:
         InvalidMessage: the value is not a JSON object with a string `role`.
@@ -36,7 +36,7 @@ def to_message(value: object) -> Message:
 def extract_text(message: Message) -> str:
     """Return the readable text of a message, or "" if it has none.
 
-    It is the content, or the content's text parts joined; else the refusal.
+    It is the content, or the joined text parts of the content; if they are empty, it is the refusal.
     """
     content = message.get("content")
     if isinstance(content, list):
@@ -51,6 +51,6 @@ def extract_text(message: Message) -> str:
 def is_replayable(partial: Message) -> bool:
     """Return True if a partial reply may be sent to a model again.
 
-    A partial text may. A tool call that was cut in the middle must not.
+    It may if it has text and no tool call or function call, because a call may be cut in the middle.
     """
     return bool(extract_text(partial)) and not partial.get("tool_calls") and not partial.get("function_call")

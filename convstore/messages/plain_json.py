@@ -10,16 +10,19 @@ from typing import Any
 from convstore.errors import InvalidMessage
 from convstore.messages.storable_text import join_surrogates
 
-# How deep Python's parser can read depends on the stack it is called from. Without a limit of our own, one caller could
-# write a message that another could not read.
+# The depth that Python's parser can read depends on the caller's stack. Without this limit, one caller could store a
+# message that another caller could not read.
 MAX_NESTING_DEPTH = 100
 
-# 4,300 digits, the most that Python reads (sys.set_int_max_str_digits).
+# 4,300 digits, the largest number that Python reads (sys.set_int_max_str_digits).
 _MAX_INTEGER_BITS = 14_284
 
 
 class KeptText(str):
-    """A value without a form in strict JSON, kept as the text that a provider sent (`lenient_json`)."""
+    """A value outside strict JSON, kept as the text that the provider sent.
+
+    `lenient_json` makes it.
+    """
 
     __slots__ = ()
 
@@ -27,12 +30,12 @@ class KeptText(str):
 def to_plain(value: object) -> Any:
     """Return the value as `json.loads` would return it.
 
-    The result holds dict, list, str, int, float, bool and None, and nothing else. Of an object of the openai package,
-    only the fields that were set are taken. Pairs of surrogate halves become the character.
+    The result holds only dict, list, str, int, float, bool and None. Fields of an openai object that were not set are
+    left out. A pair of surrogate halves becomes the character.
 
     Raises:
-        InvalidMessage: JSON cannot represent the value (a key that is not a string, NaN, an unknown object), or it is
-            nested too deeply.
+        InvalidMessage: JSON cannot represent the value (a key that is not a string, NaN, an unknown object), or the
+            value is nested too deeply.
     """
     try:
         return _to_plain(value, MAX_NESTING_DEPTH)
@@ -57,14 +60,15 @@ def _to_plain(value: object, remaining_depth: int) -> Any:
         raise InvalidMessage(f"the value is nested more than {MAX_NESTING_DEPTH} levels deep")
     if isinstance(value, Mapping):
         return _to_plain_object(value, remaining_depth - 1)
-    dump = getattr(value, "model_dump", None)  # a pydantic model, such as all of openai's are
+    dump = getattr(value, "model_dump", None)  # a pydantic model; all types of openai are pydantic models
     if dump is not None and not isinstance(value, type):
         try:
             fields = dump(mode="python", by_alias=True, exclude_unset=True, warnings=False)
         except ValueError as error:  # pydantic's own errors are ValueErrors
             raise InvalidMessage(f"{type(value).__name__} cannot be written as JSON: {error}") from None
         return _to_plain(fields, remaining_depth)
-    # openai's types have Iterable for a list. A set has no order to keep, and bytes are no list of numbers.
+    # openai's types name a list as Iterable. Sets are refused because they have no order, and bytes because they are
+    # not meant as a list of numbers.
     if isinstance(value, Iterable) and not isinstance(value, (AbstractSet, bytes, bytearray, memoryview, type)):
         return [_to_plain(item, remaining_depth - 1) for item in value]
     raise InvalidMessage(f"JSON has no form for {type(value).__name__}")
@@ -85,5 +89,5 @@ def _to_plain_object(value: Mapping[Any, object], remaining_depth: int) -> dict[
 def _to_plain_text(value: str) -> str:
     if isinstance(value, KeptText):
         return value
-    # A string that is a member of an enum gives its value here, not its name.
+    # For a string that is a member of an enum, this is its value, not its name.
     return join_surrogates(str.__str__(value))

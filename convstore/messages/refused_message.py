@@ -1,4 +1,4 @@
-"""Find the message because of which a provider refused a request."""
+"""Find the message that made a provider refuse a request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "functio
 
 
 def find_refused_message(sendable: Sendable, sent: Sequence[Message], error_text: str) -> str | None:
-    """Return which message a provider probably refused, and why, such as `message 4: its text is empty`.
+    """Return the message that a provider probably refused, and the fault in it.
 
-    It is the message that the provider's text names by its index or by the id of a tool call; else the first one, of
-    those that a caller gave, that the strictest server would refuse.
+    An example is `message 4: its text is empty`. The provider's text may name a message by its index or by the id of a
+    tool call. If it names no message, the result is the first message by a caller that the strictest server would
+    refuse, or None.
 
     Args:
-        sendable: the messages of the request, and where each is from.
-        sent: the same ones (no copies), with placeholders between them.
-        error_text: what the provider wrote.
+        sendable: the messages of the request, and their sources.
+        sent: the same objects (no copies), with placeholders between them.
+        error_text: the provider's text.
     """
     sources = {id(message): source for message, source in zip(sendable.messages, sendable.sources, strict=True)}
     named = _find_named(sent, error_text)
@@ -97,5 +98,5 @@ def _list_call_ids(message: Message) -> Iterator[str]:
         *((call, "id") for call in (calls if isinstance(calls, list) else ())),
     ]:
         id = holder.get(key) if isinstance(holder, dict) else None
-        if isinstance(id, str) and len(id) > 3:  # a shorter one may be a part of any text
+        if isinstance(id, str) and len(id) > 3:  # a shorter id may occur in any text by chance
             yield id

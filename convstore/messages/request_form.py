@@ -7,27 +7,29 @@ from typing import Any
 from convstore.messages.message import Message
 from convstore.messages.storable_text import join_surrogates
 
-# Fields of replies that an API refuses, ignores or bills again when they come back in a request. Some providers want
-# the reasoning of a tool loop back (DeepSeek, MiniMax, Moonshot), so that is sent where the caller asks for it.
+# Fields of replies that an API refuses, ignores or bills again if a request holds them. Some providers need the
+# reasoning of earlier tool calls (DeepSeek, MiniMax, Moonshot), so reasoning is sent if the caller asks for it.
 REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
 _REPLY_ONLY_FIELDS = frozenset({"annotations", "parsed"})
-# "Required unless tool_calls or function_call is specified" (API reference, "Assistant message", of content); what an
-# audio's id stands for is the content.
+# The content is "required unless tool_calls or function_call is specified" (API reference, "Assistant message"). An
+# audio is the content too.
 _FIELDS_IN_PLACE_OF_CONTENT = ("tool_calls", "function_call", "audio")
 
 
 def to_request(message: Message, *, reasoning: bool = False) -> Message:
     """Return the request form of a message.
 
-    - Nulls are dropped, and so is an empty list of tool calls, which OpenAI refuses ("expected an array with minimum
-      length 1"). A null content becomes an empty one, except where only an assistant may leave it out.
-    - An assistant's audio is reduced to its id, and its content is there unless another field stands for it (API
-      reference, "Assistant message"). Annotations, reasoning, and what the openai package parsed are left out.
-    - Lone surrogates, which no UTF-8 body can carry, become U+FFFD.
-    - Other fields, such as those of vendors, are sent as they are.
+    - Nulls are left out. An assistant's empty list of tool calls is left out too, because OpenAI refuses it ("expected
+      an array with minimum length 1").
+    - A null content becomes "", and so does an assistant's missing content. If an assistant's message has tool calls, a
+      function call or an audio, a null content is left out instead (API reference, "Assistant message").
+    - An assistant's audio is reduced to its id. Annotations, reasoning, and objects that the openai package parsed are
+      left out.
+    - Lone surrogates become U+FFFD, because UTF-8 cannot hold them.
+    - Other fields, such as those of vendors, are sent unchanged.
 
     Args:
-        message: the exact form, or the request form. It is not changed.
+        message: the exact form, or the request form. The object itself is not changed.
         reasoning: send an assistant's reasoning too.
     """
     by_assistant = message["role"] == "assistant"

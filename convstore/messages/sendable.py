@@ -1,9 +1,9 @@
-"""Make a history a request that the strictest server takes.
+"""Make the messages of a request such that the strictest server accepts them.
 
-What a caller gave is sent as it was written (`to_request`). What a model said is repaired: an API refuses a request for
-what it generated itself, such as a tool call that was cut, and would refuse every later one too. The stored messages
-never change; each repair is reported. The rules are those of the request types of the openai package
-(`ChatCompletionAssistantMessageParam`).
+A caller's messages are sent as they are (`to_request`). A model's messages are repaired. An API may refuse a message
+that its own model generated, such as a cut tool call, and would then refuse every later request of the conversation.
+The stored messages never change, and each repair is reported. The rules are those of the request types of the openai
+package (`ChatCompletionAssistantMessageParam`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from convstore.messages.request_form import REASONING_FIELDS, to_request
 from convstore.messages.tool_calls import find_call_fault, get_call_type, repair_arguments
 
 EMPTY_REPLY_TEXT = "(no text)"
-"""Sent instead of a reply without text and without calls: left out, it would make two user messages in a row."""
+"""Sent instead of a reply without text and calls. Without it, two user messages would follow each other."""
 
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
 _PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
-_SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out of every request: not worth a word
+_SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out so often that no report names them
 
 
-class Outgoing(NamedTuple):  # a dataclass takes three times as long to make, and there is one for each message
+class Outgoing(NamedTuple):  # made for each message, and a dataclass takes three times as long to make
     """A message of a request, before it is made sendable."""
 
     message: Message
@@ -32,17 +32,17 @@ class Outgoing(NamedTuple):  # a dataclass takes three times as long to make, an
     position: int | None = None
     """Its position on the path; None: it is not stored."""
     is_reply: bool = False
-    """True: a model said it; False: a caller gave it."""
+    """True: a model wrote the message; False: a caller did."""
 
     @property
     def label(self) -> str:
-        """How a report names the message."""
+        """The words by which a report names the message."""
         return f"message {self.position}" if self.position is not None else "the new message"
 
 
 @dataclass(frozen=True, slots=True)
 class SendableOptions:
-    """What is sent of a model's messages besides the fields of the API."""
+    """What is sent of a model's messages besides the fields that every API accepts."""
 
     reasoning: bool = False
     extra: Collection[str] = ()
@@ -50,13 +50,13 @@ class SendableOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """Messages in the form that the strictest server takes."""
+    """Messages in the form that the strictest server accepts."""
 
     messages: list[Message] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
-    """What was changed in the messages that a model said."""
+    """What was changed in the model's messages."""
     sources: list[Outgoing] = field(default_factory=list)
-    """What each of `messages` was made of."""
+    """The message from which each of `messages` was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class _Repair:
 
 
 def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = SendableOptions()) -> Sendable:
-    """Return the request form of messages, and what was changed in those that a model said.
+    """Return the request form of messages, and what was changed in the model's ones.
 
     >>> made = make_sendable([Outgoing({"role": "assistant", "content": ""}, 2, is_reply=True)])
     >>> made.messages, made.changes
@@ -94,12 +94,15 @@ def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = Senda
 
 
 def _is_plain(reply: Message) -> bool:
-    """Return True if a reply is a text and nothing else, as most are: there is nothing to repair."""
+    """Return True if a reply holds only a text, so that nothing needs repair."""
     return len(reply) == 2 and isinstance(reply.get("content"), str) and bool(reply["content"])
 
 
 def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Message, list[tuple[Any, str | None]]]:
-    """Return a model's message to send, and for each of its calls the stored id and the sent one (None: not sent)."""
+    """Return the form of a model's message to send, and the ids of its tool calls.
+
+    The ids are a pair for each call: the stored id, and the id that is sent, or None if the call is not sent.
+    """
     options = repair.options
     kept = _REQUEST_FIELDS | (REASONING_FIELDS if options.reasoning else frozenset()) | set(options.extra)
     unknown = sorted(key for key, value in message.items() if key not in kept | _SILENT and value is not None)
@@ -145,7 +148,7 @@ def _repair_content(request: Message, label: str, repair: _Repair) -> None:
             request.pop("content", None)
         return
     if request.get("refusal"):
-        # A server that wants text refuses a message with a refusal alone.
+        # A server that requires text refuses a message with only a refusal.
         request["content"] = request["refusal"]
         return
     request["content"] = EMPTY_REPLY_TEXT
@@ -188,7 +191,7 @@ def _repair_calls(
             sent.pop("function", None)
         sent["id"] = stored_id
         if not isinstance(stored_id, str) or not stored_id or stored_id in used:
-            # The same one in every request: from the position of the message and the number of the call.
+            # Made from the position of the message and the number of the call, so that it is the same in every request.
             sent["id"] = f"call_{label.rpartition(' ')[2]}_{number}"
             repair.changes.append(f"{label}: tool call {number} gets the id {sent['id']}")
         used.add(sent["id"])
@@ -198,16 +201,18 @@ def _repair_calls(
 
 
 def _match_result(result: Message, waiting: list[tuple[Any, str | None]], repair: _Repair) -> Message | None:
-    """Return the result of a tool call, with the id that was sent; None if its call is not sent.
+    """Return the result of a tool call, with the id that is sent for the call.
+
+    Return None if the call is not sent.
 
     Args:
-        waiting: the calls without a result, from which its call is removed.
+        waiting: the ids of the calls without a result. The call of this result is removed from them.
     """
     request = to_request(result, reasoning=repair.options.reasoning)
     answers = request.get("tool_call_id")
     found = next((pair for pair in waiting if answers is not None and answers in pair), None)
     if found is None:
-        return request  # as its caller gave it
+        return request  # it belongs to no call of this reply, and is sent unchanged
     waiting.remove(found)
     if found[1] is None:
         repair.changes.append(f"left out the result of tool call {answers}, which is not sent")

@@ -1,7 +1,7 @@
 """Convert text and JSON to a form that every supported database can hold.
 
-PostgreSQL refuses NUL characters. Both databases refuse lone surrogates: halves of a character, which no UTF-8 text
-can hold, but which a Python string can.
+PostgreSQL refuses NUL characters. Both databases refuse lone surrogates. These are halves of a character: a Python
+string can hold them, and a UTF-8 text cannot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_storable(text: str) -> bool:
 def join_surrogates(text: str) -> str:
     """Return the text with each pair of surrogate halves joined to a character.
 
-    A stream may cut an emoji between two deltas. A half without its other half stays as it is.
+    A stream may cut an emoji between two deltas. A lone half stays as it is.
     """
     if text.isascii():
         return text
@@ -39,7 +39,9 @@ def join_surrogates(text: str) -> str:
 
 
 def to_json(value: object) -> str:
-    """Return the JSON text of a plain value; ASCII only if a database needs it.
+    """Return the JSON text of a plain value.
+
+    It has ASCII escapes only if a database could not hold it otherwise.
 
     Raises:
         InvalidMessage: the value cannot be written as JSON: a number has too many digits, or the nesting is too deep.
@@ -54,10 +56,10 @@ def to_json(value: object) -> str:
 
 
 def to_column(text: str | None) -> str | None:
-    """Return a label (a title, a model's name) as a text column holds it.
+    """Return a label (a title, a model's name) in the form of a text column.
 
-    It is the text itself, or its JSON form if a database could not hold it. A text that begins with a quotation mark
-    is written as JSON too, so that `from_column` can tell the two apart.
+    It is the text itself, or its JSON form if a database could not hold the text. A text that begins with a quotation
+    mark is written as JSON too, so that `from_column` can tell texts from JSON.
     """
     if text is None or (is_storable(text) and not text.startswith('"')):
         return text

@@ -1,4 +1,4 @@
-"""Wrap a token counter: check its results, fall back to the estimate, cache."""
+"""Wrap token counters: check results, use the estimate after a failure, cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from convstore.messages.message import Message
 from convstore.messages.token_estimate import estimate_message
 
 TokenCounter: TypeAlias = Callable[[Message], int]
-"""A function that counts the tokens of a message in its exact form, of any role and content. 0 is used as 1."""
+"""A function that counts the tokens of a message in its exact form, of any role and content.
+
+A result of 0 is used as 1.
+"""
 
 _MAX_COUNTED_TOKENS = 2**53 - 1  # the largest whole number that every JSON parser reads exactly
 
@@ -32,15 +35,15 @@ def make_checked_counter(count: TokenCounter) -> TokenCounter:
             raise InvalidInput(f"count_tokens {problem:.200} (for a message of role {message['role']!r})") from error
         if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= _MAX_COUNTED_TOKENS:
             raise InvalidInput(f"count_tokens must return a whole number of tokens, at least 0, not {tokens!r:.80}")
-        return max(1, tokens)  # a path that costs nothing would be read to its beginning, whatever the budget
+        return max(1, tokens)  # if messages had 0 tokens, no limit would end the reading of a path
 
     return count_and_check
 
 
 def make_fallback_counter(count: TokenCounter) -> TokenCounter:
-    """Return a counter that uses the estimate where a checked counter fails.
+    """Return a counter that uses the estimate if the checked counter fails.
 
-    It is for replies: a failing counter must not lose what was paid for.
+    It is for replies, because a failing counter must not lose a reply that was paid for.
     """
 
     def count_or_estimate(message: Message) -> int:
@@ -57,7 +60,7 @@ def make_caching_counter(count: TokenCounter) -> TokenCounter:
 
     A turn needs the counts of its new messages twice: for its window and for their rows.
     """
-    # The message is kept with its count: without it, another message could get the same id() later.
+    # The message is kept with its count, because another message could otherwise get the same id() later.
     known: dict[int, tuple[Message, int]] = {}
 
     def count_once(message: Message) -> int:

@@ -1,9 +1,9 @@
 """Estimate how many tokens a message is, without a tokenizer.
 
-A tokenizer is a download, differs from model to model, and many providers publish none. So the estimate is based on
-what all of them share (common words are one token, rare ones several), calibrated on the vocabularies of today's large
-models. A factor for each model scales it (`token_factor`). How large the error is has been measured: docs/windows.md,
-"How tokens are counted".
+A tokenizer has to be downloaded, differs between models, and many providers publish none. So the estimate uses what all
+tokenizers share: a common word is one token, a rare one is several. It is calibrated on the vocabularies of today's
+large models, and a factor for each model scales it (`token_factor`). docs/windows.md, "How tokens are counted", gives
+the measured errors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TOKENS_PER_REQUEST = 3
 """Added once for a request: the words that begin the reply."""
 
 TOKENS_PER_MESSAGE = 4
-"""Added for each message: the marks around it, and its role."""
+"""Added for each message: its role, and the tokens that mark its beginning and end."""
 
 TOKENS_PER_TOOL_CALL = 8
 """Added for each tool call, besides its name and arguments."""
 
 TOKENS_PER_IMAGE, TOKENS_PER_LOW_DETAIL_IMAGE = 765, 85
 """An image of 1024 × 1024 pixels, and one of `"detail": "low"` (OpenAI's guide, "Images and vision": 85 tokens, and 170
-for each tile of 512 × 512 pixels). The pixels are not looked at."""
+for each tile of 512 × 512 pixels). The image itself is not read."""
 
 TOKENS_PER_UNREAD_AUDIO, TOKENS_PER_UNREAD_FILE = 100, 2_000
 """Audio (ten seconds) and a file, if only the id is known."""
@@ -38,8 +38,8 @@ _WAV_BYTES_PER_TOKEN, _COMPRESSED_AUDIO_BYTES_PER_TOKEN = 3_200, 800
 # Bytes for each token of a file: plain text; anything else, such as a PDF with its fonts and pictures.
 _TEXT_FILE_BYTES_PER_TOKEN, _OTHER_FILE_BYTES_PER_TOKEN = 4, 32
 
-# Chinese characters, Japanese syllables, and the punctuation of both: they are written without spaces, and a token is
-# one character or a few frequent ones.
+# Chinese characters, Japanese syllables, and their punctuation. These texts have no spaces, and a token is one
+# character, or a few frequent ones.
 _DENSE_CHARACTERS = (
     "\u2e80-\u318f\u31a0-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\U00020000-\U0003ffff"
 )
@@ -50,7 +50,7 @@ _TOKEN_PIECE = re.compile(
         [
             r"""[ _./('"<$#*-]?[A-Z]?[a-z]{1,8}""",  # a word, or eight letters of a long one, and the mark before it
             r"""[ _./('"<$#*-]?[A-Z]{1,3}""",
-            r" ?[\u00c0-\u024f\u1e00-\u1eff][a-z]{0,2}",  # an accent ends what a vocabulary knows as one
+            r" ?[\u00c0-\u024f\u1e00-\u1eff][a-z]{0,2}",  # a letter with an accent begins a new token
             rf"([{_DENSE_CHARACTERS}]+)",
             r"[0-9]{1,2}",  # vocabularies take one digit at a time, or three
             r"\s{1,16}",
@@ -63,16 +63,16 @@ _TOKEN_PIECE = re.compile(
     ),
     re.DOTALL,
 )
-# A run of this length without a space is no word: it is data.
+# A run of this length without a space is not a word but data.
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{512,}={0,2}")
 
 
 def estimate_message(message: Message) -> int:
-    """Return about how many tokens a message is in a request, at least 1.
+    """Return an estimate of the tokens of a message in a request, at least 1.
 
-    Its role and the marks around it are included. What `to_request` leaves out costs nothing: nulls, reasoning,
-    annotations. Images, audio and files are counted by what is known of them, never as base64 text. Every message that
-    the codec accepts has a count.
+    It includes the role and the tokens around the message. Fields that `to_request` leaves out (nulls, reasoning,
+    annotations) are not counted. Images, audio and files are counted by their type and size, never as base64 text.
+    Every message that the codec accepts has a count.
 
     Args:
         message: the exact form, or the request form.
@@ -90,16 +90,16 @@ def estimate_message(message: Message) -> int:
         elif key == "function_call":
             total += _estimate_call({"function": value})
         elif key == "audio":
-            total += _estimate_audio(message[key])  # the exact form holds the data that the id stands for
+            total += _estimate_audio(message[key])  # only the exact form holds the data
         else:
             total += estimate_text(key) + _estimate_value(value)
     return total
 
 
 def estimate_text(text: str) -> int:
-    """Return about how many tokens a text is; 0 for an empty text.
+    """Return an estimate of the tokens of a text; 0 for an empty text.
 
-    The estimate of two texts joined is the sum of theirs, or a few tokens less or more.
+    The estimate of two joined texts differs from the sum of their estimates by a few tokens at most.
     """
     runs = _TOKEN_PIECE.findall(text)
     dense = "".join(runs)
@@ -107,9 +107,10 @@ def estimate_text(text: str) -> int:
 
 
 def estimate_json(value: object) -> int:
-    """Return about how many tokens a JSON value is.
+    """Return an estimate of the tokens of a JSON value.
 
-    It may be tools, a response format or a vendor's field. Long runs that look like base64 are counted as images.
+    The value may be tools, a response format or a vendor's field. Long runs that look like base64 are counted as
+    images.
     """
     text = json.dumps(value, ensure_ascii=False)
     bare, images = _BASE64_RUN.subn("", text)
@@ -170,5 +171,5 @@ def _estimate_call(call: Any) -> int:
         body = next((call[kind] for kind in ("function", "custom") if kind in call), call)
     if not isinstance(body, dict):
         return TOKENS_PER_TOOL_CALL + _estimate_value(body)
-    # The id is not counted: a model reads the call's name and its arguments.
+    # The id is not counted, because a model reads only the call's name and its arguments.
     return TOKENS_PER_TOOL_CALL + sum(_estimate_value(value) for value in body.values() if value is not None)

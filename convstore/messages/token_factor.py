@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MIN_TOKEN_FACTOR, MAX_TOKEN_FACTOR = 0.25, 8.0
-"""A factor stays between these. Beyond them the report is wrong: a proxy's, or a count of something else."""
+"""A factor is limited to this range. Outside it the reported counts are wrong, such as those of some proxies."""
 
 MIN_TOKENS_FOR_OWN_FACTOR = 200
-"""From this many estimated tokens on, a conversation's own turns give a better factor than those of other
-conversations, because it keeps to its languages. Below, what a template adds to every request weighs too much."""
+"""With this many estimated tokens or more, a conversation's own turns give a better factor than other conversations,
+because a conversation has the same languages throughout. With fewer, the tokens that a template adds to every request
+distort the factor."""
 
 
 def learn_token_factor(samples: Sequence[tuple[int, int]]) -> float:
     """Return the factor that scales estimates to one model's counts.
 
-    It is the sum of the reported counts divided by the sum of the estimates. A large request weighs more than a small
-    one, and the order does not matter: give the latest turns only. The conversation's own turns are best, once their
-    estimates reach `MIN_TOKENS_FOR_OWN_FACTOR`; before, the model's turns in any conversation.
+    It is the sum of the reported counts divided by the sum of the estimates. So a large request weighs more than a
+    small one, and the order does not matter. Give only the latest turns: those of the conversation if their estimates
+    reach `MIN_TOKENS_FOR_OWN_FACTOR`, else those of any conversation with this model.
 
     Args:
-        samples: for each turn, the estimate of its whole request, `TOKENS_PER_REQUEST` included, and the
-            `prompt_tokens` reported. A pair with a number below 1 is skipped.
+        samples: for each turn, the estimate of its whole request (with `TOKENS_PER_REQUEST`), and the reported
+            `prompt_tokens`. A pair with a number below 1 is skipped.
 
     Returns:
         1.0 without samples; else a number from `MIN_TOKEN_FACTOR` to `MAX_TOKEN_FACTOR`.

@@ -10,7 +10,7 @@ from convstore.errors import UnansweredToolCalls
 from convstore.messages.message import Message
 
 PLACEHOLDER_RESULT_TEXT = "(no result: this tool was not run)"
-"""Sent, and never stored, as the result of a call that has none, if the caller asked for it."""
+"""Sent as the result of a tool call that has no result, if the caller asks for placeholders. It is never stored."""
 
 
 def tool_result(call_id: str, content: object) -> Message:
@@ -27,15 +27,16 @@ def tool_result(call_id: str, content: object) -> Message:
 
 
 def list_calls(message: Message) -> list[dict[str, Any]]:
-    """Return the tool calls of a message; what a provider put in their place, and is none, is left out."""
+    """Return the tool calls of a message; values that are not objects are left out."""
     calls = message.get("tool_calls")
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 def repair_arguments(arguments: object) -> str | None:
-    """Return a function call's arguments as the text of a JSON object, or None if they are none.
+    """Return a function call's arguments as the text of a JSON object.
 
-    Servers send null or "" for a function without parameters, and some send the object itself.
+    Return None if they are not a JSON object. Some servers send null or "" for a function without parameters, and some
+    send the object instead of its text.
     """
     if arguments is None or arguments == "":
         return "{}"
@@ -66,20 +67,20 @@ def find_call_fault(call: object) -> str | None:
 
 
 def get_call_type(call: dict[str, Any]) -> str:
-    """Return `function` or `custom`: what a tool call names, whatever type a server gives it."""
+    """Return `function` or `custom`, by what the call names; its `type` may be wrong."""
     return (
         "custom" if isinstance(call.get("custom"), dict) and not isinstance(call.get("function"), dict) else "function"
     )
 
 
 def has_sendable_calls(message: Message) -> bool:
-    """Return True if a message has a tool call that can be sent again, so that its result can be."""
+    """Return True if a message has a tool call that can be sent again."""
     calls = message.get("tool_calls")
     return isinstance(calls, list) and any(find_call_fault(call) is None for call in calls)
 
 
 def find_broken_calls(message: Message) -> list[tuple[str, str]]:
-    """Return id (or name) and fault of each tool call of a message that cannot be sent again."""
+    """Return the id (or name) and the fault of each call that cannot be sent again."""
     calls = message.get("tool_calls")
     found = []
     for call in calls if isinstance(calls, list) else ():
@@ -95,13 +96,13 @@ def find_unanswered_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[dict[str, Any]]]]:
-    """Return where results are missing, and for which calls.
+    """Return the places of missing results, and the calls that need them.
 
     A call that cannot be sent again (`find_call_fault`) needs no result.
 
     Returns:
-        A pair for each assistant's message with unanswered calls: the index at which to insert their results (after
-        the results that follow it), and the calls.
+        A pair for each assistant's message with unanswered calls: the index at which to insert the missing results
+        (after the results that follow the message), and the calls.
     """
     found = []
     for place, message in enumerate(messages):
@@ -109,7 +110,7 @@ def find_missing_results(messages: Sequence[Message]) -> list[tuple[int, list[di
         if message["role"] != "assistant" or not isinstance(calls, list) or not calls:
             continue
         end = place + 1
-        answered = []  # a list: an id may be anything
+        answered = []  # not a set, because an id may be a value that cannot be hashed
         while end < len(messages) and messages[end]["role"] == "tool":
             answered.append(messages[end].get("tool_call_id"))
             end += 1
@@ -125,7 +126,7 @@ def make_placeholder(call: dict[str, Any]) -> Message:
 
 
 def insert_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[list[Message], list[str]]:
-    """Return the messages with placeholders, and the ids of the calls they answer.
+    """Return the messages with placeholders, and the ids of the answered calls.
 
     Each call without a result gets one placeholder.
 

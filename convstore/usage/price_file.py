@@ -76,7 +76,7 @@ def read_price_file(path: Path) -> Prices:
         document = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise InvalidInput(f"the price file {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 too, and a number of 5,000 digits
+    except (ValueError, RecursionError) as error:  # also if a byte is not UTF-8, or a number has 5,000 digits
         raise InvalidInput(f"the price file {str(path)!r} is not TOML: {error}") from None
     return parse_prices(document, str(path))
 
@@ -135,7 +135,7 @@ def _parse_amount(value: object, where: str) -> float:
 
 
 def _parse_moment(value: object, where: str) -> datetime:
-    with suppress(OverflowError):  # at either end of time
+    with suppress(OverflowError):  # a time zone may move a moment out of the range of `datetime`
         if isinstance(value, datetime):
             return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
         if isinstance(value, date):

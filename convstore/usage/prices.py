@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from convstore.messages.completion import Usage
 
 BEGINNING_OF_TIME = datetime.min.replace(tzinfo=UTC)
-"""When a price without a date begins."""
+"""The moment from which a price without a date applies."""
 
 TOKENS_PER_PRICE = 1_000_000
 """A price is for this many tokens."""
@@ -56,7 +56,8 @@ class Prices:
     def find_price(self, model: str | None, requested: str | None, at: datetime) -> Price | None:
         """Return the price in effect at a moment, or None if it is unknown.
 
-        The model that answered is looked up first, then the requested one, then the longest beginning of either.
+        An entry with the name of the model that answered is used first; then one with the requested name; then the
+        longest name with `*` that matches one of the two.
 
         Args:
             model: the model as the provider named it, often a dated name of the requested one.
@@ -100,7 +101,7 @@ def compute_cost(usage: Usage | None, price: Price | None) -> float | None:
     """Return what a call cost, to nine decimals.
 
     Returns:
-        None if the tokens or their price are unknown, or the cost is too large to be true.
+        None if the tokens or their price are unknown, or the cost is unreasonably large.
     """
     if usage is None or price is None:
         return None

@@ -1,7 +1,7 @@
 """Build usage reports from sums over turns.
 
-A turn's cost is stored when the turn ends. A turn without a stored cost costs what its tokens cost at the prices in
-effect when it began. An unknown price stays unknown; it is never taken as zero.
+A turn's cost is stored when the turn ends. For a turn without a stored cost, it is computed from the prices that were
+in effect when the turn began. An unknown price stays unknown and is never taken as zero.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ UsageBy: TypeAlias = Literal["model", "day", "conversation"]
 """How a report groups turns."""
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-"""When a report without an end ends."""
+"""The end of a report for which the caller gave no end."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What a group of turns used; a count or cost of None is unknown for all of them."""
+    """What a group of turns used; None is a count or cost unknown for all of them."""
 
     key: str | None
     """The model, the day (UTC, such as 2026-11-22), the conversation's id or the owner.
@@ -33,7 +33,7 @@ class UsageRow:
     """The conversation's name, else its title; None if the key is not a conversation."""
     turns: int
     failed: int
-    """How many of the turns failed. They are in no sum, unless their usage was reported."""
+    """How many of the turns failed. The sums include one only if its usage was reported."""
     interrupted: int
     prompt_tokens: int | None
     cached_tokens: int | None
@@ -42,10 +42,10 @@ class UsageRow:
     reasoning_tokens: int | None
     """How many of the completion tokens the model used for reasoning."""
     turns_without_usage: int
-    """Turns with a reply and without a token count (a stopped stream); they are in no sum."""
+    """Turns with a reply and without a token count, as after a stopped stream. No sum includes them."""
     cost: float | None
     turns_without_price: int
-    """Turns with a token count and without a known price; they are not in `cost`."""
+    """Turns with a token count and without a known price. `cost` does not include them."""
     latency_median: float | None
     """Seconds: the smallest latency that half of the completed turns did not exceed."""
     latency_p95: float | None
@@ -96,7 +96,7 @@ Latencies: TypeAlias = tuple[float | None, float | None]
 
 
 def check_usage_by(value: str | None) -> str | None:
-    """Return the grouping of a report, checked; None is no grouping.
+    """Return the grouping of a report, checked; None: no grouping.
 
     Raises:
         InvalidInput: the grouping does not exist.
@@ -108,10 +108,10 @@ def check_usage_by(value: str | None) -> str | None:
 
 
 def check_moment(value: datetime | date | None, argument: str) -> datetime | None:
-    """Return the beginning or the end of a span of time, in UTC; None is open.
+    """Return the beginning or the end of a period, in UTC, checked; None: no limit.
 
     Args:
-        value: a day stands for its beginning (00:00 UTC).
+        value: a moment, or a day, which means its beginning (00:00 UTC).
         argument: the name of the caller's argument, for the error text.
 
     Raises:
@@ -146,7 +146,7 @@ def build_usage_report(
     """Return a usage report.
 
     Args:
-        groups: the sums of all turns, by key, completed by `add_missing_costs`.
+        groups: the sums for each key, after `add_missing_costs`.
         latencies: the latencies of each key.
         total: the latencies of all turns together.
     """
@@ -163,10 +163,10 @@ def build_usage_report(
 
 
 def add_missing_costs(groups: Iterable[UsageSums], costs: Mapping[str | None, tuple[int, float]]) -> list[UsageSums]:
-    """Return the groups with the costs of turns without a stored cost added.
+    """Add the costs of turns that have no stored cost, and return the groups.
 
     Args:
-        costs: for each key, how many such turns have a known price, and what they cost.
+        costs: for each key, how many of these turns have a known price, and the sum of their costs.
     """
 
     def add_cost(group: UsageSums) -> UsageSums:

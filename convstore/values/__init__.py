@@ -1,1 +1,1 @@
-"""The values that travel between the rooms, and the rules for their contents."""
+"""Define the values that the packages exchange, and the rules for their contents."""

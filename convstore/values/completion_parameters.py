@@ -1,9 +1,9 @@
 """Check and merge completion parameters.
 
-The rules are those of the Chat Completions specification that convstore was built from: `temperature` between 0 and 2;
-`temperature` or `top_p`, "but not both"; `name` of letters, digits and underscores, at most 64 (the API has since
-admitted the hyphen). They apply to what a caller gives for a call or keeps with a conversation. Stored and imported
-messages are never refused because of them, and every other parameter of the API passes through unchanged.
+The rules come from the Chat Completions specification: `temperature` is between 0 and 2; a call has `temperature` or
+`top_p`, "but not both"; a `name` has at most 64 letters, digits and underscores (the API now allows hyphens too). They
+apply to the parameters that a caller gives for a call or stores with a conversation. They never apply to stored and
+imported messages. Every other parameter of the API is sent unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from convstore.messages.message import Message
 from convstore.messages.plain_json import to_plain
 
 CALL_OPTIONS = frozenset({"extra_headers", "extra_query", "timeout"})
-"""Options of the HTTP call, not of the completion. They are never stored (headers carry keys), so never sticky."""
+"""Options of the HTTP call, not of the completion. They are never stored, because headers may hold keys."""
 
 _RESERVED_PARAMETERS = {
     "messages": "convstore fills it from the history",
@@ -109,8 +109,8 @@ def check_sender_names(messages: list[Message]) -> None:
 def merge_parameters(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sticky parameters, changed by those of a call.
 
-    A new value replaces the old one, and None removes it. A given `temperature` replaces a sticky `top_p`, and the
-    other way round.
+    A new value replaces the old one, and None removes it. A given `temperature` also removes a sticky `top_p`, and a
+    given `top_p` a sticky `temperature`.
 
     Args:
         given: parameters that `check_parameters` returned.

@@ -1,4 +1,4 @@
-"""Name the types of keys and numbers, so that a type checker sees two swapped."""
+"""Define types for keys and numbers, so that a type checker finds swapped ones."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ TurnNumber = NewType("TurnNumber", int)
 
 NO_SEQ, NO_POSITION = Seq(0), Position(0)
 
-# Without vowels there are no words; without 0, 1 and l no confusion. 12 of 28 characters are 57 bits.
+# No vowels, so that an id is not a word; no 0, 1 and l, which look like other characters. 12 of them have 57 bits.
 _ID_ALPHABET = "23456789bcdfghjkmnpqrstvwxyz"
 _ID_CHARACTERS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationKey:
-    """What names one conversation in a database: its owner and its id."""
+    """The owner and the id of a conversation, which name it in a database."""
 
     owner: str
     id: str
 
 
 def make_conversation_id() -> str:
-    """Return a new id, random from its first character: a few typed ones find it."""
+    """Return a new id.
+
+    It is random from its first character, so that its first few characters are enough to find the conversation.
+    """
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))

@@ -20,7 +20,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-"""Leaves a value as it is, where None removes it."""
+"""As an argument, leaves the value as it is, where None would remove it."""
 
 T = TypeVar("T")
 Given: TypeAlias = T | Unchanged | None
@@ -32,9 +32,9 @@ class TurnStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
-    """The reply was cut off or stopped; the part that came is kept."""
+    """The reply was cut off or stopped; the partial reply is kept."""
     FAILED = "failed"
-    """No reply came. The turn's messages are kept and not sent again."""
+    """There is no reply. The turn's messages are kept, and later turns leave them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class Conversation:
     """The sticky completion parameters."""
     metadata: dict[str, Any]
     window: dict[str, Any]
-    """The sticky options of the window: `last`, `max_context` …"""
+    """The sticky window options: `last`, `max_context` …"""
     pins: tuple[Seq, ...]
     """The `seq` of the pinned messages, on the current path or off it."""
     forked_from: str | None
-    """Id of the conversation that it was forked from."""
+    """The id of the origin; None: the conversation is not a fork."""
     forked_at: Seq | None
     """The `seq` of the last message shared with the origin; 0: none is shared."""
     length: int
@@ -76,20 +76,20 @@ class MessageRecord:
     seq: Seq
     """Unique and increasing in its conversation; never changes."""
     parent_seq: Seq
-    """The `seq` of the message before it on its path; 0: it is the first."""
+    """The `seq` of the message before it on its path; 0: the message is the first."""
     turn: TurnNumber | None
-    """The turn that stored it; None: it was appended without a turn."""
+    """The turn that stored the message; None: it was appended without a turn."""
     created_at: datetime
     message: Message
-    """The exact form."""
+    """The message in its exact form."""
     digest: bytes
-    """16 bytes that name the whole history up to and including this message."""
+    """A digest of the path up to and including this message, 16 bytes."""
     context_seq: Seq
-    """The nearest system or developer message before it on its path; 0: none."""
+    """The nearest system or developer message before this one on its path; 0: none."""
     tokens: int | None = None
     """Tokens by the store's counter; None: an earlier release stored the message."""
     back: tuple[Seq | None, ...] = (None, None, None)
-    """The `seq` of ancestors at fixed distances: a position is found without reading every message before it."""
+    """The `seq` of ancestors at fixed distances. With them a position is found without reading the whole path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,15 @@ class Summary:
     """A text that is sent instead of the older part of a conversation."""
 
     turn: TurnNumber
-    """The turn that wrote it."""
+    """The turn that wrote the summary."""
     up_to_seq: Seq
-    """The last message that it covers; the first is the first of the path."""
+    """The last message that the summary covers. It covers the path from the first message on."""
     up_to_position: Position
     text: str
     tokens: int
-    """Tokens by the store's counter, in the form that is sent."""
+    """Tokens of the summary as it is sent, by the store's counter."""
     previous_turn: TurnNumber | None
-    """The turn of the summary that it replaced; None: it replaced none."""
+    """The turn that wrote the summary before this one; None: this is the first."""
     created_at: datetime
 
 
@@ -115,7 +115,7 @@ class Request(dict[str, Any]):
     def __init__(self, body: dict[str, Any], window: WindowReport) -> None:
         super().__init__(body)
         self.window = window
-        """Which messages it holds and which are left out: as the turn would record it."""
+        """Which messages the request holds and which are left out. The turn would store the same report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Turn:
     output_seq: Seq | None
     """The reply's message; for an interrupted turn, the partial reply."""
     purpose: str | None
-    """None: a reply; `"summary"`: a summary of the conversation, which is on no path."""
+    """None: the model was asked for a reply; `"summary"`: for a summary, which is on no path."""
     request: dict[str, Any]
     """The completion parameters that were sent."""
     window: WindowReport | None
@@ -149,7 +149,7 @@ class Turn:
     system_fingerprint: str | None
     usage: Usage | None
     cost: float | None
-    """Cost by the prices in effect when the turn began; None: its tokens or their price are unknown."""
+    """Cost by the prices in effect when the turn began; None: the tokens or their price are unknown."""
     latency: float | None
     """Seconds from the call to the end of the answer."""
     time_to_first_token: float | None
@@ -157,14 +157,14 @@ class Turn:
     error: dict[str, Any] | None
     """The error: `type`, `message`, and if known `status` and `code`."""
     attempts: tuple[dict[str, Any], ...]
-    """The calls before the last one, which failed before anything was generated: `error`, `waited` (seconds)."""
+    """The calls before the last one. They failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None
     started_at: datetime
     ended_at: datetime | None
     response_fields: dict[str, Any] = field(default_factory=dict)
-    """The other fields of the provider's answer, exactly: `service_tier`, `citations`, `choices[].logprobs` …"""
+    """The other fields of the provider's answer, unchanged: `service_tier`, `citations`, `choices[].logprobs` …"""
     notes: tuple[str, ...] = ()
-    """What is odd about the reply: a value that JSON does not have and that is kept as text, a broken tool call …"""
+    """What is odd about the reply, such as a broken tool call, or a value outside strict JSON that is kept as text."""
 
     @property
     def text(self) -> str:

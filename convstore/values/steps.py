@@ -1,7 +1,8 @@
 """Define the steps that a flow yields and a runner performs.
 
-A flow is a generator that decides and does nothing else; it is written once. A sync and an async runner perform its
-steps, send the results in, and throw what went wrong in: an error, Ctrl-C, the cancelling of a task.
+A flow is a generator that decides what happens in a turn, and does nothing else. So it serves threads and asyncio. A
+runner performs its steps. It sends the result of a step into the generator, or throws an error, Ctrl-C or the
+cancellation of a task into it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseWork:
-    """Run work on the database; finish it even if the caller is cancelled meanwhile."""
+    """Do database work, and finish it even if the caller is cancelled meanwhile."""
 
     work: Callable[[], Any]
     undo: Callable[[Any], object] | None = None
-    """Takes back the result of the work if the caller was cancelled meanwhile."""
+    """Takes the result of the work and undoes the work, if the caller was cancelled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,10 @@ class GetClient:
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """Call `chat.completions.create`; return a completion, a stream of chunks, or a `RawAnswer`."""
+    """Call `chat.completions.create`, and return what the provider sent.
+
+    This is a completion, a stream of chunks, or a `RawAnswer`.
+    """
 
     client: Any
     arguments: dict[str, Any]

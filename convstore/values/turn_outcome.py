@@ -1,4 +1,4 @@
-"""Define what is needed to end a turn, and how a turn ended."""
+"""Define the values with which a turn is ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convstore.values.window_report import WindowReport
 
 @dataclass(frozen=True, slots=True)
 class RunningTurn:
-    """A turn that has begun: what is needed to end it."""
+    """A turn that has begun, with everything that is needed to end it."""
 
     key: ConversationKey
     seq: TurnNumber
@@ -23,7 +23,7 @@ class RunningTurn:
     base_seq: Seq
     first_input_seq: Seq | None
     last_input: MessageRecord | None
-    """The message that the reply follows: the last of the turn's input, or of the path if the turn has no input."""
+    """The message that the reply follows: the last input message, or the head if the turn has no input."""
     request: dict[str, Any]
     """The completion parameters."""
     window: WindowReport
@@ -48,9 +48,9 @@ class TurnOutcome:
 
     status: TurnStatus
     completion: Completion | None
-    """The model's answer: whole, or the part that came before an interruption."""
+    """The model's answer: complete, or the part that was received before the interruption."""
     moves_head: bool
-    """True: the reply becomes part of the path and is sent again with later turns."""
+    """True: the reply becomes part of the path, and later turns send it."""
     error: dict[str, Any] | None = None
     latency: float | None = None
     """Seconds."""
@@ -81,4 +81,4 @@ class EndedTurn:
     idempotency_key: str | None = None
     input_digest: bytes | None = None
     started_at: datetime | None = None
-    """None: the moment at which it is stored."""
+    """None: the turn began when it was stored."""

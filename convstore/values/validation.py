@@ -53,7 +53,7 @@ def check_existing_id(value: str) -> str:
 
 
 def check_owner(value: str) -> str:
-    """Return an owner, checked; "" is the owner of an application without users.
+    """Return an owner, checked; "" is for an application without users.
 
     Raises:
         InvalidInput: the value cannot be an owner.
@@ -64,10 +64,11 @@ def check_owner(value: str) -> str:
 
 
 def check_conversation_name(value: str | None) -> str | None:
-    """Return a conversation's name, checked; None is no name.
+    """Return a conversation's name, checked; None: no name.
 
     Raises:
-        InvalidInput: the name is not 1 to 64 letters, digits, `.`, `_` or `-`, or begins with a mark.
+        InvalidInput: the name is not 1 to 64 letters, digits, `.`, `_` or `-`, or does not begin with a letter or
+            digit.
     """
     if value is not None and (not isinstance(value, str) or not _CONVERSATION_NAME.fullmatch(value)):
         raise InvalidInput(
@@ -77,7 +78,7 @@ def check_conversation_name(value: str | None) -> str | None:
 
 
 def check_idempotency_key(value: str | None) -> str | None:
-    """Return an idempotency key, checked; None is no key.
+    """Return an idempotency key, checked; None: no key.
 
     Raises:
         InvalidParameter: the value cannot be a key.
@@ -91,7 +92,7 @@ def check_idempotency_key(value: str | None) -> str | None:
 
 
 def check_title(value: str | None) -> str | None:
-    """Return a title, checked; None is no title.
+    """Return a title, checked; None: no title.
 
     Raises:
         InvalidInput: the title is not a text.
@@ -117,7 +118,7 @@ def check_metadata(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_limit(value: int | None) -> int | None:
-    """Return how many records a page may hold, checked; None is all.
+    """Return how many records a page may hold, checked; None: all.
 
     Raises:
         InvalidInput: the limit is not a whole number of at least 0.
@@ -128,7 +129,7 @@ def check_limit(value: int | None) -> int | None:
 
 
 def check_before(value: int | None) -> int | None:
-    """Return the `seq` that a page ends before, checked; None is the last page.
+    """Return the `seq` before which a page ends, checked; None: the last page.
 
     Raises:
         InvalidInput: the value cannot be a `seq`.
@@ -140,7 +141,7 @@ def check_before(value: int | None) -> int | None:
 
 
 def check_turn_count(value: int) -> int:
-    """Return how many turns to move, checked.
+    """Return a number of turns, checked.
 
     Raises:
         InvalidInput: the value is not a whole number of at least 1.
@@ -167,7 +168,7 @@ def check_seq(value: int) -> Seq:
 
 
 def check_head_seq(value: int | None) -> Seq | None:
-    """Return the `seq` of the head that a caller expects, checked; None is any.
+    """Return the `seq` of the head that a caller expects, checked; None: any head.
 
     Raises:
         InvalidInput: the value cannot be the `seq` of a head.

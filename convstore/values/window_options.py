@@ -20,23 +20,23 @@ class WindowOptions:
     history: bool = True
     """False: send only the new message."""
     last: int | None = None
-    """Most turns of the history to send; None: all."""
+    """The largest number of turns of the history to send; None: all."""
     max_context: int | None = None
-    """Most tokens that the request may have; None: any number."""
+    """The largest number of tokens that the request may have; None: any number."""
     on_overflow: str = "error"
-    """What to do when the provider says that the request is too long: `"error"`, or `"trim"` and call once more."""
+    """What to do if the provider finds the request too long: `"error"`, or `"trim"` it and call once more."""
     fill_missing_tools: bool = False
-    """True: send a placeholder for each tool call without a result; False: refuse."""
+    """True: send a placeholder for each tool call without a result; False: raise an error."""
     send_reasoning: bool = False
     """True: send the model its own reasoning back."""
     send_extra: tuple[str, ...] = ()
-    """Fields of the model's own messages to send back besides those of the API, such as a vendor's."""
+    """Fields of the model's own messages to send back although the API does not have them, such as a vendor's."""
     accept_done: bool = False
-    """True: a stream that ends with `[DONE]` is whole, even without a `finish_reason`."""
+    """True: a stream that ends with `[DONE]` is complete, even without a `finish_reason`."""
     compact_at: int | None = None
-    """Tokens of a request from which on the conversation is compacted after the turn; None: never."""
+    """If a request has this many tokens or more, the conversation is compacted after the turn; None: never."""
     keep_last: int = 2
-    """Number of turns that a summary leaves alone."""
+    """The number of last turns that a summary does not cover."""
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Self:
@@ -61,7 +61,7 @@ WINDOW_OPTION_NAMES = frozenset(_NAMES)
 
 
 def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of the window after checking them. None removes a sticky option.
+    """Return window options, checked; a value of None removes a sticky option.
 
     Raises:
         InvalidParameter: an option breaks a rule; the message states the rule.
@@ -86,12 +86,12 @@ def check_window_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge_window_options(sticky: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sticky options, changed by checked ones; None removes an option."""
+    """Return the sticky options, changed by checked ones; None removes one."""
     return {name: value for name, value in {**sticky, **given}.items() if value is not None}
 
 
 def split_window_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the window options among named values, checked, and the other values.
+    """Split arguments into window options, checked, and all others.
 
     Raises:
         InvalidParameter: an option breaks a rule.

@@ -1,4 +1,4 @@
-"""Record which messages a request held and which were left out."""
+"""Define the report on a window: which messages a request held and left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WindowReport:
     history: int
     """Number of messages of the path that are sent."""
     from_seq: Seq | None
-    """First message of the part that is sent without gaps up to the head; None: no such part."""
+    """The request holds every message from this one to the head; None: it holds no such part of the path."""
     tokens: int | None
     """Estimated tokens of the request for its model; None: an earlier release stored the turn."""
     left_out: int = 0
@@ -27,21 +27,21 @@ class WindowReport:
     pinned: tuple[Seq, ...] = ()
     """Pinned messages that are sent from before `from_seq`."""
     summary: TurnNumber | None = None
-    """Turn that wrote the summary that is sent; None: no summary is sent."""
+    """The turn that wrote the summary in the request; None: the request holds no summary."""
     filled: tuple[str, ...] = ()
     """Ids of the tool calls that a placeholder answers."""
     changes: tuple[str, ...] = ()
-    """What was changed in the model's own messages so that every server takes them."""
+    """What was changed in the model's own messages so that every server accepts them."""
     options: WindowOptions = DEFAULT_WINDOW_OPTIONS
     """The options that the window was built with."""
 
     @property
     def is_partial(self) -> bool:
-        """True if the request is not simply the whole history and the new message."""
+        """True if the request is not just the whole history and the new message."""
         return bool(self.left_out or self.summary is not None or self.filled or self.changes)
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return the report as a JSON object; what is empty or the default is left out."""
+        """Return the report as a JSON object; empty and default values are left out."""
         optional = {
             "left_out": self.left_out,
             "context": list(self.context),
@@ -60,7 +60,7 @@ class WindowReport:
 
     @classmethod
     def from_json_object(cls, value: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json_object` of this or an earlier release wrote.
+        """Return the report in a JSON object of this release or an earlier one.
 
         Raises:
             TypeError, ValueError, AttributeError: the object has another form.
