@@ -1,4 +1,7 @@
-"""The command line. `convstore --help` imports click and nothing heavier: each command imports what it needs."""
+"""Run the command line.
+
+`convstore --help` imports click and nothing heavier, because each command imports what it needs.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _COMMANDS = {
     "unpin": "unpin.unpin",
     "usage": "usage.usage",
 }
-"""The module and the function of each command: only the one that runs is imported."""
+"""The module and the function of each command. Only the module of the command that runs is imported."""
 
 
 _OTHER_NAMES = {
@@ -51,11 +54,11 @@ _OTHER_NAMES = {
     "rename": "set --name",
     "rm": "delete",
 }
-"""What other programs call some of the commands."""
+"""Names that other programs have for some commands, and the commands."""
 
 
 class _Commands(click.Group):
-    """The commands; each is imported when it is needed."""
+    """The commands, each of which is imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
@@ -105,20 +108,20 @@ def main() -> None:
     """Run the command line and exit with a code of `exit_codes`; 0 is success."""
     prepare_streams()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # they are for programmers
+        warnings.simplefilter("ignore")  # Python's warnings are for programmers
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
             signal.signal(number, _exit_on_signal)
     try:
         arguments = sys.argv[1:]
         check_arguments(arguments)
-        if arguments[:1] == ["help"]:  # as git has it
+        if arguments[:1] == ["help"]:  # as in git
             arguments = [*arguments[1:], "--help"]
         convstore.main(arguments, prog_name="convstore", standalone_mode=False)
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:
-        abandon_stdout()  # the reader of stdout (head, less) has ended
+        abandon_stdout()  # the program that reads stdout (head, less) has ended
         status = 1
     except BaseException as error:
         status = report_error(error)

@@ -1,6 +1,7 @@
-"""What to type next after an error: the library's message speaks of functions, the hint of commands.
+"""Choose the hint after an error: what to type next.
 
-A command line that fails prints one line: `<message>; <hint>`.
+The library's message names functions; the hint names commands. A command that fails prints one line: `<message>;
+<hint>`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from convstore import errors
 
 
 class NoConversationYet(errors.ConversationNotFound):
-    """No conversation is named, and the owner has none."""
+    """The command names no conversation, and the owner has none."""
 
 
 _HINTS: dict[type[errors.ConvstoreError], str] = {
@@ -26,13 +27,13 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     ),
     NoConversationYet: "start one with `convstore new` or `convstore say --new`",
 }
-"""The hint for each error class; a class without a hint uses its base class's hint."""
+"""The hint for each error class. A class without a hint uses the hint of its base class."""
 
 _HINT_AFTER_SUMMARY = "`convstore compact` tries again"
 
 
 def add_hint(error: errors.ConvstoreError) -> str:
-    """Return the message of an error, with the command to type next if there is a hint for it."""
+    """Return the message of an error, followed by the hint if there is one."""
     message = str(error)
     hint = _find_hint(error)
     return f"{message}; {hint}" if hint is not None else message

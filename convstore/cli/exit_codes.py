@@ -1,4 +1,4 @@
-"""The exit code of an error, and the one line on stderr that tells it."""
+"""Print an error as one line on stderr, and choose the exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report_error(error: BaseException) -> int:
         return _report_usage_error(error)
     if isinstance(error, errors.ConvstoreError):
         return _report_library_error(error)
-    if isinstance(error, OSError):  # of stdout: those of the database and the provider are ConvstoreErrors
+    if isinstance(error, OSError):  # from stdout; errors of the database and the provider are ConvstoreErrors
         write_note(f"convstore: {error.strerror or error}")
         return 1
     return _report_bug(error)

@@ -47,7 +47,8 @@ def compact(
 ) -> None:
     """Summarise the older messages of a conversation.
 
-    From now on the summary is sent instead of them. `show` still shows every message, and --drop removes the summary.
+    Requests then hold the summary instead of these messages. `show` still shows every message, and --drop removes the
+    summary.
     REF is a name, an id or the beginning of an id; the default is the conversation used last.
     """
     if is_drop and (keep_last is not None or model is not None):

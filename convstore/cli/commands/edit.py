@@ -49,8 +49,8 @@ def edit(
     """Edit a message and ask again.
 
     POSITION is the number before the message in `show`. Without TEXT, your editor ($VISUAL, $EDITOR) opens with the old
-    text; with -, or if standard input is not a terminal, the text is read from there. The old message and everything
-    after it are kept.
+    text. If TEXT is -, or there is no TEXT and standard input is not a terminal, the text is read from standard input.
+    The old message and all messages after it are kept.
     """
     uses_editor = text is None and sys.stdin.isatty()
     if text == "-" or (text is None and not uses_editor):
@@ -74,7 +74,7 @@ def edit(
 
 
 def _edit_text(store: Store, target: str, position: int) -> str:
-    """Return the text of a message as a person changes it in an editor.
+    """Let the user change the text of a message in an editor, and return the new text.
 
     Raises:
         InvalidInput: the message cannot be edited, or the text is unchanged or empty.
@@ -85,8 +85,8 @@ def _edit_text(store: Store, target: str, position: int) -> str:
 
     record = store.at(target, position)
     check_editable(target, record)
-    _ = store.client  # it raises NotConfigured before a person writes in vain
-    # The text as an editor can have it: UTF-8 has no half characters, and click removes the CR of CRLF.
+    _ = store.client  # raise NotConfigured before the user writes a text that could not be sent
+    # An editor cannot show lone surrogates, and click removes the CR of CRLF.
     old = extract_text(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
     new = _open_editor(old)
     if new is None or new == old:
@@ -100,7 +100,7 @@ def _edit_text(store: Store, target: str, position: int) -> str:
 
 
 def _open_editor(old: str) -> str | None:
-    """Return what the editor saved, or None if it saved nothing."""
+    """Return the text that the editor saved, or None if it saved nothing."""
     try:
         new = click.edit(old, extension=".md")
     except click.ClickException as error:
@@ -108,11 +108,11 @@ def _open_editor(old: str) -> str | None:
     except UnicodeDecodeError:
         raise InvalidInput("the editor's text is not UTF-8; nothing is sent") from None
     if new is not None and not old.endswith("\n"):
-        new = new.removesuffix("\n")  # editors end the last line
+        new = new.removesuffix("\n")  # editors add a newline to the last line
     return new
 
 
 def _print_unsent_text(text: str) -> None:
-    """Print on stderr what a person wrote and nothing stored."""
+    """Print the user's text on stderr, because it was not stored."""
     write_note("convstore: not sent; this is your text:")
     sys.stderr.write(f"{neutralise(text)}\n")

@@ -44,9 +44,9 @@ def fork(
 ) -> None:
     """Fork a conversation and print the new id.
 
-    The fork shares the messages up to a position; nothing is copied, and each goes its own way. It starts with the same
-    parameters, window options and pins. REF is a name, an id or the beginning of an id; the default is the conversation
-    used last.
+    The fork shares the messages up to a position; nothing is copied. A new message belongs to only one of the two. The
+    fork starts with the same parameters, window options and pins. REF is a name, an id or the beginning of an id; the
+    default is the conversation used last.
     """
     new_title: dict[str, Any] = {} if title is None else {"title": title}
     with open_store(store_choice) as store:

@@ -19,7 +19,7 @@ from convstore.cli.render.conversation_text import print_head
 def redo(ref: str | None, expected_head: int | None, as_json: bool, store_choice: StoreChoice) -> None:
     """Redo the turns of the latest undo.
 
-    After an undo, a new message makes this impossible; `checkout` still moves the head to any message of
+    It is impossible if a new message was added after the undo. `checkout` can still move the head to any message of
     `show --tree`. REF is a name, an id or the beginning of an id; the default is the conversation used last.
     """
     with open_store(store_choice) as store:

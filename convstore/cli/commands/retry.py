@@ -34,9 +34,9 @@ def retry(
 ) -> None:
     """Ask the last question again.
 
-    Use it after a failure, an interruption, or for another reply. The new reply replaces the old one, which is kept.
-    The parameters and the window are the same as before, except for the options given. REF is a name, an id or the
-    beginning of an id; the default is the conversation used last.
+    Use it after a failure or an interruption, or to get another reply. The new reply replaces the old one on the path;
+    the old one is kept. Options given here replace the parameters and window options of the old request. REF is a name,
+    an id or the beginning of an id; the default is the conversation used last.
     """
     arguments = {**call.store_arguments, **parameters, **window}
     with open_store(store_choice, call.base_url) as store:
@@ -51,7 +51,10 @@ def retry(
 
 
 def _name_request(store: Store, target: str) -> None:
-    """Say on a terminal which message is sent again: it may be an older one than the user thinks."""
+    """Print on a terminal which message is sent again.
+
+    It may be an older message than the user thinks.
+    """
     from convstore.messages.message import extract_text
 
     if not sys.stderr.isatty():

@@ -33,11 +33,11 @@ _MAX_TITLE_CHARACTERS = 60  # of a title that is made from the message
 
 @dataclass(frozen=True, slots=True)
 class _Saying:
-    """What `say` was given: the message, and what goes with it."""
+    """The arguments of `say`: the message, and everything that belongs to it."""
 
     content: str | list[dict[str, Any]]
     title: str
-    """The title of a new conversation: the text, or else the names of the attachments."""
+    """The title of a new conversation: the text; without a text, the names of the attachments."""
     system: str | None
     sender: str | None
     key: str | None
@@ -93,8 +93,8 @@ def say(
 ) -> None:
     """Say something and print the reply.
 
-    Without MESSAGE, or with -, the text is read from standard input. If both are given, they are joined by an empty
-    line. A message that begins with a dash comes after --. Attachments (-a) need no MESSAGE.
+    Without MESSAGE, or with -, the text is read from standard input. If there is a MESSAGE and a redirected input, an
+    empty line joins them. Write -- before a MESSAGE that begins with a dash. Attachments (-a) need no MESSAGE.
 
     The conversation (-c) is a name, an id or the beginning of an id; the default is the conversation used last.
     """
@@ -137,10 +137,10 @@ def say(
 
 
 def _check_not_given(option: str, others: dict[str, object]) -> None:
-    """Check that nothing is given that does not go together with an option.
+    """Check that no other argument is given that an option excludes.
 
     Raises:
-        click.UsageError: something is.
+        click.UsageError: such an argument is given.
     """
     for name, value in others.items():
         if value not in (None, False, ()):
@@ -170,14 +170,14 @@ def _continue(store: Store, target: str, parameters: dict[str, Any], call: CallO
 def _say_in_new_conversation(store: Store, saying: _Saying, call: CallOptions) -> None:
     """Start a conversation and say its first message.
 
-    Everything that could be refused is tried first, so that a mistake leaves no empty conversation.
+    Everything that could be refused is checked first, so that a mistake leaves no empty conversation.
     """
     store.preview(None, saying.content, **saying.preview_arguments)
     _ = store.client
     title = make_one_line(saying.title)
     if len(title) > _MAX_TITLE_CHARACTERS:
         title = title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
-    # --no-history is about this message, not about those to come.
+    # --no-history applies to this message only, so the conversation does not keep it.
     kept = {name: value for name, value in saying.parameters.items() if name != "history"}
     once = {name: value for name, value in saying.parameters.items() if name == "history"}
     conversation = store.new(title, system=saying.system, **kept)

@@ -81,7 +81,7 @@ def _add_removals(changes: dict[str, Any], unset: tuple[str, ...]) -> None:
     """Set each KEY of --unset to None in the changes.
 
     Raises:
-        click.UsageError: a KEY cannot be unset, or is set at the same time.
+        click.UsageError: a KEY cannot be unset, or the same command sets it.
     """
     for word in unset:
         window_option = find_window_option(word)

@@ -53,11 +53,11 @@ def show(
 ) -> None:
     """Print a conversation's messages.
 
-    Unanswered messages since the last reply are at the end; they are kept, and not sent again. REF is a name, an id or
-    the beginning of an id; the default is the conversation used last.
+    Messages that were not answered since the last reply are printed at the end. They are stored, but later turns leave
+    them out. REF is a name, an id or the beginning of an id; the default is the conversation used last.
 
-    With --tree, each message is one line: * on the path or o off it; its seq, which `checkout` takes; its position; and
-    its first words.
+    With --tree, each message is one line: * if it is on the path, o if it is off the path; its seq, which `checkout`
+    takes; its position; and its first words.
     """
     if is_tree and (last is not None or folder is not None):
         raise click.UsageError("--tree shows every message: give it without --last and --save-attachments.")

@@ -18,7 +18,7 @@ from convstore.cli.render.output_streams import write_note
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time for the other process to end its turn; then the turn is ended without it.",
+    help="Time for the other process to end its turn; after it, this command ends the turn.",
 )
 @store_options
 def stop(ref: str | None, wait: float, store_choice: StoreChoice) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from convstore.store.store import Store
     from convstore.values.results import MessageRecord
 
-_SEARCHED_MESSAGES = 200  # at the end of the path: results of tools are near it
+_SEARCHED_MESSAGES = 200  # at the end of the path, because the results of pending calls are near it
 
 
 @click.command(
@@ -49,8 +49,8 @@ def tool_result(
 ) -> None:
     """Give the result of a tool call.
 
-    CALL_ID is the id of the call in `show`. Without TEXT, or with -, the result is read from standard input. When every
-    call has a result, `convstore say --continue` gets the reply.
+    CALL_ID is the id of the call in `show`. Without TEXT, or with -, the result is read from standard input. If every
+    call has a result, get the reply with `convstore say --continue`.
     """
     from convstore.messages.tool_calls import tool_result as make_message
 
@@ -84,7 +84,7 @@ def _check_pending(store: Store, target: str, call_id: str) -> None:
     """Check that a call has no result yet.
 
     Raises:
-        InvalidInput: it has one, or the model made no such call.
+        InvalidInput: the call has a result, or the model made no such call.
     """
     pending = store.pending_calls(target)
     if any(call.get("id") == call_id for call in pending):

@@ -25,8 +25,8 @@ from convstore.cli.render.output_streams import write_terminal_note
 def undo(ref: str | None, count: int, expected_head: int | None, as_json: bool, store_choice: StoreChoice) -> None:
     """Undo the last turn: message and reply.
 
-    Both are kept: `redo` brings them back, and `show --tree` shows them. REF is a name, an id or the beginning of an
-    id; the default is the conversation used last.
+    Both are kept: `redo` restores them, and `show --tree` shows them. REF is a name, an id or the beginning of an id;
+    the default is the conversation used last.
     """
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)

@@ -44,12 +44,11 @@ def usage(
 ) -> None:
     """Show turns, tokens, cost and latency.
 
-    REF is a name, an id or the beginning of an id; without it, the numbers are about all conversations, deleted ones
-    too.
+    REF is a name, an id or the beginning of an id. Without REF, all conversations are counted, also deleted ones.
 
     Prices come from the file in CONVSTORE_PRICES, else from prices.toml in your configuration directory. `?` is an
-    unknown cost. `≥` is before the least possible cost: some turns have no price or no token counts. Latency counts
-    completed turns only. Running turns are not counted.
+    unknown cost. `≥` means that the true cost may be higher, because some turns have no price or no token counts.
+    Latency is about completed turns only. Running turns are not counted.
     """
     if by == "owner" and ref is not None:
         raise click.UsageError("give REF or --by owner, not both.")

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share.
+"""Define options and arguments that several commands share.
 
-Decorators are named with nouns, as click's own are (`@click.option`); other functions with verbs.
+The name of a decorator is a noun, as in click (`@click.option`); the name of any other function begins with a verb.
 """

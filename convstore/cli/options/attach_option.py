@@ -1,4 +1,4 @@
-"""`say -a FILE|URL`: attachments, which become content parts of the message."""
+"""Read the attachments of `say -a FILE|URL` as content parts of the message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from convstore.cli.render.media_types import AUDIO_FORMATS, IMAGE_TYPES, format_size, guess_by_content, guess_by_name
 
-_MAX_FILE_BYTES = 256 * 1024**2  # more than any provider accepts; /dev/zero has no end
+_MAX_FILE_BYTES = 256 * 1024**2  # more than any provider accepts; a limit is needed for files such as /dev/zero
 
 attach_option = click.option(
     "-a",
@@ -29,20 +29,23 @@ def read_attachments(attached: Sequence[str]) -> list[dict[str, Any]]:
     """Return a content part for each FILE or URL.
 
     Raises:
-        click.UsageError: one cannot be read, is empty or too large, or names no host.
+        click.UsageError: a file cannot be read, is empty or is too large; or a URL names no host.
     """
     return [_read_url(item) if re.match("https?://", item, re.IGNORECASE) else _read_file(item) for item in attached]
 
 
 def join_text_and_parts(text: str, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """Return the content of a message: the text alone if there are no parts, else the text as the first part."""
+    """Return the content of a message: the text, or a list with it as the first part.
+
+    It is a list if there are attachments. An empty text is left out of the list.
+    """
     if not parts:
         return text
     return [{"type": "text", "text": text}, *parts] if text.strip() else parts
 
 
 def list_file_names(attached: Sequence[str]) -> str:
-    """Return the names of the attachments, as a title for a message without text."""
+    """Return the names of the attachments, which are the title if there is no text."""
     return ", ".join(item.rstrip("/").rpartition("/")[2] for item in attached)
 
 
@@ -66,7 +69,7 @@ def _read_file(path: str) -> dict[str, Any]:
         return {"type": "input_audio", "input_audio": {"data": _encode_base64(data), "format": AUDIO_FORMATS[kind]}}
     text = _decode_text(data) if kind is None else None
     if text is not None:
-        # As files the API accepts PDF only; the text of other files has to be sent as text
+        # The API accepts only PDF as a file, so other text files are sent as text
         # (https://developers.openai.com/api/docs/guides/file-inputs).
         return {"type": "text", "text": f"{name}:\n\n{text}"}
     return {"type": "file", "file": {"filename": name, "file_data": _make_data_url(kind or guess_by_name(name), data)}}

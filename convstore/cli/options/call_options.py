@@ -1,4 +1,7 @@
-"""The options of `say`, `edit` and `retry` for a call of the model; --wait and --base-url of other commands too."""
+"""Define the options for a call of the model.
+
+`say`, `edit` and `retry` have all of them; other commands use --wait and --base-url.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,12 @@ class CallOptions:
 
     @property
     def store_arguments(self) -> dict[str, Any]:
-        """The keyword arguments that every method of the store that calls the model takes."""
+        """The keyword arguments for a method of the store that calls the model."""
         return {"wait": self.wait, "expected_head": self.expected_head}
 
 
 def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a call to a command, which receives CallOptions as `call`."""
+    """Add the options of a call to a command; it receives CallOptions as `call`."""
 
     @wraps(command)
     def run(
@@ -50,7 +53,7 @@ def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --wait and --no-wait to a command, which receives the seconds as `wait`."""
+    """Add --wait and --no-wait to a command; it receives the seconds as `wait`."""
 
     @wraps(command)
     def run(*, wait: float, no_wait: bool, **others: Any) -> None:

@@ -1,4 +1,4 @@
-"""How a command is told which conversation: the argument REF, `-c REF`, and --expected-head."""
+"""Define the argument REF and the options -c and --expected-head."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ expected_head_option = click.option(
 
 
 def find_conversation(store: Store, reference: str | None) -> Conversation:
-    """Return the conversation that REF names; the default is CONVSTORE_CONVERSATION, else the one used last.
+    """Return the conversation that REF names.
 
-    The one used last is named on stderr, on a terminal.
+    The default is CONVSTORE_CONVERSATION, else the conversation used last. On a terminal, a note on stderr names the
+    conversation used last.
 
     Raises:
-        ConversationNotFound: no conversation has this name or id.
-        AmbiguousReference: the ids of several begin so.
+        ConversationNotFound: no conversation has this name or id, or there is no conversation.
+        AmbiguousReference: the ids of several conversations begin with REF.
     """
     if reference is None:
         reference = os.environ.get("CONVSTORE_CONVERSATION") or None
-    # An empty reference is not "no reference": `-c "$ID"` with ID unset must not speak into another conversation.
+    # An empty reference does not mean the default. If ID is unset, `-c "$ID"` must not write to another conversation.
     if reference is not None:
         return store.get(reference)
     latest = store.list(limit=1)

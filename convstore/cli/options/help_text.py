@@ -1,9 +1,9 @@
-"""The form of a command's help."""
+"""Format the help of a command."""
 
 from __future__ import annotations
 
 
 def format_examples(*lines: str) -> str:
-    """Return the examples of a command as click's help prints them: under a heading, one a line."""
-    # click wraps a paragraph unless it begins with \b.
+    """Return the examples of a command for its help: a heading, and a line for each."""
+    # Without \b at its beginning, click would wrap the paragraph.
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

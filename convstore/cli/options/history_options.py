@@ -1,4 +1,4 @@
-"""The options for the window: how much of a conversation is sent to the model."""
+"""Define the options for the window: what a request holds of a conversation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ WINDOW_OPTION_NAMES = frozenset(
         *("fill_missing_tools", "send_reasoning", "send_extra", "accept_done", "compact_at", "keep_last"),
     }
 )
-"""What the library calls these options."""
+"""The library's names of these options."""
 
 _NO_LIMIT = "all"
 
 
 def _read_limit(value: str) -> int | str:
-    """Return a number, or `all`, which removes a limit that the conversation keeps."""
+    """Return a number, or `all`, which removes the limit of the conversation."""
     try:
         return _NO_LIMIT if value == _NO_LIMIT else int(value)
     except ValueError:
@@ -87,17 +87,23 @@ _STORED_OPTIONS = (
 
 
 def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that one call can have to a command, which receives a dict as `window`."""
+    """Add the window options of one call to a command; it receives a dict as `window`."""
     return _add_options(command, _CALL_OPTIONS)
 
 
 def stored_window_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that a conversation can keep to a command, which receives a dict as `window`."""
+    """Add the window options that a conversation can keep to a command.
+
+    The command receives a dict as `window`.
+    """
     return _add_options(command, _STORED_OPTIONS)
 
 
 def find_window_option(word: str) -> str | None:
-    """Return what the library calls an option, as `max_context` for `max-context`; None if there is no such option."""
+    """Return the library's name of an option, such as `max_context` for `max-context`.
+
+    Return None if there is no such option.
+    """
     name = word.replace("-", "_")
     return name if name in WINDOW_OPTION_NAMES else None
 
@@ -107,7 +113,7 @@ def _add_options(
 ) -> Callable[..., Any]:
     @wraps(command)
     def run(**arguments: Any) -> None:
-        # In the order of the command line, so that a conversation keeps and shows them in that order.
+        # In the order of the command line, so that a conversation stores and shows them in that order.
         names = [name for name in arguments if name in WINDOW_OPTION_NAMES]
         given = {name: arguments.pop(name) for name in names}
         is_given = {name: value for name, value in given.items() if value not in (None, ())}

@@ -1,4 +1,4 @@
-"""--meta KEY=VALUE: a conversation's metadata."""
+"""Define --meta KEY=VALUE, a conversation's metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import click
 
 
 def metadata_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --meta to a command, which receives a dict as `metadata`."""
+    """Return a decorator that adds --meta to a command.
+
+    The command receives a dict as `metadata`.
+    """
     return click.option(
         "--meta", "metadata", multiple=True, metavar="KEY=VALUE", callback=_read_metadata, help=help_text
     )

@@ -1,4 +1,4 @@
-"""Options for what is printed: --json and --limit."""
+"""Define the options for what is printed: --json and --limit."""
 
 from __future__ import annotations
 

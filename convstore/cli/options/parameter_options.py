@@ -1,4 +1,7 @@
-"""The options for completion parameters: -m, --temperature, --top-p, --max-tokens, and -o for any other."""
+"""Define the options for completion parameters.
+
+They are -m, --temperature, --top-p, --max-tokens, and -o for any other parameter.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ _PARAMETER_OPTIONS = (
 
 
 def parameter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options for completion parameters to a command, which receives a dict as `parameters`."""
+    """Add the options for completion parameters to a command.
+
+    The command receives a dict as `parameters`.
+    """
 
     @wraps(command)
     def run(
@@ -76,7 +82,9 @@ def parameter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read_parameters(named: Mapping[str, Any], others: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the parameters given on the command line; the VALUE of `-o` is JSON if it parses, else text.
+    """Return the parameters that the command line gives.
+
+    A VALUE of `-o` is JSON if it can be parsed as JSON, else text.
 
     Raises:
         click.UsageError: a parameter is given twice, a name is reserved, or a file cannot be read.
@@ -87,7 +95,7 @@ def _read_parameters(named: Mapping[str, Any], others: Iterable[tuple[str, str]]
         if key in found:
             raise click.UsageError(f"the parameter '{key}' is given twice.")
         text = read_text_or_file(value)
-        if value.startswith("@") and not text.strip():  # an unwritten tools file must not become an empty text
+        if value.startswith("@") and not text.strip():  # an empty tools file is a mistake, not an empty text
             raise click.UsageError(f"'{value}' is empty.")
         try:
             found[key] = json.loads(text)

@@ -1,4 +1,4 @@
-"""The options of every command: --db, --owner and -v; and how the store that they name is opened."""
+"""Define the options of every command (--db, --owner and -v), and open the store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class StoreChoice:
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --db, --owner and -v to a command, which receives a StoreChoice as `store_choice`."""
+    """Add --db, --owner and -v to a command.
+
+    The command receives a StoreChoice as `store_choice`.
+    """
 
     @wraps(command)
     def run(*, db: str | None, owner: str, **others: Any) -> None:
@@ -48,7 +51,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --db and -v to a command, which receives `db`."""
+    """Add --db and -v to a command; it receives `db`."""
     return _db_option(_log_option(command))
 
 
@@ -67,7 +70,7 @@ def _log_option(command: Callable[..., Any]) -> Callable[..., Any]:
         if not verbose:
             command(**others)
             return
-        from convstore.cli.render.log_output import show_log  # it loads logging
+        from convstore.cli.render.log_output import show_log  # here, because it imports logging
 
         with show_log(verbose):
             command(**others)

@@ -1,4 +1,4 @@
-"""Text from outside: TEXT|@FILE, standard input, and the arguments themselves. All of it is UTF-8."""
+"""Read text from TEXT|@FILE and standard input, and check that all of it is UTF-8."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import click
 
 from convstore.cli.render.output_streams import write_note, write_terminal_note
 
-_SILENT_PIPE_SECONDS = 3.0  # after so long without input, a waiting person is told what is waited for
+_SILENT_PIPE_SECONDS = 3.0  # after this time without input, a note tells the user what the command waits for
 
 
 def read_text_or_file(value: str) -> str:
-    """Return the text of an option that takes TEXT|@FILE; a text that begins with @ is written @@.
+    """Return the text of an option that takes TEXT|@FILE.
+
+    On the command line, @@ stands for the @ at the beginning of a text.
 
     Raises:
         click.UsageError: the file cannot be read, or is not UTF-8.
@@ -37,7 +39,7 @@ def read_message(argument: str | None, *, may_be_missing: bool) -> str:
 
     Args:
         argument: MESSAGE; None or `-` to read standard input alone.
-        may_be_missing: without MESSAGE, do not wait for a person to type one.
+        may_be_missing: if True, and there is no MESSAGE, do not wait for the user to type one.
     """
     if argument is None and may_be_missing:
         return read_stdin() if _is_redirected() else ""
@@ -65,7 +67,7 @@ def read_stdin() -> str:
 def check_arguments(arguments: Iterable[str]) -> None:
     """Check that the arguments are UTF-8; only the name in @FILE may be any bytes.
 
-    Python decodes each byte that the locale cannot decode to a lone surrogate.
+    Python turns each byte that is not valid in the locale's encoding into a lone surrogate.
 
     Raises:
         click.UsageError: an argument is not UTF-8.
@@ -86,13 +88,13 @@ def _decode_utf8(data: bytes, source: str) -> str:
 
 
 def _is_redirected() -> bool:
-    """Return True if standard input is a file or a pipe, not a terminal and not closed."""
+    """Return True if standard input is a file or a pipe."""
     try:
         mode = fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
         return False
     is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # some programs' pipes are sockets
     if is_pipe and not select([sys.stdin], [], [], _SILENT_PIPE_SECONDS)[0]:
-        # Some programs leave their children a pipe that nobody writes to or closes.
+        # Some programs start others with a pipe that they neither write to nor close.
         write_note("convstore: waiting for standard input, to add it to MESSAGE; `< /dev/null` adds nothing")
     return is_pipe or stat.S_ISREG(mode)

@@ -1,4 +1,4 @@
-"""--since and --until: a day, a moment, or a time ago (7d)."""
+"""Define --since and --until: a day, a moment, or a time ago (7d)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How results reach people and scripts: text, JSON, tables and trees."""
+"""Print results for people and scripts: text, JSON, tables and trees."""

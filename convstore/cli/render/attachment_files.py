@@ -1,4 +1,4 @@
-"""`show --save-attachments`: the attachments of messages, written to files."""
+"""Write the attachments of messages to files, for `show --save-attachments`."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class _SavedFile:
 
 
 def save_attachments(records: Sequence[MessageRecord], folder: Path, *, as_json: bool) -> None:
-    """Write the attachments of messages into a folder, and print the paths of the files.
+    """Write the attachments of messages into a folder, and print their file paths.
 
-    The files are called `<position>-<number>.<extension>`. A file that exists already with the same bytes is left.
+    The name of a file is `<position>-<number>.<extension>`. If a file with the same bytes exists already, it stays as
+    it is.
 
     Raises:
         click.UsageError: a file exists with other content, or the folder cannot be written.
@@ -84,5 +85,5 @@ def _write_file(path: Path, data: bytes) -> None:
         with os.fdopen(file, "wb") as stream:
             stream.write(data)
     except BaseException:
-        path.unlink(missing_ok=True)  # half a file would be in the way of the next try
+        path.unlink(missing_ok=True)  # an incomplete file would make the next try fail
         raise

@@ -1,4 +1,7 @@
-"""The images, sounds and files in a message, and their labels: `[image/png, 48 KiB]`."""
+"""Find the images, sounds and files in a message, and label them.
+
+A label is such as `[image/png, 48 KiB]`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from convstore.messages.message import Message
 
 _DATA_URL = re.compile(r"data:([^,;]*)[^,]*;base64,", re.IGNORECASE)
-# Where APIs have base64 without a data URL, however short: (the key of the object, the key of the text in it).
+# Places where APIs have base64 of any length without a data URL: (the key of an object, the key of the text in it).
 _BASE64_PLACES = frozenset({("input_audio", "data"), ("audio", "data"), ("file", "file_data"), ("source", "data")})
 _SOUND_KEYS = frozenset({"input_audio", "audio"})
-_TEXT_KEYS = frozenset({"text", "content", "arguments"})  # text of people and models, even if it looks like base64
+_TEXT_KEYS = frozenset({"text", "content", "arguments"})  # never base64, even if the text looks like it
 _NO_OBJECT: Mapping[str, Any] = {}
 
 
@@ -35,9 +38,9 @@ class Attachment:
     data: bytes
     media_type: str
     name: str | None
-    """The name that the file had."""
+    """The file's original name."""
     audio_format: str | None
-    """The API's name for the format of a sound, "" if unknown; None if it is not a sound."""
+    """The API's name for the format of a sound, "" if unknown; None: it is not a sound."""
 
     @property
     def label(self) -> str:
@@ -55,12 +58,20 @@ class Attachment:
 
 
 def find_attachments(value: Any) -> Iterator[Attachment]:
-    """Yield the attachments anywhere in a message, or in a part of one; also in forms of other vendors."""
+    """Yield the attachments at any depth of a message, or of a part of one.
+
+    The forms of other vendors are found too.
+    """
     return _find_below(value, "", "", _NO_OBJECT)
 
 
 def _find_below(value: Any, key: str, parent_key: str, parent: Mapping[str, Any]) -> Iterator[Attachment]:
-    """Yield the attachments in a value that is under `key` in the object `parent`, itself under `parent_key`."""
+    """Yield the attachments in a value.
+
+    Args:
+        key: the key of the value in the object `parent`.
+        parent_key: the key of `parent` in its own parent.
+    """
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _find_below(item, name, key, value)
@@ -94,7 +105,7 @@ def _decode_base64(text: str, *, is_base64: bool) -> bytes | None:
     """Return the bytes of base64, or None if the text is something else.
 
     Args:
-        is_base64: whether the text's place says so: then line breaks and the URL-safe alphabet are accepted too.
+        is_base64: True if the text is where APIs have base64. Then line breaks and the URL-safe alphabet are accepted.
     """
     from convstore.messages.inline_data import decode_base64
 
@@ -129,7 +140,10 @@ def label_part(part: Any) -> list[str]:
 
 
 def label_rest(message: Message) -> list[str]:
-    """Return the labels of what a message holds outside its content: a spoken reply, images of other vendors."""
+    """Return the labels of attachments outside the content.
+
+    Examples are a spoken reply, and images of other vendors.
+    """
     rest = {key: value for key, value in message.items() if key != "content"}
     found = [attachment.label for attachment in find_attachments(rest)]
     return found or (["[audio]"] if message.get("audio") is not None else [])

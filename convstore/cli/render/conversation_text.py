@@ -1,4 +1,4 @@
-"""A conversation as text: its id, name and title; its settings; where its head is."""
+"""Format a conversation as text: its id, name, title, settings and head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe_conversation(conversation: Conversation) -> str:
 
 
 def describe_settings(conversation: Conversation) -> str:
-    """Return the parameters and window options that a conversation keeps, and what it was forked from."""
+    """Return a conversation's sticky parameters and window options, and its origin."""
     kept = {**conversation.settings, **conversation.window}
     if conversation.forked_from is not None:
         kept["forked from"] = conversation.forked_from
@@ -32,7 +32,10 @@ def describe_settings(conversation: Conversation) -> str:
 
 
 def print_head(store: Store, conversation: Conversation, *, as_json: bool) -> None:
-    """Print where the head is after `undo`, `redo` or `checkout`: on a terminal, or the conversation as JSON."""
+    """Print where the head is after `undo`, `redo` or `checkout`.
+
+    Print the conversation as JSON, or else a note if stderr is a terminal.
+    """
     if as_json:
         write_json(conversation_to_json(conversation))
     elif sys.stderr.isatty():
@@ -42,7 +45,9 @@ def print_head(store: Store, conversation: Conversation, *, as_json: bool) -> No
 
 
 def print_pin(store: Store, conversation: Conversation, position: int, change: str, *, as_json: bool) -> None:
-    """Print which message was pinned or unpinned: on a terminal, or the conversation as JSON.
+    """Print which message was pinned or unpinned.
+
+    Print the conversation as JSON, or else a note if stderr is a terminal.
 
     Args:
         change: `pinned` or `unpinned`.
@@ -54,10 +59,10 @@ def print_pin(store: Store, conversation: Conversation, position: int, change: s
 
 
 def find_first_undone(store: Store, conversation: Conversation, page: list[MessageRecord]) -> str:
-    """Return the first words of the first question that an undo took off the path.
+    """Return the first words of the first user message that an undo took off the path.
 
     Args:
-        conversation: as it is after the undo.
+        conversation: the conversation after the undo.
         page: the end of the path before the undo.
     """
     head = conversation.length

@@ -1,4 +1,4 @@
-"""The JSON that commands print: forms that scripts rely on."""
+"""Make the JSON that commands print. Scripts rely on its form."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def listed_conversation_to_json(conversation: Conversation) -> dict[str, Any]:
 
 
 def message_to_json(record: MessageRecord) -> dict[str, Any]:
-    """Return the form of a message: its place, and the message exactly as it is stored."""
+    """Return the form of a message: its place, and the message in its exact form."""
     return {
         "position": record.position,
         "seq": record.seq,
@@ -83,7 +83,11 @@ def turn_to_json(turn: Turn) -> dict[str, Any]:
 
 
 def full_turn_to_json(turn: Turn, asked: Sequence[MessageRecord]) -> dict[str, Any]:
-    """Return the form of a turn with everything that is stored about it."""
+    """Return the form of a turn, with everything that is stored about it.
+
+    Args:
+        asked: the input messages of the turn.
+    """
     is_complete = turn.status.value == "completed"
     return {
         "turn": turn.seq,

@@ -1,4 +1,4 @@
-"""What `-v` prints: the log of convstore on stderr, one line for each record."""
+"""Print the log on stderr, one line for each record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from convstore.cli.render.output_streams import write_note
 
 @contextmanager
 def show_log(verbosity: int) -> Iterator[None]:
-    """Print the records of the logger "convstore" on stderr: INFO and above, for 2 or more DEBUG too."""
+    """Print the records of the logger "convstore" on stderr.
+
+    Args:
+        verbosity: 1 for the level INFO and above; 2 or more for DEBUG too.
+    """
     logger = logging.getLogger("convstore")
     level_before = logger.level
     handler = _NoteHandler()
@@ -27,7 +31,7 @@ def show_log(verbosity: int) -> Iterator[None]:
 
 @contextmanager
 def show_waiting() -> Iterator[None]:
-    """Say on a terminal, once, that a call waits for a running turn."""
+    """Print once, on a terminal, that a call waits for a running turn."""
     logger = logging.getLogger("convstore.leases.waiting")
     if not sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
         yield
@@ -43,7 +47,7 @@ def show_waiting() -> Iterator[None]:
 
 
 class _WaitingHandler(logging.Handler):
-    """Tells a person why nothing happens."""
+    """Prints that the command waits."""
 
     def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
         with suppress(OSError):  # a closed stderr must not end a turn
@@ -51,7 +55,7 @@ class _WaitingHandler(logging.Handler):
 
 
 class _NoteHandler(logging.Handler):
-    """Writes each record as a note, on whatever stderr is at that moment."""
+    """Writes each record as a note on the present `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None

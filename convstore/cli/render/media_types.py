@@ -1,4 +1,4 @@
-"""Media types: found by the first bytes, because a file's name may say anything."""
+"""Guess media types from the first bytes, because a file's name may be wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mimetypes import MimeTypes
 
 UNKNOWN_BYTES = "application/octet-stream"
-"""The media type of bytes that nothing is known of."""
+"""The media type of bytes if their type is unknown."""
 
 _BEGINNINGS = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -38,9 +38,9 @@ _EXTENSIONS = {
     "application/pdf": "pdf",
 }
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""What the API takes as `image_url`."""
+"""The types that the API accepts as `image_url`."""
 AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
-"""What the API takes as `input_audio`, with the name of its format there."""
+"""The types that the API accepts as `input_audio`, and the API's names of the formats."""
 
 _SAFE_EXTENSION = re.compile(r"[A-Za-z0-9]{1,10}")
 
@@ -53,7 +53,7 @@ def _load_types() -> MimeTypes:
 
 
 def guess_by_content(data: bytes) -> str | None:
-    """Return the media type that the first bytes show; None if they show none."""
+    """Return the media type that the first bytes show, or None."""
     return next((kind for beginning, kind in _BEGINNINGS if beginning.match(data)), None)
 
 
@@ -64,12 +64,14 @@ def guess_by_name(name: str) -> str:
 
 
 def choose_extension(data: bytes, *, name: str | None = None, kind: str | None = None) -> str:
-    """Return an extension for a file of these bytes, without its dot; never part of a path.
+    """Return an extension for a file of these bytes, without the dot.
+
+    It holds only letters and digits, so it cannot change the path.
 
     Args:
-        data: the content, which decides if its type is known.
-        name: the name that the file had, which decides next.
-        kind: its media type, which decides last.
+        data: the content. If it shows its type, the other arguments are not used.
+        name: the original name of the file. If it has an extension, `kind` is not used.
+        kind: the media type.
     """
     known = _EXTENSIONS.get(guess_by_content(data) or "")
     if known is not None:

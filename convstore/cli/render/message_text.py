@@ -1,4 +1,4 @@
-"""A message as text: in full, with its tool calls and attachments; or its first words on one line."""
+"""Format a message as text: complete, or its first words on one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def format_message(message: Message) -> str:
-    """Return the text of a message, and labels in brackets for whatever else it holds."""
+    """Return the text of a message, with labels in brackets for everything else."""
     lines = []
     content = message.get("content")
     for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
@@ -37,12 +37,18 @@ def _label_tool_call(call: Any) -> str:
 
 
 def take_first_words(message: Message, width: int, *, end: str = "…") -> str:
-    """Return the beginning of a message as one line of at most `width` columns, without control characters."""
+    """Return the first words of a message as one line of at most `width` columns.
+
+    Its control characters are made visible.
+    """
     return cut_line(make_one_line(format_message(message)[: 8 * width + 8]), width, end=end)
 
 
 def cut_line(text: str, width: int, *, end: str = "…") -> str:
-    """Return a line cut to at most `width` columns of a terminal, with `end` if it was cut."""
+    """Cut a line to at most `width` columns of a terminal, and return it.
+
+    A line that was cut ends with `end`.
+    """
     columns = 0
     fitting = 0
     for place, character in enumerate(text):

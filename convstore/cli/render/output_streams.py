@@ -1,4 +1,7 @@
-"""The answer on stdout, everything else on stderr, and no control character that a terminal obeys."""
+"""Write answers to stdout and everything else to stderr.
+
+A terminal gets no control character that it would obey.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,21 @@ from typing import IO, Any
 
 import click
 
-# A terminal obeys these (ECMA-48): C0 except tab and newline, DEL, and C1. They are shown as pictures instead.
+# The control characters that a terminal obeys (ECMA-48): C0 except tab and newline, DEL, and C1. Pictures replace them.
 _PICTURES: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
-_PICTURES[0x0D] = None  # it would write over its own line; CRLF still reads well without it
+_PICTURES[0x0D] = None  # CR would overwrite the line; a text with CRLF is readable without it
 _PICTURES[0x7F] = "\u2421"
 _PICTURES.update(dict.fromkeys(range(128, 160), "�"))
 _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def prepare_streams() -> None:
-    """Make sure that a closed stream, or a character that the encoding lacks, does not end the program."""
+    """Prepare the standard streams, so that they cannot end the program.
+
+    A closed stream is replaced, and so is a character that the encoding lacks.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # as after `>&-`: else the database would get its file number
+        if getattr(sys, name) is None:  # closed, as after `>&-`; the database file would get its number otherwise
             setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -33,7 +39,10 @@ def prepare_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Write nothing more to stdout, not even at the exit: nobody reads it, or it is full."""
+    """Write nothing more to stdout, not even at the exit.
+
+    It is for a stdout that no program reads any more, or that is full.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -48,7 +57,10 @@ def make_one_line(text: str) -> str:
 
 
 def write_answer(text: str, *, newline: bool = True) -> None:
-    """Write a text to stdout, exactly; on a terminal, with its control characters made visible."""
+    """Write a text to stdout, unchanged unless stdout is a terminal.
+
+    On a terminal, its control characters are made visible.
+    """
     sys.stdout.write(neutralise(text) if sys.stdout.isatty() else text)
     if newline:
         sys.stdout.write("\n")
@@ -56,21 +68,24 @@ def write_answer(text: str, *, newline: bool = True) -> None:
 
 
 def end_line(text: str) -> None:
-    """End the line of a text that was written in pieces, unless it ends with a newline."""
+    """Write a newline after a text in pieces, unless the text ends with one."""
     if text and not text.endswith("\n"):
         write_answer("")
 
 
 def write_note(text: str) -> None:
-    """Write a note, a warning or an error to stderr, as one line; what stdout was given before comes first."""
-    with suppress(OSError, ValueError):  # if stdout fails, the end of the program reports it
+    """Write a note, a warning or an error to stderr, as one line.
+
+    Text that was written to stdout before appears before it.
+    """
+    with suppress(OSError, ValueError):  # an error of stdout is reported at the end of the program
         sys.stdout.flush()
     sys.stderr.write(f"{make_one_line(text)}\n")
     sys.stderr.flush()
 
 
 def write_terminal_note(text: str) -> None:
-    """Write a note to stderr if that is a terminal: only a person wants it."""
+    """Write a note for a person to stderr, if stderr is a terminal."""
     if sys.stderr.isatty():
         styled = click.style(make_one_line(text), dim=True) if has_colours(sys.stderr) else make_one_line(text)
         sys.stderr.write(f"{styled}\n")
@@ -83,13 +98,16 @@ def has_colours(stream: IO[str]) -> bool:
 
 
 def write_json(value: object, *, indent: int | None = None) -> None:
-    """Write JSON to stdout, with no character that a terminal obeys."""
+    """Write JSON to stdout, without characters that a terminal obeys."""
     sys.stdout.write(format_json(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 
 def format_json(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON, with escapes only where UTF-8 has no form or a terminal would obey."""
+    """Return a value as JSON, with as few escapes as possible.
+
+    Characters that UTF-8 cannot hold, or that a terminal obeys, are escaped.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_make_plain)
     try:
         text.encode()

@@ -1,4 +1,4 @@
-"""How a reply is printed: as it arrives, complete, or as JSON; and what is said of one that was cut off."""
+"""Print a reply as it arrives, when it is complete, or as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINISH_NOTES = {
     "tool_calls": "the reply calls tools; give their results with `convstore tool-result`",
     "function_call": "the reply calls a function",
 }
-"""The note for each `finish_reason` that means more than the end of the reply."""
+"""The note for each `finish_reason` other than the usual end of a reply."""
 
 
 def print_reply(
@@ -29,12 +29,12 @@ def print_reply(
     """Call the model, and print its reply.
 
     Args:
-        start_stream: starts the turn, if the reply is printed as it arrives.
-        make_turn: makes the turn, if the reply is printed when it is complete.
-        as_stream: whether the reply is printed as it arrives.
-        as_json: whether it is printed as JSON, when it is complete.
+        start_stream: starts the turn; used if `as_stream` is True.
+        make_turn: makes the whole turn; used if `as_stream` is False.
+        as_stream: True: print the reply as it arrives; False: when it is complete.
+        as_json: True: print the turn as JSON; `as_stream` must be False.
     """
-    from convstore.cli.render.log_output import show_waiting  # it loads logging
+    from convstore.cli.render.log_output import show_waiting  # here, because it imports logging
 
     with show_waiting():
         _print_reply(start_stream, make_turn, as_stream=as_stream, as_json=as_json)
@@ -77,7 +77,7 @@ def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
                 write_answer(piece, newline=False)
     except SystemExit as error:
         text = reply.text if reply is not None else ""
-        write_answer(text[printed:], newline=False)  # a piece that came together with Ctrl-C is kept, and so is shown
+        write_answer(text[printed:], newline=False)  # print a last piece too, because it is stored
         end_line(text)
         _note_interruption(text, is_message_kept=_is_message_kept(error))
         raise
@@ -85,7 +85,7 @@ def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
         end_line(reply.text if reply is not None else "")
         raise
     end_line(reply.text)
-    if reply.turn.status.value == "interrupted":  # by `convstore stop`: the same as Ctrl-C here
+    if reply.turn.status.value == "interrupted":  # by `convstore stop`; the exit code is that of Ctrl-C
         _note_interruption(reply.text, " by `convstore stop`", is_message_kept=True)
         raise SystemExit(128 + SIGINT)
     if not reply.text and reply.turn.text:  # a refusal does not arrive as pieces of text
@@ -94,7 +94,7 @@ def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
 
 
 def _is_message_kept(error: SystemExit) -> bool:
-    """Return True if a turn had begun when the signal came: the library adds a note then."""
+    """Return True if the turn's message is stored; the library's note tells so."""
     return any("its message is stored" in note for note in getattr(error, "__notes__", ()))
 
 
@@ -102,8 +102,8 @@ def _note_interruption(text: str, cause: str = "", *, is_message_kept: bool) -> 
     """Print on stderr that a reply was stopped, and what is kept.
 
     Args:
-        text: as much of the reply as arrived.
-        cause: who did it, if not the user of this process.
+        text: the partial reply; "" if nothing was received.
+        cause: what stopped the reply, if not a signal to this process.
     """
     kept = "nothing was stored"
     if text:
@@ -114,7 +114,10 @@ def _note_interruption(text: str, cause: str = "", *, is_message_kept: bool) -> 
 
 
 def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
-    """Print what an error carries: the turn as JSON, or a complete reply that is not on the path or not stored."""
+    """Print the turn of an error as JSON, or the complete reply that the error holds.
+
+    Such a reply is stored off the path, or is not stored.
+    """
     from convstore.messages.message import extract_text
 
     if isinstance(error, ReplyNotStored):

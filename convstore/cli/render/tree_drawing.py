@@ -1,4 +1,4 @@
-"""The tree of a conversation's messages, drawn as lines of text. Pure.
+"""Draw the tree of a conversation's messages as lines of text.
 
 ::
 
@@ -10,8 +10,8 @@
     *   5   3  assistant  In Beijing, China.  ← head
 
 One child of each message is in the same column as the message: the child on the path, else the child with most messages
-below it. The other children branch off between the two. So only branches are indented, and a drawing needs few columns
-however long the conversation is and however often its path branched.
+below it. The other children are drawn as branches between the two. So only branches are indented, and even a long
+conversation with many branches needs few columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from convstore.cli.render.output_streams import make_one_line
 if TYPE_CHECKING:
     from convstore.values.results import MessageRecord
 
-_MIN_TEXT_WIDTH = 16  # columns for the first words of a message, however narrow the terminal is
+_MIN_TEXT_WIDTH = 16  # columns for the first words of a message, even if the terminal is narrower
 _ROLE_WIDTH = 9  # columns of "assistant"
 
 
@@ -80,7 +80,7 @@ def draw_tree(
     Args:
         records: every message, by `seq`.
         head: the `seq` of the last message of the path; 0 if the path is empty.
-        remarks: by `seq`, what is printed after the words of a message.
+        remarks: texts to print after the words of a message, by `seq`.
         width: columns of a line.
     """
     by_seq: dict[int, MessageRecord] = {record.seq: record for record in records}
@@ -91,7 +91,7 @@ def draw_tree(
     yield TreeLine(f"  {'seq':>{seq_width}} {'at':>{position_width}}", on_path=False)
     if head == 0:
         yield TreeLine(f"* {'0':>{seq_width}} {'0':>{position_width}}  {glyphs.head}", on_path=True)
-    # Still to be drawn: a message, the text before the rest of its column, and the text before the message.
+    # The messages still to draw: the `seq`, the text before the rest of its column, and the text before the message.
     todo = _plan_children(children.get(0, []), "", glyphs)
     while todo:
         seq, rails, first = todo.pop()
@@ -110,7 +110,10 @@ def draw_tree(
 
 
 def _plan_children(children: Sequence[int], rails: str, glyphs: Glyphs) -> list[tuple[int, str, str]]:
-    """Return the children of a message in reverse order of drawing: branches are drawn first, its column last."""
+    """Return the children of a message in reverse order of drawing.
+
+    Branches are drawn first, and the child in the same column last.
+    """
     if not children:
         return []
     *branches, last = children
@@ -119,7 +122,7 @@ def _plan_children(children: Sequence[int], rails: str, glyphs: Glyphs) -> list[
 
 
 def _find_children(records: Sequence[MessageRecord], on_path: frozenset[int]) -> dict[int, list[int]]:
-    """Return the children of each message, by `seq`; last the child in the same column."""
+    """Return the children of each message; the child in the same column is the last."""
     known: set[int] = {record.seq for record in records}
     sizes = dict.fromkeys(known, 1)
     found: dict[int, list[int]] = {}
@@ -127,7 +130,7 @@ def _find_children(records: Sequence[MessageRecord], on_path: frozenset[int]) ->
         parent = record.parent_seq if record.parent_seq in known else 0
         found.setdefault(parent, []).append(record.seq)
         if parent:
-            sizes[parent] += sizes[record.seq]  # its size is complete: all messages below it have greater numbers
+            sizes[parent] += sizes[record.seq]  # complete, because all messages below have greater numbers
     return {
         parent: sorted(following, key=lambda seq: (seq == main, seq))
         for parent, following in found.items()

@@ -1,4 +1,4 @@
-"""What `show --tree` prints: every message of a conversation, on the path and off it, as lines or as JSON."""
+"""Print every message of a conversation, on the path and off it: `show --tree`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def tree_to_json(store: Store, conversation: Conversation) -> list[dict[str, Any
 
 
 def _find_statuses(store: Store, conversation: Conversation, records: Sequence[MessageRecord]) -> dict[int, str]:
-    """Return by `seq` the status of the turn of each partial reply, and of each question without a reply."""
+    """Return the turn's status of each partial reply and each unanswered message.
+
+    The key is the `seq` of the message.
+    """
     found: dict[int, str] = dict.fromkeys(store.interrupted(conversation.id, records), "interrupted")
     asked = {
         record.seq: record.turn
@@ -64,7 +67,7 @@ def _find_statuses(store: Store, conversation: Conversation, records: Sequence[M
     turns = {turn.seq: turn.status.value for turn in store.turns(conversation.id, limit=count)} if count > 0 else {}
     on_path = find_path(records, conversation.head_seq)
     for seq, turn in asked.items():
-        # A fork does not have the turns of the messages that it shares: those belong to the other conversation.
+        # A fork does not have the turns of the messages that it shares; they belong to the origin.
         status = turns.get(turn, "completed" if seq in on_path else "unanswered")
         if status != "completed":
             found[seq] = status
@@ -74,7 +77,7 @@ def _find_statuses(store: Store, conversation: Conversation, records: Sequence[M
 def _collect_remarks(
     conversation: Conversation, statuses: Mapping[int, str], summary: Summary | None
 ) -> dict[int, str]:
-    """Return by `seq` what is printed after a message: `(interrupted, pinned)`."""
+    """Return the text to print after each message, such as `(interrupted, pinned)`."""
     remarks: dict[int, list[str]] = {seq: [_STATUS_REMARKS.get(status, status)] for seq, status in statuses.items()}
     for seq in conversation.pins:
         remarks.setdefault(seq, []).append("pinned")

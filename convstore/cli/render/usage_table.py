@@ -1,4 +1,4 @@
-"""The table that `usage` prints."""
+"""Print the table of `usage`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _COLUMNS = ("turns", "failed", "prompt", "cached", "completion", "reasoning", "c
 
 
 def print_usage(report: UsageReport) -> None:
-    """Print a line for each row of a report, and the total; on stderr, how many turns lack a price or tokens."""
+    """Print a line for each row of a report, and the total.
+
+    Notes on stderr tell how many turns have no price or no token counts.
+    """
     columns = [f"cost {make_one_line(report.currency)}" if name == "cost" else name for name in _COLUMNS]
     lines = [(report.by or "", *columns)]
     lines += [(_label_row(report.by, row), *_format_cells(row)) for row in report.rows]
@@ -57,7 +60,7 @@ def _format_cost(row: UsageRow) -> str:
 
 
 def _print_aligned(lines: Sequence[tuple[str, ...]]) -> None:
-    """Print the cells of each line in columns: the first aligned left, the others right."""
+    """Print the cells of lines in columns: the first aligned left, the others right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))

@@ -1,4 +1,4 @@
-"""The window of a request in words: what is left out, what replaces it, and how long the request is."""
+"""Explain the window of a request in words."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ _MAX_LISTED_SEQS = 8
 
 
 def print_window(report: WindowReport) -> None:
-    """Print the window of a request on stderr; if it is the whole history, only on a terminal."""
+    """Print the window of a request on stderr.
+
+    If it is the whole history, print it only on a terminal.
+    """
     for line in explain_window(report):
         (write_note if report.is_partial else write_terminal_note)(f"convstore: {line}")
 
 
 def explain_window(report: WindowReport) -> list[str]:
-    """Return one or two lines: what a request leaves out, what replaces it, and its size."""
+    """Return one or two lines about what a request leaves out, replaces, and its size."""
     replaced = []
     if report.summary is not None:
         replaced.append(f"the summary of turn {report.summary} replaces older messages")
