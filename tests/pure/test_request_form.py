@@ -16,7 +16,7 @@ from tests.pure.strategies import (
     param_types,
     reply_message,
     request_message,
-    required_keys,
+    find_required_keys,
 )
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,7 +70,7 @@ def test_a_request_has_every_field_that_openais_types_require_and_no_unknown_one
     request = to_request(message)
     kind = next(kind for kind in param_types if message["role"] in str(kind.__annotations__["role"]))
     assert set(request) <= set(kind.__annotations__)
-    assert set(request) >= required_keys(kind)
+    assert set(request) >= find_required_keys(kind)
     if request["role"] == "assistant" and not {"tool_calls", "function_call", "audio"} & set(request):
         assert "content" in request  # "required unless tool_calls or function_call is specified"
 
