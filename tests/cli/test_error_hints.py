@@ -60,3 +60,10 @@ def test_a_failed_summary_is_tried_again_with_compact(program: Program, chat_ser
     chat_server.script(Failure(400))
     ran = program("compact").failed(6, "no summary", "; `convstore compact` tries again")
     assert "retry" not in ran.err
+
+
+def test_after_a_refused_message_the_hint_is_not_to_send_it_again(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    program("say", "Hi")
+    chat_server.script(Failure(400, "Invalid value at messages[1].content"))
+    program("say", "And now?").failed(6, "probably because of message 2", "see `convstore show`")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from datetime import date
 from math import inf, nan
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -177,7 +176,11 @@ class MinimalClient:
     """A caller's own client with nothing but `create`, which answers with dicts."""
 
     def __init__(self, answer: Any) -> None:
-        self.chat = SimpleNamespace(completions=SimpleNamespace(create=lambda **_: answer))
+        self.answer = answer
+        self.chat = self.completions = self
+
+    def create(self, **_: Any) -> Any:
+        return self.answer
 
 
 @MODES
