@@ -13,10 +13,10 @@ from convstore.messages.request_form import to_request
 from tests.pure.round_trip import is_same_json, store_and_read
 from tests.pure.strategies import (
     any_message,
+    find_required_keys,
     param_types,
     reply_message,
     request_message,
-    find_required_keys,
 )
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
