@@ -29,6 +29,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 }
 """The hint for each error class. A class without a hint uses the hint of its base class."""
 
+_HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
 _HINT_AFTER_SUMMARY = "`convstore compact` tries again"
 
 
@@ -42,4 +43,6 @@ def add_hint(error: errors.ConvstoreError) -> str:
 def _find_hint(error: errors.ConvstoreError) -> str | None:
     if isinstance(error, errors.TurnFailed) and error.turn.purpose == "summary":
         return _HINT_AFTER_SUMMARY
+    if isinstance(error, errors.TurnFailed) and (error.turn.error or {}).get("suspect"):
+        return _HINT_AFTER_REFUSAL
     return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)

@@ -1,4 +1,4 @@
-"""Fixtures: the command line with a new database and a scripted server."""
+"""Provide the command line with a new database and a scripted server."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,16 +14,18 @@ from tests.cli.program import Program, Rows
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
-    """The command line without a database, a model or a server in its environment."""
+    """Return the command line without a database, model or server in its environment."""
     for name in ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)  # the real program must have the usual streams of Python
+        monkeypatch.delenv(
+            name, raising=False
+        )  # the real program must use the standard settings of Python for its streams
     monkeypatch.setenv("TERM", "xterm")
     return Program(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with the schema, made once: a copy is much faster than an upgrade."""
+    """Return a SQLite file with the schema. Copying it is much faster than an upgrade."""
     path = tmp_path_factory.mktemp("template") / "chat.db"
     upgrade(str(path))
     return path
@@ -31,7 +33,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(bare: Program, sqlite_url: str, sqlite_template: Path, chat_server: ChatServer) -> Program:
-    """The command line with an empty SQLite database, and a server that echoes."""
+    """Return the command line with an empty SQLite database and a server that echoes."""
     shutil.copy(sqlite_template, parse_url(sqlite_url).database or "")
     bare.set(CONVSTORE_DB=sqlite_url, OPENAI_BASE_URL=chat_server.url, CONVSTORE_MODEL="test-model")
     return bare
@@ -39,14 +41,14 @@ def program(bare: Program, sqlite_url: str, sqlite_template: Path, chat_server: 
 
 @pytest.fixture
 def on_each(bare: Program, database_url: str, chat_server: ChatServer) -> Program:
-    """The same as `program`, once on each kind of database."""
+    """Return the command line with an empty database of each kind in turn."""
     bare.set(CONVSTORE_DB=database_url, OPENAI_BASE_URL=chat_server.url, CONVSTORE_MODEL="test-model")
     return bare
 
 
 @pytest.fixture
 def rows(sqlite_url: str) -> Iterator[Rows]:
-    """The rows of the database of `program`."""
+    """Yield the rows of the database of `program`."""
     found = Rows(sqlite_url)
     yield found
     found.close()

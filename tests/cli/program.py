@@ -1,4 +1,4 @@
-"""Runs convstore's command line, in this process for speed or as the real program."""
+"""Run convstore's command line, in this process for speed or as the real program."""
 
 import codecs
 import io
@@ -39,13 +39,16 @@ class Ran:
         return json.loads(self.out)
 
     def failed(self, code: int, *words: str) -> "Ran":
-        """Assert that it failed with this code, one line on stderr that has these words, and nothing on stdout."""
+        """Assert that the run failed with this exit code and printed one error line.
+
+        The line on stderr contains `words`, and stdout is empty.
+        """
         assert (self.code, self.out) == (code, ""), self
         self.one_line(*words)
         return self
 
     def one_line(self, *words: str) -> None:
-        """Assert that stderr is one line of convstore that has these words."""
+        """Assert that stderr is one line of convstore that contains these words."""
         assert self.err.startswith("convstore: "), self
         assert self.err.endswith("\n"), self
         assert self.err.count("\n") == 1, self
@@ -55,7 +58,7 @@ class Ran:
 
 
 class _Screen(io.TextIOWrapper):
-    """A stream that says it is a terminal."""
+    """A stream that reports that it is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -79,11 +82,13 @@ class Program:
     def __call__(
         self, *arguments: str, stdin: bytes | None = None, terminal: bool = False, keyboard: bool = False
     ) -> Ran:
-        """Run in this process: the same types of streams and the same exit code as the real program, but faster.
+        """Run the command line in this process, which is faster than the real program.
+
+        The types of the streams and the exit code are the same as in the real program.
 
         Args:
-            terminal: whether stdout and stderr say that they are one.
-            keyboard: whether stdin says so.
+            terminal: True if stdout and stderr report that they are a terminal.
+            keyboard: True if stdin reports that it is a terminal.
         """
         kind = _Screen if terminal else io.TextIOWrapper
         out, err = (kind(io.BytesIO(), "utf-8", write_through=True, newline="") for _ in range(2))
@@ -95,7 +100,9 @@ class Program:
             patch.setattr(sys, "stdin", given)
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
-            patch.setattr(sys, "warnoptions", ["error"])  # warnings stay errors, as in all tests
+            patch.setattr(
+                sys, "warnoptions", ["error"]
+            )  # the program must not turn off the warnings, which are errors in all tests
             try:
                 main()
             except SystemExit as end:
@@ -104,16 +111,16 @@ class Program:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
         assert isinstance(code, int)
-        return Ran(code, _written(out), _written(err))
+        return Ran(code, _read_written(out), _read_written(err))
 
     def real(self, *arguments: str | bytes, stdin: bytes | None = None) -> Ran:
-        """Run the program in a process of its own."""
+        """Run the program in a separate process."""
         with start(*arguments, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
             out, err = process.communicate(stdin, timeout=180)
             return Ran(process.wait(), out.decode(), err.decode())
 
     def from_nothing(self, *arguments: str | bytes, stdin: bytes | None = None) -> Ran:
-        """Run the program in a process of its own, with the start of Python and the imports."""
+        """Run the program in a new Python process that imports everything itself."""
         ended = subprocess.run(
             command(*arguments),
             cwd=ROOT,
@@ -126,7 +133,7 @@ class Program:
         return Ran(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
 
-def _written(stream: io.TextIOWrapper) -> str:
+def _read_written(stream: io.TextIOWrapper) -> str:
     stream.seek(0)
     return stream.read()
 
@@ -137,7 +144,10 @@ def command(*arguments: str | bytes) -> list[str | bytes]:
 
 
 class ForkedProgram:
-    """A program that was forked from the zygote: it is no child of this process, and is used as a `Popen` is."""
+    """A program that was forked from the zygote, with the methods of `Popen`.
+
+    It is not a child of this process.
+    """
 
     def __init__(self, arguments: Sequence[str | bytes], *, stdin: int, stdout: int, stderr: int) -> None:
         self.stdin, self.stdout, self.stderr = None, None, None
@@ -179,7 +189,7 @@ class ForkedProgram:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, data: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
-        """Write `data` to stdin, read stdout and stderr to their ends, and wait for the end."""
+        """Write `data` to stdin, return all of stdout and stderr, and wait for the end."""
         found: dict[Any, bytes] = {stream: b"" for stream in (self.stdout, self.stderr) if stream is not None}
         with ThreadPoolExecutor(3) as threads:
             if self.stdin is not None:
@@ -193,7 +203,10 @@ class ForkedProgram:
 
 
 def _make_stream(given: int, theirs: ExitStack, *, writes: bool = False) -> tuple[Any, int]:
-    """Return this side of a stream (None unless it is a pipe), and the file that the program gets."""
+    """Return our end of a stream, and the file for the program.
+
+    Our end is None unless the stream is a pipe.
+    """
     if given == subprocess.DEVNULL:
         return None, theirs.enter_context(open(os.devnull, "rb" if writes else "wb")).fileno()  # noqa: PTH123
     if given != subprocess.PIPE:
@@ -219,7 +232,9 @@ def start(
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
 ) -> Process:
-    """Start the program: forked from the zygote, or from nothing where that would make a difference.
+    """Start the program as a fork of the zygote, or as a new Python process.
+
+    A new process is needed if `can_fork_program` returns False.
 
     Args:
         stdin, stdout, stderr: a file, PIPE, DEVNULL or STDOUT, as `subprocess.Popen` takes them.
@@ -230,7 +245,7 @@ def start(
 
 
 class Running:
-    """The program while it runs in a process of its own, with pipes for its output."""
+    """The program while it runs in a separate process with pipes for its output."""
 
     def __init__(self, *arguments: str) -> None:
         self.out = ""
@@ -253,9 +268,9 @@ class Running:
         deadline = time.monotonic() + PATIENCE
         while text not in self.out:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"nothing more came after {self.out!r}"
+            assert ready, f"the program printed nothing more after {self.out!r}"
             data = os.read(self.process.stdout.fileno(), 65536)
-            assert data, f"it ended after {self.out!r}"
+            assert data, f"the program ended after {self.out!r}"
             self.out += self._decoder.decode(data)
 
     def kill(self) -> None:
@@ -270,8 +285,8 @@ class Running:
         return Ran(self.process.wait(), self.out, err.decode())
 
 
-def python(code: str, *arguments: str) -> str:
-    """Return what a new Python process prints that runs `code`."""
+def run_python(code: str, *arguments: str) -> str:
+    """Run `code` in a new Python process, and return what it prints."""
     ended = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -302,13 +317,13 @@ class Rows:
 
     @property
     def turns(self) -> list[tuple[str, Any]]:
-        """The status and the error of each turn, oldest first."""
+        """Return the status and the error of each turn, oldest first."""
         found = self("SELECT status, error FROM convstore_turns ORDER BY started_at, seq")
         return [(status, json.loads(error) if error is not None else None) for status, error in found]
 
     @property
     def count(self) -> int:
-        """The number of messages."""
+        """Return the number of messages."""
         [(count,)] = self("SELECT count(*) FROM convstore_messages")
         return int(count)
 

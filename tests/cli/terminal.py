@@ -1,4 +1,4 @@
-"""The real program on its own terminal (a pty)."""
+"""Run the real program on its own terminal (a pty)."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """Runs the program on a terminal; stdout may go elsewhere."""
+    """The program on a terminal. Its stdout may be another file."""
 
     def __init__(self, *arguments: str, out: int | None = None, feed: str | None = None) -> None:
         self._master, slave = pty.openpty()
@@ -45,7 +45,7 @@ class Terminal:
         os.close(self._master)
 
     def until(self, text: str) -> str:
-        """Read until `text` is on the screen; return the whole screen."""
+        """Read until `text` is on the screen, and return the whole screen."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.screen:
             assert self._read(deadline), self.screen
@@ -55,7 +55,7 @@ class Terminal:
         self.process.send_signal(number)
 
     def end(self) -> int:
-        """Read to the end; return the exit code."""
+        """Read to the end, and return the exit code."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass
@@ -63,23 +63,23 @@ class Terminal:
 
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
-        assert ready, f"nothing more came after {self.screen!r}"
+        assert ready, f"the program printed nothing more after {self.screen!r}"
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # Linux says EIO when the last slave is closed
+        except OSError:  # Linux raises EIO after the last slave was closed
             data = b""
-        # The line discipline writes CR LF for a newline.
+        # The terminal writes CR LF for a newline.
         self.screen += data.decode(errors="surrogateescape").replace("\r\n", "\n")
         return bool(data)
 
 
-def shown(*arguments: str, feed: str | None = None) -> str:
-    """Return what is on the screen at the end."""
+def read_screen(*arguments: str, feed: str | None = None) -> str:
+    """Run the program on a terminal, and return the screen at its end."""
     with Terminal(*arguments, feed=feed) as terminal:
         assert terminal.end() in (0, 3, 4, 6), terminal.screen
         return terminal.screen
 
 
 def is_tame(screen: str) -> bool:
-    """Return True if the screen has no control characters except our own colours."""
+    """Return True if the screen has no control characters but colours of convstore."""
     return DRIVES_A_TERMINAL.search(OUR_COLOURS.sub("", screen)) is None

@@ -1,4 +1,4 @@
-"""`say -a` sends images, sounds and files; `show` prints their labels, or saves them."""
+"""Test that `say -a` sends attachments, and that `show` prints or saves them."""
 
 import base64
 import os
@@ -13,7 +13,7 @@ from convstore import Store
 from convstore.cli.render.media_types import choose_extension, format_size, guess_by_content, guess_by_name
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows
-from tests.cli.test_say import sent
+from tests.cli.test_say import read_sent_messages
 
 BODY = bytes(range(256)) * 192  # 48 KiB
 PNG = b"\x89PNG\r\n\x1a\n" + BODY[8:]
@@ -22,13 +22,13 @@ PDF = b"%PDF-1.7\n" + BODY
 BINARY = b"\x00\x01\x02" + BODY
 
 
-def encoded(data: bytes) -> str:
+def encode(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[str, bytes], str]:
-    """Writes a file, and returns its path."""
+    """Return a function that writes a file and returns its file path."""
 
     def write(name: str, data: bytes) -> str:
         path = tmp_path / "files" / name
@@ -45,19 +45,19 @@ File = Callable[[str, bytes], str]
 # --- what is sent ---
 
 
-def image(kind: str, data: bytes) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded(data)}"}}
+def make_image(kind: str, data: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encode(data)}"}}
 
 
-def sound(kind: str, data: bytes) -> dict[str, Any]:
-    return {"type": "input_audio", "input_audio": {"data": encoded(data), "format": kind}}
+def make_sound(kind: str, data: bytes) -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": encode(data), "format": kind}}
 
 
-def paper(name: str, kind: str, data: bytes) -> dict[str, Any]:
-    return {"type": "file", "file": {"filename": name, "file_data": f"data:{kind};base64,{encoded(data)}"}}
+def make_file(name: str, kind: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "file": {"filename": name, "file_data": f"data:{kind};base64,{encode(data)}"}}
 
 
-def text(text: str) -> dict[str, Any]:
+def make_text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
@@ -69,20 +69,20 @@ ASCII_PDF, LATIN = b"%PDF-1.4 all of it ASCII", b"caf\xe9"
 @pytest.mark.parametrize(
     ("name", "data", "part"),
     [
-        ("a.png", PNG, image("image/png", PNG)),
-        ("lies.txt", JPEG, image("image/jpeg", JPEG)),
-        ("a", GIF, image("image/gif", GIF)),
-        ("a.png", WEBP, image("image/webp", WEBP)),
-        ("a.wav", WAV, sound("wav", WAV)),
-        ("a.bin", TAGGED, sound("mp3", TAGGED)),
-        ("a.mp3", FRAME, sound("mp3", FRAME)),
-        ("report.pdf", PDF, paper("report.pdf", "application/pdf", PDF)),
-        ("plain.doc", ASCII_PDF, paper("plain.doc", "application/pdf", ASCII_PDF)),
-        ("a.zip", BINARY, paper("a.zip", "application/zip", BINARY)),
-        ("中文.xyz", BINARY, paper("中文.xyz", "application/octet-stream", BINARY)),
-        ("latin.txt", LATIN, paper("latin.txt", "text/plain", LATIN)),
-        ("notes.md", "# 北京\n\nyes\n".encode(), text("notes.md:\n\n# 北京\n\nyes\n")),
-        ("a.svg", b"<svg/>", text("a.svg:\n\n<svg/>")),
+        ("a.png", PNG, make_image("image/png", PNG)),
+        ("lies.txt", JPEG, make_image("image/jpeg", JPEG)),
+        ("a", GIF, make_image("image/gif", GIF)),
+        ("a.png", WEBP, make_image("image/webp", WEBP)),
+        ("a.wav", WAV, make_sound("wav", WAV)),
+        ("a.bin", TAGGED, make_sound("mp3", TAGGED)),
+        ("a.mp3", FRAME, make_sound("mp3", FRAME)),
+        ("report.pdf", PDF, make_file("report.pdf", "application/pdf", PDF)),
+        ("plain.doc", ASCII_PDF, make_file("plain.doc", "application/pdf", ASCII_PDF)),
+        ("a.zip", BINARY, make_file("a.zip", "application/zip", BINARY)),
+        ("中文.xyz", BINARY, make_file("中文.xyz", "application/octet-stream", BINARY)),
+        ("latin.txt", LATIN, make_file("latin.txt", "text/plain", LATIN)),
+        ("notes.md", "# 北京\n\nyes\n".encode(), make_text("notes.md:\n\n# 北京\n\nyes\n")),
+        ("a.svg", b"<svg/>", make_text("a.svg:\n\n<svg/>")),
     ],
 )
 def test_the_content_of_a_file_decides_which_part_it_becomes(
@@ -91,43 +91,43 @@ def test_the_content_of_a_file_decides_which_part_it_becomes(
     program("new")
     ran = program("say", "What is it?", "-a", file(name, data))
     assert (ran.code, ran.err) == (0, "")
-    assert sent(chat_server) == [{"role": "user", "content": [text("What is it?"), part]}]
+    assert read_sent_messages(chat_server) == [{"role": "user", "content": [make_text("What is it?"), part]}]
 
 
 def test_the_url_of_an_image_is_sent_unchanged(program: Program, chat_server: ChatServer) -> None:
     program("new")
     url = "HTTPS://example.org/a b.png?x=%20&y=中"
     assert program("say", "What?", "--attach", url).code == 0
-    assert sent(chat_server)[0]["content"][1:] == [{"type": "image_url", "image_url": {"url": url}}]
+    assert read_sent_messages(chat_server)[0]["content"][1:] == [{"type": "image_url", "image_url": {"url": url}}]
 
 
-def test_attachments_follow_the_text_in_order_and_are_sent_again_with_the_next_question(
+def test_attachments_follow_the_text_in_order_and_are_sent_again_with_the_next_message(
     on_each: Program, chat_server: ChatServer, file: File
 ) -> None:
     on_each("new")
     png, wav, pdf = file("a.png", PNG), file("a.wav", WAV), file("a.pdf", PDF)
     assert on_each("say", "These:", "-a", pdf, "-a", png, "-a", wav, "-a", png, "--sender", "ann").code == 0
-    first = sent(chat_server)[0]
+    first = read_sent_messages(chat_server)[0]
     assert [part["type"] for part in first["content"]] == ["text", "file", "image_url", "input_audio", "image_url"]
     assert (first["content"][0]["text"], first["name"]) == ("These:", "ann")
     on_each("say", "And?")
-    assert sent(chat_server)[0] == first
-    assert sent(chat_server)[2] == {"role": "user", "content": "And?"}
+    assert read_sent_messages(chat_server)[0] == first
+    assert read_sent_messages(chat_server)[2] == {"role": "user", "content": "And?"}
 
 
 def test_an_attachment_needs_no_text(program: Program, chat_server: ChatServer, file: File) -> None:
     program("new")
     for arguments, stdin in (([], None), ([], b""), ([""], None), (["-"], b" \n")):
         assert program("say", *arguments, "-a", file("a.png", PNG), stdin=stdin).code == 0
-        assert [part["type"] for part in sent(chat_server)[-1]["content"]] == ["image_url"]
+        assert [part["type"] for part in read_sent_messages(chat_server)[-1]["content"]] == ["image_url"]
 
 
 def test_the_text_may_come_from_standard_input(program: Program, chat_server: ChatServer, file: File) -> None:
     program("new")
     for arguments, text in (([], "piped"), (["-"], "piped"), (["given"], "given\n\npiped")):
         assert program("say", *arguments, "-a", file("a.png", PNG), stdin=b"piped\n").code == 0
-        assert sent(chat_server)[-1]["content"][0] == {"type": "text", "text": text}
-        assert len(sent(chat_server)[-1]["content"]) == 2
+        assert read_sent_messages(chat_server)[-1]["content"][0] == {"type": "text", "text": text}
+        assert len(read_sent_messages(chat_server)[-1]["content"]) == 2
 
 
 def test_the_title_of_a_new_conversation_is_the_text_or_the_names_of_the_attachments(
@@ -143,7 +143,7 @@ def test_dry_run_shows_the_parts_and_stores_nothing(
 ) -> None:
     program("new")
     ran = program("say", "What?", "-a", file("a.png", PNG), "--dry-run")
-    assert ran.json["messages"][0]["content"][1]["image_url"]["url"] == f"data:image/png;base64,{encoded(PNG)}"
+    assert ran.json["messages"][0]["content"][1]["image_url"]["url"] == f"data:image/png;base64,{encode(PNG)}"
     assert (chat_server.requests, rows.count, rows("SELECT * FROM convstore_attachments")) == ([], 0, [])
 
 
@@ -208,7 +208,7 @@ def test_show_prints_a_label_for_each_attachment(program: Program, file: File, r
     ]
     assert "1 user\n" + "\n".join(names) + "\n\n2 assistant" in program("show").out
     assert program("show", "--json").json["messages"][0]["message"]["content"][1]["image_url"] == {
-        "url": f"data:image/png;base64,{encoded(PNG)}"
+        "url": f"data:image/png;base64,{encode(PNG)}"
     }
 
 
@@ -218,7 +218,7 @@ def test_show_prints_a_label_for_each_attachment(program: Program, file: File, r
         ({"content": [{"type": "file", "file": {"file_id": "file-1"}}]}, "[file file-1]"),
         ({"content": [{"type": "file", "file": {"filename": "a.pdf", "file_id": "file-1"}}]}, "[file a.pdf, file-1]"),
         ({"content": [{"type": "file", "file": {}}]}, "[file]"),
-        ({"content": [{"type": "file", "file": {"file_data": encoded(b"\0abc")}}]}, None),
+        ({"content": [{"type": "file", "file": {"file_data": encode(b"\0abc")}}]}, None),
         ({"content": [{"type": "image_url", "image_url": "https://a/b"}]}, "[image https://a/b]"),
         (
             {"content": [{"type": "image_url", "image_url": {"url": "https://a/b\n\x1b[31m"}}]},
@@ -237,16 +237,16 @@ def test_show_prints_a_label_for_each_attachment(program: Program, file: File, r
             {"content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]},
             "[image/png, 3 bytes]",
         ),
-        ({"content": None, "audio": {"id": "a", "data": encoded(WAV)}}, "[audio wav, 1.2 MiB]"),
-        ({"content": None, "audio": {"id": "a", "data": encoded(BODY)}}, "[audio, 48 KiB]"),
+        ({"content": None, "audio": {"id": "a", "data": encode(WAV)}}, "[audio wav, 1.2 MiB]"),
+        ({"content": None, "audio": {"id": "a", "data": encode(BODY)}}, "[audio, 48 KiB]"),
         ({"content": None, "audio": {"id": "a"}}, "[audio]"),
         (
-            {"content": "Here.", "images": [{"image_url": {"url": f"data:;base64,{encoded(PNG)}"}}]},
+            {"content": "Here.", "images": [{"image_url": {"url": f"data:;base64,{encode(PNG)}"}}]},
             "Here.\n[image/png, 48 KiB]",
         ),
-        ({"content": None, "x_blob": [encoded(BINARY)]}, "[application/octet-stream, 48 KiB]"),
-        ({"content": encoded(BODY)}, encoded(BODY)),
-        ({"content": [{"type": "text", "text": encoded(BODY)}]}, encoded(BODY)),
+        ({"content": None, "x_blob": [encode(BINARY)]}, "[application/octet-stream, 48 KiB]"),
+        ({"content": encode(BODY)}, encode(BODY)),
+        ({"content": [{"type": "text", "text": encode(BODY)}]}, encode(BODY)),
     ],
 )
 def test_every_part_of_a_message_has_a_label(program: Program, message: dict[str, Any], shown: str | None) -> None:
@@ -264,7 +264,7 @@ def test_saved_attachments_have_the_same_bytes(
     on_each: Program, chat_server: ChatServer, file: File, tmp_path: Path
 ) -> None:
     chat_server.script(
-        Reply(message={"role": "assistant", "content": None, "audio": {"id": "a", "data": encoded(WAV)}}), Reply("ok")
+        Reply(message={"role": "assistant", "content": None, "audio": {"id": "a", "data": encode(WAV)}}), Reply("ok")
     )
     on_each("new", "--system", "Hear.")
     files = [file("a.png", PNG), file("../evil.tar.gz", BINARY), file("b.Doc_x", BINARY + b"x"), file("c.docx", BINARY)]
@@ -337,7 +337,7 @@ def test_a_file_name_in_a_message_never_leads_out_of_the_folder(program: Program
     names = ["../../x", "/etc/passwd", "a.b/../c", "a./..", "x.\n", "x.\0", "x." + "a" * 300, "", ".", "x.é"]
     with Store(os.environ["CONVSTORE_DB"]) as store:
         for name in names:
-            data = f"data:x/../../y;base64,{encoded(BINARY)}"
+            data = f"data:x/../../y;base64,{encode(BINARY)}"
             store.append(id, [{"type": "file", "file": {"filename": name, "file_data": data}}])
     folder = tmp_path / "folder"
     assert program("show", "--save-attachments", str(folder)).code == 0

@@ -1,4 +1,4 @@
-"""Failures of the model: each is one clear line and an exit code, and nothing is lost."""
+"""Test that each failure of a call prints one line and loses nothing."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ from tests.cli.program import Program, Rows
 
 MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 NOT_GENERATED = (429, 503)
-"""Status codes of a provider that has generated nothing yet: the call is made again."""
+"""With these statuses, nothing was generated. So the call is repeated."""
 TRIES = 3
 
 
-def contents(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> None:
-    """Assert that the failed message is stored, is shown as not answered, and is not sent again."""
+def check_conversation_goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> None:
+    """Assert that a failed message is stored, shown as unanswered and not sent later."""
     assert ("lost?",) in rows("SELECT content FROM convstore_messages")
     shown = program("show")
     assert shown.out.count("lost?") == 1
@@ -28,7 +28,7 @@ def goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> N
     assert turn["messages"] == [{"role": "user", "content": "lost?"}]
     assert turn["error"]["message"]
     assert program("say", "again").code == 0
-    assert contents(server) == [*before, "again"]
+    assert read_sent_contents(server) == [*before, "again"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -57,7 +57,7 @@ def goes_on(program: Program, server: ChatServer, rows: Rows, *before: str) -> N
         f"{type(value).__name__}-{getattr(value, 'status', '')}" if not isinstance(value, list) else "words"
     ),
 )
-def test_a_failed_call_is_stored_and_not_replayed(
+def test_a_failed_call_is_stored_and_not_sent_later(
     program: Program, chat_server: ChatServer, rows: Rows, mode: list[str], response: Response, words: list[str]
 ) -> None:
     identity = program("new", "--system", "Be brief.").out.strip()
@@ -73,11 +73,11 @@ def test_a_failed_call_is_stored_and_not_replayed(
         assert ran.out == ""
     assert len(chat_server.requests) == calls
     [turn] = program("turns", "--json").json
-    assert len(turn["attempts"]) == calls - 1  # nothing tried again that nobody sees
+    assert len(turn["attempts"]) == calls - 1  # each repeated call is stored as an attempt
     [(status, error)] = rows.turns
     assert status == "failed"
     assert {"type", "message"} <= error.keys()
-    goes_on(program, chat_server, rows, "Be brief.")
+    check_conversation_goes_on(program, chat_server, rows, "Be brief.")
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
@@ -91,10 +91,10 @@ def test_a_refused_connection_is_stored_as_a_failed_turn(
     assert [status for status, _ in rows.turns] == ["failed"]
     [turn] = program("turns", "--json").json
     assert [attempt["error"]["type"] for attempt in turn["attempts"]] == ["APIConnectionError"] * (TRIES - 1)
-    goes_on(program, chat_server, rows)
+    check_conversation_goes_on(program, chat_server, rows)
 
 
-def test_a_call_refused_before_generation_is_made_again(program: Program, chat_server: ChatServer) -> None:
+def test_a_call_refused_before_generation_is_repeated(program: Program, chat_server: ChatServer) -> None:
     program("new")
     chat_server.script(Failure(429, retry_after=0), Failure(503, retry_after=0))
     ran = program("say", "hi")
@@ -113,7 +113,7 @@ def test_failures_are_the_same_on_each_database(on_each: Program, chat_server: C
     assert [turn["status"] for turn in shown["unanswered"]] == ["failed", "failed", "interrupted"]
     assert shown["messages"] == []
     on_each("say", "again")
-    assert contents(chat_server) == ["again"]
+    assert read_sent_contents(chat_server) == ["again"]
     assert on_each("show", "--json").json["unanswered"] == []
 
 
@@ -137,7 +137,7 @@ def test_an_error_with_status_200_is_reported(program: Program, chat_server: Cha
     ],
     ids=["no finish", "no finish, no done", "error event", "garbage"],
 )
-def test_an_interrupted_stream_is_printed_and_kept_but_not_replayed(
+def test_an_interrupted_stream_is_printed_and_kept_but_not_sent_later(
     program: Program, chat_server: ChatServer, rows: Rows, response: Reply, came: str
 ) -> None:
     program("new")
@@ -151,7 +151,7 @@ def test_an_interrupted_stream_is_printed_and_kept_but_not_replayed(
     assert f"partial reply)\n{came}\n" in shown.out
     [turn] = program("show", "--json").json["unanswered"]
     assert turn["reply"]["content"] == came
-    goes_on(program, chat_server, rows)
+    check_conversation_goes_on(program, chat_server, rows)
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -164,7 +164,7 @@ def test_a_stream_that_is_cut_anywhere_is_never_complete(
         chat_server.script(Reply("Hello world", usage=None, cut_after=cut, clean_cut=clean))
         ran = program("say", "lost?")
         assert ran.code in (0, 6)
-        if ran.code == 0:  # what was lost came after the finish_reason
+        if ran.code == 0:  # the stream was cut after the finish_reason
             assert ran.out == "Hello world\n"
         else:
             assert "Hello world\n".startswith(ran.out.rstrip("\n"))
@@ -183,7 +183,7 @@ def test_an_error_event_before_the_first_piece_is_a_failure(
     program("new")
     chat_server.script(Reply("never", error_event={"message": "overloaded"}, error_after=0))
     program("say", "lost?").failed(6, "overloaded")
-    goes_on(program, chat_server, rows)
+    check_conversation_goes_on(program, chat_server, rows)
 
 
 def test_a_reply_without_a_finish_reason_is_not_complete(program: Program, chat_server: ChatServer, rows: Rows) -> None:
@@ -192,10 +192,10 @@ def test_a_reply_without_a_finish_reason_is_not_complete(program: Program, chat_
     ran = program("say", "lost?", "--json")
     assert (ran.code, ran.json["status"], ran.json["message"]["content"]) == (6, "interrupted", "Hello wor")
     ran.one_line("finish_reason")
-    goes_on(program, chat_server, rows)
+    check_conversation_goes_on(program, chat_server, rows)
 
 
-# --- a reply that is complete, and unusual ---
+# --- complete replies with an unusual end ---
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
@@ -220,7 +220,7 @@ def test_an_unusual_finish_reason_is_noted_on_stderr_and_stored(
     ran.one_line(word, "turn 1")
     assert rows("SELECT status, finish_reason FROM convstore_turns") == [("completed", reply.finish_reason)]
     program("say", "go on")
-    assert contents(chat_server) == ["well?", reply.text or "(no text)", "go on"]
+    assert read_sent_contents(chat_server) == ["well?", reply.text or "(no text)", "go on"]
 
 
 # --- no message, no key, no model ---
@@ -273,7 +273,7 @@ def test_without_a_model_the_error_names_three_ways_to_set_it(
         (["more"], ["more"]),
     ],
 )
-def test_say_refuses_before_anything_is_stored_or_sent(
+def test_an_invalid_say_is_refused_before_anything_is_stored_or_sent(
     program: Program, chat_server: ChatServer, rows: Rows, arguments: list[str], words: list[str]
 ) -> None:
     program("new")
@@ -346,7 +346,7 @@ def test_the_api_key_is_never_printed_or_stored(
     shown += [program("turns"), program("turns", "--json")]
     if mode != ["--dry-run"]:
         assert chat_server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-        assert [ran.code for ran in shown[:5]] == [6] * 5  # the last is a failure only of a stream
+        assert [ran.code for ran in shown[:5]] == [6] * 5  # the last response fails only as a stream
         assert len(chat_server.requests) == len(responses) + TRIES - 1
     assert not any(KEY in ran.out + ran.err for ran in shown)
     for file in tmp_path.glob("chat.db*"):
@@ -382,13 +382,13 @@ def test_the_real_program_also_reports_errors_as_one_line(
     program.real("say", "lost?").failed(6, "500")
     program.real("say", "hi", "-c", "nope").failed(3, "nope")
     program.real("say", "hi", "--temperature", "3").failed(2, "0 to 2")
-    goes_on(program, chat_server, rows)
+    check_conversation_goes_on(program, chat_server, rows)
 
 
-def test_three_failures_and_a_success_replay_as_one_message(program: Program, chat_server: ChatServer) -> None:
+def test_a_message_that_failed_three_times_is_sent_once_later(program: Program, chat_server: ChatServer) -> None:
     program("new")
     for _ in range(3):
         chat_server.script(Failure(500))
         assert program("say", "same").code == 6
     program("say", "same")
-    assert contents(chat_server) == ["same"]
+    assert read_sent_contents(chat_server) == ["same"]

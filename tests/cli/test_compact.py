@@ -1,4 +1,4 @@
-"""`convstore compact`: a summary replaces older messages in requests, and nowhere else."""
+"""Test that `compact` replaces older messages only in requests."""
 
 import pytest
 
@@ -9,17 +9,17 @@ from tests.cli.terminal import is_tame
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md"
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def asked(*words: str) -> list[str]:
+def make_turn_contents(*words: str) -> list[str]:
     return [text for word in words for text in (word, f"You said: {word}")]
 
 
 @pytest.fixture
 def talk(on_each: Program) -> Program:
-    """A conversation of four turns."""
+    """Return the command line with a conversation of four turns."""
     on_each("new", "--name", "games", "--system", "Be brief.")
     for word in ("one", "two", "three", "four"):
         on_each("say", word)
@@ -36,9 +36,9 @@ def test_the_summary_is_printed_and_sent_instead_of_its_messages(talk: Program, 
     ran = talk("say", "five", "--dry-run")
     assert "the summary of turn 5 replaces older messages" in ran.err
     talk("say", "five")
-    first, _, *rest = sent(chat_server)
-    assert (first, rest) == ("Be brief.", ["They counted to two.", *asked("three", "four"), "five"])
-    assert len(talk("show", "--json").json["messages"]) == 11  # history has all of it
+    first, _, *rest = read_sent_contents(chat_server)
+    assert (first, rest) == ("Be brief.", ["They counted to two.", *make_turn_contents("three", "four"), "five"])
+    assert len(talk("show", "--json").json["messages"]) == 11  # the path still has all messages
     summary = talk("turns", "--json").json[4]
     assert (summary["turn"], summary["purpose"], summary["status"]) == (5, "summary", "completed")
     assert summary["usage"]["total_tokens"] > 0
@@ -54,10 +54,14 @@ def test_after_a_drop_the_earlier_summary_is_used_again(talk: Program, chat_serv
     assert (ran.code, ran.out) == (0, "")
     ran.one_line("dropped", "the first 3 messages")
     talk("say", "five")
-    assert sent(chat_server)[2:] == ["First summary.", *asked("two", "three", "four"), "five"]
+    assert read_sent_contents(chat_server)[2:] == [
+        "First summary.",
+        *make_turn_contents("two", "three", "four"),
+        "five",
+    ]
     talk("compact", "--drop").one_line("dropped; the messages are sent again")
     talk("say", "six")
-    assert len(sent(chat_server)) == 12
+    assert len(read_sent_contents(chat_server)) == 12
     ran = talk("compact", "--drop")
     assert (ran.code, ran.out) == (0, "")
     ran.one_line("no summary to drop")
@@ -96,7 +100,7 @@ def test_a_failed_summary_is_stored_as_a_turn_and_changes_nothing(talk: Program,
     assert [(turn["purpose"], turn["status"]) for turn in talk("turns", "--json").json][-1] == ("summary", "failed")
     assert "      no such model" in talk("turns").out
     talk("say", "five")
-    assert len(sent(chat_server)) == 10
+    assert len(read_sent_contents(chat_server)) == 10
     talk.set(CONVSTORE_MODEL=None)
     talk("compact").failed(2, "no model is named")
     talk.set(OPENAI_BASE_URL=None, CONVSTORE_MODEL="m")

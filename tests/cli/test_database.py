@@ -1,4 +1,4 @@
-"""`convstore db`, and databases that cannot be used."""
+"""Test `convstore db`, and the errors for databases that cannot be used."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`convstore edit`: a message gets a new text, and the question is asked again."""
+"""Test that `edit` gives a message a new text and sends it on a new branch."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.cli.terminal import Terminal, is_tame
 MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
@@ -24,8 +24,11 @@ def talk(program: Program) -> Program:
     return program
 
 
-def editor(program: Program, tmp_path: Path, code: str) -> Path:
-    """Make a script the editor: it runs `code` with the text `old` and the `file`. Return where it stores `old`."""
+def set_editor(program: Program, tmp_path: Path, code: str) -> Path:
+    """Make a script the editor, and return the file in which it stores the old text.
+
+    The script runs `code` with the variables `old`, the old text, and `file`, the file to change.
+    """
     seen = tmp_path / "seen"
     script = tmp_path / "my editor.py"
     script.write_text(
@@ -37,7 +40,7 @@ def editor(program: Program, tmp_path: Path, code: str) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_the_edited_question_is_asked_again_and_the_old_messages_are_kept(
+def test_an_edited_message_is_sent_and_the_old_messages_are_kept(
     on_each: Program, chat_server: ChatServer, mode: list[str]
 ) -> None:
     on_each("new", "--system", "Be brief.")
@@ -47,23 +50,25 @@ def test_the_edited_question_is_asked_again_and_the_old_messages_are_kept(
     ran = on_each("edit", "2", "uno", "--temperature", "1", *mode)
     assert (ran.code, ran.err) == (0, "")
     assert (ran.json["message"]["content"] if "--json" in mode else ran.out.strip()) == "Eins."
-    assert sent(chat_server) == ["Be brief.", "uno"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "uno"]
     assert chat_server.requests[-1].body["temperature"] == 1
     shown = on_each("show", "--json").json["messages"]
     assert [record["message"]["content"] for record in shown] == ["Be brief.", "uno", "Eins."]
     assert len(on_each("show", "--tree", "--json").json["tree"]) == 7
 
 
-def test_after_an_edit_of_a_system_message_its_question_is_asked_again(talk: Program, chat_server: ChatServer) -> None:
+def test_after_an_edit_of_a_system_message_the_next_user_message_is_sent_again(
+    talk: Program, chat_server: ChatServer
+) -> None:
     assert talk("edit", "1", "Be long.", "-c", "games", "--last", "0").out == "You said: one\n"
-    assert sent(chat_server) == ["Be long.", "one"]
+    assert read_sent_contents(chat_server) == ["Be long.", "one"]
 
 
 def test_the_text_is_read_from_standard_input_unless_it_is_a_terminal(talk: Program, chat_server: ChatServer) -> None:
     assert talk("edit", "2", stdin="  uno\n二\n".encode()).code == 0
-    assert sent(chat_server)[-1] == "  uno\n二"
+    assert read_sent_contents(chat_server)[-1] == "  uno\n二"
     assert talk("edit", "2", "-", stdin=b"dos").code == 0
-    assert sent(chat_server)[-1] == "dos"
+    assert read_sent_contents(chat_server)[-1] == "dos"
     asked = len(chat_server.requests)
     talk("edit", "2").failed(2, "empty")
     talk("edit", "2", stdin=b"\xff").failed(2, "not UTF-8")
@@ -92,28 +97,28 @@ def test_an_impossible_edit_is_refused_and_nothing_is_stored(
     assert (len(chat_server.requests), rows.count) == (2, 5)
 
 
-def test_a_failure_keeps_the_old_path_and_the_new_question(talk: Program, chat_server: ChatServer) -> None:
+def test_a_failed_edit_keeps_the_old_path_and_stores_the_new_message(talk: Program, chat_server: ChatServer) -> None:
     chat_server.script(Failure(500))
     ran = talk("edit", "4", "dos", "--json")
     assert (ran.code, ran.json["status"]) == (6, "failed")
     shown = talk("show", "--json").json
     assert [record["message"]["content"] for record in shown["messages"]][-2:] == ["two", "You said: two"]
     assert talk("retry").out == "You said: dos\n"
-    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "dos"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "You said: one", "dos"]
 
 
 # --- in an editor ---
 
 
-def test_an_editor_opens_with_the_old_text_and_the_saved_text_is_asked(
+def test_an_editor_opens_with_the_old_text_and_the_saved_text_is_sent(
     talk: Program, chat_server: ChatServer, tmp_path: Path
 ) -> None:
-    seen = editor(talk, tmp_path, "file.write_text(old.replace('two', 'deux') + 'trois\\n')")
+    seen = set_editor(talk, tmp_path, "file.write_text(old.replace('two', 'deux') + 'trois\\n')")
     with Terminal("edit", "4", feed="") as terminal:
         assert terminal.end() == 0
         assert "You said: deux\ntrois\n" in terminal.screen
     assert seen.read_text() == "two\n"
-    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "deux\ntrois"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "You said: one", "deux\ntrois"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_an_editor_opens_with_the_old_text_and_the_saved_text_is_asked(
 def test_an_unchanged_or_unusable_text_from_the_editor_is_refused(
     talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path, code: str, words: list[str]
 ) -> None:
-    seen = editor(talk, tmp_path, code)
+    seen = set_editor(talk, tmp_path, code)
     talk("edit", "4", keyboard=True).failed(2, *words)
     assert seen.exists()
     assert (len(chat_server.requests), rows.count) == (2, 5)
@@ -146,7 +151,7 @@ def test_a_text_that_was_only_saved_counts_as_unchanged(
     identity = program("new").out.strip()
     with Store() as store:
         store.append(identity, text)
-    editor(program, tmp_path, "file.write_bytes(file.read_bytes())")
+    set_editor(program, tmp_path, "file.write_bytes(file.read_bytes())")
     program("edit", "1", keyboard=True).failed(2, "was not changed")
     assert rows.count == 1
 
@@ -158,7 +163,7 @@ def test_a_missing_editor_is_an_error(talk: Program, rows: Rows) -> None:
 
 
 def test_the_editor_does_not_open_if_the_text_could_not_be_sent(talk: Program, tmp_path: Path) -> None:
-    seen = editor(talk, tmp_path, "")
+    seen = set_editor(talk, tmp_path, "")
     talk("edit", "3", keyboard=True).failed(2, "the model's own")
     talk("edit", "9", keyboard=True).failed(2, "no message at position 9")
     talk.set(OPENAI_BASE_URL=None)
@@ -170,14 +175,14 @@ def test_an_unsent_text_is_printed_if_the_head_moved_while_it_was_written(
     talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path
 ) -> None:
     move = "import subprocess; subprocess.run([sys.executable, '-m', 'convstore', 'edit', '2', 'dos'], check=True)"
-    editor(talk, tmp_path, f"{move}; file.write_text('long work\\x1b[2J')")
+    set_editor(talk, tmp_path, f"{move}; file.write_text('long work\\x1b[2J')")
     ran = talk("edit", "2", keyboard=True, terminal=True)
     assert ran.code == 5
     assert "another message is at position 2 now" in ran.err
     assert "this is your text:\nlong work" in ran.err
     assert is_tame(ran.err)
     assert (len(chat_server.requests), rows.count) == (3, 7)
-    editor(talk, tmp_path, "file.write_text('more work')")
+    set_editor(talk, tmp_path, "file.write_text('more work')")
     ran = talk("edit", "2", "--expected-head", "1", keyboard=True)
     assert ran.code == 5
     assert "this is your text:\nmore work\n" in ran.err

@@ -1,4 +1,4 @@
-"""The hint after an error: what to type next."""
+"""Test the hint after an error, which says what to type next."""
 
 import ast
 import re
@@ -31,7 +31,7 @@ def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
     assert add_hint(errors.DatabaseError("broken")) == "broken"
 
 
-def test_messages_of_the_library_name_no_command_but_the_one_that_upgrades_a_schema() -> None:
+def test_errors_of_the_library_name_no_command_except_db_upgrade() -> None:
     package = Path(errors.__file__).parent
     named = {
         (path.name, command)
@@ -44,7 +44,7 @@ def test_messages_of_the_library_name_no_command_but_the_one_that_upgrades_a_sch
     assert named == {("schema_upgrade.py", "db upgrade")}
 
 
-def test_the_hint_ends_the_one_line_of_an_error(program: Program, chat_server: ChatServer) -> None:
+def test_an_error_and_its_hint_are_one_line(program: Program, chat_server: ChatServer) -> None:
     program("show").failed(3, "there is no conversation yet; start one with `convstore new` or `convstore say --new`")
     identity = program("new", "--id", "games").out.strip()
     program("say", "Hi", "--expected-head", "7").failed(5, identity, "; `convstore show` shows it")
@@ -60,3 +60,10 @@ def test_a_failed_summary_is_tried_again_with_compact(program: Program, chat_ser
     chat_server.script(Failure(400))
     ran = program("compact").failed(6, "no summary", "; `convstore compact` tries again")
     assert "retry" not in ran.err
+
+
+def test_after_a_refused_message_the_hint_is_not_to_send_it_again(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    program("say", "Hi")
+    chat_server.script(Failure(400, "Invalid value at messages[1].content"))
+    program("say", "And now?").failed(6, "probably because of message 2", "see `convstore show`")

@@ -1,4 +1,4 @@
-"""`undo`, `redo`, `checkout`, `fork`, `pin`, `delete`: nothing is lost by any of them."""
+"""Test that `undo`, `redo`, `checkout`, `fork`, `pin` and `delete` lose nothing."""
 
 import threading
 import time
@@ -13,17 +13,17 @@ from tests.cli.terminal import is_tame
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\nh"
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def on_path(program: Program, *arguments: str) -> list[str]:
+def read_path_contents(program: Program, *arguments: str) -> list[str]:
     return [record["message"]["content"] for record in program("show", *arguments, "--json").json["messages"]]
 
 
 @pytest.fixture
 def talk(on_each: Program) -> Program:
-    """A conversation of three turns."""
+    """Return the command line with a conversation of three turns."""
     on_each("new", "Games", "--name", "games", "--system", "Be brief.")
     for word in ("one", "two", "three"):
         on_each("say", word)
@@ -37,16 +37,16 @@ def test_undo_removes_turns_from_the_path_and_redo_adds_them_again(talk: Program
     for arguments, length in ((["undo"], 5), (["undo", "games", "-n", "2"], 1), (["redo"], 5), (["redo", "games"], 7)):
         ran = talk(*arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", "")
-        assert len(on_path(talk)) == length
+        assert len(read_path_contents(talk)) == length
     talk("undo", "-n", "2")
     talk("say", "instead")
-    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "instead"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "You said: one", "instead"]
     talk("redo").failed(2, "on another branch", "seq 7", "`checkout`")
     assert talk("checkout", "7").code == 0
-    assert on_path(talk)[-1] == "You said: three"
+    assert read_path_contents(talk)[-1] == "You said: three"
     talk("undo", "-n", "4").failed(2, "only 3 turns to undo")
     talk("undo", "-n", "0").failed(2, "-n")
-    assert len(on_path(talk)) == 7
+    assert len(read_path_contents(talk)) == 7
 
 
 def test_a_terminal_shows_what_was_undone_and_where_the_head_is(talk: Program) -> None:
@@ -63,7 +63,7 @@ def test_a_terminal_shows_what_was_undone_and_where_the_head_is(talk: Program) -
     assert "the head is before the first message" in talk("checkout", "0", "-c", "games", terminal=True).err
 
 
-def test_a_terminal_shows_the_first_question_of_many_undone_turns(program: Program) -> None:
+def test_a_terminal_shows_the_first_message_of_many_undone_turns(program: Program) -> None:
     from convstore import Store
 
     identity = program("new").out.strip()
@@ -97,7 +97,7 @@ def test_the_message_at_the_head_does_not_drive_the_terminal(program: Program, c
 @pytest.mark.parametrize(
     "arguments", [["undo"], ["redo"], ["checkout", "1"], ["fork"], ["retry"], ["say", "x"], ["edit", "2", "x"]], ids=str
 )
-def test_another_head_than_expected_is_a_conflict_and_nothing_is_done(
+def test_an_unexpected_head_is_a_conflict_and_nothing_changes(
     talk: Program, chat_server: ChatServer, arguments: list[str]
 ) -> None:
     talk("undo")
@@ -114,7 +114,7 @@ def test_checkout_moves_the_head_to_any_message_and_the_next_message_follows_it(
     talk("edit", "2", "uno")
     talk("checkout", "5")
     talk("say", "and then?")
-    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "two", "You said: two", "and then?"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "You said: one", "two", "You said: two", "and then?"]
     talk("checkout", "99").failed(2, "no message with seq 99")
     talk("checkout", "-1").failed(2)
     talk("checkout", "three").failed(2, "'three'")
@@ -123,7 +123,7 @@ def test_checkout_moves_the_head_to_any_message_and_the_next_message_follows_it(
 
 
 @pytest.mark.parametrize("command", ["undo", "redo", "fork", "compact"])
-def test_without_ref_the_conversation_is_that_of_the_environment_or_the_one_used_last(
+def test_without_ref_a_command_uses_the_conversation_of_the_environment_or_the_last_used_one(
     program: Program, command: str
 ) -> None:
     program(command).failed(3, "no conversation yet")
@@ -165,7 +165,7 @@ def test_while_a_turn_runs_the_head_cannot_be_moved(
         assert time.monotonic() - began < 10
         go.set()
         assert other.end().out == "first second\n"
-    assert on_path(program)[-1] == "first second"
+    assert read_path_contents(program)[-1] == "first second"
     assert len(rows.turns) == 2
 
 
@@ -177,18 +177,18 @@ def test_fork_prints_the_id_of_a_conversation_that_shares_the_messages(talk: Pro
     ran = talk("fork", "--at", "3", "--name", "branch", "--title", "Other games")
     assert (ran.code, ran.err) == (0, "")
     identity = ran.out.removesuffix("\n")
-    assert talk("show", "--json").json["id"] == identity  # the one used last
+    assert talk("show", "--json").json["id"] == identity  # the conversation that was used last
     talk("say", "deux")
-    assert sent(chat_server) == ["Be brief.", "one", "You said: one", "deux"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "You said: one", "deux"]
     talk("say", "four", "-c", "games")
-    assert sent(chat_server)[-2:] == ["You said: three", "four"]
+    assert read_sent_contents(chat_server)[-2:] == ["You said: three", "four"]
     shown = talk("show", identity, "--json").json
     assert (shown["name"], shown["title"], shown["forked_from"], shown["forked_at"]) == (
         *("branch", "Other games", origin, 3),
     )
     made = talk("fork", "games", "--id", "mine", "--json").json
     assert (made["id"], made["title"], made["forked_from"], made["length"]) == ("mine", "Games", origin, 9)
-    assert len(on_path(talk, "mine")) == 9
+    assert len(read_path_contents(talk, "mine")) == 9
 
 
 def test_fork_refuses_unknown_positions_and_taken_names(talk: Program) -> None:
@@ -208,14 +208,14 @@ def test_a_pinned_message_is_always_sent_and_show_marks_it(talk: Program, chat_s
         ran = talk(*arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", "")
     talk("say", "four", "--last", "1")
-    assert sent(chat_server) == ["Be brief.", "one", "three", "You said: three", "four"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "one", "three", "You said: three", "four"]
     assert "\n2 user (pinned)\none\n" in talk("show").out
     assert talk("show", "--json").json["pins"] == [2]
     assert "pinned: 3 assistant: You said: one" in talk("pin", "3", "-c", "games", terminal=True).err
     assert "unpinned: 2 user: one" in talk("unpin", "2", "-c", "games", terminal=True).err
     assert talk("unpin", "3", "--json").json["pins"] == []
     talk("say", "five", "--last", "1")
-    assert sent(chat_server) == ["Be brief.", "four", "You said: four", "five"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "four", "You said: four", "five"]
     for command in ("pin", "unpin"):
         talk(command, "99").failed(2, "no message at position 99")
         talk(command, "0").failed(2, "POSITION")
@@ -236,7 +236,7 @@ def test_a_deleted_conversation_is_not_found_and_can_be_restored(talk: Program) 
         talk(*arguments).failed(3)
     ran = talk("restore", identity)
     assert (ran.code, ran.out, ran.err) == (0, "", "")
-    assert len(on_path(talk, "games")) == 7
+    assert len(read_path_contents(talk, "games")) == 7
     talk("restore", identity).failed(3, "no deleted conversation")
     talk("delete", "games")
     assert talk("restore", identity, "--json").json["name"] == "games"

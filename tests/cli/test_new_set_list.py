@@ -1,4 +1,4 @@
-"""`convstore new`, `set` and `list`."""
+"""Test `convstore new`, `set` and `list`."""
 
 from pathlib import Path
 
@@ -139,13 +139,13 @@ def test_the_same_id_with_the_same_content_is_the_same_conversation(on_each: Pro
     assert (found["title"], found["messages"]) == ("changed since", 3)
 
 
-def test_set_changes_what_it_is_given_and_nothing_else(on_each: Program) -> None:
+def test_set_changes_only_what_it_is_given(on_each: Program) -> None:
     identity = on_each("new", "Old", "--name", "n", "-m", "gpt-x", "--temperature", "1", "--meta", "a=1").out.strip()
     ran = on_each("set", "n", "--title", "New", "--top-p", "0.3", "--meta", "b=2", "--unset", "name")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     shown = on_each("show", identity, "--json").json
     assert (shown["title"], shown["name"]) == ("New", None)
-    assert shown["settings"] == {"model": "gpt-x", "top_p": 0.3}  # it takes the place of the temperature
+    assert shown["settings"] == {"model": "gpt-x", "top_p": 0.3}  # top_p replaces the temperature
     assert shown["metadata"] == {"a": "1", "b": "2"}
 
 
@@ -202,7 +202,7 @@ def test_list_shows_the_last_model_if_the_conversation_keeps_none(program: Progr
     assert program("list", "--json").json[0]["model"] == "gpt-once"
 
 
-def test_list_has_20_conversations_unless_limit_says_otherwise(program: Program) -> None:
+def test_list_shows_20_conversations_by_default(program: Program) -> None:
     for number in range(22):
         program("new", str(number))
     assert len(program("list").out.splitlines()) == 20

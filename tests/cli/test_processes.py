@@ -1,4 +1,4 @@
-"""Several processes and one conversation: keys, waiting, `follow`, `stop`, and a killed process."""
+"""Test several processes that use one conversation at the same time."""
 
 import signal
 import threading
@@ -14,12 +14,12 @@ from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame
 MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def answered(program: Program, *arguments: str) -> str:
-    """Return the reply that a call prints, as text or as JSON."""
+def run_and_read_reply(program: Program, *arguments: str) -> str:
+    """Run a command that succeeds, and return the reply that it prints."""
     ran = program(*arguments)
     assert (ran.code, ran.err) == (0, "")
     return str(ran.json["message"]["content"]) if "--json" in arguments else ran.out.removesuffix("\n")
@@ -27,13 +27,13 @@ def answered(program: Program, *arguments: str) -> str:
 
 @pytest.fixture
 def go() -> Iterator[threading.Event]:
-    """Releases a held reply, at the latest after the test."""
+    """Yield an event that releases a held reply, and set it after the test."""
     event = threading.Event()
     yield event
     event.set()
 
 
-# --- the same key ---
+# --- idempotency keys ---
 
 
 @pytest.mark.parametrize("second", MODES, ids=str)
@@ -43,7 +43,7 @@ def test_with_the_same_key_the_model_is_called_once(
 ) -> None:
     on_each("new")
     chat_server.script(Reply("paid for"), Reply("twice"))
-    said = [answered(on_each, "say", "well?", "--key", "job-17", *mode) for mode in (first, second)]
+    said = [run_and_read_reply(on_each, "say", "well?", "--key", "job-17", *mode) for mode in (first, second)]
     assert said == ["paid for"] * 2
     assert len(chat_server.requests) == 1
     [turn] = on_each("turns", "--json").json
@@ -58,7 +58,7 @@ def test_a_key_that_was_used_for_another_message_is_a_conflict(on_each: Program,
         on_each(*other, "--key", "job-17").failed(5, identity, "'job-17'", "turn 1")
     assert len(chat_server.requests) == 1
     assert on_each("list", "--json").json[0]["messages"] == 2
-    assert answered(on_each, "say", "other", "--key", "job-18") == "You said: other"
+    assert run_and_read_reply(on_each, "say", "other", "--key", "job-18") == "You said: other"
 
 
 def test_a_key_belongs_to_one_conversation(program: Program, chat_server: ChatServer) -> None:
@@ -77,7 +77,7 @@ def test_after_a_failure_the_key_is_free(program: Program, chat_server: ChatServ
     codes = [program("say", "well?", "--key", "k").code for _ in range(4)]
     assert codes == [6, 6, 0, 0]
     assert [turn["status"] for turn in program("turns", "--json").json] == ["failed", "interrupted", "completed"]
-    assert sent(chat_server) == ["well?"]
+    assert read_sent_contents(chat_server) == ["well?"]
 
 
 def test_a_second_call_with_the_same_key_waits_for_the_first_reply(
@@ -124,7 +124,7 @@ def test_a_call_waits_for_the_running_turn(program: Program, chat_server: ChatSe
         with Running("say", "two", "--wait", "30") as second:
             go.set()
             assert (first.end().out, second.end().out) == ("answer\n", "You said: two\n")
-    assert sent(chat_server) == ["one", "answer", "two"]
+    assert read_sent_contents(chat_server) == ["one", "answer", "two"]
 
 
 # --- follow ---
@@ -139,7 +139,7 @@ def test_follow_prints_a_reply_from_beginning_to_end(
         other.until("第一")
         with Running("follow") as last_used, Running("follow", "games") as named:
             for follower in (last_used, named):
-                follower.until("第一")  # the server has not sent more
+                follower.until("第一")  # the server holds back the rest
             go.set()
             whole = other.end()
             assert (whole.code, whole.out) == (0, "第一 second\nthird\n")
@@ -221,7 +221,7 @@ def test_stop_interrupts_a_stream_of_another_process_and_keeps_the_partial_reply
         assert (ran.code, ran.out) == (0, "")
         ran.one_line("interrupted", identity, "partial reply is kept")
         stopped = other.end()
-    assert chat_server.wait_disconnect()  # the provider need not go on
+    assert chat_server.wait_disconnect()  # the connection was closed, so the provider can stop
     assert stopped.code == 130
     stopped.one_line("stopped by `convstore stop`; the partial reply is kept")
     assert stopped.out.startswith("first\n0\n")
@@ -231,7 +231,7 @@ def test_stop_interrupts_a_stream_of_another_process_and_keeps_the_partial_reply
     assert turn["partial"]["content"] == stopped.out
     assert "2 assistant (interrupted)\nfirst\n0\n" in on_each("show").out
     on_each("say", "next")
-    assert sent(chat_server) == ["hi", stopped.out, "next"]
+    assert read_sent_contents(chat_server) == ["hi", stopped.out, "next"]
 
 
 def test_stop_ends_the_turn_of_a_silent_stream_and_its_late_reply_stays_off_the_path(
@@ -245,14 +245,14 @@ def test_stop_ends_the_turn_of_a_silent_stream_and_its_late_reply_stays_off_the_
             follower.until("first")  # the first piece is stored
             program("stop", "--wait", "0.05").one_line("interrupted", "partial reply is kept")
             assert follower.end().out == "first\n"
-        assert answered(program, "say", "next", "--no-wait") == "You said: next"
-        assert sent(chat_server) == ["hi", "first", "next"]
+        assert run_and_read_reply(program, "say", "next", "--no-wait") == "You said: next"
+        assert read_sent_contents(chat_server) == ["hi", "first", "next"]
         go.set()
         late = other.end()
     assert (late.code, late.out) == (5, "first second\n")
     late.one_line("another caller took the conversation")
     program("say", "after")
-    assert sent(chat_server) == ["hi", "first", "next", "You said: next", "after"]
+    assert read_sent_contents(chat_server) == ["hi", "first", "next", "You said: next", "after"]
     first = program("turns", "--json").json[0]
     assert (first["status"], first["error"]["message"]) == ("interrupted", "stopped from elsewhere")
 
@@ -270,7 +270,7 @@ def test_stop_ends_the_turn_of_a_call_without_a_stream_and_its_late_reply_is_pri
         late = other.end()
     assert (late.code, late.out) == (5, "late\n")
     program("say", "next")
-    assert sent(chat_server) == ["next"]
+    assert read_sent_contents(chat_server) == ["next"]
 
 
 def test_stop_without_a_running_turn_prints_a_note(on_each: Program) -> None:
@@ -283,10 +283,10 @@ def test_stop_without_a_running_turn_prints_a_note(on_each: Program) -> None:
     on_each("stop", "--wait", "-1").failed(2, "--wait")
 
 
-# --- killed ---
+# --- killed processes ---
 
 
-def killed_after_its_first_piece(program: Program, server: ChatServer, go: threading.Event) -> None:
+def kill_after_the_first_piece(program: Program, server: ChatServer, go: threading.Event) -> None:
     """Kill a `say` after the first piece of its reply is stored."""
     server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
     with Running("say", "lost?") as killed:
@@ -301,10 +301,10 @@ def test_after_kill_9_the_next_call_works_at_once_and_the_partial_reply_stays_of
     on_each: Program, chat_server: ChatServer, go: threading.Event, command: list[str]
 ) -> None:
     on_each("new")
-    killed_after_its_first_piece(on_each, chat_server, go)
+    kill_after_the_first_piece(on_each, chat_server, go)
     assert on_each("turns", "--json").json[0]["status"] == "running"
     on_each(*command, "--wait", "10")
-    assert sent(chat_server) == (["lost?"] if command == ["retry"] else ["next"])
+    assert read_sent_contents(chat_server) == (["lost?"] if command == ["retry"] else ["next"])
     first, second = on_each("turns", "--json").json
     assert (first["status"], first["output"], first["partial"]["content"]) == ("interrupted", None, "first")
     assert "the process that ran this turn ended" in first["error"]["message"]
@@ -318,11 +318,11 @@ def test_after_kill_9_stop_frees_the_conversation_and_keeps_the_partial_reply(
     program: Program, chat_server: ChatServer, go: threading.Event
 ) -> None:
     program("new")
-    killed_after_its_first_piece(program, chat_server, go)
+    kill_after_the_first_piece(program, chat_server, go)
     program("stop").one_line("interrupted", "partial reply is kept")
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     program("say", "next", "--no-wait")
-    assert sent(chat_server) == ["lost?", "first", "next"]
+    assert read_sent_contents(chat_server) == ["lost?", "first", "next"]
 
 
 def test_follow_ends_when_the_process_that_streams_is_killed(
@@ -341,7 +341,7 @@ def test_follow_ends_when_the_process_that_streams_is_killed(
     assert (ran.code, ran.out) == (0, "first\n")
 
 
-def test_ctrl_c_interrupts_a_stream_and_what_is_printed_is_what_is_kept(
+def test_ctrl_c_interrupts_a_stream_and_keeps_exactly_the_printed_text(
     program: Program, chat_server: ChatServer
 ) -> None:
     program("new")

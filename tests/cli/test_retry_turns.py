@@ -1,4 +1,4 @@
-"""`convstore retry` and `convstore turns`: asking again, and what is stored about every turn."""
+"""Test that `retry` sends a message again, and that `turns` lists every turn."""
 
 import threading
 
@@ -12,7 +12,7 @@ MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg"
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
@@ -20,7 +20,7 @@ def sent(server: ChatServer) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_after_a_failure_retry_asks_the_same_question(
+def test_after_a_failure_retry_sends_the_same_message(
     on_each: Program, chat_server: ChatServer, mode: list[str]
 ) -> None:
     on_each("new", "--system", "Be brief.")
@@ -41,7 +41,7 @@ def test_after_a_failure_retry_asks_the_same_question(
     assert [record["message"]["content"] for record in shown["messages"]] == ["Be brief.", "well?", "At last."]
     assert shown["unanswered"] == []
     on_each("say", "next")
-    assert sent(chat_server) == ["Be brief.", "well?", "At last.", "next"]
+    assert read_sent_contents(chat_server) == ["Be brief.", "well?", "At last.", "next"]
 
 
 def test_a_retried_reply_replaces_the_first_which_is_kept(on_each: Program, chat_server: ChatServer) -> None:
@@ -49,12 +49,12 @@ def test_a_retried_reply_replaces_the_first_which_is_kept(on_each: Program, chat
     chat_server.script(Reply("one"), Reply("two"), Reply("three"))
     on_each("say", "well?")
     assert (on_each("retry").out, on_each("retry").out) == ("two\n", "three\n")
-    assert sent(chat_server) == ["well?"]
+    assert read_sent_contents(chat_server) == ["well?"]
     shown = on_each("show", "--json").json["messages"]
     assert [(record["position"], record["message"]["content"]) for record in shown] == [(1, "well?"), (2, "three")]
     assert [turn["output"]["content"] for turn in on_each("turns", "--json").json] == ["one", "two", "three"]
     on_each("say", "next")
-    assert sent(chat_server) == ["well?", "three", "next"]
+    assert read_sent_contents(chat_server) == ["well?", "three", "next"]
 
 
 def test_a_failed_retry_leaves_the_earlier_reply(program: Program, chat_server: ChatServer) -> None:
@@ -63,7 +63,7 @@ def test_a_failed_retry_leaves_the_earlier_reply(program: Program, chat_server: 
     program("say", "well?")
     program("retry").one_line("500", "turn 2")
     assert program("say", "next").code == 0
-    assert sent(chat_server) == ["well?", "one", "next"]
+    assert read_sent_contents(chat_server) == ["well?", "one", "next"]
 
 
 def test_a_retry_uses_the_same_parameters_except_those_given(program: Program, chat_server: ChatServer) -> None:
@@ -82,7 +82,7 @@ def test_a_retry_uses_the_same_parameters_except_those_given(program: Program, c
     assert len(chat_server.requests) == 3
 
 
-def test_retry_without_a_question_is_an_error(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_retry_without_a_turn_is_an_error(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     program("retry").failed(3, "no conversation yet")
     identity = program("new", "--system", "Be brief.").out.strip()
     program("retry").failed(2, identity, "no turn to retry")
@@ -178,7 +178,7 @@ def test_each_turn_is_one_line_and_its_error_another(on_each: Program, chat_serv
     assert third.endswith("  -  three")
 
 
-def test_turns_lists_20_turns_unless_limit_says_otherwise(program: Program) -> None:
+def test_turns_lists_20_turns_by_default(program: Program) -> None:
     program("new")
     for number in range(22):
         program("say", str(number), "--no-history")
@@ -210,7 +210,7 @@ def test_turns_lists_a_running_turn(program: Program, chat_server: ChatServer) -
 
 
 @pytest.mark.parametrize("command", [["turns"], ["turns", "--json"], ["retry"], ["retry", "--json"]], ids=" ".join)
-def test_nothing_stored_drives_the_terminal(program: Program, chat_server: ChatServer, command: list[str]) -> None:
+def test_no_stored_text_drives_the_terminal(program: Program, chat_server: ChatServer, command: list[str]) -> None:
     program("new", "-m", WILD)
     chat_server.script(Reply(WILD, pieces=list(WILD), model=WILD, id=WILD), Failure(500, WILD, code=WILD), Reply(WILD))
     program("say", WILD, "-o", WILD, WILD)
@@ -219,5 +219,5 @@ def test_nothing_stored_drives_the_terminal(program: Program, chat_server: ChatS
     assert ran.code == 0
     assert "owned" in ran.out
     assert is_tame((ran.out + ran.err).replace("\t", ""))
-    if command == ["turns", "--json"]:  # and yet exact
+    if command == ["turns", "--json"]:  # the JSON has the exact text
         assert ran.json[0]["input"][0]["content"] == WILD

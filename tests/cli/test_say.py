@@ -1,4 +1,4 @@
-"""`convstore say`: what is sent, what is printed, what is kept."""
+"""Test `convstore say`: what it sends, prints and stores."""
 
 import json
 import threading
@@ -12,14 +12,14 @@ from tests.cli.program import Program, Rows
 GAMES = "2008年奥运会是在哪里举行的？"
 
 
-def sent(server: ChatServer, number: int = -1) -> list[dict[str, Any]]:
+def read_sent_messages(server: ChatServer, number: int = -1) -> list[dict[str, Any]]:
     """Return the messages of a request."""
     messages: list[dict[str, Any]] = server.requests[number].body["messages"]
     return messages
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"]])
-def test_the_second_question_is_sent_with_the_first_and_its_reply(
+def test_the_second_message_is_sent_with_the_first_one_and_its_reply(
     on_each: Program, chat_server: ChatServer, mode: list[str]
 ) -> None:
     chat_server.script(Reply("中国北京。"), Reply("伦敦。"))
@@ -27,7 +27,7 @@ def test_the_second_question_is_sent_with_the_first_and_its_reply(
     first = on_each("say", GAMES, *mode)
     assert (first.code, first.out, first.err) == (0, "中国北京。\n", "")
     assert on_each("say", "And in 2012?", *mode).out == "伦敦。\n"
-    assert sent(chat_server) == [
+    assert read_sent_messages(chat_server) == [
         {"role": "system", "content": "You are a sports expert."},
         {"role": "user", "content": GAMES},
         {"role": "assistant", "content": "中国北京。"},
@@ -75,7 +75,7 @@ def test_dry_run_prints_the_request_and_stores_and_sends_nothing(
         {"role": "user", "content": "Hi", "name": "ann"},
     ]
     assert "temperature" not in ran.json
-    program.set(OPENAI_BASE_URL=None)  # nor does it need a server
+    program.set(OPENAI_BASE_URL=None)  # a dry run needs no server
     assert "stream" not in program("say", "Hi", "--dry-run", "--no-stream").json
 
 
@@ -83,9 +83,9 @@ def test_no_history_sends_the_message_alone(program: Program, chat_server: ChatS
     program("new", "--system", "Be brief.")
     program("say", "one")
     program("say", "two", "--no-history")
-    assert sent(chat_server) == [{"role": "user", "content": "two"}]
+    assert read_sent_messages(chat_server) == [{"role": "user", "content": "two"}]
     program("say", "three")
-    assert [message["content"] for message in sent(chat_server)] == [
+    assert [message["content"] for message in read_sent_messages(chat_server)] == [
         *("Be brief.", "one", "You said: one", "two", "You said: two", "three"),
     ]
 
@@ -93,7 +93,10 @@ def test_no_history_sends_the_message_alone(program: Program, chat_server: ChatS
 def test_a_system_message_goes_before_the_message(program: Program, chat_server: ChatServer) -> None:
     program("new")
     program("say", "hi", "--system", "Rhyme.")
-    assert sent(chat_server) == [{"role": "system", "content": "Rhyme."}, {"role": "user", "content": "hi"}]
+    assert read_sent_messages(chat_server) == [
+        {"role": "system", "content": "Rhyme."},
+        {"role": "user", "content": "hi"},
+    ]
 
 
 def test_say_new_starts_a_conversation_that_keeps_the_parameters(program: Program, chat_server: ChatServer) -> None:
@@ -101,7 +104,7 @@ def test_say_new_starts_a_conversation_that_keeps_the_parameters(program: Progra
     ran = program("say", "--new", "Tell me\na joke", "--system", "Rhyme.", "-m", "gpt-x", "--temperature", "1")
     assert (ran.code, ran.out) == (0, "You said: Tell me\na joke\n")
     program("say", "Another")
-    assert [message["content"] for message in sent(chat_server)] == [
+    assert [message["content"] for message in read_sent_messages(chat_server)] == [
         *("Rhyme.", "Tell me\na joke", "You said: Tell me\na joke", "Another"),
     ]
     assert (chat_server.requests[-1].body["model"], chat_server.requests[-1].body["temperature"]) == ("gpt-x", 1)
@@ -158,24 +161,24 @@ def test_a_reply_that_ends_with_a_newline_gets_no_second_one_in_a_stream(
 def test_a_missing_message_or_a_dash_is_read_from_standard_input(program: Program, chat_server: ChatServer) -> None:
     program("new")
     assert program("say", stdin=b"  from a file\nof lines\n").code == 0
-    assert sent(chat_server)[-1]["content"] == "  from a file\nof lines"
+    assert read_sent_messages(chat_server)[-1]["content"] == "  from a file\nof lines"
     program("say", "-", stdin="再见".encode())
-    assert sent(chat_server)[-1]["content"] == "再见"
+    assert read_sent_messages(chat_server)[-1]["content"] == "再见"
 
 
 def test_a_message_and_standard_input_are_joined(program: Program, chat_server: ChatServer) -> None:
     program("new")
     program("say", "Review this", stdin=b"+ a\n- b\n")
-    assert sent(chat_server)[-1]["content"] == "Review this\n\n+ a\n- b"
+    assert read_sent_messages(chat_server)[-1]["content"] == "Review this\n\n+ a\n- b"
     assert program.real("say", "Review that", stdin=b"- c\n").code == 0
-    assert sent(chat_server)[-1]["content"] == "Review that\n\n- c"
+    assert read_sent_messages(chat_server)[-1]["content"] == "Review that\n\n- c"
 
 
 @pytest.mark.parametrize("stdin", [None, b"", b"\n"])
 def test_an_empty_standard_input_adds_nothing(program: Program, chat_server: ChatServer, stdin: bytes | None) -> None:
     program("new")
     assert program("say", "alone", stdin=stdin).code == 0
-    assert sent(chat_server)[-1]["content"] == "alone"
+    assert read_sent_messages(chat_server)[-1]["content"] == "alone"
 
 
 def test_a_message_that_begins_with_a_dash_comes_after_two_dashes(program: Program, chat_server: ChatServer) -> None:
@@ -196,7 +199,7 @@ def test_a_conversation_is_named_by_id_name_or_the_beginning_of_its_id(on_each: 
     assert on_each("list", "--json").json[0]["messages"] == 6
 
 
-def test_without_ref_the_conversation_is_that_of_the_environment_or_the_one_used_last(program: Program) -> None:
+def test_without_ref_a_command_uses_the_conversation_of_the_environment_or_the_last_used_one(program: Program) -> None:
     program("new", "--name", "first")
     program("new", "--name", "second")
     assert program("show", "--json").json["name"] == "second"
@@ -211,7 +214,7 @@ def test_without_ref_the_conversation_is_that_of_the_environment_or_the_one_used
 
 
 def test_an_empty_ref_is_not_found(program: Program, chat_server: ChatServer) -> None:
-    # `convstore say … -c "$ID"` where nothing has set ID must not speak into whatever was used last.
+    # If ID is not set, `convstore say … -c "$ID"` must not use the conversation that was used last.
     program("new", "private")
     program("say", "hi", "-c", "").failed(3)
     program("show", "").failed(3)
@@ -257,7 +260,7 @@ def test_a_running_turn_makes_say_wait_and_then_fail(program: Program, chat_serv
         go.set()
         other.join()
     assert program("say", "three").code == 0
-    assert [message["content"] for message in sent(chat_server)] == ["one", "first", "three"]
+    assert [message["content"] for message in read_sent_messages(chat_server)] == ["one", "first", "three"]
 
 
 def test_show_prints_a_conversation_without_messages(program: Program) -> None:

@@ -1,4 +1,4 @@
-"""Starting up: which modules are imported, and what the help says."""
+"""Test which modules the program imports, and what its help says."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from convstore import Store
 from convstore.cli import convstore
-from tests.cli.program import Program, commands_of, python
+from tests.cli.program import Program, commands_of, run_python
 from tests.processes import ROOT
 
 
@@ -19,7 +19,8 @@ def is_python(path: Path) -> bool:
 
 PACKAGE = ROOT / "convstore"
 LIGHT = {"__init__.py", "__main__.py", "cli", "errors.py"}
-# Every room and module of the package except the command line's: read from the tree, so that no name can be stale.
+# Each folder and module of the package except those of the command line. They are read from the source tree, so the
+# list is never out of date.
 OURS = {f"convstore.{path.stem}" for path in PACKAGE.iterdir() if path.name not in LIGHT and is_python(path)}
 THEIRS = {
     "sqlalchemy",
@@ -47,24 +48,24 @@ finally:
 """
 
 
-def loaded(*arguments: str) -> set[str]:
-    return set(json.loads(python(LOADED, *arguments).splitlines()[-1]))
+def list_loaded_modules(*arguments: str) -> set[str]:
+    return set(json.loads(run_python(LOADED, *arguments).splitlines()[-1]))
 
 
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def walk_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, group
     for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
+            yield from walk_commands(command, (*path, name))
         else:
             yield (*path, name), command
 
 
-EVERY = list(commands(convstore))
+EVERY = list(walk_commands(convstore))
 NAMES = [" ".join(path) or "convstore" for path, _ in EVERY]
 
 
-def test_the_commands_are_these() -> None:
+def test_the_program_has_exactly_these_commands() -> None:
     assert set(NAMES) == {
         *("convstore", "new", "say", "show", "list", "set", "retry", "turns", "follow", "stop"),
         *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
@@ -76,15 +77,19 @@ def test_the_commands_are_these() -> None:
     "arguments", [["--version"], *([*path, flag] for path, _ in EVERY for flag in ("-h",))], ids=" ".join
 )
 def test_help_and_version_import_click_and_nothing_heavier(arguments: list[str]) -> None:
-    modules = loaded(*arguments)
+    modules = list_loaded_modules(*arguments)
     assert "click" in modules
     assert modules & HEAVY == set()
 
 
-def test_the_list_of_rooms_is_read_from_the_package() -> None:
+def test_the_list_of_folders_is_read_from_the_package() -> None:
     assert {"convstore.store", "convstore.db", "convstore.turns", "convstore.values", "convstore.messages"} <= OURS
-    modules = loaded("list", "--db", ":memory:")
-    assert modules >= {"convstore.store", "convstore.db", "convstore.values"}  # so `loaded` would see them
+    modules = list_loaded_modules("list", "--db", ":memory:")
+    assert modules >= {
+        "convstore.store",
+        "convstore.db",
+        "convstore.values",
+    }  # `list_loaded_modules` finds modules of these folders
 
 
 @pytest.mark.parametrize("command", [["list"], ["show"], ["list", "--json"], ["show", "--json"]], ids=" ".join)
@@ -94,7 +99,7 @@ def test_list_and_show_import_neither_openai_nor_alembic(
 ) -> None:
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
-    modules = loaded(*command)
+    modules = list_loaded_modules(*command)
     assert "convstore.store.store" in modules
     assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
 
@@ -135,7 +140,7 @@ def test_commands_that_call_no_model_import_neither_openai_nor_alembic(
             ["show", "copy", "--tree", "--json"],
         ),
     ]
-    modules = set(json.loads(python(IN_TURN, json.dumps(lines)).splitlines()[-1]))
+    modules = set(json.loads(run_python(IN_TURN, json.dumps(lines)).splitlines()[-1]))
     assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
 
 
@@ -183,11 +188,15 @@ def test_the_version_is_printed(bare: Program) -> None:
         (["db", "nope"], ["nope", "convstore db --help"]),
     ],
 )
-def test_a_misspelt_command_or_option_is_one_line(bare: Program, arguments: list[str], words: list[str]) -> None:
+def test_a_misspelt_command_or_option_is_reported_in_one_line(
+    bare: Program, arguments: list[str], words: list[str]
+) -> None:
     bare(*arguments).failed(2, *words)
 
 
-def test_a_bug_is_one_line_that_says_how_to_see_the_trace(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_in_one_line_that_says_how_to_see_the_traceback(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
@@ -201,11 +210,11 @@ def test_a_bug_is_one_line_that_says_how_to_see_the_trace(program: Program, monk
     ("word", "command"),
     [("ls", "list"), ("rm", "delete"), ("log", "turns"), ("history", "show"), ("rename", "set --name"), ("ask", "say")],
 )
-def test_the_names_of_other_programs_lead_to_the_command(bare: Program, word: str, command: str) -> None:
+def test_a_command_name_of_another_program_leads_to_ours(bare: Program, word: str, command: str) -> None:
     bare(word, "games").failed(2, f"No such command '{word}'; `convstore {command}` does it.")
 
 
-def test_help_is_a_command_too(bare: Program) -> None:
+def test_help_is_also_a_command(bare: Program) -> None:
     assert bare("help").out == bare("--help").out
     assert bare("help", "say").out == bare("say", "--help").out
     assert bare("-V").out == bare("--version").out

@@ -1,4 +1,4 @@
-"""On a terminal: no text drives it, replies arrive piece by piece, Ctrl-C keeps the partial reply."""
+"""Test the program on a terminal: control characters, streams, Ctrl-C and pipes."""
 
 import os
 import select
@@ -10,21 +10,21 @@ import pytest
 
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import Program, Rows, command
-from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, shown
+from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, read_screen
 from tests.processes import ROOT
 
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\x90h\x0bi\tj"
 COLOURS = ("\x1b[1m", "\x1b[2m")
 
 
-# --- nothing drives it ---
+# --- no text drives the terminal ---
 
 
 @pytest.mark.parametrize("mode", [[], ["--no-stream"], ["--json"]])
 def test_a_models_text_does_not_drive_the_terminal(program: Program, chat_server: ChatServer, mode: list[str]) -> None:
     chat_server.script(Reply(WILD, pieces=list(WILD)))
     program("new")
-    screen = shown("say", "hi", *mode)
+    screen = read_screen("say", "hi", *mode)
     assert is_tame(screen.replace("\t", ""))
     assert "owned" in screen
     assert program("show", "--json").json["messages"][1]["message"]["content"] == WILD
@@ -54,8 +54,8 @@ def test_no_stored_or_typed_text_drives_the_terminal(
     ran = program(*command, terminal=True)
     assert ran.out + ran.err
     assert is_tame((ran.out + ran.err).replace("\t", ""))
-    if command in (["show"], ["list", "--json"]):  # a stream that says so, and a real one
-        assert shown(*command).endswith(ran.out)
+    if command in (["show"], ["list", "--json"]):  # a real terminal shows the same as the stream that reports to be one
+        assert read_screen(*command).endswith(ran.out)
 
 
 def test_a_providers_error_does_not_drive_the_terminal(program: Program, chat_server: ChatServer) -> None:
@@ -86,7 +86,9 @@ def test_the_conversation_used_last_is_named_on_stderr_of_a_terminal(program: Pr
         assert terminal.end() == 0
         assert f"({identity} Olympics)" in terminal.screen
     assert program("show", terminal=True).err.count(identity) == 1
-    assert program("say", "hi", "-c", identity, terminal=True).err == ""  # who named it knows it
+    assert (
+        program("say", "hi", "-c", identity, terminal=True).err == ""
+    )  # a user who named the conversation knows its id
     ran = program("say", "--new", "other", terminal=True)
     assert f"({program('list', '--json').json[0]['id']})" in ran.err
 
@@ -106,12 +108,12 @@ def test_no_color_and_a_dumb_terminal_have_no_colours(program: Program) -> None:
 
 def test_a_message_can_be_typed(program: Program, chat_server: ChatServer) -> None:
     program("new")
-    screen = shown("say", feed="two\nlines\n\x04")
+    screen = read_screen("say", feed="two\nlines\n\x04")
     assert "Ctrl-D" in screen
     assert chat_server.requests[-1].body["messages"][-1]["content"] == "two\nlines"
 
 
-# --- piece by piece ---
+# --- streams ---
 
 
 def test_a_reply_is_printed_as_it_arrives(program: Program, chat_server: ChatServer) -> None:
@@ -122,7 +124,7 @@ def test_a_reply_is_printed_as_it_arrives(program: Program, chat_server: ChatSer
         assert process.stdout is not None
         try:
             assert select.select([process.stdout], [], [], 30)[0]
-            assert os.read(process.stdout.fileno(), 100) == b"first"  # the server has not sent more
+            assert os.read(process.stdout.fileno(), 100) == b"first"  # the server holds back the rest
         finally:
             go.set()
         assert process.stdout.read() == b" second\n"
@@ -146,7 +148,7 @@ def test_an_interrupted_stream_keeps_the_partial_reply(
         terminal.interrupt(number)
         assert terminal.end() == code
         assert "first\nconvstore: stopped; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
-    assert chat_server.wait_disconnect()  # the provider need not go on
+    assert chat_server.wait_disconnect()  # the connection was closed, so the provider can stop
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     assert "1 user\nhi\n" in program("show", "--last", "2").out
@@ -207,7 +209,7 @@ def test_retry_names_the_message_that_it_sends_again(program: Program, chat_serv
 # --- closed and full outputs ---
 
 
-def through(shell: str) -> subprocess.CompletedProcess[str]:
+def run_in_shell(shell: str) -> subprocess.CompletedProcess[str]:
     """Run a shell command in which `convstore` is the real program."""
     return subprocess.run(
         ["bash", "-c", f'convstore() {{ "$PYTHON" -m convstore "$@"; }}; {shell}'],
@@ -222,25 +224,25 @@ def through(shell: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("what", ["list --limit 0", "show", "list --limit 0 --json"])
-def test_a_reader_that_leaves_early_is_no_error(program: Program, what: str) -> None:
+def test_a_pipe_that_closes_early_is_no_error(program: Program, what: str) -> None:
     program("new", "x" * 200_000)
     program("new", "y" * 200_000, "-m", "z" * 200_000)
-    ran = through(f"convstore {what} | head -c 1")
+    ran = run_in_shell(f"convstore {what} | head -c 1")
     assert (len(ran.stdout), ran.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("what", ["list", "show", "--help", "new", "say hi --no-stream"])
-def test_a_reader_that_left_before_is_no_error(program: Program, what: str) -> None:
+def test_a_pipe_that_is_already_closed_is_no_error(program: Program, what: str) -> None:
     program("new", "short")
-    ran = through(f"convstore {what} | :")
+    ran = run_in_shell(f"convstore {what} | :")
     assert (ran.stdout, ran.stderr) == ("", "")
 
 
-def test_a_reader_that_leaves_a_stream_early_stops_it(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_a_pipe_that_closes_during_a_stream_stops_it(program: Program, chat_server: ChatServer, rows: Rows) -> None:
     pieces = ["first line\n", *(f"{number}\n" for number in range(3000))]
     chat_server.script(Reply(pieces=pieces, delay=0.001))
     program("new")
-    ran = through("convstore say hi | head -1")
+    ran = run_in_shell("convstore say hi | head -1")
     assert (ran.stdout, ran.stderr) == ("first line\n", "")
     [(status, _)] = rows.turns
     assert status == "interrupted"
@@ -248,9 +250,9 @@ def test_a_reader_that_leaves_a_stream_early_stops_it(program: Program, chat_ser
 
 
 @pytest.mark.parametrize("mode", ["", "--no-stream", "--json"])
-def test_a_full_disk_at_stdout_is_one_line_and_loses_nothing(program: Program, mode: str) -> None:
+def test_a_full_disk_at_stdout_is_reported_in_one_line_and_loses_nothing(program: Program, mode: str) -> None:
     program("new")
-    ran = through(f"convstore say hi {mode} > /dev/full; echo $? >&2")
+    ran = run_in_shell(f"convstore say hi {mode} > /dev/full; echo $? >&2")
     assert ran.stderr == "convstore: No space left on device\n1\n"
     content = program("show", "--json").json["messages"][1]["message"]["content"]
     assert "You said: hi".startswith(content)
@@ -258,8 +260,8 @@ def test_a_full_disk_at_stdout_is_one_line_and_loses_nothing(program: Program, m
 
 def test_closed_streams_are_no_error(program: Program, chat_server: ChatServer) -> None:
     program("new")
-    ran = through("convstore say hi <&- >&- 2>&-; echo $?")
+    ran = run_in_shell("convstore say hi <&- >&- 2>&-; echo $?")
     assert (ran.stdout, ran.stderr) == ("0\n", "")
     assert program("list", "--json").json[0]["messages"] == 2
-    ran = through("convstore say <&-; echo $?")
+    ran = run_in_shell("convstore say <&-; echo $?")
     assert (ran.stdout, ran.stderr) == ("2\n", "convstore: the message is empty\n")

@@ -1,4 +1,4 @@
-"""`convstore tool-result` and `say --continue`: the user of convstore runs the tools."""
+"""Test `tool-result` and `say --continue`, with which a user gives tool results."""
 
 import json
 import threading
@@ -15,20 +15,20 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"ty
 MODES: list[list[str]] = [[], ["--no-stream"], ["--json"]]
 
 
-def call(id: str, name: str = "weather") -> dict[str, Any]:
+def make_call(id: str, name: str = "weather") -> dict[str, Any]:
     return {"id": id, "type": "function", "function": {"name": name, "arguments": '{"city": "Beijing"}'}}
 
 
-def calling(*ids: str) -> Reply:
-    message = {"role": "assistant", "content": None, "tool_calls": [call(id) for id in ids]}
+def make_calling_reply(*ids: str) -> Reply:
+    message = {"role": "assistant", "content": None, "tool_calls": [make_call(id) for id in ids]}
     return Reply(message=message, finish_reason="tool_calls")
 
 
 @pytest.fixture
 def talk(on_each: Program, chat_server: ChatServer) -> Program:
-    """A conversation in which the model has called two tools."""
+    """Return the command line with a conversation that has two tool calls."""
     on_each("new", "--name", "w", "-o", "tools", json.dumps(TOOLS))
-    chat_server.script(calling("call_1", "call_2"))
+    chat_server.script(make_calling_reply("call_1", "call_2"))
     on_each("say", "How is the weather?")
     return on_each
 
@@ -39,7 +39,7 @@ def test_after_the_results_the_model_continues(
 ) -> None:
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS, indent=2))
     on_each("new", "-o", "tools", f"@{tmp_path}/tools.json", "-o", "tool_choice", "auto")
-    chat_server.script(calling("call_1", "call_2"), Reply("Sunny."))
+    chat_server.script(make_calling_reply("call_1", "call_2"), Reply("Sunny."))
     ran = on_each("say", "How is the weather?")
     assert (ran.code, ran.out) == (0, "")
     ran.one_line("convstore tool-result")
@@ -55,7 +55,7 @@ def test_after_the_results_the_model_continues(
     assert (body["tools"], body["tool_choice"]) == (TOOLS, "auto")
     assert body["messages"] == [
         {"role": "user", "content": "How is the weather?"},
-        {"role": "assistant", "tool_calls": [call("call_1"), call("call_2")]},
+        {"role": "assistant", "tool_calls": [make_call("call_1"), make_call("call_2")]},
         {"role": "tool", "tool_call_id": "call_2", "content": "二十度"},
         {"role": "tool", "tool_call_id": "call_1", "content": "21 degrees"},
     ]
@@ -72,7 +72,7 @@ def test_json_has_the_message_and_the_calls_without_a_result(talk: Program) -> N
     found = talk("tool-result", "call_1", "x", "--json").json
     assert list(found) == ["conversation", "position", "seq", "turn", "created_at", "message", "pending"]
     assert (found["position"], found["message"]["tool_call_id"]) == (3, "call_1")
-    assert found["pending"] == [call("call_2")]
+    assert found["pending"] == [make_call("call_2")]
     assert talk("tool-result", "call_2", "", "--json").json["pending"] == []
     assert talk("show", "--json").json["messages"][-1]["message"]["content"] == ""
 
@@ -97,7 +97,7 @@ def test_unanswered_calls_are_named_or_filled(talk: Program, chat_server: ChatSe
     roles = [message["role"] for message in chat_server.requests[-1].body["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "user"]
     assert [found["message"]["role"] for found in talk("show", "--json").json["messages"]] == [
-        *("user", "assistant", "tool", "user", "assistant"),  # it is not stored
+        *("user", "assistant", "tool", "user", "assistant"),  # the placeholder is not stored
     ]
 
 
@@ -115,7 +115,7 @@ def test_the_conversation_and_the_expected_head_can_be_given(talk: Program) -> N
 def test_results_given_at_the_same_time_are_each_stored_once(program: Program, chat_server: ChatServer) -> None:
     ids = [f"call_{number}" for number in range(3)]
     program("new")
-    chat_server.script(calling(*ids))
+    chat_server.script(make_calling_reply(*ids))
     program("say", "hi")
     running = [Running("tool-result", id, "x") for id in [*ids, *ids]]
     codes = [one.end().code for one in running]
@@ -128,7 +128,7 @@ def test_results_given_at_the_same_time_are_each_stored_once(program: Program, c
 def test_a_result_with_no_wait_is_refused_while_a_turn_runs(program: Program, chat_server: ChatServer) -> None:
     started, go = threading.Event(), threading.Event()
     program("new")
-    chat_server.script(calling("call_1"), Reply("done", hold=go, started=started))
+    chat_server.script(make_calling_reply("call_1"), Reply("done", hold=go, started=started))
     program("say", "hi")
     with Running("say", "more", "--fill-missing-tools") as other:
         assert started.wait(30)
@@ -179,7 +179,7 @@ def test_continue_takes_the_options_of_say(talk: Program, chat_server: ChatServe
 def test_no_tool_call_drives_the_terminal(program: Program, chat_server: ChatServer) -> None:
     wild = "a\x1b]0;owned\x07b\x1b[2J\x9b31m\ng"
     program("new")
-    message = {"role": "assistant", "content": None, "tool_calls": [call(wild, wild), call("b", wild)]}
+    message = {"role": "assistant", "content": None, "tool_calls": [make_call(wild, wild), make_call("b", wild)]}
     chat_server.script(Reply(message=message, finish_reason="tool_calls"))
     program("say", "hi", terminal=True)
     for arguments in (["tool-result", wild, wild], ["tool-result", wild, "x"], ["tool-result", "c", "x"]):

@@ -1,4 +1,4 @@
-"""`convstore show --tree`: every message of a conversation, and which message follows which."""
+"""Test that `show --tree` draws every message and its place in the tree."""
 
 import re
 import threading
@@ -23,8 +23,8 @@ WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\nh"
 LINE = re.compile(r"(?P<rails>(?:│ |\| )*(?:├─|\|-)?)(?P<mark>[*o]) +(?P<seq>\d+) +(?P<at>\d+)  (?P<rest>.*)")
 
 
-def records(parents: Sequence[int], text: str = "hi") -> list[MessageRecord]:
-    """Return messages 1, 2, 3 … with these parents."""
+def make_records(parents: Sequence[int], text: str = "hi") -> list[MessageRecord]:
+    """Return messages with the numbers 1, 2, 3 … and these parents."""
     positions = {0: 0}
     found = []
     for seq, parent in enumerate(parents, 1):
@@ -35,16 +35,19 @@ def records(parents: Sequence[int], text: str = "hi") -> list[MessageRecord]:
     return found
 
 
-def drawn(parents: Sequence[int], head: int, glyphs: Glyphs = BOX_GLYPHS, width: int = 100) -> list[str]:
-    heading, *lines = [line.text for line in draw_tree(records(parents), head, {}, width, glyphs)]
+def draw(parents: Sequence[int], head: int, glyphs: Glyphs = BOX_GLYPHS, width: int = 100) -> list[str]:
+    heading, *lines = [line.text for line in draw_tree(make_records(parents), head, {}, width, glyphs)]
     assert heading.split() == ["seq", "at"]
     return lines
 
 
-def read_back(lines: Sequence[str]) -> dict[int, tuple[int, bool, int]]:
-    """Return for each message what the drawing shows: its parent, whether it is on the path, and its column."""
+def read_drawing(lines: Sequence[str]) -> dict[int, tuple[int, bool, int]]:
+    """Return the parent and the column of each message that the drawing shows.
+
+    The second value is True if the drawing shows the message on the path.
+    """
     found = {}
-    latest: dict[int, int] = {}  # in each column
+    latest: dict[int, int] = {}  # the latest message in each column
     for line in lines:
         match = LINE.fullmatch(line)
         assert match, line
@@ -68,13 +71,15 @@ def test_the_parent_of_each_message_can_be_read_from_any_drawing(parents: list[i
     way = {head}
     while parents[min(way) - 1]:
         way.add(parents[min(way) - 1])
-    lines = drawn(parents, head, glyphs)
-    found = read_back(lines)
-    assert len(lines) == len(found) == len(parents)  # each once
+    lines = draw(parents, head, glyphs)
+    found = read_drawing(lines)
+    assert len(lines) == len(found) == len(parents)  # each message is drawn once
     assert [found[seq][0] for seq in range(1, len(parents) + 1)] == parents
-    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == find_path(records(parents), head)
+    assert {seq for seq, (_, on_path, _) in found.items() if on_path} == way == find_path(make_records(parents), head)
     for parent in {0, *parents}:
-        *branches, _ = [seq for seq in found if found[seq][0] == parent]  # as they are drawn: its column is the last
+        *branches, _ = [
+            seq for seq in found if found[seq][0] == parent
+        ]  # the child in the column of the parent is drawn last
         assert branches == sorted(branches)
     assert {found[seq][2] for seq in way} == {0}
     assert max(column for _, _, column in found.values()) <= 2 * (1 + log2(len(parents)))
@@ -87,13 +92,13 @@ def test_the_parent_of_each_message_can_be_read_from_any_drawing(parents: list[i
     ("parents", "head"),
     [
         (list(range(10_000)), 10_000),
-        ([max(0, seq - 1 - seq % 2) for seq in range(1, 10_001)], 10_000),  # every turn was asked again
+        ([max(0, seq - 1 - seq % 2) for seq in range(1, 10_001)], 10_000),  # each turn was retried
         ([*range(5_000), 2_500, *range(5_001, 10_000)], 3_000),
     ],
     ids=["a line", "a comb", "a fork"],
 )
 def test_ten_thousand_messages_are_drawn_quickly_and_in_few_columns(parents: list[int], head: int) -> None:
-    made = records(parents)
+    made = make_records(parents)
     began = time.process_time()
     lines = [line.text for line in draw_tree(made, head, {}, 100)]
     assert time.process_time() - began < 5
@@ -103,15 +108,15 @@ def test_ten_thousand_messages_are_drawn_quickly_and_in_few_columns(parents: lis
 
 def test_a_line_is_cut_at_the_width_of_the_terminal_even_with_wide_characters() -> None:
     for text in ("x" * 500, "二〇〇八" * 100):
-        lines = [line.text for line in draw_tree(records([0, 1], text), 2, {1: "(pinned)"}, 60)]
+        lines = [line.text for line in draw_tree(make_records([0, 1], text), 2, {1: "(pinned)"}, 60)]
         for line in lines[1:]:
             assert 55 <= sum(2 if character in "二〇八" else 1 for character in line) <= 60
         assert lines[1].endswith("…  (pinned)")
         assert lines[2].endswith("…  ← head")
 
 
-def shown(program: Program, *arguments: str) -> list[str]:
-    """Return the lines of the tree, without the heading."""
+def show_tree(program: Program, *arguments: str) -> list[str]:
+    """Run `show --tree`, and return the lines of the tree without the heading."""
     ran = program("show", "--tree", *arguments)
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
@@ -128,7 +133,7 @@ def test_the_tree_has_every_message_with_its_status(on_each: Program, chat_serve
     on_each("edit", "2", "instead")
     on_each("pin", "1")
     assert on_each("show", "--tree").out.startswith(f"{identity} Games\n")
-    assert shown(on_each) == [
+    assert show_tree(on_each) == [
         "*   1  1  system     Be brief.  (pinned)",
         "├─o   2  2  user       first",
         "│ ├─o   3  3  assistant  one",
@@ -158,16 +163,16 @@ def test_a_message_that_is_being_answered_is_in_the_tree(program: Program, chat_
     program("new")
     with Running("say", "hi"):
         assert started.wait(30)
-        assert shown(program)[1:] == ["o   1  1  user       hi  (being answered)"]
+        assert show_tree(program)[1:] == ["o   1  1  user       hi  (being answered)"]
         assert program("show", "--tree", "--json").json["tree"][0]["status"] == "running"
 
 
 def test_the_head_is_shown_even_before_the_first_message(program: Program) -> None:
     program("new")
-    assert shown(program) == ["*   0  0  ← head"]
+    assert show_tree(program) == ["*   0  0  ← head"]
     program("say", "hi")
     program("undo")
-    assert shown(program) == ["*   0  0  ← head", "o   1  1  user       hi", "o   2  2  assistant  You said: hi"]
+    assert show_tree(program) == ["*   0  0  ← head", "o   1  1  user       hi", "o   2  2  assistant  You said: hi"]
     assert [one["on_path"] for one in program("show", "--tree", "--json").json["tree"]] == [False, False]
 
 
@@ -183,7 +188,7 @@ def test_the_tree_of_a_fork_shows_where_it_was_forked_and_which_messages_were_no
     on_each("fork", "--name", "copy")
     on_each("say", "third", "-c", "copy")
     on_each("delete", "origin")
-    assert shown(on_each, "copy") == [
+    assert show_tree(on_each, "copy") == [
         "├─o   1  1  user       lost  (not answered)",
         "*   2  1  user       first",
         f"*   3  2  assistant  cut  (interrupted, forked from {origin} here)",
@@ -194,13 +199,13 @@ def test_the_tree_of_a_fork_shows_where_it_was_forked_and_which_messages_were_no
     assert "2 assistant (interrupted)" in on_each("show", "copy").out
 
 
-def test_an_appended_question_without_a_turn_is_no_failure(program: Program) -> None:
+def test_an_appended_message_is_not_shown_as_a_failure(program: Program) -> None:
     from convstore import Store
 
     identity = program("new").out.strip()
     with Store() as store:
         store.append(identity, {"role": "user", "content": "for later"}, idempotency_key="k")
-    assert shown(program) == ["*   1  1  user       for later  ← head"]
+    assert show_tree(program) == ["*   1  1  user       for later  ← head"]
 
 
 def test_on_a_terminal_messages_off_the_path_are_dim(program: Program) -> None:
@@ -225,9 +230,9 @@ def test_no_message_drives_the_terminal_from_the_tree(program: Program, chat_ser
         assert ran.code == 0
         assert "owned" in ran.out
         assert is_tame(ran.out + ran.err)
-    assert len(shown(program)) == 3
+    assert len(show_tree(program)) == 3
     program("fork", "--id", "x\u202ey")
-    assert len(shown(program)) == 3
+    assert len(show_tree(program)) == 3
 
 
 def test_without_box_characters_the_tree_is_drawn_in_ascii(program: Program) -> None:
@@ -250,9 +255,9 @@ def test_a_path_that_branched_often_stays_in_its_column(program: Program) -> Non
     for number in range(6):
         program("say", str(number))
         program("retry")
-    starts = [line.split()[0] for line in shown(program)]
+    starts = [line.split()[0] for line in show_tree(program)]
     assert starts == ["*", "├─o", "*"] * 6
-    positions = [int(line.split()[2]) for line in shown(program) if line.startswith("*")]
+    positions = [int(line.split()[2]) for line in show_tree(program) if line.startswith("*")]
     assert all(after == before + 1 for before, after in pairwise(positions))
 
 

@@ -1,4 +1,4 @@
-"""`convstore usage`: a table, JSON, and `?` for what is unknown."""
+"""Test that `usage` prints a table or JSON, with `?` for unknown costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore.testing import ChatServer, Failure, Reply
-from tests.cli.program import Program, Rows, python, start
+from tests.cli.program import Program, Rows, run_python, start
 from tests.cli.terminal import is_tame
 
 TOKENS = {
@@ -28,14 +28,14 @@ completion = 100
 
 @pytest.fixture
 def priced(program: Program, tmp_path: Path) -> Program:
-    """The command line with a price for one model."""
+    """Return the command line with a price for one model."""
     path = tmp_path / "prices.toml"
     path.write_text(PRICES)
     program.set(CONVSTORE_PRICES=str(path))
     return program
 
 
-def reply(model: str = "gpt-priced-2026", **options: Any) -> Reply:
+def make_reply(model: str = "gpt-priced-2026", **options: Any) -> Reply:
     return Reply("Yes.", usage=TOKENS, model=model, **options)
 
 
@@ -45,15 +45,15 @@ def ask(program: Program, server: ChatServer, *replies: Reply | Failure) -> None
         program("say", "Hi", "--no-stream")
 
 
-def timeless(rows: Rows) -> None:
-    """Make every turn take two seconds, all on the same day."""
+def set_times(rows: Rows) -> None:
+    """Set the latency of every turn to two seconds, and its start to the same day."""
     rows.change("UPDATE convstore_turns SET latency_ms = 2000, started_at = '2026-11-20 10:00:00.000000'")
 
 
 def test_the_table_has_a_line_for_each_row_and_the_total(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
     priced("new")
-    ask(priced, chat_server, reply(), reply(), reply("unpriced"), Failure(400))
-    timeless(rows)
+    ask(priced, chat_server, make_reply(), make_reply(), make_reply("unpriced"), Failure(400))
+    set_times(rows)
     ran = priced("usage", "--by", "model")
     assert ran.code == 0
     assert ran.out.splitlines() == [
@@ -74,8 +74,8 @@ def test_the_table_has_a_line_for_each_row_and_the_total(priced: Program, chat_s
 
 def test_json_has_the_totals_and_the_rows(priced: Program, chat_server: ChatServer, rows: Rows) -> None:
     id = priced("new", "Games", "--name", "games").out.strip()
-    ask(priced, chat_server, reply())
-    timeless(rows)
+    ask(priced, chat_server, make_reply())
+    set_times(rows)
     ran = priced("usage", "--by", "conversation", "--since", "2026-11-01", "--json")
     numbers = {
         "turns": 1,
@@ -104,7 +104,7 @@ def test_json_has_the_totals_and_the_rows(priced: Program, chat_server: ChatServ
 
 def test_the_json_of_a_turn_has_its_cost(priced: Program, chat_server: ChatServer) -> None:
     priced("new")
-    chat_server.script(reply(), reply("unpriced"))
+    chat_server.script(make_reply(), make_reply("unpriced"))
     assert priced("say", "Hi", "--json").json["cost"] == 0.035
     assert priced("say", "Hi", "--json").json["cost"] is None
     assert [turn["cost"] for turn in priced("turns", "--json").json] == [0.035, None]
@@ -114,9 +114,9 @@ def test_without_ref_usage_counts_all_conversations_and_with_ref_only_one(
     priced: Program, chat_server: ChatServer
 ) -> None:
     priced("new", "--name", "one")
-    ask(priced, chat_server, reply(), reply())
+    ask(priced, chat_server, make_reply(), make_reply())
     priced("new", "--name", "two")
-    ask(priced, chat_server, reply())
+    ask(priced, chat_server, make_reply())
     assert priced("usage", "--json").json["total"]["turns"] == 3
     priced.set(CONVSTORE_CONVERSATION="two")
     assert priced("usage", "--json").json["total"]["turns"] == 3
@@ -131,7 +131,7 @@ def test_an_owner_sees_its_own_usage_and_the_administrator_every_owner(
 ) -> None:
     for owner, count in (("", 1), ("ann", 2)):
         priced("new", "--owner", owner)
-        chat_server.script(*(reply() for _ in range(count)))
+        chat_server.script(*(make_reply() for _ in range(count)))
         for _ in range(count):
             priced("say", "Hi", "--owner", owner)
     assert priced("usage", "--owner", "ann", "--json").json["total"]["turns"] == 2
@@ -148,7 +148,7 @@ def test_usage_without_turns_prints_a_note(priced: Program, chat_server: ChatSer
         assert (ran.code, ran.out, ran.err) == (0, "", words)
     assert priced("usage", "--json").json["total"]["cost"] == 0
     priced("new")
-    ask(priced, chat_server, reply())
+    ask(priced, chat_server, make_reply())
     assert priced("usage", "--until", "2020-01-01").err == "no turns in this period\n"
 
 
@@ -170,8 +170,8 @@ def test_times_are_utc_and_the_end_of_the_period_is_not_included(
     priced: Program, chat_server: ChatServer, rows: Rows, since: str | None, until: str | None, turns: int
 ) -> None:
     priced("new")
-    ask(priced, chat_server, reply())
-    timeless(rows)
+    ask(priced, chat_server, make_reply())
+    set_times(rows)
     arguments = [*(["--since", since] if since else []), *(["--until", until] if until else [])]
     assert priced("usage", *arguments, "--json").json["total"]["turns"] == turns
 
@@ -203,7 +203,7 @@ def test_no_name_in_the_table_drives_the_terminal(priced: Program, chat_server: 
     wild = "a\x1b]0;owned\x07b\x9b2J"
     (tmp_path / "prices.toml").write_text(PRICES)
     priced("new", wild)
-    ask(priced, chat_server, reply(wild))
+    ask(priced, chat_server, make_reply(wild))
     for by in ("model", "conversation"):
         ran = priced("usage", "--by", by, terminal=True)
         assert "owned" in ran.out
@@ -213,20 +213,20 @@ def test_no_name_in_the_table_drives_the_terminal(priced: Program, chat_server: 
 
 def test_usage_imports_neither_openai_nor_alembic(priced: Program, chat_server: ChatServer) -> None:
     priced("new")
-    ask(priced, chat_server, reply())
+    ask(priced, chat_server, make_reply())
     code = (
         "import sys\n"
         "from convstore.cli import convstore\n"
         "convstore(['usage', '--by', 'model'], standalone_mode=False)\n"
         "print(sorted({'openai', 'alembic', 'pydantic'} & set(sys.modules)))"
     )
-    assert python(code).splitlines()[-1] == "[]"
+    assert run_python(code).splitlines()[-1] == "[]"
 
 
 def test_the_table_comes_before_the_notes_about_it(priced: Program, chat_server: ChatServer) -> None:
-    """Whoever sends stdout and stderr to one file reads them in the order in which they were written."""
+    """A user may send stdout and stderr to one file and read both there in order."""
     priced("new")
-    ask(priced, chat_server, reply("unpriced"))
+    ask(priced, chat_server, make_reply("unpriced"))
     with start("usage", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         out, _ = process.communicate()
     assert out.decode().splitlines()[-1] == "1 of 1 turns have a model without a price; see `convstore usage --help`"

@@ -1,4 +1,4 @@
-"""`-v` and `-vv`: the log of convstore on stderr."""
+"""Test that `-v` and `-vv` print the log of convstore on stderr."""
 
 import logging
 from typing import Any
@@ -13,7 +13,7 @@ WILD = "a\x1b]0;owned\x07b\nc"
 
 
 def log_and_reply(body: dict[str, Any]) -> Reply:
-    """Log as the library does, while a command runs, and echo."""
+    """Log at DEBUG and INFO like the library, and return a reply that echoes."""
     logger = logging.getLogger("convstore.tests")
     logger.debug("details of %s", WILD)
     logger.info("called for %s", WILD)
@@ -23,13 +23,13 @@ def log_and_reply(body: dict[str, Any]) -> Reply:
 
 @pytest.fixture
 def logging_program(program: Program, chat_server: ChatServer) -> Program:
-    """The command line with a conversation, and a log record at INFO and at DEBUG for each call."""
+    """Return the command line with a conversation and a server that logs each call."""
     chat_server.otherwise = log_and_reply
     program("new")
     return program
 
 
-def lines_of_test(err: str) -> list[str]:
+def find_test_lines(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith("convstore.tests:")]
 
 
@@ -44,14 +44,14 @@ def test_each_v_shows_more_of_the_log_and_stdout_stays_the_same(
 ) -> None:
     ran = logging_program("say", "hi", *mode, *flags)
     assert (ran.code, ran.out) == (0, "You said: hi\n")
-    assert [line.split(": ")[1] for line in lines_of_test(ran.err)] == levels
+    assert [line.split(": ")[1] for line in find_test_lines(ran.err)] == levels
     assert "not ours" not in ran.err
     assert all(line.startswith("convstore") for line in ran.err.splitlines())
 
 
 def test_each_record_is_one_line_that_does_not_drive_the_terminal(logging_program: Program) -> None:
     ran = logging_program("say", "hi", "-vv", terminal=True)
-    assert len(lines_of_test(ran.err)) == 2
+    assert len(find_test_lines(ran.err)) == 2
     assert "owned" in ran.err
     assert is_tame(ran.err)
 
@@ -74,7 +74,7 @@ def test_the_error_of_a_record_is_on_its_line(program: Program, monkeypatch: pyt
 
     monkeypatch.setattr("convstore.store.store.Store.list", list_badly)
     ran = program("list", "-v")
-    assert lines_of_test(ran.err) == ["convstore.tests: error: no list: ValueError: two lines"]
+    assert find_test_lines(ran.err) == ["convstore.tests: error: no list: ValueError: two lines"]
 
 
 @pytest.mark.parametrize("command", [["db", "current"], ["db", "check"], ["db", "upgrade"], ["list"]], ids=" ".join)

@@ -1,4 +1,4 @@
-"""The window options: for one call, or kept with a conversation; and the notes of a dry run."""
+"""Test window options of one call and of a conversation, and notes of dry runs."""
 
 from typing import Any
 
@@ -14,25 +14,25 @@ from tests.cli.program import Program, Rows
 from tests.cli.terminal import is_tame
 
 
-def sent(server: ChatServer) -> list[str]:
+def read_sent_contents(server: ChatServer) -> list[str]:
     return [message["content"] for message in server.requests[-1].body["messages"]]
 
 
-def asked(*words: str) -> list[str]:
-    """Return the messages of turns with these questions."""
+def make_turn_contents(*words: str) -> list[str]:
+    """Return the contents of turns with these messages and their replies."""
     return [text for word in words for text in (word, f"You said: {word}")]
 
 
 @pytest.fixture
 def talk(program: Program) -> Program:
-    """A conversation of three turns."""
+    """Return the command line with a conversation of three turns."""
     program("new", "--system", "Be brief.")
     for word in ("one", "two", "three"):
         program("say", word)
     return program
 
 
-def kept(program: Program) -> dict[str, Any]:
+def read_kept_options(program: Program) -> dict[str, Any]:
     found: dict[str, Any] = program("show", "--json").json["window"]
     return found
 
@@ -41,19 +41,19 @@ def test_the_command_line_knows_every_option_of_the_window() -> None:
     assert WINDOW_OPTION_NAMES == OPTIONS
 
 
-# --- for one call ---
+# --- options of one call ---
 
 
 @pytest.mark.parametrize(
     ("options", "history"),
     [
-        ([], ["Be brief.", *asked("one", "two", "three")]),
-        (["--last", "1"], ["Be brief.", *asked("three")]),
-        (["--last", "2"], ["Be brief.", *asked("two", "three")]),
+        ([], ["Be brief.", *make_turn_contents("one", "two", "three")]),
+        (["--last", "1"], ["Be brief.", *make_turn_contents("three")]),
+        (["--last", "2"], ["Be brief.", *make_turn_contents("two", "three")]),
         (["--last", "0"], ["Be brief."]),
-        (["--last", "99"], ["Be brief.", *asked("one", "two", "three")]),
+        (["--last", "99"], ["Be brief.", *make_turn_contents("one", "two", "three")]),
         (["--no-history"], []),
-        (["--max-context", "30"], ["Be brief.", *asked("three")]),
+        (["--max-context", "30"], ["Be brief.", *make_turn_contents("three")]),
     ],
     ids=str,
 )
@@ -61,17 +61,21 @@ def test_the_options_of_a_call_limit_what_is_sent(
     talk: Program, chat_server: ChatServer, options: list[str], history: list[str]
 ) -> None:
     assert talk("say", "four", *options).out == "You said: four\n"
-    assert sent(chat_server) == [*history, "four"]
+    assert read_sent_contents(chat_server) == [*history, "four"]
     talk("say", "five")
-    assert sent(chat_server) == ["Be brief.", *asked("one", "two", "three", "four"), "five"]  # nothing of it is kept
+    assert read_sent_contents(chat_server) == [
+        "Be brief.",
+        *make_turn_contents("one", "two", "three", "four"),
+        "five",
+    ]  # the options were not stored
 
 
-def test_retry_uses_the_same_window_unless_told_otherwise(talk: Program, chat_server: ChatServer) -> None:
+def test_retry_uses_the_same_window_options_by_default(talk: Program, chat_server: ChatServer) -> None:
     talk("say", "four", "--last", "1")
     talk("retry")
-    assert sent(chat_server) == ["Be brief.", *asked("three"), "four"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("three"), "four"]
     talk("retry", "--last", "all")
-    assert sent(chat_server) == ["Be brief.", *asked("one", "two", "three"), "four"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("one", "two", "three"), "four"]
 
 
 def test_a_message_that_does_not_fit_alone_is_refused(talk: Program, chat_server: ChatServer, rows: Rows) -> None:
@@ -86,7 +90,7 @@ def test_with_trim_a_request_that_is_too_long_is_made_smaller(talk: Program, cha
     talk("say", "four").one_line("too long")
     chat_server.script(too_long)
     assert talk("say", "four", "--on-overflow", "trim").out == "You said: four\n"
-    assert len(sent(chat_server)) < 8
+    assert len(read_sent_contents(chat_server)) < 8
 
 
 @pytest.mark.parametrize("command", [["new"], ["set"], ["say", "x"], ["retry"], ["edit", "2", "x"]], ids=str)
@@ -118,7 +122,7 @@ def test_an_invalid_window_option_is_refused_with_a_hint(
     assert (chat_server.requests, len(program("list", "--json").json)) == ([], 1)
 
 
-# --- kept ---
+# --- options of a conversation ---
 
 
 def test_a_kept_window_option_applies_until_it_is_changed_or_overridden(
@@ -127,9 +131,9 @@ def test_a_kept_window_option_applies_until_it_is_changed_or_overridden(
     on_each("new", "--system", "Be brief.", "--last", "1", "--compact-at", "100000", "--keep-last", "3")
     for word in ("one", "two", "three"):
         on_each("say", word)
-    assert sent(chat_server) == ["Be brief.", *asked("two"), "three"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("two"), "three"]
     on_each("say", "four", "--last", "all")
-    assert sent(chat_server) == ["Be brief.", *asked("one", "two", "three"), "four"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("one", "two", "three"), "four"]
     ran = on_each("set", "--last", "2", "--max-context", "9000", "--send-reasoning", "--on-overflow", "trim", "--json")
     everything = {
         "last": 2,
@@ -142,41 +146,41 @@ def test_a_kept_window_option_applies_until_it_is_changed_or_overridden(
     assert ran.json["window"] == everything
     assert ran.json["settings"] == {}
     on_each("say", "five")
-    assert sent(chat_server) == ["Be brief.", *asked("three", "four"), "five"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("three", "four"), "five"]
     assert "last 2 · " in on_each("show").out.splitlines()[1]
     changed = on_each("set", "--unset", "last", "--unset", "max-context", "--max-context", "all", "--json")
     changed.failed(2, "'max_context' is both set and unset")
     on_each("set", "--unset", "last", "--unset", "max-context", "--unset", "on_overflow", "--no-send-reasoning")
-    assert kept(on_each) == {"compact_at": 100000, "keep_last": 3, "send_reasoning": False}
+    assert read_kept_options(on_each) == {"compact_at": 100000, "keep_last": 3, "send_reasoning": False}
     on_each("set", "--max-context", "8000", "--fill-missing-tools")
     on_each("set", "--max-context", "all", "--unset", "fill-missing-tools", "--unset", "send-reasoning")
-    assert kept(on_each) == {"compact_at": 100000, "keep_last": 3}
+    assert read_kept_options(on_each) == {"compact_at": 100000, "keep_last": 3}
 
 
 def test_no_history_can_be_kept_and_overridden(program: Program, chat_server: ChatServer) -> None:
     program("new", "--no-history")
     program("say", "one")
     program("say", "two")
-    assert sent(chat_server) == ["two"]
+    assert read_sent_contents(chat_server) == ["two"]
     program("say", "three", "--history")
-    assert sent(chat_server) == [*asked("one", "two"), "three"]
+    assert read_sent_contents(chat_server) == [*make_turn_contents("one", "two"), "three"]
     program("say", "four")
-    assert sent(chat_server) == ["four"]
+    assert read_sent_contents(chat_server) == ["four"]
     program("set", "--history")
     program("say", "five")
-    assert len(sent(chat_server)) == 9
+    assert len(read_sent_contents(chat_server)) == 9
     program("set", "--no-history")
     program("set", "--unset", "history")
-    assert kept(program) == {}
+    assert read_kept_options(program) == {}
 
 
 def test_say_new_keeps_the_window_options(program: Program, chat_server: ChatServer) -> None:
     program("say", "--new", "one", "--last", "1", "--system", "Be brief.", "--no-history")
-    assert sent(chat_server) == ["one"]
-    assert kept(program) == {"last": 1}  # no history: of that message alone
+    assert read_sent_contents(chat_server) == ["one"]
+    assert read_kept_options(program) == {"last": 1}  # --no-history is only for that message
     program("say", "two")
     program("say", "three")
-    assert sent(chat_server) == ["Be brief.", *asked("two"), "three"]
+    assert read_sent_contents(chat_server) == ["Be brief.", *make_turn_contents("two"), "three"]
 
 
 # --- dry runs ---
@@ -188,7 +192,12 @@ def test_a_dry_run_says_what_is_left_out_and_which_older_messages_are_sent(
     talk("pin", "2")
     ran = talk("say", "four", "--last", "1", "--dry-run", "--no-stream")
     assert ran.code == 0
-    assert [message["content"] for message in ran.json["messages"]] == ["Be brief.", "one", *asked("three"), "four"]
+    assert [message["content"] for message in ran.json["messages"]] == [
+        "Be brief.",
+        "one",
+        *make_turn_contents("three"),
+        "four",
+    ]
     first, second = ran.err.splitlines()
     assert first == (
         "convstore: 3 of 7 messages of the history are left out; 4 are sent: all from seq 6, "

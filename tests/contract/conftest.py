@@ -1,6 +1,6 @@
-"""Fixtures of the contract: a `Store` on each kind of database in turn, and a scripted model.
+"""Provide a `Store` on each kind of database, and a scripted model.
 
-The tests use only the public methods of a store. So any object with the same methods can take its place.
+The tests use only the public methods of a store. So they can test any object with the same methods.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tests.contract.invariants import CheckedOut, check_all, engine_of
 ASYNC_KINDS = ("async-sqlite-file", "async-postgresql")
 """Kinds with an `AsyncStore` that has its own event loop."""
 OWN_ENGINE_KINDS = ("sqlite-file", "sqlite-memory", "postgresql", *ASYNC_KINDS)
-"""Kinds with an engine that convstore made: enough for tests of what is stored."""
+"""Kinds for which convstore makes the engine. They are enough for tests of what is stored."""
 ALL_KINDS = (*OWN_ENGINE_KINDS, "sqlite-engine", "postgresql-engine")
 ON_ALL_BACKENDS = pytest.mark.parametrize("backend", ALL_KINDS, indirect=True)
-"""For tests in which it matters how a transaction begins and ends; `tests/schema/test_engines.py` has the rest."""
+"""For tests that depend on how a transaction begins and ends."""
 ON_THREE_BACKENDS = pytest.mark.parametrize("backend", ["sqlite-file", "postgresql", "async-postgresql"], indirect=True)
 """For tests that take seconds on each kind."""
 
 
 class Backend:
-    """One database: open stores on it, and read it without them."""
+    """One database. Open stores on it, or read it without a store."""
 
     def __init__(self, kind: str, url: str, client: openai.OpenAI, async_opener: AsyncOpener | None) -> None:
         self.kind = kind
@@ -43,9 +43,9 @@ class Backend:
         self.client = client
         self._async_opener = async_opener
         self.is_intact = True
-        """False if the test damaged rows on purpose: then the end of the test does not check them."""
+        """False if the test damaged rows on purpose. Then nobody checks the rows at the end of the test."""
         self.checked_out: set[CheckedOut] = set()
-        """Conversation and `seq` of each message without a reply to which the test moved a head."""
+        """The (conversation, `seq`) of each message to which the test moved a head by `checkout`."""
         self._stores: list[Store] = []
         self._engines: list[Engine] = []
 
@@ -75,7 +75,7 @@ class Backend:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """Yield a second connection to the database. A database in memory has only one connection."""
+        """Yield a second connection to the database (in memory: the only one)."""
         engine = engine_of(self._stores[0]) if self.is_memory else self.engine()
         with engine.connect() as connection:
             yield connection
@@ -136,7 +136,10 @@ def async_opener() -> Iterator[AsyncOpener]:
 
 @pytest.fixture(scope="session")
 def http_client() -> Iterator[openai.DefaultHttpxClient]:
-    """Yield the HTTP client that all tests share: making one reads certificates, and takes longer than a test."""
+    """Yield the HTTP client that all tests share.
+
+    A new client reads certificates, which takes longer than a test.
+    """
     with openai.DefaultHttpxClient(trust_env=False) as client:
         yield client
 
@@ -193,7 +196,7 @@ class HeldReply:
 
     def wait(self) -> None:
         """Wait until the server holds the reply back."""
-        assert self._begun.wait(60), "the request did not come"
+        assert self._begun.wait(60), "the server received no request"
 
     def release(self) -> None:
         self._go.set()
@@ -208,9 +211,10 @@ def run_in_thread() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
 
 @pytest.fixture
 def hold(chat_server: ChatServer, run_in_thread: object) -> Iterator[Callable[..., HeldReply]]:
-    """Return a function that scripts a reply to hold back before its headers, or after `hold_after` pieces.
+    """Yield a function that scripts a reply and lets the server hold it back.
 
-    If a test fails, the replies are released before `run_in_thread` waits for its threads.
+    The server holds the reply before its headers, or after `hold_after` pieces. If a test fails, this fixture releases
+    the replies before `run_in_thread` waits for its threads.
     """
     made: list[HeldReply] = []
 
@@ -245,4 +249,4 @@ HARD_TEXTS = (
     "'; DROP TABLE convstore_messages; --",
     "\\u0000 \\ \\\\ %s %(x)s :x ?",
 )
-"""Texts that some database or codec is known to change. Some hold half of a character."""
+"""Texts that some database or codec changes. Some contain half of a character."""

@@ -1,4 +1,4 @@
-"""Make conversations of any length in seconds, and count what a call asks of a database."""
+"""Make long conversations in seconds, and count the database's work for a call."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import Summary
 
 WINDOW_TOKENS = 4_000
-"""Budget of the measured calls, in tokens."""
+"""`max_context` of the measured calls, in tokens."""
 SYSTEM_MESSAGES, PINS = 6, 8
 MAX_CACHED_MESSAGES = 100_000
-"""How many messages are kept in memory for the next conversation of that length: making them takes longest."""
+"""Longest conversation of which the rows stay in memory for the next test. It takes long to make them."""
 _COLUMNS = (
     *("owner", "conversation_id", "seq", "parent_seq", "position", "role", "content", "tokens", "context_seq"),
     *(f"back_{stride}" for stride in STRIDES),
@@ -37,7 +37,7 @@ _COLUMNS = (
 
 @dataclass
 class Cost:
-    """What a call sent to a database, and what came back."""
+    """What a call sent to a database, and what the database returned."""
 
     statements: list[str] = field(default_factory=list)
     commits: int = 0
@@ -111,9 +111,10 @@ class Meter:
 
 
 def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False) -> str:
-    """Make a conversation of `count` messages, some of them system messages, some pinned; return its id.
+    """Make a conversation of `count` messages, and return its id.
 
-    User's and assistant's messages in turn, inserted without the store: a million take seconds.
+    A user's message and a reply alternate. Some messages are system messages, and some are pinned. The rows are
+    inserted without the store, so a million messages take only seconds.
 
     Args:
         summarised: whether a summary replaces all but the last 40.
@@ -194,7 +195,7 @@ Step = tuple[str, Callable[[], object]]
 
 
 def list_steps(store: Store, id: str) -> list[Step]:
-    """Return every operation on a conversation, by name, in an order in which they can run."""
+    """Return each operation on a conversation with its name, in an order that works."""
     conversation = store.get(id)
     head, length = conversation.head_seq, conversation.length
     deep = length // 3 // 2 * 2  # a user's message
@@ -233,7 +234,10 @@ def list_steps(store: Store, id: str) -> list[Step]:
 
 
 def costs(store: Store, meter: Meter, id: str) -> dict[str, Cost]:
-    """Return the cost of each step; its first run, which compiles the statements, is not counted."""
+    """Return the cost of the second run of each step.
+
+    The first run is not counted, because it compiles the statements.
+    """
     for _, call in list_steps(store, id):
         call()
     found = {}

@@ -1,4 +1,4 @@
-"""Test attachments: stored once, as bytes; sent and returned exactly as they were given."""
+"""Test that attachments are stored once, and sent and returned unchanged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ VENDOR_MESSAGE = {
 
 
 def read_attachments(store: Store) -> list[tuple[str, bytes]]:
-    """Return owner and bytes of each stored attachment."""
+    """Return the owner and the bytes of each stored attachment."""
     with engine_of(store).connect() as connection:
         rows = connection.execute(select(attachments)).all()
     assert [bytes(row.digest) for row in rows] == [digest_attachment(bytes(row.data)) for row in rows]
@@ -63,7 +63,7 @@ def read_attachments(store: Store) -> list[tuple[str, bytes]]:
 
 @contextmanager
 def record_statements(store: Store) -> Iterator[list[str]]:
-    """Collect the statements that are executed in the block."""
+    """Yield a list that receives the statements of the block."""
     seen: list[str] = []
 
     def record(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_message_with_attachments_is_a_json_array_that_earlier_releases_refuse
     store.append(id, plain, {"role": "user", "content": [make_image()]})
     with engine_of(store).connect() as connection:
         one, other = connection.scalars(select(messages.c.extra).order_by(messages.c.seq))
-    assert isinstance(json.loads(one or ""), dict)  # unchanged
+    assert isinstance(json.loads(one or ""), dict)  # the form that earlier releases read
     assert json.loads(other or "") == [
         {"content": [{"type": "image_url", "image_url": {"url": None, "detail": "low"}}]},
         [[["content", 0, "image_url", "url"], "data:image/png;base64,", digest_attachment(IMAGE).hex(), len(IMAGE)]],

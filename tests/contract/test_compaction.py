@@ -1,4 +1,4 @@
-"""Test compaction: the model summarises the older messages, the summary replaces them, and nothing is lost."""
+"""Test that the model summarises older messages and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_summary_is_sent_instead_of_all_but_the_last_turns(store: Store, chat_
     transcript = read_summary_request(chat_server)
     assert "question 3" in transcript
     assert "question 4" not in transcript
-    assert "Be brief." not in transcript, "system messages are sent anyway"
+    assert "Be brief." not in transcript, "a system message is sent anyway, so no summary contains it"
     assert preview_contents(store, id) == [
         "Be brief.",
         SUMMARY_REQUEST,
@@ -171,7 +171,9 @@ def test_only_one_caller_at_a_time_compacts_automatically(
     store.append(id, *make_turns(3, " with many more words than before" * 5))
     chat_server.script(Reply("And again.", usage=usage), Reply("The next one."))
     store.say(id, "Hi once more")
-    assert [turn.purpose for turn in store.turns(id)].count("summary") == 2, "it may be done again afterwards"
+    assert [turn.purpose for turn in store.turns(id)].count("summary") == 2, (
+        "after the first compaction has ended, another may run"
+    )
 
 
 def test_a_failed_automatic_compaction_does_not_affect_the_reply(store: Store, chat_server: ChatServer) -> None:
@@ -199,4 +201,4 @@ def test_a_summary_is_sent_only_if_the_messages_that_it_covers_are_on_the_path(
     store.redo(id)
     store.drop_summary(id)
     assert len(preview_contents(store, id)) == 9
-    assert len(preview_contents(store, late.id)) == 5, "a fork keeps its own"
+    assert len(preview_contents(store, late.id)) == 5, "the fork still has its summary"

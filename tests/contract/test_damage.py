@@ -1,4 +1,4 @@
-"""Test rows that cannot be decoded: they are never skipped, and never read as empty."""
+"""Test that a damaged row raises an error and is never skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UPDATE_TURN = "UPDATE convstore_turns SET {} WHERE conversation_id = :id AND seq
 
 @pytest.fixture
 def id(store: Store) -> str:
-    """Return the id of a conversation with `seq` 1 to 5; turn 2 has the last two."""
+    """Return the id of a conversation with `seq` 1 to 5. Turn 2 stored the last two."""
     store.new(id="victim", system="s")
     store.say("victim", "one")
     store.say("victim", "two")
@@ -30,7 +30,7 @@ def id(store: Store) -> str:
 
 
 def list_readers(store: Store, id: str) -> list[Callable[[], object]]:
-    """Return every operation that reads the whole path."""
+    """Return every operation that reads the damaged message."""
     return [
         partial(store.history, id),
         partial(store.history, id, exact=True),
@@ -79,7 +79,7 @@ def test_every_method_that_reads_a_damaged_message_names_it(
 
 
 @pytest.mark.parametrize("column", ["parent_seq", "context_seq"])
-def test_a_message_that_is_its_own_ancestor_is_named_and_nothing_runs_for_ever(
+def test_a_message_that_is_its_own_ancestor_is_named_and_every_call_ends(
     store: Store, backend: Backend, id: str, column: str
 ) -> None:
     backend.damage(UPDATE_MESSAGE.format(f"{column} = seq"), id=id, seq=3)

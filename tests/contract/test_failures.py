@@ -1,4 +1,4 @@
-"""Test failures of the model or its provider: what is stored, what is raised, and what is never sent again."""
+"""Test what is stored, raised and never sent again if the model or provider fails."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ SAY_FAILURES: dict[str, tuple[Response, dict[str, Any]]] = {
 }
 STREAM_FAILURES: dict[str, tuple[Response, dict[str, Any]]] = {
     **SAY_FAILURES,
-    "an error under 200": (Raw('{"error": {"message": "Out of stock."}}'), {}),  # its lines are not events
+    "an error under 200": (
+        Raw('{"error": {"message": "Out of stock."}}'),
+        {},
+    ),  # a stream ignores lines that are not events
     "an error event at once": (Reply("Hello", error_event={"message": "Overloaded."}), {"message": "Overloaded."}),
     "cut before anything": (Reply("Hello", cut_after=0), {}),
     "closed before anything": (Reply("Hello", cut_after=0, clean_cut=True), {}),
@@ -64,14 +67,14 @@ def stream(store: Store, id: str, message: Any) -> Turn:
 
 
 REPEATED_STATUSES = (429, 503)
-"""Answers from before anything was generated: the call is repeated."""
+"""With these statuses, nothing was generated. So the call is repeated."""
 DEFAULT_RETRIES = 2
 """How often a call is repeated by default."""
 SAY_OR_STREAM = pytest.mark.parametrize("ask", [say, stream])
 
 
 def check_failure(store: Store, server: ChatServer, id: str, turn: Turn, facts: dict[str, Any]) -> None:
-    """Assert that the turn is stored with its error and its message, and that the path has none of it."""
+    """Assert that a failed turn is stored with its error and its input."""
     assert turn.status is TurnStatus.FAILED
     assert (turn.message, turn.output_seq, turn.finish_reason, turn.text) == (None, None, None, "")
     assert turn.error is not None
@@ -231,7 +234,7 @@ CUT_REPLY = Reply("Grüße 😀!", pieces=["Grü", "ße ", "😀", "!"], id="r")
 def test_a_stream_cut_off_at_any_byte_is_completed_or_stored_off_the_path(
     store: Store, chat_server: ChatServer, clean: bool
 ) -> None:
-    """Wherever the stream is cut: only a finish_reason completes the turn, and no partial reply is sent again."""
+    """Only a finish_reason completes the turn, and no partial reply is sent later."""
     seen: set[str] = set()
     id = store.new().id
     path: list[Any] = []

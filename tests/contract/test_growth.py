@@ -1,6 +1,7 @@
-"""Test that the cost of a call does not grow with the conversation: statements, commits, rows, and database steps.
+"""Test that the cost of a call does not grow with the conversation.
 
-`bench/growth.py` prints the same counts for a million messages.
+The cost is the number of statements, commits, rows and steps of the database. `bench/growth.py` prints the same counts
+for a million messages.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ MAX_COSTS = {
     "list": (1, 1),
     "get": (1, 1),
 }
-"""Statements and commits that docs/guarantees.md promises. A call that only reads ends a transaction too."""
+"""Statements and commits that docs/guarantees.md promises. A call that only reads also ends a transaction."""
 MAX_WINDOW_ROWS = 250
-"""Messages in a window of 4,000 tokens, at about 25 tokens each."""
+"""More messages than fit in a window of 4,000 tokens. Each has about 25 tokens."""
 
 
 @pytest.fixture
 def postgres_url(postgres_fresh_url: str) -> str:
-    """Return a new database: many rows and new statistics would change the plans of other tests."""
+    """Return the URL of a new database.
+
+    Many rows and new statistics would change the query plans of other tests.
+    """
     return postgres_fresh_url
 
 
@@ -61,12 +65,14 @@ def test_a_call_costs_no_more_in_a_long_conversation(
     backend: Backend, chat_server: ChatServer, summarised: bool
 ) -> None:
     chat_server.otherwise = lambda _: Reply("ok", usage=None)
-    engine = create_engine(backend.url, pool_size=1, max_overflow=0)  # its counters are the whole count
+    engine = create_engine(
+        backend.url, pool_size=1, max_overflow=0
+    )  # one connection, so that its counters count everything
     meter = Meter(engine)
     try:
         with Store(engine=engine, client=backend.client, model="test-model") as store:
             ids = [filled(store, engine, count, summarised=summarised) for count in (SHORT, MIDDLE, LONG)]
-            for analysed in (False, True):  # with statistics, a database makes other plans
+            for analysed in (False, True):  # with statistics, a database chooses other query plans
                 if analysed:
                     with engine.connect() as connection, connection.begin():
                         connection.execute(text("ANALYZE"))
@@ -76,10 +82,10 @@ def test_a_call_costs_no_more_in_a_long_conversation(
                     _check_costs(name, short[name], middle[name], long[name], is_postgres=backend.is_postgres)
             for id in ids[:2]:
                 check_conversation(engine, "", id)
-            backend.is_intact = False  # checking a hundred thousand messages takes seconds
+            backend.is_intact = False  # the check of a hundred thousand messages would take seconds
             with meter.measure() as cost:
                 store.messages(ids[2], limit=None)
-            assert cost.rows > LONG  # proof that the meter counts
+            assert cost.rows > LONG  # the meter counts at all
             assert cost.steps > 1000
     finally:
         engine.dispose()
@@ -106,7 +112,8 @@ def _check_costs(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgre
         assert len(cost.statements) <= statements, (name, cost.statements)
         assert cost.commits == commits, name
         assert cost.rows <= MAX_WINDOW_ROWS, (name, cost.rows)
-        # PostgreSQL counts rows, SQLite hundreds of instructions. One page more of a small table does not matter.
+        # The steps are rows in PostgreSQL and hundreds of instructions in SQLite. The constants allow for one
+        # more page of a small table.
         most = 4 * cost.rows + 150 * (PINS + 1) + 200 if is_postgres else 5 * cost.rows + 50 * (PINS + 1)
         assert cost.steps <= most, (name, cost.rows, cost.steps)
     assert long.statements == middle.statements, name

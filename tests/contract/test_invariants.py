@@ -1,4 +1,4 @@
-"""Test that the check of the invariants finds each kind of damage."""
+"""Test that `check_conversation` and `check_all` find each kind of damage."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ FORK_DAMAGES = [
     r"""UPDATE convstore_turns SET "window" = replace("window", '"history"\:', '"history"\:1') WHERE seq = 3""",
     r"""UPDATE convstore_turns SET "window" = replace("window", '"pinned"\:[3', '"pinned"\:[41') WHERE seq = 3""",
     "UPDATE convstore_turns SET requested_model = NULL WHERE seq = 3",
-    # A head at a message without a reply, and nobody moved it there.
+    # The head is at a message without a reply, and no `checkout` moved it there.
     "UPDATE convstore_conversations SET head_seq = 40, length = 40, redo = NULL WHERE id = 'fork'",
 ]
 
@@ -138,7 +138,7 @@ def test_the_check_accepts_a_checkout_of_the_input_of_a_failed_turn(
         store.say(id, "lost")
     store.checkout(id, 1)
     store.append(id, "and more")
-    with pytest.raises(AssertionError, match="without an answer"):
+    with pytest.raises(AssertionError, match="without a reply"):
         check_conversation(store, "", id)
     backend.checked_out.add((id, 1))
     check_conversation(store, "", id, checked_out=backend.checked_out)

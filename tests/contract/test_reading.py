@@ -13,7 +13,7 @@ from tests.contract.conftest import ON_ALL_BACKENDS
 from tests.contract.test_append import MESSAGES, USAGE
 
 COMPARED_FIELDS = [field.name for field in fields(Turn) if field.name != "latency"]
-"""Fields that are equal when a turn ends and when it is read again; latency is stored in milliseconds."""
+"""Fields that are equal when a turn ends and when it is read again. Latency is not: it is stored in milliseconds."""
 
 
 def test_history_returns_messages_in_request_form(store: Store) -> None:
@@ -66,7 +66,7 @@ def test_messages_returns_the_last_hundred_by_default(store: Store) -> None:
 
 @ON_ALL_BACKENDS
 def test_the_pages_of_messages_add_up_to_the_complete_path(store: Store, chat_server: ChatServer) -> None:
-    """Failed turns have left numbers that are off the path."""
+    """Failed turns leave gaps between the seqs of the path."""
     id = store.new(system="s").id
     for number in range(4):
         chat_server.script(Failure(500), Failure(500), Reply(f"answer {number}"))
@@ -101,7 +101,7 @@ def test_an_invalid_before_is_refused(store: Store) -> None:
 
 
 def test_all_messages_of_a_path_are_found_if_their_seqs_are_far_apart(store: Store, chat_server: ChatServer) -> None:
-    """A hundred failures in a row: between two messages are more numbers than one page reads."""
+    """Failed turns leave 80 seqs between two messages, more than one scan reads."""
     id = store.new(system="s").id
     store.say(id, "first")
     chat_server.otherwise = lambda _: Failure(500)

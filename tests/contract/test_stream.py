@@ -1,4 +1,4 @@
-"""Test streamed replies."""
+"""Test `stream`: what it yields, and what is stored when it ends or is left early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test random operations on the tree against a model: a tree in plain Python."""
+"""Compare random operations of a store with the same operations on a plain tree."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A message in the tree of the model."""
+    """A message in the plain tree."""
 
     seq: int
     parent: int
@@ -63,7 +63,7 @@ class Tree:
     redo: list[int] = field(default_factory=list)
     pins: dict[int, None] = field(default_factory=dict)
     turns: list[AskedTurn] = field(default_factory=list)
-    """The conversation's own turns, oldest first; a fork does not have those of its origin here."""
+    """The turns of this conversation, oldest first, without the turns of its origins."""
     shared_turns: list[AskedTurn] = field(default_factory=list)
     """The turns of its origins."""
     is_deleted: bool = False
@@ -97,7 +97,7 @@ def has_unanswered_call(messages: list[Message]) -> bool:
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """The conversations of one store, and the tree that each must equal."""
+    """The conversations of one store, and the plain tree that each must equal."""
 
     def __init__(self, store: Store, server: ChatServer, backend: Backend) -> None:
         super().__init__()
@@ -120,10 +120,10 @@ class TreeMachine(RuleBasedStateMachine):
         alive = [tree for tree in self.trees if not tree.is_deleted]
         return alive[which % len(alive)]
 
-    # --- updating the model ---
+    # --- updating the plain trees ---
 
     def read_new_nodes(self, tree: Tree) -> list[Node]:
-        """Return the new messages of the tree, and assert that the old ones are unchanged."""
+        """Return the new messages, and assert that the old ones are unchanged."""
         found: dict[int, Node] = {
             record.seq: Node(record.seq, record.parent_seq, record.message, record.turn)
             for record in self.store.tree(tree.id)
@@ -136,7 +136,7 @@ class TreeMachine(RuleBasedStateMachine):
         return added
 
     def check_chain(self, tree: Tree, after: int, messages: list[Message]) -> list[Node]:
-        """Assert that exactly these messages were added, each after the one before."""
+        """Assert that exactly these messages were added, each as a child of the last."""
         added = self.read_new_nodes(tree)
         assert [node.message for node in added] == messages
         for node in added:
@@ -157,11 +157,12 @@ class TreeMachine(RuleBasedStateMachine):
         parameters: dict[str, Any] | None = None,
         replies: list[Message] | None = None,
     ) -> None:
-        """Run `call`, which asks the model, and update the model tree.
+        """Run `call`, which sends a request, and update the plain tree.
 
         Args:
             after: the message before the input.
-            inputs: the input; it is stored unless it is `known`.
+            inputs: the input of the turn.
+            known: the `seq` of each input message, if the input is already stored.
         """
         parameters = parameters or {}
         path = tree.list_messages(after) + inputs
@@ -331,10 +332,11 @@ class TreeMachine(RuleBasedStateMachine):
         )
 
     def find_turn_to_retry(self, tree: Tree) -> tuple[AskedTurn | None, bool]:
-        """Return the turn that a retry repeats, and whether the new reply gets the same parent.
+        """Return the turn to retry, and True if the new reply becomes a sibling.
 
-        It is the latest turn, if the head is where the turn found it or left it, or before its input. Otherwise it is
-        the turn of the message at the head, or of the message that this one answers; otherwise the latest turn.
+        1. Choose the latest turn if the head is at its base, at its reply or before its input.
+        2. Otherwise choose the turn of the message at the head, if that message is the end of the input or the reply.
+        3. Otherwise choose the latest turn. Its input is then added again after the head.
         """
         latest = tree.turns[-1] if tree.turns else None
         if latest is not None:
@@ -404,7 +406,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9), times=st.integers(2, 3))
     def undo_and_redo(self, which: int, times: int) -> None:
-        """Undo and redo equally often: nothing has changed."""
+        """Undo and redo equally often, and assert that the head has not changed."""
         tree = self.pick_tree(which)
         head, before = tree.head, len(tree.redo)
         for _ in range(times):
@@ -464,7 +466,7 @@ class TreeMachine(RuleBasedStateMachine):
         position = 1 + place % len(path)
         node = path[position - 1]
         if node.message["role"] == "tool" or node.message.get("tool_calls"):
-            return  # combined with other options in test_window
+            return  # test_window.py pins tool calls and their results
         found = (self.store.pin if pinned else self.store.unpin)(tree.id, position)
         tree.pins.pop(node.seq, None)
         if pinned:
@@ -502,14 +504,14 @@ class TreeMachine(RuleBasedStateMachine):
             assert [record.message for record in records] == [node.message for node in path]
             assert [record.position for record in records] == list(range(1, len(path) + 1))
             assert [record.seq for record in records] == [node.seq for node in path]
-            for end in range(1, len(path) + 1):  # equal histories have equal digests, in any conversation
+            for end in range(1, len(path) + 1):  # equal paths have equal digests in all conversations
                 history = json.dumps([node.message for node in path[:end]], sort_keys=True)
                 assert self.digests.setdefault(history, records[end - 1].digest) == records[end - 1].digest
             assert len(set(self.digests.values())) == len(self.digests)
             assert not self.read_new_nodes(tree)
 
     def teardown(self) -> None:
-        """Assert that the rows are consistent too. The end of the test checks all conversations."""
+        """Assert that the rows of each conversation are consistent."""
         for tree in self.trees:
             if not tree.is_deleted:
                 assert self.store.history(tree.id, exact=True) == tree.list_messages()

@@ -1,4 +1,4 @@
-"""Test that one turn runs at a time, and that the database is free while the model thinks."""
+"""Test that one turn runs at a time, and that the database stays free meanwhile."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_no_transaction_is_open_during_the_model_call(
     if backend.is_postgres:
         with backend.connect() as connection:
             others = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            others += f" AND application_name <> '{Emptied.NAME}'"  # which exists in any case
+            others += (
+                f" AND application_name <> '{Emptied.NAME}'"  # the connection that empties the database between tests
+            )
             assert connection.execute(text(f"SELECT pid FROM pg_stat_activity WHERE {others}")).all() != []
             busy = text(f"SELECT state, query FROM pg_stat_activity WHERE {others} AND xact_start IS NOT NULL")
             assert connection.execute(busy).all() == []
@@ -88,7 +90,7 @@ def _write_at_once(path: str) -> None:
         connection.execute("UPDATE convstore_conversations SET title = 'written'")
         connection.execute("COMMIT")
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        assert busy == 0  # a reader's open transaction would keep the log
+        assert busy == 0  # an open transaction that reads would keep the log
     finally:
         connection.close()
 
@@ -207,7 +209,7 @@ def test_callers_of_different_conversations_do_not_wait_for_each_other(
     together = threading.Barrier(4, timeout=60)
 
     def answer(_: dict[str, Any]) -> Reply:
-        together.wait()  # no reply comes before all have asked
+        together.wait()  # the server replies after all four callers have sent their requests
         return Reply("together")
 
     chat_server.otherwise = answer

@@ -1,4 +1,4 @@
-"""Test `usage`: the end of a turn stores its cost; the database's sums equal those of plain Python."""
+"""Test that each turn stores its cost, and that `usage` adds correctly."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_stored_costs_stay_and_missing_costs_use_the_prices_at_the_time_of_the_t
     backend: Backend, chat_server: ChatServer
 ) -> None:
     if backend.is_memory:
-        return  # there, each store has its own database
+        return  # in memory, each store has its own database
     chat_server.script(make_reply(), make_reply())
     priced, unpriced = backend.open(prices=PRICES), backend.open(prices={})
     id = priced.new().id
@@ -124,7 +124,7 @@ def test_usage_counts_completed_failed_and_interrupted_turns(
     with store.stream(id, "Hi") as stopped:
         next(stopped)
     store.append(id, COMPLETION)
-    store.append(id, "Only a key.", idempotency_key="k")  # a turn without a model call
+    store.append(id, "Only a key.", idempotency_key="k")  # makes a turn without a model call
     held = hold()
     running = run_in_thread(lambda: store.say(id, "Hi"))
     held.wait()
@@ -137,7 +137,7 @@ def test_usage_counts_completed_failed_and_interrupted_turns(
     assert (total.completion_tokens, total.reasoning_tokens) == (400, 100)
     assert total.cost == pytest.approx(2 * COST)
     assert not total.is_cost_whole
-    assert total.latency_median == total.latency_p95 == store.turns(id)[0].latency  # no failed turns
+    assert total.latency_median == total.latency_p95 == store.turns(id)[0].latency  # failed turns do not count
     store.delete(id)
     assert store.usage().total.turns == 5
 
@@ -197,7 +197,7 @@ def test_usage_refuses_invalid_arguments(store: Store) -> None:
         store.usage(since=datetime.min.replace(tzinfo=timezone(timedelta(hours=5))))
 
 
-# --- prices that are wrong ---
+# --- invalid prices ---
 
 
 def test_invalid_prices_are_found_before_a_call_and_never_when_a_reply_is_stored(
@@ -225,7 +225,7 @@ def test_invalid_prices_are_found_before_a_call_and_never_when_a_reply_is_stored
     path.write_text('[models."test-model*"]\nprompt = 1\ncompletion = 0\n')
     chat_server.otherwise = spoil
     assert store.say(id, "Hi").cost == 0.001
-    assert store.say(id, "Hi").cost == 0.001  # it was read only once
+    assert store.say(id, "Hi").cost == 0.001  # the store read the file only once
 
 
 def test_a_store_without_prices_uses_the_configured_prices(
@@ -352,7 +352,7 @@ def compute_row(turns: list[Turn], key: str | None, label: str | None = None) ->
 
 
 def approximate(number: float) -> float:
-    """Return a value that equals the databases' sums; each database adds in its own order."""
+    """Return an approximate number, because each database adds in its own order."""
     return cast("float", pytest.approx(number, abs=1e-6))
 
 
@@ -445,7 +445,7 @@ def test_more_models_than_fit_in_one_statement_are_priced(backend: Backend) -> N
     assert len(store.usage(by="model").rows) == count
 
 
-# --- what it costs the database ---
+# --- the work of the database ---
 
 
 @contextmanager
@@ -479,7 +479,7 @@ def test_a_report_uses_the_index_by_time_or_the_key_of_the_conversation(
     backend: Backend,
 ) -> None:
     if backend.is_postgres:
-        return  # its plans depend on the number of rows
+        return  # the query plans of PostgreSQL depend on the number of rows
     store = backend.open(prices=MODEL_PRICES)
     insert_turns(backend, store, [make_random_turn(random.Random(seq), "", seq) for seq in range(1, 300)])
     for how, index in (
@@ -503,7 +503,7 @@ def test_a_report_uses_the_index_by_time_or_the_key_of_the_conversation(
 @ON_ALL_BACKENDS
 def test_a_report_reads_in_the_callers_transaction(backend: Backend, chat_server: ChatServer) -> None:
     if backend.kind.startswith("async") or backend.is_memory:
-        return  # its `using` takes an AsyncConnection; a database in memory has one connection
+        return  # `AsyncStore.using` takes an AsyncConnection, and a database in memory has only one
     store = backend.open(prices=PRICES)
     with backend.connect() as connection, connection.begin() as transaction:
         ours = store.using(connection)

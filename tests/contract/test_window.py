@@ -1,4 +1,4 @@
-"""Test which messages the model sees: how a long past is read, and what the options of the window do."""
+"""Test which messages of a path a window holds, and what the window options do."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ON_BOTH_DATABASES = pytest.mark.parametrize("backend", ["sqlite-file", "postgres
 
 
 def count_message_tokens(message: dict[str, Any]) -> int:
-    """Count at least the tokens that the database assumes for a row without a count."""
+    """Return at least the tokens that the database assumes for a row without a count."""
     return 5 + len(message.get("content") or "") // 8
 
 
 def make_random_messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
-    """Return messages of every kind: several user's messages in a row, replies, system messages, tool calls."""
+    """Return random messages of all roles, some with tool calls and their results."""
     made: list[dict[str, Any]] = []
     while len(made) < count:
         words = "word " * rng.randrange(40)
@@ -90,7 +90,7 @@ class Grove:
 
 
 def list_states(connection: Connection, grove: Grove) -> Iterator[tuple[ConversationState, list[MessageRecord]]]:
-    """Return head and path of each conversation, and the same for other messages at which the head could be."""
+    """Yield the state and the path of each conversation, with various heads."""
     for id in grove.ids:
         state = head_rows.read_state(connection, ConversationKey("", id))
         tree = {record.seq: record for record in history_rows.read_tree(connection, state.lineage)}
@@ -107,7 +107,7 @@ def list_states(connection: Connection, grove: Grove) -> Iterator[tuple[Conversa
 def select_past(
     connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions
 ) -> Past:
-    """Choose the past from the whole path in memory."""
+    """Return the past that a window may hold, chosen from the whole path in memory."""
     if not chosen.history:
         return Past(path[-1] if path else None)
     on_path = {record.seq for record in path}
@@ -174,7 +174,7 @@ def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
 
 
 def clear_later_columns(backend: Backend, connection: Connection, rng: random.Random) -> None:
-    """Clear the token counts and ancestors of some messages, as an earlier release stored them."""
+    """Clear the columns of some messages that an earlier release did not have."""
     statement = "UPDATE convstore_messages SET tokens = NULL, back_32 = NULL, back_1024 = NULL, back_32768 = NULL "
     remainder = rng.randrange(5)
     with connection.begin():
@@ -185,7 +185,7 @@ def clear_later_columns(backend: Backend, connection: Connection, rng: random.Ra
 def check_paths(
     connection: Connection, state: ConversationState, path: list[MessageRecord], rng: random.Random
 ) -> None:
-    """Assert that the other readers of a part of a path return the right messages."""
+    """Assert that the functions that read a part of a path return the right messages."""
     by_position = {record.position: record for record in path}
     assert list(by_position) == list(range(1, len(path) + 1))
     wanted = [rng.randint(-2, len(path) + 3) for _ in range(rng.randint(1, 30))]
@@ -232,7 +232,7 @@ TURNS = [
     make_user("and more"),
     make_assistant("3"),
 ]
-"""Three turns; two of them have a second user's message."""
+"""Three turns. The second has a system message, and the third has two user's messages."""
 
 
 def read_sent_messages(chat_server: ChatServer) -> Any:
@@ -270,7 +270,7 @@ def test_max_context_sends_as_many_turns_as_fit_and_reports_the_tokens(
         assert request.window.tokens is not None
         assert len(request["messages"]) * 10 + 3 == request.window.tokens <= most
         tokens[most] = request.window.tokens
-    # Two system messages and the new one are the least; a turn has two, three and three messages besides.
+    # Without history, a window has the two system messages and the new one. The three turns have two or three more.
     assert sorted(set(tokens.values())) == [33, 63, 83, 103]
     for most, used in tokens.items():
         assert most - used < 30
@@ -284,7 +284,7 @@ def test_reported_usage_scales_the_token_estimate(backend: Backend, chat_server:
     chat_server.script(Reply("ok", usage={"prompt_tokens": 2006, "completion_tokens": 1, "total_tokens": 2007}))
     assert store.say(id, "now").estimated_tokens == 1003
     request = store.preview(id, "again", max_context=1000)
-    assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice the count
+    assert (len(request["messages"]), request.window.tokens) == (3, 606)  # twice the estimate
 
 
 def test_window_options_are_stored_and_a_call_overrides_them(store: Store, chat_server: ChatServer) -> None:
@@ -347,7 +347,7 @@ def test_pinned_messages_are_sent_at_their_positions_if_they_are_on_the_path(
     assert store.unpin(id, 3).pins == (2,)
     store.checkout(id, 1)
     store.append(id, make_user("another way"), make_assistant("ok"))
-    assert store.get(id).pins == (2,)  # it stays stored, for another retry
+    assert store.get(id).pins == (2,)  # the pin stays stored, although its message is off the path
     store.say(id, "now", last=0)
     assert read_sent_messages(chat_server) == [TURNS[0], NEW_MESSAGE]
 
@@ -377,7 +377,7 @@ def test_a_fork_has_only_the_pins_and_summaries_of_its_shared_messages(store: St
     assert fork.pins == (2,)
     store.append(
         fork.id, make_user("v3"), make_assistant("b3"), make_user("v4"), make_assistant("b4")
-    )  # numbered as u3, a3, …
+    )  # the same seqs as u3, a3, … in the origin
     assert store.summary(fork.id) == first
     store.say(fork.id, "now", last=0)
     assert [one["content"] for one in read_sent_messages(chat_server)][1:] == ["of the first turn", "a1", "now"]
@@ -541,7 +541,7 @@ def test_reasoning_is_stored_and_sent_only_with_send_reasoning(store: Store, cha
     assert read_sent_messages(chat_server)[1] == {"role": "assistant", "content": "42", "reasoning_content": "hm"}
 
 
-# --- a provider that refuses a request as too long ---
+# --- requests that a provider refuses as too long ---
 
 OVERFLOWS = {
     # https://github.com/crewAIInc/crewAI-examples/issues/121
@@ -651,7 +651,7 @@ def test_nothing_is_trimmed_without_the_option_or_without_messages_to_leave_out(
     assert len(chat_server.requests) == calls + 2
 
 
-# --- retry and dry run ---
+# --- retry and preview ---
 
 
 @ON_ALL_BACKENDS

@@ -1,4 +1,4 @@
-"""Store a message in a row and read it again; compare JSON values by type too."""
+"""Store a message in a row and read it again. Compare JSON values and their types."""
 
 from convstore.messages.codec import decode, encode
 from convstore.messages.message import Message, to_message
@@ -6,9 +6,9 @@ from convstore.messages.storable_text import is_storable
 
 
 def is_same_json(one: object, other: object) -> bool:
-    """Return True if two values are equal and of equal types at any depth.
+    """Return True if two values are equal, with equal types at any depth.
 
-    For `==` alone, 1, 1.0 and True are equal.
+    `==` alone takes 1, 1.0 and True as equal.
     """
     return one == other and _add_types(one) == _add_types(other)
 
@@ -22,7 +22,10 @@ def _add_types(value: object) -> object:
 
 
 def store_and_read(message: object) -> Message:
-    """Return a message as it is after it was stored, and check that both databases can hold its row."""
+    """Return a message as it is read after it was stored in a row.
+
+    Assert that both databases can store the row.
+    """
     stored = encode(to_message(message))
     for column in (stored.role, stored.name, stored.content, stored.extra):
         assert column is None or is_storable(column)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for any JSON, and for any message that the openai package's types allow."""
+"""Provide Hypothesis strategies for any JSON and any message of openai's types."""
 
 import collections.abc
 import types
@@ -31,7 +31,7 @@ ODD = st.sampled_from(
     ]
 )
 
-# Lone surrogates are in the alphabet. Only two halves in a row do not come back as they went in.
+# The texts may contain lone surrogates. Two halves that follow each other are joined, because storing them joins them.
 text = (st.text(max_size=12) | ODD).map(
     lambda drawn: "".join(drawn.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
 )
@@ -58,34 +58,37 @@ vendor_fields = st.dictionaries(
 )
 
 
-def required_keys(typed_dict: Any) -> set[str]:
-    """Return the required keys (`__required_keys__` is wrong if annotations are strings, as openai's are)."""
+def find_required_keys(typed_dict: Any) -> set[str]:
+    """Return the required keys of a TypedDict.
+
+    `__required_keys__` is wrong for openai's types, because their annotations are strings.
+    """
     hints = get_type_hints(typed_dict, include_extras=True)
     return {key for key, hint in hints.items() if get_origin(hint) is Required}
 
 
-def of_type(annotation: Any) -> st.SearchStrategy[Any]:
-    """Return a strategy for plain JSON of one of the types in openai's messages; objects are dicts."""
+def make_strategy(annotation: Any) -> st.SearchStrategy[Any]:
+    """Return a strategy that draws plain JSON of a type in openai's messages."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
-        return of_type(annotation.__origin__)
+        return make_strategy(annotation.__origin__)
     if origin in (Union, types.UnionType):
-        return st.one_of([of_type(argument) for argument in arguments])
+        return st.one_of([make_strategy(argument) for argument in arguments])
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin in (list, collections.abc.Iterable):
-        return st.lists(of_type(arguments[0]), max_size=3)
+        return st.lists(make_strategy(arguments[0]), max_size=3)
     if origin is dict:
-        return st.dictionaries(text, of_type(arguments[1]), max_size=3)
+        return st.dictionaries(text, make_strategy(arguments[1]), max_size=3)
     if is_typeddict(annotation):
         hints = get_type_hints(annotation)
-        required = {key: of_type(hints[key]) for key in required_keys(annotation)}
-        optional = {key: of_type(hint) for key, hint in hints.items() if key not in required}
+        required = {key: make_strategy(hints[key]) for key in find_required_keys(annotation)}
+        optional = {key: make_strategy(hint) for key, hint in hints.items() if key not in required}
         return st.fixed_dictionaries(required, optional=optional)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = annotation.model_fields
-        required = {key: of_type(field.annotation) for key, field in fields.items() if field.is_required()}
-        optional = {key: of_type(field.annotation) for key, field in fields.items() if key not in required}
+        required = {key: make_strategy(field.annotation) for key, field in fields.items() if field.is_required()}
+        optional = {key: make_strategy(field.annotation) for key, field in fields.items() if key not in required}
         return st.fixed_dictionaries(required, optional=optional)
     plain: dict[Any, st.SearchStrategy[Any]] = {
         str: text,
@@ -101,8 +104,8 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
 param_types: tuple[Any, ...] = get_args(ChatCompletionMessageParam)
 """The six types of messages in a request."""
 
-request_message: st.SearchStrategy[dict[str, Any]] = st.one_of([of_type(kind) for kind in param_types])
-reply_message: st.SearchStrategy[dict[str, Any]] = of_type(ChatCompletionMessage)
+request_message: st.SearchStrategy[dict[str, Any]] = st.one_of([make_strategy(kind) for kind in param_types])
+reply_message: st.SearchStrategy[dict[str, Any]] = make_strategy(ChatCompletionMessage)
 openai_message = st.builds(
     lambda message, vendor: {**vendor, **message}, request_message | reply_message, st.just({}) | vendor_fields
 )
@@ -110,8 +113,11 @@ any_message = openai_message | json_object_with_role
 
 
 @st.composite
-def cuts(draw: st.DrawFn, whole: str) -> list[str]:
-    """Draw the pieces of a text that is cut anywhere, also between surrogate halves; a piece may be empty."""
+def draw_pieces(draw: st.DrawFn, whole: str) -> list[str]:
+    """Draw the pieces of a text that is cut anywhere, even between surrogate halves.
+
+    A piece may be empty.
+    """
     units = whole.encode("utf-16-le", "surrogatepass")
     places = sorted(draw(st.lists(st.integers(0, len(units) // 2), max_size=6)))
     ends = [0, *places, len(units) // 2]

@@ -1,7 +1,8 @@
-"""A validator of the messages of a request: the strictest reading of the API that a server may have.
+"""Check the messages of a request as the strictest server would check them.
 
-The fields and their types are read from openai's own request types. The other rules are what servers have been seen to
-refuse: https://platform.openai.com/docs/api-reference/chat/create, and the issues that `docs/decisions/` names.
+The fields and their types come from openai's own request types. The other rules come from the API reference
+(https://platform.openai.com/docs/api-reference/chat/create), and from refusals of servers in issues that
+`docs/decisions/` names.
 """
 
 import collections.abc
@@ -13,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from openai.types.chat.chat_completion_message_param import ChatCompletionMessageParam
 from typing_extensions import is_typeddict
 
-from tests.pure.strategies import required_keys
+from tests.pure.strategies import find_required_keys
 
 _KINDS: dict[str, Any] = {
     get_args(get_type_hints(kind)["role"])[0]: kind for kind in get_args(ChatCompletionMessageParam)
@@ -21,15 +22,15 @@ _KINDS: dict[str, Any] = {
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _read_hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
 def find_faults(messages: Sequence[Any], *, extra: Sequence[str] = ()) -> list[str]:
-    """Return why a strict server refuses the messages; nothing if it takes them.
+    """Return the faults for which a strict server would refuse the messages.
 
     Args:
-        extra: fields that an assistant's message may have besides those of the API.
+        extra: fields that an assistant's message may have in addition to those of the API.
     """
     try:
         json.dumps(list(messages), ensure_ascii=False, allow_nan=False).encode()
@@ -110,15 +111,15 @@ def _check_object(path: str, value: Any, kind: Any) -> Iterator[str]:
     if not isinstance(value, dict):
         yield f"{path}: not an object"
         return
-    hints = _hints(kind)
-    yield from (f"{path}: no {key}" for key in required_keys(kind) - value.keys())
+    hints = _read_hints(kind)
+    yield from (f"{path}: no {key}" for key in find_required_keys(kind) - value.keys())
     for key, item in value.items():
         where = f"{path}.{key}".lstrip(".")
         if key in hints:
             yield from _check_type(where, item, hints[key])
         elif "tool_calls" not in path:
             yield f"{where}: an unknown field"
-        elif key == "index":  # other fields of a call are a provider's own, such as a signature, which it wants back
+        elif key == "index":  # a provider wants its own fields of a call sent back, such as a signature
             yield f"{where}: a field of a stream's pieces"
         elif _has_null(item):
             yield f"{where}: null"

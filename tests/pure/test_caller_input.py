@@ -1,4 +1,4 @@
-"""A caller may give a text, content parts or messages."""
+"""Test that a caller may give a text, content parts or messages."""
 
 import pytest
 from openai.types.chat import ChatCompletionMessage

@@ -1,4 +1,4 @@
-"""A stream, cut in any way, becomes the message that the model made."""
+"""Test that the chunks of a stream become the message that the model sent."""
 
 import itertools
 from typing import Any
@@ -12,7 +12,7 @@ from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.completion import Completion
 from convstore.messages.message import extract_text
 from convstore.messages.storable_text import join_surrogates
-from tests.pure.strategies import cuts, text
+from tests.pure.strategies import draw_pieces, text
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JSON = dict[str, Any]
@@ -31,7 +31,7 @@ def make_chunk(delta: JSON | None, finish: str | None = None, index: int = 0, **
 
 
 def accumulate(*chunks: object) -> tuple[list[str], Completion]:
-    """Return the text that each chunk added, and the completion."""
+    """Return the text that each chunk adds, and the completion."""
     reply = ChunkAccumulator()
     pieces = [reply.add(chunk) for chunk in chunks]
     return pieces, reply.to_completion()
@@ -48,12 +48,15 @@ def accumulate_message(*deltas: JSON) -> JSON:
 
 @st.composite
 def cut_reply(draw: st.DrawFn) -> tuple[JSON, list[JSON]]:
-    """Draw a reply and its deltas: the fields are interleaved, the pieces of each field in order."""
+    """Draw a reply and its deltas.
+
+    The deltas of different fields are mixed. The pieces of one field are in order.
+    """
     message: JSON = {"role": "assistant"}
     fields: list[list[JSON]] = []
     for key in draw(st.lists(st.sampled_from(["content", "refusal", "reasoning_content", "x_vendor"]), unique=True)):
         message[key] = draw(text | st.text(max_size=40).map(join_surrogates))
-        fields.append([{key: piece} for piece in draw(cuts(message[key]))])
+        fields.append([{key: piece} for piece in draw(draw_pieces(message[key]))])
     calls = [draw(cut_call(index)) for index in range(draw(st.integers(0, 3)))]
     if calls:
         message["tool_calls"] = [call for call, _ in calls]
@@ -63,14 +66,14 @@ def cut_reply(draw: st.DrawFn) -> tuple[JSON, list[JSON]]:
         message["function_call"] = {"name": "look", "arguments": arguments}
         fields.append(
             [{"function_call": {"name": "look", "arguments": ""}}]
-            + [{"function_call": {"arguments": piece}} for piece in draw(cuts(arguments))]
+            + [{"function_call": {"arguments": piece}} for piece in draw(draw_pieces(arguments))]
         )
     if draw(st.booleans()):
         transcript = draw(text)
         message["audio"] = {"id": "audio_1", "transcript": transcript, "data": "AAAA", "expires_at": 9}
         fields.append(
             [{"audio": {"id": "audio_1"}}]
-            + [{"audio": {"transcript": piece}} for piece in draw(cuts(transcript))]
+            + [{"audio": {"transcript": piece}} for piece in draw(draw_pieces(transcript))]
             + [{"audio": {"transcript": "", "data": "AA"}}, {"audio": {"data": "AA"}}, {"audio": {"expires_at": 9}}]
         )
     order = draw(st.permutations([place for place, deltas in enumerate(fields) for _ in deltas]))
@@ -87,8 +90,8 @@ def cut_call(draw: st.DrawFn, index: int) -> tuple[JSON, list[JSON]]:
     name = draw(st.sampled_from(["look", "look_up"]))
     value = draw(text | st.just('{"city": "北京"}'))
     call: JSON = {"id": f"call_{index}", "type": kind, kind: {"name": name, field: value}}
-    pieces = draw(cuts(value))
-    # Some servers repeat these whole in every fragment.
+    pieces = draw(draw_pieces(value))
+    # Some servers repeat the whole id, type or name in every fragment.
     again: JSON = draw(
         st.sampled_from([{}, {"id": call["id"]}, {"id": call["id"], "type": kind}, {"id": ""}, {"id": None}])
     )
@@ -109,13 +112,19 @@ def test_a_reply_cut_in_any_way_is_put_together_again(cut: tuple[JSON, list[JSON
 
 
 def replace_unclear_nulls(assembled: JSON, message: JSON) -> JSON:
-    """Return the message with "" for null where only a null and empty text came: both are right."""
+    """Return the assembled message with "" instead of null where `message` has "".
+
+    If a field receives only a null and empty text, both values are right.
+    """
     kept = {key: "" if value is None and message.get(key) == "" else value for key, value in assembled.items()}
     return sort_calls(kept)
 
 
 def sort_calls(message: JSON) -> JSON:
-    """Return the message with its calls in the order of their ids; interleaved calls are in another order."""
+    """Return the message with its calls in the order of their ids.
+
+    The mixed deltas may begin the calls in another order.
+    """
     if "tool_calls" not in message:
         return message
     return {**message, "tool_calls": sorted(message["tool_calls"], key=lambda call: str(call["id"]))}
@@ -203,7 +212,7 @@ LOOK_Y = {"id": "2", "function": {"name": "look", "arguments": '{"y":2}'}}
             make_call_delta(None, 0, None, ":1}"),
             make_call_delta("2", 1, "look", '{"y":2}'),
         ],
-        # the same index for all parallel calls: Gemini's servers, several gateways
+        # the same index for all parallel calls, as Gemini's servers and several gateways send them
         [make_call_delta("1", 0, "look", '{"x":1}'), make_call_delta("2", 0, "look", '{"y":2}')],
         [
             make_call_delta("1", 0, "look", '{"x"'),
@@ -326,7 +335,7 @@ def test_a_vendors_items_with_an_index_grow_and_others_are_added() -> None:
 
 
 @pytest.mark.parametrize("field", ["reasoning_details", "content"])
-def test_a_thought_after_a_signature_is_another_one_and_each_keeps_its_signature(field: str) -> None:
+def test_thinking_after_a_signature_begins_a_new_item_with_its_own_signature(field: str) -> None:
     def make(**item: str) -> JSON:
         return {field: [{"type": "thinking", "index": 0, **item}]}
 
@@ -342,7 +351,7 @@ def test_a_thought_after_a_signature_is_another_one_and_each_keeps_its_signature
 @pytest.mark.parametrize(
     "calls", [1, "x", {"a": 1}, [3], [[1]], [{"id": ["x"], "index": 0, "function": {"name": "f"}}]]
 )
-def test_tool_calls_that_are_none_lose_nothing_else(calls: Any) -> None:
+def test_invalid_tool_calls_do_not_affect_the_content(calls: Any) -> None:
     message = accumulate_message({"content": "Hi"}, {"tool_calls": calls}, {"tool_calls": calls}, {"content": "!"})
     assert message["content"] == "Hi!"
 
@@ -352,10 +361,10 @@ def test_an_error_in_a_chunk_is_the_error_of_the_completion() -> None:
     _, completion = accumulate(make_chunk({"content": "Hi"}), flat)
     assert completion.error == {"type": "ProviderError", "message": "No room", "code": 500}
     assert completion.messages[0]["content"] == "Hi"
-    assert accumulate(make_chunk({"content": "Hi"}, "stop"), flat)[1].error is None  # nothing of the reply is missing
+    assert accumulate(make_chunk({"content": "Hi"}, "stop"), flat)[1].error is None  # the reply is complete
 
 
-def test_the_pieces_of_log_probabilities_are_not_changed_by_those_that_follow() -> None:
+def test_joining_log_probabilities_does_not_change_the_chunks() -> None:
     first, second = ChunkAccumulator(), ChunkAccumulator()
     chunks = [{"choices": [{"index": 0, "delta": {"content": n}, "logprobs": {"content": [n]}}]} for n in "abc"]
     for chunk in chunks:
@@ -399,7 +408,10 @@ def list_chunk_orders() -> list[list[JSON]]:
         [hello, finish, usage],
         [hello, usage, finish],
         [hello, {**finish, "usage": USAGE}],
-        [{**hello, "usage": {"prompt_tokens": 1}}, {**finish, "usage": USAGE}],  # some servers count as they go
+        [
+            {**hello, "usage": {"prompt_tokens": 1}},
+            {**finish, "usage": USAGE},
+        ],  # some servers send counts in every chunk
         [hello, finish, {**usage, "choices": None}],
     ]
 

@@ -1,4 +1,4 @@
-"""The codec loses nothing, and a digest names a whole history."""
+"""Test that the codec loses nothing, and that a digest identifies a whole path."""
 
 import json
 from collections.abc import Mapping
@@ -39,14 +39,14 @@ def test_any_message_that_openais_types_allow_comes_back_equal(message: Message)
 @given(reply_message, vendor_fields)
 def test_an_openai_object_comes_back_with_the_fields_that_were_set(fields: Message, vendor: Message) -> None:
     answered = {**vendor, **fields}
-    constructed = ChatCompletionMessage.construct(**answered)  # as the client makes it from a response
+    constructed = ChatCompletionMessage.construct(**answered)  # as the client makes an object from a response
     validated = ChatCompletionMessage.model_validate(_replace_lone_surrogates(answered))
     assert is_same_json(store_and_read(constructed), answered)
     assert is_same_json(store_and_read(validated), _replace_lone_surrogates(answered))
 
 
 def _replace_lone_surrogates(fields: Message) -> Message:
-    """Return the fields without lone surrogates, which pydantic refuses when it validates."""
+    """Return the fields without lone surrogates, because pydantic refuses them."""
     plain: Message = json.loads(
         json.dumps(fields, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )

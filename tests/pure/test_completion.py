@@ -1,4 +1,4 @@
-"""A completion is read from an openai object and from a dict alike."""
+"""Test that a completion is read equally from an openai object and from a dict."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ USAGE = {
 
 
 def make_body(*choices: JSON, **more: Any) -> JSON:
-    """Return a response's body."""
+    """Return the body of a response."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -34,7 +34,7 @@ def make_body(*choices: JSON, **more: Any) -> JSON:
 
 
 def make_choice(content: str | None, index: int = 0, finish: str | None = "stop", **message: Any) -> JSON:
-    """Return one of its choices."""
+    """Return one choice of a response."""
     return {
         "index": index,
         "finish_reason": finish,
@@ -145,7 +145,7 @@ def test_a_count_too_large_for_a_database_stays_in_the_report_only() -> None:
 
 
 @pytest.mark.parametrize("error", [{"message": "Lost it", "code": 502}, "Lost it"])
-def test_an_error_beside_the_choices_is_kept_with_what_they_hold(error: Any) -> None:
+def test_an_error_next_to_choices_is_kept_with_their_messages(error: Any) -> None:
     choice = {"message": {"role": "assistant", "content": "Hal"}, "finish_reason": "stop"}
     completion = read_completion({"choices": [choice], "error": error})
     assert completion.messages[0]["content"] == "Hal"

@@ -1,4 +1,4 @@
-"""Completion parameters are checked, merged, sent and stored."""
+"""Test how completion parameters are checked, merged, sent and stored."""
 
 import sqlite3
 from itertools import product
@@ -155,7 +155,7 @@ def store(sqlite_url: str, chat_server: ChatServer) -> Store:
 
 
 def say(store: Store, conversation_id: str, mode: str, **parameters: Any) -> None:
-    """Say "Hi" in one of the two modes."""
+    """Send "Hi" by `say` or by `stream`."""
     if mode == "whole":
         store.say(conversation_id, "Hi", **parameters)
     else:
@@ -182,7 +182,7 @@ def test_parameters_that_the_client_does_not_know_reach_the_body(
     with store:
         conversation = store.new()
         say(store, conversation.id, mode, top_k=5, min_p=0.1, seed=7, extra_body={"min_p": 0.2, "x": {"y": [None]}})
-        # extra_body wins, as in the client itself.
+        # A field of extra_body replaces a parameter with the same name, as in the openai client.
         assert read_sent_parameters(chat_server) == {
             "model": "m",
             "top_k": 5,
@@ -218,7 +218,7 @@ def test_sticky_parameters_are_sent_until_they_are_replaced_or_removed(
 def test_options_of_a_call_are_used_and_not_stored(
     store: Store, chat_server: ChatServer, mode: str, tmp_path: Path
 ) -> None:
-    secret = "sk-not-for-the-database"  # nothing real
+    secret = "sk-not-for-the-database"  # not a real key
     with store:
         id = store.new().id
         options = {"extra_headers": {"X-Secret": secret}, "extra_query": {"tag": "v1"}, "timeout": 20.5}

@@ -1,4 +1,4 @@
-"""A context overflow is recognised in errors that real servers sent, and how much of the request may fit."""
+"""Test that overflow errors of servers are recognised, and what share may fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convstore.provider.context_overflow import find_fitting_share
 
 
 class RefusedRequest(Exception):
-    """An error as openai raises it: `body` is the `error` of the answer, or the whole answer."""
+    """An error like those of openai. `body` is the answer, or the `error` in it."""
 
     def __init__(self, message: str, status: int = 400, code: Any = None, **facts: Any) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ CASES = [
         ),
         0.8 * 8192 / 8227,
     ),
-    (  # OpenAI and vLLM up to 0.9: the room for the reply is subtracted first
+    (  # OpenAI, and vLLM up to 0.9: the tokens of the reply are subtracted from the limit first
         RefusedRequest(
             MAXIMUM.format(16384) + "you requested 122946 tokens (112946 in the messages, 10000 in the completion). "
             "Please reduce the length of the messages or completion.",
@@ -36,7 +36,7 @@ CASES = [
         ),
         0.8 * 6384 / 112946,
     ),
-    (  # the reply alone is too long: a smaller prompt cannot help, and a half is as good as any share
+    (  # the reply alone is too long, so no share of the prompt helps and a half is as good as any
         RefusedRequest(
             MAXIMUM.format(6048) + "you requested 6616 tokens (568 in the messages, 6048 in the completion)."
         ),

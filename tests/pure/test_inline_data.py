@@ -1,4 +1,4 @@
-"""Large base64 is stored as bytes and comes back as the same characters."""
+"""Test that large base64 is stored as bytes and read as the same characters."""
 
 import base64
 import copy
@@ -26,11 +26,11 @@ from tests.pure.strategies import json_value, text
 
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-BYTES = bytes(range(256)) * 16  # 4,096 bytes: 5,464 characters
+BYTES = bytes(range(256)) * 16  # 4,096 bytes become 5,464 characters
 ENCODED = base64.b64encode(BYTES).decode()
 URL = f"data:image/png;base64,{ENCODED}"
 
-# Hypothesis draws the bytes small and repeats them: it could hardly vary large ones.
+# These strategies draw a few bytes and repeat them, because Hypothesis could hardly vary large values.
 data = st.builds(lambda piece, size: (piece * size)[:size], st.binary(min_size=1, max_size=5), st.integers(3070, 3078))
 large = st.builds(lambda piece, size: (piece * size)[:size], st.binary(min_size=1, max_size=5), st.integers(3072, 3090))
 big = data.map(lambda drawn: base64.b64encode(drawn).decode())
@@ -57,7 +57,7 @@ json_object = st.dictionaries(text, anything, max_size=4)
 
 
 def detach_and_attach(fields: dict[str, Any]) -> tuple[dict[str, Any], DetachedObject]:
-    """Return an object as it is after it was stored, and its stored form."""
+    """Return an object as it is read after it was stored, and its stored form."""
     detached = detach(fields)
     emptied, references = from_extra_list(json.loads(to_json(to_extra_list(detached))))
     return attach(emptied, references, encode_attachments(detached.blobs)), detached
@@ -112,7 +112,7 @@ def test_base64_of_4096_characters_or_more_is_taken_out(length: int, out: bool, 
         " " + ENCODED,
         ENCODED.replace("+", "-").replace("/", "_"),
         ENCODED.rstrip("="),
-        ENCODED[:-2] + "B=",  # bits that belong to no byte
+        ENCODED[:-2] + "B=",  # the last character has bits that belong to no byte
         ENCODED + ENCODED,  # padding in the middle
         "data:image/png," + ENCODED,
         "data:image/png;base64;" + ENCODED,
@@ -123,7 +123,7 @@ def test_base64_of_4096_characters_or_more_is_taken_out(length: int, out: bool, 
         "=" * 4096,
     ],
 )
-def test_base64_that_its_bytes_would_not_give_again_stays_in_the_message(odd: str) -> None:
+def test_base64_that_could_not_be_restored_exactly_stays_in_the_message(odd: str) -> None:
     assert len(odd) >= MIN_BASE64_CHARACTERS
     assert decode_base64(odd) is None
     back, detached = detach_and_attach({"content": [{"data": odd}]})

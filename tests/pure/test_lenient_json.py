@@ -1,4 +1,4 @@
-"""Test that a provider's JSON is read whole, with odd values kept as text."""
+"""Test that all of a provider's JSON is read, with odd values kept as text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_number_that_json_does_not_have_is_kept_as_text(written: str, kept: st
 
 
 @pytest.mark.parametrize("depth", [101, 150, 5000, 200_000])
-def test_what_is_nested_too_deeply_is_kept_as_text(depth: int) -> None:
+def test_a_value_that_is_nested_too_deeply_is_kept_as_text(depth: int) -> None:
     deep = "[" * depth + "]" * depth
     value = parse_lenient_json(f'{{"before": 1, "deep": {deep}, "after": "]}}{{"}}')
     assert (value["before"], value["after"]) == (1, "]}{")
@@ -49,23 +49,23 @@ def test_what_is_nested_too_deeply_is_kept_as_text(depth: int) -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20))
-def test_ordinary_json_is_read_as_json_loads_does(value: Any) -> None:
+def test_ordinary_json_gives_the_same_value_as_json_loads(value: Any) -> None:
     text = json.dumps({"value": value})
     assert parse_lenient_json(text) == json.loads(text)
     assert list(find_kept_text(parse_lenient_json(text))) == []
 
 
-def test_bytes_that_are_not_utf_8_lose_only_themselves() -> None:
+def test_bytes_that_are_not_utf_8_are_replaced_and_the_rest_is_read() -> None:
     assert parse_lenient_json(b'{"a": "caf\xe9", "b": 1}') == {"a": "caf\ufffd", "b": 1}
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "{", '{"a": }', "[1, 2", b"\xff\xfe\x00"])
-def test_what_is_not_json_is_refused(text: bytes | str) -> None:
+def test_text_that_is_not_json_is_refused(text: bytes | str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_lenient_json(text)
 
 
-def test_objects_with_odd_values_are_kept_too() -> None:
+def test_odd_values_in_an_object_are_kept_as_text() -> None:
     deep: Any = "x"
     for _ in range(150):
         deep = [deep]

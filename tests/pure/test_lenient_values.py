@@ -1,4 +1,4 @@
-"""A provider's JSON is read whatever stands in it; what strict JSON cannot hold is kept as text."""
+"""Test that values that strict JSON does not allow are read and kept as text."""
 
 import json
 import math
@@ -31,19 +31,19 @@ def test_an_odd_value_is_kept_as_it_was_written_and_nothing_else_changes(odd: st
     assert kept == odd or depth == MAX_NESTING_DEPTH + 1
 
 
-def test_a_text_with_line_breaks_bad_bytes_or_a_mark_of_its_encoding_is_read() -> None:
+def test_json_with_line_breaks_bad_bytes_or_a_byte_order_mark_is_read() -> None:
     assert parse_lenient_json('{"a": "b\nc"}') == {"a": "b\nc"}
     assert parse_lenient_json(b'{"a": "b\xff"}') == {"a": "b\ufffd"}
     assert parse_lenient_json(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": }', "<html>", '{"a": 1} x', "[" * 5000])
-def test_what_is_no_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (any of them)
+def test_text_that_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (any message)
         parse_lenient_json(text)
 
 
-def test_odd_values_in_a_clients_objects_are_kept_as_text() -> None:
+def test_odd_values_in_objects_of_a_client_are_kept_as_text() -> None:
     deep: Any = 1
     for _ in range(150):
         deep = [deep]

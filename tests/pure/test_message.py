@@ -1,4 +1,4 @@
-"""A message is a JSON object with a role; its readable text is found."""
+"""Test that a message is a JSON object with a role, and how its text is found."""
 
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessage

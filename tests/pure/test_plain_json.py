@@ -1,4 +1,4 @@
-"""Objects become plain JSON, and what JSON cannot represent is refused."""
+"""Test that objects become plain JSON, and that other values are refused."""
 
 import enum
 from collections import OrderedDict, UserDict

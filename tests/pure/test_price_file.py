@@ -1,4 +1,4 @@
-"""A price file states prices; a wrong one is refused with the reason."""
+"""Test that a price file is read and an invalid one is refused with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The price of a model is found, and the cost of a call is computed."""
+"""Test that the price of a model is found and the cost of a call is computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_rate(prompt: float) -> dict[str, float]:
 
 
 def find_prompt_price(stated: Prices, model: str | None, requested: str | None, at: datetime = NOW) -> float | None:
-    """Return the price of prompt tokens, which differs from entry to entry."""
+    """Return the price of prompt tokens, which is different in each entry."""
     price = stated.find_price(model, requested, at)
     return price.prompt if price is not None else None
 
@@ -35,7 +35,7 @@ def make_usage(prompt: Any = 1_000_000, completion: Any = 0, cached: Any = None,
     return Usage({"prompt_tokens": prompt, "completion_tokens": completion, **details, **more})
 
 
-def test_the_model_that_answered_comes_first_then_the_requested_one_then_beginnings_of_names() -> None:
+def test_a_price_is_found_by_the_model_that_answered_then_the_requested_one_then_a_prefix() -> None:
     stated = parse_models(
         **{"a": make_rate(1), "a-2024": make_rate(2), "a*": make_rate(3), "a-2*": make_rate(4), "*": make_rate(5)}
     )

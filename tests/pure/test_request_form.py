@@ -1,4 +1,4 @@
-"""The request form of a message is what an API accepts."""
+"""Test that the request form of a message is a form that an API accepts."""
 
 import json
 from typing import Any
@@ -13,10 +13,10 @@ from convstore.messages.request_form import to_request
 from tests.pure.round_trip import is_same_json, store_and_read
 from tests.pure.strategies import (
     any_message,
+    find_required_keys,
     param_types,
     reply_message,
     request_message,
-    required_keys,
 )
 
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +41,7 @@ def test_making_the_request_form_does_not_change_the_exact_form(message: Message
 
 
 def _replace_surrogates(value: Any) -> Any:
-    """Return the value as UTF-8 can carry it, computed in another way than the code does."""
+    """Return the value without lone surrogates, computed in another way than the code."""
     if isinstance(value, str):
         return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in value)
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def test_a_request_has_every_field_that_openais_types_require_and_no_unknown_one
     request = to_request(message)
     kind = next(kind for kind in param_types if message["role"] in str(kind.__annotations__["role"]))
     assert set(request) <= set(kind.__annotations__)
-    assert set(request) >= required_keys(kind)
+    assert set(request) >= find_required_keys(kind)
     if request["role"] == "assistant" and not {"tool_calls", "function_call", "audio"} & set(request):
         assert "content" in request  # "required unless tool_calls or function_call is specified"
 
@@ -81,7 +81,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
 @pytest.mark.parametrize(
     ("exact", "request_form"),
     [
-        # The API reference, "Assistant message": content is required unless there are calls; audio is {"id"}.
+        # The API reference, "Assistant message": content is required unless the message has calls. audio is {"id"}.
         ({"content": "Hi", "refusal": None, "annotations": []}, {"content": "Hi"}),
         ({"content": None}, {"content": ""}),
         ({}, {"content": ""}),
@@ -100,16 +100,16 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
         # "Invalid 'messages[1].tool_calls': empty array. Expected an array with minimum length 1" (openai-node#1341).
         ({"content": "Hi", "tool_calls": []}, {"content": "Hi"}),
         ({"content": None, "tool_calls": []}, {"content": ""}),
-        # What only a reply has.
+        # These fields exist only in replies.
         (
             {"content": "4", "reasoning": "2+2", "reasoning_content": "2+2", "reasoning_details": [{"text": "2+2"}]},
             {"content": "4"},
         ),
         ({"content": "{}", "parsed": {"a": 1}}, {"content": "{}"}),
         ({"content": "Hi", "annotations": [{"type": "url_citation"}]}, {"content": "Hi"}),
-        # Vendors' fields, and nulls inside them, are theirs.
+        # Fields of vendors are sent unchanged, with the nulls in them.
         ({"content": "Hi", "prefix": True, "x": {"y": None}}, {"content": "Hi", "prefix": True, "x": {"y": None}}),
-        # No UTF-8 body carries a lone surrogate.
+        # A body in UTF-8 cannot contain a lone surrogate.
         ({"content": "\ud83dx", "\ude00": ["\ude00"]}, {"content": "\ufffdx", "\ufffd": ["\ufffd"]}),
     ],
 )

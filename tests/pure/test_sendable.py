@@ -1,4 +1,4 @@
-"""Test that every history becomes a request that the strictest reading of the API takes."""
+"""Test that any path becomes a request that the strictest server accepts."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ TOOL: TypeAdapter[Any] = TypeAdapter(ChatCompletionToolMessageParam)
 
 
 def check_strict(messages: list[dict[str, Any]]) -> None:
-    """Assert what the request types demand, and what strict servers demand beside them."""
+    """Assert that the messages obey openai's request types and the rules of servers."""
     waiting: list[str] = []
     for message in messages:
         if message["role"] == "tool":
             TOOL.validate_python(message, strict=True, extra="forbid")
             waiting.remove(message["tool_call_id"])
             continue
-        assert waiting == [], "a call without its result"
+        assert waiting == [], "a call has no result directly after it"
         if message["role"] != "assistant":
             continue
         validated = ASSISTANT.validate_python(message, strict=True, extra="forbid")
-        for key in ("content", "tool_calls"):  # pydantic validates an iterable when it is read
+        for key in ("content", "tool_calls"):  # pydantic validates an iterable only when it is read
             list(validated.get(key) or ())
         assert None not in message.values()
         has_calls = bool(message.get("tool_calls") or message.get("function_call") or message.get("audio"))
-        assert message.get("content") or has_calls, "a reply that says nothing"
+        assert message.get("content") or has_calls, "a reply has neither content nor calls"
         if "content" in message:
-            assert message["content"], "an empty content"
+            assert message["content"], "the content is empty"
         calls = list(message.get("tool_calls", []))
-        assert calls or "tool_calls" not in message, "an empty list of calls"
+        assert calls or "tool_calls" not in message, "the list of calls is empty"
         for call in calls:
             assert set(call) >= {"id", "type"}
             assert isinstance(call["id"], str)
@@ -47,11 +47,11 @@ def check_strict(messages: list[dict[str, Any]]) -> None:
             if call["type"] == "function":
                 assert isinstance(json.loads(call["function"]["arguments"]), dict)
         waiting = [call["id"] for call in calls]
-        assert len(set(waiting)) == len(waiting), "two calls with one id"
+        assert len(set(waiting)) == len(waiting), "two calls have the same id"
 
 
 def send(*messages: dict[str, Any], **options: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the request of messages, of which the assistant's were said by a model."""
+    """Return the request and the changes. Each assistant's message is a model's reply."""
     outgoing = [
         Outgoing(message, number, is_reply=message["role"] == "assistant") for number, message in enumerate(messages, 1)
     ]
@@ -95,7 +95,7 @@ def test_arguments_are_sent_as_the_text_of_an_object(arguments: Any, expected: s
     assert sent["tool_calls"][0]["function"]["arguments"] == expected
 
 
-def test_calls_without_an_id_of_their_own_get_one_that_their_results_have_too() -> None:
+def test_calls_with_a_missing_or_repeated_id_and_their_results_get_new_ids() -> None:
     calls = [make_call(id) for id in (None, "", "twice", "twice")]
     results = [
         {"role": "tool", "tool_call_id": id, "content": str(id)} for id in ("call_1_1", "call_1_2", "twice", "twice")
@@ -106,21 +106,21 @@ def test_calls_without_an_id_of_their_own_get_one_that_their_results_have_too() 
     assert len(changes) == 3
 
 
-def test_a_type_of_null_and_the_index_of_fragments_are_repaired_and_signatures_stay() -> None:
+def test_a_null_type_is_replaced_an_index_is_removed_and_a_signature_is_kept() -> None:
     call = make_call(extra_content={"google": {"thought_signature": "abc"}}, index=0) | {"type": None}
     ((sent,), _) = send(make_reply(None, call))
     (repaired,) = sent["tool_calls"]
     assert repaired == make_call(extra_content={"google": {"thought_signature": "abc"}})
 
 
-def test_only_the_fields_of_a_part_are_sent_and_no_empty_part() -> None:
+def test_unknown_fields_of_parts_and_empty_parts_are_not_sent() -> None:
     parts = [{"type": "text", "text": "Hi", "annotations": [], "x": None}, {"type": "text", "text": ""}]
     ((sent,), changes) = send(make_reply(parts))
     assert sent == {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
     assert changes == ["message 1: left out 1 part of the content"]
 
 
-def test_only_the_fields_of_a_request_are_sent_unless_the_caller_wants_others() -> None:
+def test_fields_that_a_request_does_not_have_are_sent_only_if_the_caller_asks_for_them() -> None:
     reply = make_reply("Hi", annotations=[], reasoning_content="hm", x_vendor={"a": 1}, refusal=None)
     assert send(reply) == (
         [{"role": "assistant", "content": "Hi"}],
@@ -131,7 +131,7 @@ def test_only_the_fields_of_a_request_are_sent_unless_the_caller_wants_others() 
     assert thought["reasoning_content"] == "hm"
 
 
-def test_what_a_caller_gave_is_sent_as_it_was_written() -> None:
+def test_messages_of_the_caller_are_sent_unchanged() -> None:
     given_by_caller = [make_reply("", make_call(None, "{"), x=1), {"role": "tool", "tool_call_id": "", "content": "y"}]
     made = make_sendable([Outgoing(message) for message in given_by_caller])
     assert made.messages == given_by_caller
@@ -187,7 +187,7 @@ REPLIES = st.fixed_dictionaries(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(REPLIES, min_size=1, max_size=3))
-def test_any_damaged_reply_becomes_a_request_that_the_strictest_server_takes(replies: list[dict[str, Any]]) -> None:
+def test_any_damaged_reply_becomes_a_request_that_the_strictest_server_accepts(replies: list[dict[str, Any]]) -> None:
     history = [part for reply in replies for part in ({"role": "user", "content": "Go on"}, reply)]
     sent, _ = send(*history)
     whole, _ = insert_placeholders(sent, fill=True)

@@ -1,4 +1,4 @@
-"""Text and JSON are written so that any database can hold them."""
+"""Test that text and JSON are written so that any database can store them."""
 
 import json
 

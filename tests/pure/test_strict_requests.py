@@ -1,4 +1,4 @@
-"""What is sent of a model's replies is what the strictest server takes, whatever the replies were."""
+"""Test that any replies become a request that the strictest server accepts."""
 
 import json
 from dataclasses import fields
@@ -89,7 +89,10 @@ damaged_reply: st.SearchStrategy[Message] = st.builds(
 
 
 def make_request(replies: list[Message], **options: Any) -> tuple[list[Message], list[str]]:
-    """Return a request after the replies; each call has a result, by the id that was stored."""
+    """Return a request with the replies and the changes in it.
+
+    In every second reply, each call has a result under the id that was stored. The others get placeholders.
+    """
     history: list[Outgoing] = [USER]
     for number, reply in enumerate(replies):
         history.append(Outgoing(reply, 2 * number + 2, is_reply=True))
@@ -105,7 +108,7 @@ def make_request(replies: list[Message], **options: Any) -> tuple[list[Message],
 
 @thorough
 @given(st.lists(damaged_reply | reply_message, min_size=1, max_size=3))
-def test_every_reply_is_sent_as_the_strictest_server_takes_it(replies: list[Message]) -> None:
+def test_any_reply_becomes_a_request_that_the_strictest_server_accepts(replies: list[Message]) -> None:
     replies = [store_and_read(reply) for reply in replies]
     before = json.dumps(replies)
     request, _ = make_request(replies)
@@ -115,17 +118,22 @@ def test_every_reply_is_sent_as_the_strictest_server_takes_it(replies: list[Mess
 
 @thorough
 @given(damaged_reply, st.lists(st.integers(1, 9), max_size=3))
-def test_a_streamed_reply_too(reply: Message, cuts: list[int]) -> None:
+def test_any_streamed_reply_becomes_a_request_that_the_strictest_server_accepts(
+    reply: Message, cuts: list[int]
+) -> None:
     received = ChunkAccumulator()
-    for delta in _cut(reply, cuts):
+    for delta in _cut_into_deltas(reply, cuts):
         received.add({"choices": [{"index": 0, "delta": delta}]})
     (message,) = received.to_completion().messages
     request, _ = make_request([store_and_read(message)])
     assert find_faults(request) == []
 
 
-def _cut(reply: Message, cuts: list[int]) -> list[Message]:
-    """Return deltas of a reply: its fields one by one, the tool calls repeated as pieces, some on one index."""
+def _cut_into_deltas(reply: Message, cuts: list[int]) -> list[Message]:
+    """Return deltas of a reply.
+
+    Each field is a delta. Each tool call is another delta, and some deltas are repeated.
+    """
     deltas = [{key: value} for key, value in reply.items()]
     calls = reply.get("tool_calls")
     if isinstance(calls, list):
@@ -145,13 +153,13 @@ def test_a_whole_answer_with_a_damaged_reply_is_read_and_sent(reply: Message) ->
 
 @thorough
 @given(damaged_reply)
-def test_what_is_sent_of_a_reply_is_the_same_each_time(reply: Message) -> None:
+def test_the_request_form_of_a_reply_is_the_same_each_time(reply: Message) -> None:
     assert make_request([reply, reply])[0][: len(make_request([reply])[0])] == make_request([reply])[0]
 
 
 @thorough
 @given(reply_message)
-def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Message) -> None:
+def test_reasoning_and_extra_fields_are_sent_unchanged_if_requested(reply: Message) -> None:
     told: Message = {**reply, "reasoning_content": "hm", "reasoning_details": [{"index": 0, "a": None}], "x": {"y": 1}}
     request, _ = make_request([told], reasoning=True, extra=("x",))
     assert find_faults(request, extra=("x", "reasoning_content", "reasoning_details")) == []
@@ -159,7 +167,7 @@ def test_reasoning_and_extra_fields_are_sent_as_they_came_if_wanted(reply: Messa
     assert request[1]["x"] == {"y": 1}
 
 
-def test_results_follow_their_calls_whatever_ids_were_sent() -> None:
+def test_each_result_follows_its_call_and_has_its_id() -> None:
     calls = [{**CALL, "id": None}, {**CALL, "function": {"name": "look", "arguments": "{"}}, {**CALL, "id": "b"}]
     results: list[Message] = [
         {"role": "tool", "tool_call_id": id, "content": text}

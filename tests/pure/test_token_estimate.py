@@ -1,4 +1,4 @@
-"""Every message has a token estimate, and encoded data is not counted as text."""
+"""Test that any message has a token estimate that counts no base64 as text."""
 
 import base64
 import json
@@ -125,7 +125,7 @@ def test_any_json_has_a_count(value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "least", "most"),
     [
-        # About the smallest and the largest count by the vocabularies of GPT-4, GPT-4o, Qwen and DeepSeek.
+        # About the smallest and the largest count with the vocabularies of GPT-4, GPT-4o, Qwen and DeepSeek.
         ("The quick brown fox jumps over the lazy dog.", 10, 12),
         ("你好，我想找家人均消费在100-150元的餐馆吃驴杂汤这道菜。", 18, 32),
         ("Съешь же ещё этих мягких французских булок", 12, 22),
@@ -159,7 +159,7 @@ def test_chinese_is_counted_by_characters_and_english_by_words() -> None:
     ],
     ids=["data", "url", "low", "mp3", "wav", "file id", "pdf", "text file", "text", "refusal"],
 )
-def test_images_audio_and_files_are_counted_by_what_is_known_of_them(part: Message, expected: int) -> None:
+def test_images_audio_and_files_are_counted_by_type_and_size(part: Message, expected: int) -> None:
     assert estimate_message(make_user_message([part])) - estimate_message(make_user_message([])) == expected
 
 
@@ -223,7 +223,9 @@ def test_a_kilobyte_takes_microseconds() -> None:
     ):
         began = time.thread_time()
         estimate_text(text)
-        assert time.thread_time() - began < len(text.encode()) / 1024 * 0.002  # the limit is 2 ms; it takes about 50 µs
+        assert (
+            time.thread_time() - began < len(text.encode()) / 1024 * 0.002
+        )  # at most 2 ms for each kilobyte, which usually takes about 50 µs
 
 
 def test_the_estimate_imports_no_heavy_package() -> None:

@@ -1,4 +1,4 @@
-"""The factor of a model is learnt from the counts that its turns report."""
+"""Test that the token factor of a model is learnt from the usage of its turns."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Keys, contents and numbers of callers are checked."""
+"""Test that ids, names, metadata and limits of callers are checked."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The choice of a window: of random paths, against a choice that tries every place where it might begin."""
+"""Compare the window that is chosen with a search through all possible windows."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ CONTEXT = ("system", "developer")
 Messages = list[dict[str, Any]]
 
 
-def counted(message: dict[str, Any]) -> int:
-    """Tokens: what a message of these tests says that it has."""
+def count_tokens(message: dict[str, Any]) -> int:
+    """Return the number of tokens that a message of these tests states."""
     return int(message.get("tokens", 1))
 
 
-def plain(role: str, number: int, tokens: int) -> dict[str, Any]:
+def make_message(role: str, number: int, tokens: int) -> dict[str, Any]:
     return {"role": role, "content": f"{role} {number}", "tokens": tokens}
 
 
-def calls_of(ids: Sequence[str], tokens: int) -> dict[str, Any]:
+def make_tool_calls(ids: Sequence[str], tokens: int) -> dict[str, Any]:
     calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ids]
     return {"role": "assistant", "content": None, "tool_calls": calls, "tokens": tokens}
 
 
 @st.composite
-def stretches(draw: st.DrawFn) -> tuple[Messages, bool]:
-    """A message, or tool calls and their results; and whether it may be pinned."""
+def draw_stretch(draw: st.DrawFn) -> tuple[Messages, bool]:
+    """Draw a message, or tool calls with their results; True if it may be pinned."""
     tokens = st.integers(1, 30)
     role = draw(st.sampled_from(["user", "user", "assistant", "assistant", "system", "developer", "tools"]))
     if role != "tools":
-        return [plain(role, draw(st.integers(0, 999)), draw(tokens))], True
+        return [make_message(role, draw(st.integers(0, 999)), draw(tokens))], True
     ids = [f"call_{draw(st.integers(0, 10**6))}" for _ in range(draw(st.integers(1, 3)))]
     answered = ids if draw(st.integers(0, 9)) else ids[1:]
     results = [{**tool_result(id, "result"), "tokens": draw(tokens)} for id in draw(st.permutations(answered))]
-    return [calls_of(ids, draw(tokens)), *results], answered == ids
+    return [make_tool_calls(ids, draw(tokens)), *results], answered == ids
 
 
 @st.composite
-def pasts(draw: st.DrawFn) -> tuple[list[MessageRecord], Past]:
-    """A whole path, and the past that it is; perhaps a summary stands for its beginning."""
+def draw_past(draw: st.DrawFn) -> tuple[list[MessageRecord], Past]:
+    """Draw a path and its `Past`. A summary may replace the first part of the path."""
     path: list[MessageRecord] = []
     pinned: list[MessageRecord] = []
     seq = 0
-    for messages, may_be_pinned in draw(st.lists(stretches(), max_size=14)):
+    for messages, may_be_pinned in draw(st.lists(draw_stretch(), max_size=14)):
         first = len(path)
         for message in messages:
             seq += draw(st.integers(1, 3))
             parent = path[-1].seq if path else Seq(0)
-            at, tokens = Position(len(path) + 1), counted(message)
+            at, tokens = Position(len(path) + 1), count_tokens(message)
             path.append(MessageRecord(at, Seq(seq), parent, None, NOW, message, b"", Seq(0), tokens))
         if may_be_pinned and draw(st.integers(0, 5)) == 0:
             pinned.extend(path[first:])
     summary = None
-    up_to = draw(st.sampled_from([0, 0, *(place for place in beginnings(path) if place), len(path)]))
+    up_to = draw(st.sampled_from([0, 0, *(place for place in find_beginnings(path) if place), len(path)]))
     if up_to:
         last = path[up_to - 1]
         summary = Summary(TurnNumber(7), last.seq, last.position, "so far", draw(st.integers(1, 30)), None, NOW)
@@ -77,31 +77,34 @@ def pasts(draw: st.DrawFn) -> tuple[list[MessageRecord], Past]:
     return path, Past(path[-1] if path else None, path[up_to:], context, pinned, summary)
 
 
-def beginnings(path: Sequence[MessageRecord]) -> list[int]:
-    """Where turns begin: at a user's message that no other user's comes right before."""
+def find_beginnings(path: Sequence[MessageRecord]) -> list[int]:
+    """Return the indexes at which turns begin.
+
+    A turn begins at a user's message that does not follow another user's message.
+    """
     roles = [record.message["role"] for record in path]
     return [place for place, role in enumerate(roles) if role == "user" and (not place or roles[place - 1] != "user")]
 
 
-policies = st.builds(
+window_options = st.builds(
     WindowOptions,
     last=st.none() | st.integers(0, 4),
     max_context=st.none() | st.integers(1, 300),
     fill_missing_tools=st.booleans(),
 )
-sendings = st.builds(
+new_inputs = st.builds(
     lambda tokens, continues, empty: NewInput(
-        [] if empty and continues else [plain("user", -1, tokens)], {}, continues
+        [] if empty and continues else [make_message("user", -1, tokens)], {}, continues
     ),
     st.integers(1, 40),
     st.booleans(),
     st.booleans(),
 )
-scales = st.sampled_from([0.25, 0.7, 1.0, 1.3, 8.0]).map(lambda factor: TokenScale(counted, factor))
+scales = st.sampled_from([0.25, 0.7, 1.0, 1.3, 8.0]).map(lambda factor: TokenScale(count_tokens, factor))
 
 
-def placeholders(messages: Messages) -> tuple[Messages, Messages]:
-    """The messages with a placeholder for each call without a result, and the calls."""
+def add_placeholders(messages: Messages) -> tuple[Messages, Messages]:
+    """Return the messages with placeholders for missing results, and their calls."""
     whole: Messages = []
     missing: Messages = []
     open_calls: Messages = []
@@ -116,26 +119,29 @@ def placeholders(messages: Messages) -> tuple[Messages, Messages]:
     return whole[:-1], missing
 
 
-def every_window(path: list[MessageRecord], past: Past, sending: NewInput) -> list[tuple[int, list[MessageRecord]]]:
-    """All windows that there might be, the largest first: where each begins, and what of the path it holds."""
+def list_windows(path: list[MessageRecord], past: Past, sending: NewInput) -> list[tuple[int, list[MessageRecord]]]:
+    """Return all possible windows, the largest first.
+
+    Each is the index at which it begins, and the records of the path that it holds.
+    """
     begin = past.summary.up_to_position if past.summary is not None else 0
-    places = {begin, *(place for place in beginnings(path) if place > begin)}
+    places = {begin, *(place for place in find_beginnings(path) if place > begin)}
     if not sending.continues or begin == len(path):
         places.add(len(path))
     always = {record.seq for record in path if record.message["role"] in CONTEXT} | {one.seq for one in past.pinned}
     return [(place, [one for n, one in enumerate(path) if n >= place or one.seq in always]) for place in sorted(places)]
 
 
-def tokens_of(held: list[MessageRecord], past: Past, sending: NewInput, chosen: WindowOptions) -> int:
+def count_window_tokens(held: list[MessageRecord], past: Past, sending: NewInput, chosen: WindowOptions) -> int:
     messages = [*(one.message for one in held), *sending.messages]
-    sent = placeholders(messages)[0] if chosen.fill_missing_tools else messages
+    sent = add_placeholders(messages)[0] if chosen.fill_missing_tools else messages
     summary = past.summary.tokens if past.summary is not None else 0
-    return TOKENS_PER_REQUEST + summary + sum(counted(message) for message in sent)
+    return TOKENS_PER_REQUEST + summary + sum(count_tokens(message) for message in sent)
 
 
 @settings(max_examples=400, deadline=None)
-@given(pasts(), sendings, policies, scales)
-def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
+@given(draw_past(), new_inputs, window_options, scales)
+def test_the_largest_window_of_whole_turns_that_the_options_allow_is_chosen(
     drawn: tuple[list[MessageRecord], Past], sending: NewInput, chosen: WindowOptions, scale: TokenScale
 ) -> None:
     path, past = drawn
@@ -143,17 +149,17 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
         with pytest.raises(InvalidMessage):
             choose_window(past, sending, replace(chosen, max_context=None), scale)
         return
-    windows = every_window(path, past, sending)
+    windows = list_windows(path, past, sending)
     if chosen.last is not None:
         turns = chosen.last + sending.continues
-        of_tail = [place for place in beginnings(path) if place >= windows[0][0]]
+        of_tail = [place for place in find_beginnings(path) if place >= windows[0][0]]
         earliest = 0 if len(of_tail) < turns else of_tail[-turns] if turns else len(path)
         windows = [(place, held) for place, held in windows if place >= earliest]
     limit = chosen.max_context
     fitting = [
         (place, held)
         for place, held in windows
-        if limit is None or tokens_of(held, past, sending, chosen) * scale.factor <= limit
+        if limit is None or count_window_tokens(held, past, sending, chosen) * scale.factor <= limit
     ]
     if not fitting:
         with pytest.raises(ContextTooLong):
@@ -164,7 +170,7 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
     leading = next((n for n, one in enumerate(held) if one.position > place or one.message["role"] not in CONTEXT), 99)
     of_path = [one.message for one in held]
     exact = [*of_path[:leading], *stand_in, *of_path[leading:], *sending.messages]
-    whole, missing = placeholders(exact)
+    whole, missing = add_placeholders(exact)
     if missing and not chosen.fill_missing_tools:
         with pytest.raises(UnansweredToolCalls) as error:
             choose_window(past, sending, chosen, scale)
@@ -172,7 +178,7 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
         return
     window = choose_window(past, sending, chosen, scale)
     assert window.messages == [to_request(message) for message in whole]
-    assert window.tokens == tokens_of(held, past, sending, chosen)
+    assert window.tokens == count_window_tokens(held, past, sending, chosen)
     check_facts(window, path, past, held, place, scale)
     check_shape(window, past)
 
@@ -180,7 +186,7 @@ def test_the_largest_window_of_whole_turns_that_the_policy_allows_is_chosen(
 def check_facts(
     window: Window, path: list[MessageRecord], past: Past, held: list[MessageRecord], place: int, scale: TokenScale
 ) -> None:
-    """What is put on record is true."""
+    """Assert that the window report is right."""
     facts = window.report.to_json_object()
     before = [one for one in held if one.position <= place]
     assert facts["history"] == len(held)
@@ -195,8 +201,8 @@ def check_facts(
 
 
 def check_shape(window: Window, past: Past) -> None:
-    """What any API insists on: results directly after their calls, each call answered once."""
-    assert not placeholders(window.messages)[1]
+    """Assert that each call has one result directly after it, and pins are sent."""
+    assert not add_placeholders(window.messages)[1]
     for before, message in pairwise([{"role": "begin"}, *window.messages]):
         if message["role"] == "tool":
             assert before["role"] in ("tool", "assistant")
@@ -206,8 +212,8 @@ def check_shape(window: Window, past: Past) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(pasts(), sendings, scales, st.floats(0.05, 0.95))
-def test_a_narrower_window_is_no_larger_than_it_should_be_and_forgets_nothing_that_was_asked(
+@given(draw_past(), new_inputs, scales, st.floats(0.05, 0.95))
+def test_a_shrunk_window_has_at_most_a_share_of_the_tokens_and_the_same_options(
     drawn: tuple[list[MessageRecord], Past], sending: NewInput, scale: TokenScale, share: float
 ) -> None:
     path, past = drawn
