@@ -23,6 +23,7 @@ from convstore import (
 )
 from convstore.db.tables import deltas
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.turns import following
 from tests.contract.invariants import check_all
 from tests.faults.clients import open_store
 from tests.faults.driven import client, engine_of, opened
@@ -252,14 +253,25 @@ def test_a_follower_of_a_stream_that_is_cut_off_reads_its_part(
 
 
 def test_a_follower_of_a_whole_reply_reads_it_at_its_end(
-    store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
+    store: Store,
+    elsewhere: Store,
+    chat_server: ChatServer,
+    submit: Callable[..., Future[Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     id = elsewhere.new().id
     go, begun = threading.Event(), threading.Event()
     chat_server.script(Reply("All of it.", hold=go, started=begun))
     running = submit(elsewhere.say, id, "Hi")
     assert begun.wait(60)
-    threading.Timer(0.3, go.set).start()
+    read_added = following._read_added
+
+    def read_then_let_go(*arguments: Any) -> Any:
+        found = read_added(*arguments)
+        go.set()  # the follower has seen the running turn
+        return found
+
+    monkeypatch.setattr(following, "_read_added", read_then_let_go)
     assert list(store.follow(id)) == ["All of it."]
     running.result(60)
 
