@@ -1,7 +1,7 @@
 """Decode server-sent events, and read chunks from them.
 
-The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html. convstore reads the events of its
-own clients by itself: the openai package gives up the whole stream at a number that JSON does not have, and does not
+The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html. convstore decodes the events of its
+own clients: the openai package gives up the whole stream at a number that JSON does not have, and does not
 tell whether `[DONE]` came.
 """
 
