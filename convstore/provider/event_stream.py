@@ -1,8 +1,8 @@
 """Decode server-sent events, and read chunks from them.
 
-The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html. convstore decodes the events of its
-own clients: the openai package gives up the whole stream at a number that JSON does not have, and does not
-tell whether `[DONE]` came.
+The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html. convstore decodes the events of
+its own clients: the openai package gives up the whole stream at a number that JSON does not have, and does not tell
+whether `[DONE]` came.
 """
 
 from __future__ import annotations
