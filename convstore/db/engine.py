@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Pool, create_engine, exc
 from sqlalchemy.engine import URL, make_url
 
-from convstore.db.sqlite_files import (
+from convstore.db.sqlite_engine import (
     SQLITE_BUSY_SECONDS,
     find_sqlite_file,
     make_sqlite_engine,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, select, text
 
 from convstore.db.engine import Database, open_database, transaction
-from convstore.db.sqlite_files import file_lock
+from convstore.db.sqlite_engine import file_lock
 from convstore.db.tables import VERSION_TABLE, Base, compatibility
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
 

@@ -30,7 +30,7 @@ from convstore.provider.response_kind import check_event_stream, is_json_respons
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.turns.compaction import compact_if_due
 from convstore.turns.model_answer import read_whole_answer
-from convstore.turns.repeated_requests import find_edit_target
+from convstore.turns.retry_and_edit import find_edit_target
 from convstore.turns.turn_end import check_ended_well
 from convstore.turns.turn_engine import LiveTurn, TurnEngine
 from convstore.turns.turn_request import RequestKind, TurnRequest

@@ -19,7 +19,7 @@ from convstore.errors import InvalidInput, NotConfigured
 from convstore.leases.claims import claim_conversation
 from convstore.messages.token_counters import TokenCounter, make_caching_counter
 from convstore.messages.tool_calls import has_sendable_calls
-from convstore.turns.repeated_requests import PlacedRequest, find_edit_target, place_request
+from convstore.turns.retry_and_edit import PlacedRequest, find_edit_target, place_request
 from convstore.turns.turn_request import RequestKind, TurnRequest
 from convstore.values.completion_parameters import check_parameters, merge_parameters
 from convstore.values.identifiers import ConversationKey

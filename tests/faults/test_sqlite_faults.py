@@ -30,7 +30,7 @@ from convstore import (
     Turn,
     TurnStatus,
 )
-from convstore.db import sqlite_files
+from convstore.db import sqlite_engine
 from convstore.db.schema_upgrade import upgrade
 from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all, check_conversation
@@ -317,7 +317,7 @@ def _goes_on(store: Store, id: str, *, after: list[TurnStatus]) -> None:
 def test_a_lock_that_another_writer_keeps_is_an_error_after_the_busy_timeout(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_files, "SQLITE_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite_engine, "SQLITE_BUSY_SECONDS", 0.2)
     chat_server.otherwise = lambda _: Reply(pieces=PIECES)
     with opened(kind, f"sqlite:///{path}", chat_server) as store:
         id = store.new().id

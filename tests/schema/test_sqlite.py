@@ -415,7 +415,7 @@ def test_a_child_forked_during_an_upgrade_does_not_keep_the_lock(sqlite_url: str
     program = """
 import os, sys
 from pathlib import Path
-from convstore.db.sqlite_files import file_lock
+from convstore.db.sqlite_engine import file_lock
 
 path = Path(sys.argv[1])
 ready, go = os.pipe()
