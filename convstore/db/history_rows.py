@@ -144,11 +144,11 @@ def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None
     with scan:
         for row in scan:
             if row.seq == wanted:
-                _check_parents(lineage, (row,))
                 found.append(row)
                 wanted = row.parent_seq
                 if wanted == 0 or len(found) == limit:
                     break
+    _check_parents(lineage, found)
     return found, wanted
 
 
