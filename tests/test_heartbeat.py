@@ -1,12 +1,14 @@
 """Test the heartbeat's thread at moments that a whole store reaches only by chance."""
 
+import queue
+import signal
 import threading
 import time
 from datetime import datetime, timedelta
 
 import pytest
 
-from convstore.leases.heartbeat import Heartbeat
+from convstore.leases.heartbeat import Beat, Heartbeat
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.turn_outcome import RunningTurn
 from convstore.values.window_report import WindowReport
@@ -46,3 +48,18 @@ def test_closing_does_not_wait_for_a_beat_of_a_new_thread(
     go.set()
     closing.join(PATIENCE)
     assert not closing.is_alive()
+
+
+def test_signals_are_left_to_the_main_thread() -> None:
+    blocked: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+
+    def beat(_: Beat) -> tuple[bool, bool]:
+        blocked.put(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return True, False
+
+    heartbeat = Heartbeat(timedelta(milliseconds=3), beat)
+    heartbeat.watch(TURN)
+    try:
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked.get(timeout=PATIENCE)
+    finally:
+        heartbeat.close()

@@ -6,6 +6,7 @@ One daemon thread for each store; it ends after no turn has run for a while.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -121,6 +122,8 @@ class Heartbeat:
             _end(watched)
 
     def _run(self) -> None:
+        # A signal that this thread takes does not wake the main thread, which may be waiting for the network.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         this = threading.current_thread()
         idle_since = time.monotonic()
         while True:

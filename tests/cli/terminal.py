@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.cli.program import start
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, press_until_heard
 
 OUR_COLOURS = re.compile(r"\x1b\[[012]m")
 DRIVES_A_TERMINAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -52,7 +52,7 @@ class Terminal:
         return self.screen
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
-        self.process.send_signal(number)
+        press_until_heard(lambda: self.process.send_signal(number), self._master)
 
     def end(self) -> int:
         """Read to the end, and return the exit code."""

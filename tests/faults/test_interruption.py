@@ -213,7 +213,7 @@ def test_ctrl_c_keeps_the_partial_reply_on_the_path(
     held(chat_server, "Hel", "lo")
     child = zygote.start(interrupted_reader, url=database_url, base_url=chat_server.url, id=id, inside=inside)
     child.receive("ready")
-    child.signal(signal.SIGINT)
+    child.interrupt()
     assert child.receive("interrupted") == ["Hel"]
     check_stopped(store, chat_server, id, [user("Hi"), assistant("Hel")], "Hel")  # the child goes on
     child.send("end")
@@ -229,7 +229,7 @@ def test_ctrl_c_before_a_whole_reply_does_not_change_the_path(
     child = zygote.start(interrupted_reader, url=database_url, base_url=chat_server.url, id=id, inside="say")
     child.receive("ready")
     assert chat_server.wait_requests(1, 10)
-    child.signal(signal.SIGINT)
+    child.interrupt()
     assert child.receive("interrupted") == []
     check_stopped(store, chat_server, id, [], "")
     child.send("end")
