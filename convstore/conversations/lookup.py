@@ -5,7 +5,7 @@ from __future__ import annotations
 from convstore.db import conversation_rows
 from convstore.db.conversation_rows import ConversationChange
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import AmbiguousReference, ConversationNotFound
+from convstore.errors import AmbiguousReference, ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey
 from convstore.values.results import Conversation
 
@@ -28,8 +28,11 @@ def find_conversation(work: UnitOfWork, owner: str, reference: str) -> Conversat
 
 def list_conversations(
     work: UnitOfWork, owner: str, limit: int | None, before: Conversation | None
-) -> list[Conversation]:
-    """Return conversations, latest activity first: those after `before` in that order, or from the top."""
+) -> tuple[list[Conversation], list[DamagedRow]]:
+    """Return conversations, latest activity first: those after `before` in that order, or from the top.
+
+    Those with a damaged row are returned as errors.
+    """
     return conversation_rows.list_conversations(work.connection, owner, limit, before)
 
 

@@ -41,11 +41,11 @@ def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes,
 
 
 def read_attachments(connection: Connection, owner: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return the bytes of the digests that the owner has."""
+    """Return the bytes of the digests that the owner has. Damaged rows are left out."""
     found: dict[bytes, bytes] = {}
     wanted = sorted(set(digests))
     for start in range(0, len(wanted), _MAX_DIGESTS):
         some = wanted[start : start + _MAX_DIGESTS]
         rows = connection.execute(_READ, {"owner": owner, "digests": some})
-        found.update((bytes(row.digest), bytes(row.data)) for row in rows)
+        found.update((row.digest, row.data) for row in rows if isinstance(row.data, bytes))
     return found

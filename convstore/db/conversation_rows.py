@@ -15,10 +15,11 @@ from sqlalchemy.exc import IntegrityError
 from convstore.db.dialect import NO_LIMIT, insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Origin, read_lineage, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
-from convstore.db.row_errors import conversation_not_found, damaged_row
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
-from convstore.errors import ConversationExists, ConversationNotFound
+from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
 from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column, to_column, to_json
 from convstore.values.completion_parameters import merge_parameters
@@ -30,9 +31,10 @@ from convstore.values.window_options import merge_window_options
 # turn without reading the others.
 _LATEST_REQUEST = (
     select(turns.c.request)
-    .where(turns.c.owner == table.c.owner, turns.c.conversation_id == table.c.id, turns.c.window.is_not(None))
+    .where(turns.c.owner == bindparam("owner"), turns.c.conversation_id == table.c.id, turns.c.window.is_not(None))
     .order_by(turns.c.seq.desc())
     .limit(1)
+    .correlate(table)
     .scalar_subquery()
     .label("latest_request")
 )
@@ -52,6 +54,7 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.updated_at,
     _LATEST_REQUEST,
 )
+_check_types = RowCheck(_COLUMNS)
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
 _BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
 _BY_REFERENCE = select(*_COLUMNS).where(
@@ -212,13 +215,13 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
     keeps_title = isinstance(new.title, Unchanged)
     title = table.c.title if keeps_title else literal(to_column(_or_none(new.title)), table.c.title.type)
     copied = {
+        "owner": table.c.owner,  # taken from the origin, so that a distributed PostgreSQL knows it is the same server
         "settings": table.c.settings,
         "metadata": table.c.metadata,
         "window": table.c.window,
         "title": title,
     }
     given = {
-        "owner": new.key.owner,
         "id": new.key.id,
         "name": new.name,
         "head_seq": new.head.seq,
@@ -276,9 +279,12 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
 
 
 def list_conversations(
-    connection: Connection, owner: str, limit: int | None, before: Conversation | None = None
-) -> list[Conversation]:
-    """Return conversations, latest activity first.
+    connection: Connection,
+    owner: str,
+    limit: int | None,
+    before: Conversation | None = None,
+) -> tuple[list[Conversation], list[DamagedRow]]:
+    """Return conversations, latest activity first, and the errors of those with a damaged row.
 
     Args:
         before: return only those that come after this one in that order; None: begin at the top.
@@ -291,7 +297,13 @@ def list_conversations(
             _LIST_BEFORE,
             {"owner": owner, "most": most, "updated_at": before.updated_at, "before_id": before.id},
         )
-    return [_decode_row(row) for row in rows]
+    found, damaged = [], []
+    for row in rows:
+        try:
+            found.append(_decode_row(row))
+        except DamagedRow as error:
+            damaged.append(error)
+    return found, damaged
 
 
 def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber:
@@ -383,6 +395,7 @@ def restore_conversation(connection: Connection, key: ConversationKey) -> None:
 
 
 def _decode_row(row: Row[Any]) -> Conversation:
+    _check_types([row], row.id)
     try:
         settings = json.loads(row.settings)
         metadata = json.loads(row.metadata)
@@ -393,7 +406,7 @@ def _decode_row(row: Row[Any]) -> Conversation:
         origins = read_lineage(ConversationKey(row.owner, row.id), row.lineage).origins
         if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")
-    except (ValueError, TypeError) as error:
+    except DECODING_ERRORS as error:
         raise damaged_row(row.id, f"its settings, metadata or title cannot be decoded ({error})") from error
     return Conversation(
         id=row.id,

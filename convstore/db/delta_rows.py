@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select
 
 from convstore.db.dialect import insert_or_ignore
-from convstore.db.row_errors import damaged_row
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import deltas as table
 from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, TurnNumber
@@ -22,6 +23,7 @@ _OF_TURN = (
 _READ = (
     select(table.c.number, table.c.delta).where(*_OF_TURN, table.c.number > bindparam("after")).order_by(table.c.number)
 )
+_check_types = RowCheck(_READ.selected_columns)
 _DELETE = delete(table).where(*_OF_TURN)
 
 
@@ -52,9 +54,10 @@ def read_deltas(
     """
     found = []
     for row in connection.execute(_READ, {**_bind_turn(key, turn), "after": after}):
+        _check_types([row], key.id, f"a delta of turn {turn}")
         try:
             found.append((row.number, json.loads(row.delta)))
-        except ValueError as error:
+        except DECODING_ERRORS as error:
             raise damaged_row(key.id, f"delta {row.number} of turn {turn} cannot be decoded") from error
     return found
 

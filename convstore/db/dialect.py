@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
@@ -79,16 +80,24 @@ def lease_expiry_values(dialect: str, now: datetime, span: timedelta) -> dict[st
     return {"expires_at": now + span} if dialect == "sqlite" else {"span": span}
 
 
-def limit_lock_wait(dialect: str) -> tuple[ColumnElement[bool], ...]:
-    """Return a condition that limits lock waits in the transaction to three seconds.
+def skip_locked(
+    dialect: str, table: Table, key: tuple[ColumnElement[bool], ...], conditions: tuple[ColumnElement[bool], ...]
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition of an UPDATE of one row that changes nothing if another transaction holds the row.
 
-    The condition is always true. It is part of another statement, so it needs no extra round trip to the server. A
-    statement that may run in a caller's own transaction must not use it. On SQLite there is no condition: SQLite waits
-    as long as its busy timeout.
+    Without it, the UPDATE waits for that transaction, which may be a caller's own and last for any time. On SQLite only
+    one transaction at a time can write.
+
+    Args:
+        key: the conditions for the row's primary key. They also stand beside the subquery, because a distributed
+            PostgreSQL would otherwise lock the rows of all its servers.
+        conditions: the other conditions.
     """
     if dialect == "sqlite":
-        return ()
-    return (func.set_config("lock_timeout", "3s", true()).is_not(None),)
+        return (*key, *conditions)
+    columns = list(table.primary_key)
+    mine = select(*columns).where(*key, *conditions).with_for_update(skip_locked=True)
+    return (*key, tuple_(*columns).in_(mine))
 
 
 class few(FunctionElement[bool]):  # noqa: N801 (used as a function, as are SQLAlchemy's own)

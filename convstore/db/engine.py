@@ -12,7 +12,7 @@ import os
 import re
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Pool, create_engine, exc
@@ -33,6 +33,7 @@ _LIKE_A_URL = re.compile(
     | \b(host|hostaddr|dbname|password|passfile|sslmode)\s*= | ^(?!\.{0,2}/)[^/\s]+:[^/\s]*@""",
     re.VERBOSE | re.IGNORECASE,
 )
+_UNDECODABLE = "Could not decode to UTF-8"
 _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
 
 
@@ -60,18 +61,36 @@ class Database:
         return url.difference_update_query(("password", "sslpassword")).render_as_string(hide_password=True)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a read transaction, which sees the database as it was at one moment."""
-        with self._translated(), self.engine.connect() as connection, transaction(connection, writes=False):
+    def read(self, *, keeps_bytes: bool = False) -> Iterator[Connection]:
+        """Open a read transaction, which sees the database as it was at one moment.
+
+        Args:
+            keeps_bytes: whether a text that is not UTF-8 is returned as bytes, so that an error can name its row.
+        """
+        with self._open(writes=False, keeps_bytes=keeps_bytes) as connection:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, keeps_bytes: bool = False) -> Iterator[Connection]:
         """Open a write transaction.
 
         It is committed at the end of the block, and rolled back if the block raises an error.
+
+        Args:
+            keeps_bytes: as for `read`.
         """
-        with self._translated(), self.engine.connect() as connection, transaction(connection, writes=True):
+        with self._open(writes=True, keeps_bytes=keeps_bytes) as connection:
+            yield connection
+
+    @contextmanager
+    def _open(self, *, writes: bool, keeps_bytes: bool) -> Iterator[Connection]:
+        kept = _keep_bytes if keeps_bytes else nullcontext
+        with (
+            self._translated(),
+            self.engine.connect() as connection,
+            transaction(connection, writes=writes),
+            kept(connection),
+        ):
             yield connection
 
     @contextmanager
@@ -101,6 +120,28 @@ class Database:
         """Close the pool's connections, unless the engine is the caller's own."""
         if self._owned:
             self.engine.dispose()
+
+
+@contextmanager
+def _keep_bytes(connection: Connection) -> Iterator[None]:
+    driver: Any = connection.connection.driver_connection
+    before, driver.text_factory = driver.text_factory, _decode_or_keep
+    try:
+        yield
+    finally:
+        driver.text_factory = before
+
+
+def _decode_or_keep(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def is_undecodable_text(error: DatabaseUnavailable) -> bool:
+    """Return True if SQLite found a text that is not UTF-8."""
+    return _UNDECODABLE in str(getattr(error.__cause__, "orig", ""))
 
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -216,6 +257,8 @@ def _explain(error: exc.SQLAlchemyError) -> str:
     origin = getattr(error, "orig", None)
     text = str(origin or error).strip()
     reason = text.splitlines()[0] if text else type(error).__name__
+    if _UNDECODABLE in reason:
+        return "a text is not UTF-8"  # the driver's message quotes the text
     if "file is not a database" in reason:
         return "is not a SQLite database"
     if "database is locked" in reason:

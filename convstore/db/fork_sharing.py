@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, case
 
-from convstore.db.row_errors import damaged_row
+from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
@@ -119,6 +119,6 @@ def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
         )
         if any(near.up_to_seq < far.up_to_seq for near, far in pairwise(origins)):
             raise ValueError("not nearest first")
-    except (ValueError, TypeError) as error:
+    except DECODING_ERRORS as error:
         raise damaged_row(key.id, f"its lineage cannot be decoded ({error})") from error
     return Lineage(key, origins)

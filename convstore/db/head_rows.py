@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, bindparam, null, select, update
 
-from convstore.db.dialect import is_sqlite, limit_lock_wait
+from convstore.db.dialect import is_sqlite
 from convstore.db.fork_sharing import Lineage, read_lineage
-from convstore.db.row_errors import conversation_not_found, damaged_row
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.tables import conversations as table
 from convstore.errors import HeadMoved
 from convstore.messages.storable_text import to_json
@@ -42,6 +43,7 @@ _STATE = select(
 ).where(*_LIVING)
 _STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
 _HEAD = select(table.c.head_seq, table.c.lineage).where(*_LIVING)
+_check_state, _check_head = RowCheck(_STATE.selected_columns), RowCheck(_HEAD.selected_columns)
 
 _AT_HEAD: dict[str, Any] = {"head_seq": bindparam("head"), "length": bindparam("position")}
 _MOVE = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD, redo=bindparam("redo"), updated_at=bindparam("now"))
@@ -52,6 +54,7 @@ _APPEND = (
 )
 _KEEP_PARTIAL = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD)
 _NUMBERS = {"next_seq": table.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
+_TAKE_LATE_NUMBERS = update(table).where(*_OF_CONVERSATION).values(**_NUMBERS).returning(table.c.next_seq)
 _FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
 
 
@@ -109,6 +112,7 @@ def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Li
     found = connection.execute(_HEAD, _bind(key)).one_or_none()
     if found is None:
         raise conversation_not_found(key)
+    _check_head([found], key.id)
     return found.head_seq, read_lineage(key, found.lineage)
 
 
@@ -152,21 +156,9 @@ def keep_partial_reply(connection: Connection, key: ConversationKey, head: Head)
 
 
 @cache
-def _end_statement(dialect: str, *, moves_head: bool) -> Any:
+def _end_statement(*, moves_head: bool) -> Any:
     moved = {"head_seq": table.c.next_seq, "length": bindparam("position")} if moves_head else {}
-    return (
-        update(table)
-        .where(*_HELD, *limit_lock_wait(dialect))
-        .values(**_NUMBERS, **_FREED, **moved)
-        .returning(table.c.next_seq)
-    )
-
-
-@cache
-def _late_statement(dialect: str) -> Any:
-    return (
-        update(table).where(*_OF_CONVERSATION, *limit_lock_wait(dialect)).values(**_NUMBERS).returning(table.c.next_seq)
-    )
+    return update(table).where(*_HELD).values(**_NUMBERS, **_FREED, **moved).returning(table.c.next_seq)
 
 
 def free_with_reply(
@@ -182,7 +174,7 @@ def free_with_reply(
     values: dict[str, Any] = {**_bind(key), "token": token, "count": count, "now": now}
     if position is not None:
         values["position"] = position
-    statement = _end_statement(connection.dialect.name, moves_head=position is not None)
+    statement = _end_statement(moves_head=position is not None)
     next_seq = connection.scalar(statement, values)
     return Seq(int(next_seq) - count) if next_seq is not None else None
 
@@ -192,7 +184,7 @@ def take_late_numbers(connection: Connection, key: ConversationKey, count: int, 
 
     A reply is late if its turn had lost the conversation before.
     """
-    next_seq = connection.scalar(_late_statement(connection.dialect.name), {**_bind(key), "count": count, "now": now})
+    next_seq = connection.scalar(_TAKE_LATE_NUMBERS, {**_bind(key), "count": count, "now": now})
     if next_seq is None:
         raise conversation_not_found(key)
     return Seq(int(next_seq) - count)
@@ -203,9 +195,10 @@ def _bind(key: ConversationKey) -> dict[str, Any]:
 
 
 def _decode_state(row: Any, key: ConversationKey) -> ConversationState:
+    _check_state([row], key.id)
     try:
         redo = tuple(Seq(int(seq)) for seq in json.loads(row.redo or "[]"))
-    except (ValueError, TypeError) as error:
+    except DECODING_ERRORS as error:
         raise damaged_row(key.id, f"its redo heads cannot be decoded ({error})") from error
     return ConversationState(
         next_seq=row.next_seq,
@@ -227,7 +220,7 @@ def decode_pins(column: str | None, key: ConversationKey) -> tuple[Pin, ...]:
     """
     try:
         return tuple((Seq(int(seq)), Position(int(position))) for seq, position in json.loads(column or "[]"))
-    except (ValueError, TypeError) as error:
+    except DECODING_ERRORS as error:
         raise damaged_row(key.id, f"its pins cannot be decoded ({error})") from error
 
 

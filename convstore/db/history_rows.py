@@ -12,12 +12,24 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, Row, bindparam, case, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+)
 
 from convstore.db.dialect import NO_LIMIT, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept
-from convstore.db.message_rows import COLUMNS, decode_rows
-from convstore.db.row_errors import damaged_row, missing_message
+from convstore.db.message_rows import COLUMNS, check_rows, decode_rows, decode_rows_with_parents, select_parent_digest
+from convstore.db.row_errors import missing_message
 from convstore.db.tables import messages as table
 from convstore.values.identifiers import Seq
 from convstore.values.results import MessageRecord
@@ -47,7 +59,10 @@ class Reach:
 
 @cache
 def _read_up_statement(dialect: str, depth: int) -> Any:
-    """Return the statement that reads a message and its ancestors within a `Reach`."""
+    """Return the statement that reads a message and its ancestors within a `Reach`, and the next ancestor.
+
+    The first message within the reach is checked against the digest of the next ancestor.
+    """
     head = bindparam("head", type_=BigInteger)
     start = select(
         table.c.seq,
@@ -57,10 +72,17 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
         literal(1, BigInteger).label("step"),
         literal(0, BigInteger).label("turns"),
         _count_tokens(table).label("total"),
+        literal(1, BigInteger).label("is_within"),
     ).where(*is_kept(table, depth, head), table.c.seq == head)
     path = start.cte("path", recursive=True)
     joined, parent = _join_message(dialect, depth, path, path.c.parent_seq)
     begins_turn = case(((path.c.role == "user") & (parent.c.role != "user"), 1), else_=0)
+    goes_on = and_(
+        path.c.step < bindparam("most", type_=BigInteger),
+        path.c.turns < bindparam("turns", type_=BigInteger),
+        path.c.total <= bindparam("tokens", type_=BigInteger),
+        path.c.position > bindparam("after", type_=BigInteger) + 1,
+    )
     up = (
         select(
             parent.c.seq,
@@ -70,20 +92,18 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
             path.c.step + 1,
             path.c.turns + begins_turn,
             path.c.total + _count_tokens(parent),
+            case((goes_on, literal(1, BigInteger)), else_=literal(0, BigInteger)),
         )
         .select_from(joined)
         .where(
-            few(path.c.step < bindparam("most", type_=BigInteger)),
-            path.c.turns < bindparam("turns", type_=BigInteger),
-            path.c.total <= bindparam("tokens", type_=BigInteger),
+            few(path.c.is_within == 1),
             parent.c.seq < path.c.seq,  # a damaged row may be its own ancestor
-            path.c.position > bindparam("after", type_=BigInteger) + 1,
         )
     )
     path = path.union_all(up)
     joined, row = _join_message(dialect, depth, path, path.c.seq)
     return (
-        select(*(row.c[column.name] for column in COLUMNS))
+        select(*(row.c[column.name] for column in COLUMNS), path.c.is_within)
         .select_from(joined)
         .where(few(path.c.step > 0))
         .order_by(path.c.step)
@@ -115,30 +135,35 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
     """
     if head == 0 or limit == 0:
         return []
+    most = NO_LIMIT if limit is None else limit + 1  # the first message is checked against the one before it
     wanted: Seq = head
     found: list[Row[Any]] = []
     if not lineage.origins:
-        found, wanted = _scan(connection, lineage, head, limit)
-    if wanted != 0 and (limit is None or len(found) < limit):
-        most = NO_LIMIT if limit is None else limit - len(found)
-        rest = _read_up(connection, lineage, wanted, Reach(messages=most))
+        found, wanted = _scan(connection, lineage, head, most)
+    if wanted != 0 and len(found) < most:
+        rest = _read_up(connection, lineage, wanted, Reach(messages=max(1, most - 1 - len(found))))
         found.extend(rest)
         wanted = rest[-1].parent_seq if rest else wanted
-        if wanted != 0 and (limit is None or len(found) < limit):
+        if wanted != 0 and len(found) < most:
             raise missing_message(lineage.key.id, wanted)
-    return decode_rows(connection, found[::-1], lineage)
+    within, before = (found, []) if limit is None else (found[:limit], found[limit:])
+    return decode_rows(connection, within[::-1], lineage, _list_digests(before))
 
 
-def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None) -> tuple[list[Row[Any]], Seq]:
+def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
+    return {row.seq: row.digest for row in rows}
+
+
+def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> tuple[list[Row[Any]], Seq]:
     """Return the rows of a path that a scan finds, and the first that it misses.
 
     The rows are latest first. The second value is 0 if the scan found the whole path.
     """
     values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
-    if limit is None:
+    if most == NO_LIMIT:
         scan = connection.execute(_DOWN, values)
     else:
-        scan = connection.execute(_DOWN_LIMITED, {**values, "most": limit + _SLACK_ROWS})
+        scan = connection.execute(_DOWN_LIMITED, {**values, "most": most + _SLACK_ROWS})
     found: list[Row[Any]] = []
     wanted = head
     with scan:
@@ -146,9 +171,9 @@ def _scan(connection: Connection, lineage: Lineage, head: Seq, limit: int | None
             if row.seq == wanted:
                 found.append(row)
                 wanted = row.parent_seq
-                if wanted == 0 or len(found) == limit:
+                if wanted == 0 or len(found) == most:
                     break
-    _check_parents(lineage, found)
+    check_rows(found, lineage)
     return found, wanted
 
 
@@ -165,10 +190,12 @@ def read_path_end(connection: Connection, lineage: Lineage, head: Seq, reach: Re
     rows = _read_up(connection, lineage, head, reach)
     if not rows:
         raise missing_message(lineage.key.id, head)
-    return decode_rows(connection, rows[::-1], lineage)
+    within = [row for row in rows if row.is_within]
+    return decode_rows(connection, within[::-1], lineage, _list_digests(rows[len(within) :]))
 
 
 def _read_up(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) -> Sequence[Row[Any]]:
+    """Return the rows from message `head` back within `reach`, and the row before them if there is one."""
     values = {
         **lineage.bind_message_limits(),
         "head": head,
@@ -178,19 +205,8 @@ def _read_up(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) 
         "after": reach.after_position,
     }
     rows = connection.execute(_read_up_statement(connection.dialect.name, len(lineage.origins)), values).all()
-    _check_parents(lineage, rows)
+    check_rows(rows, lineage)
     return rows
-
-
-def _check_parents(lineage: Lineage, rows: Iterable[Row[Any]]) -> None:
-    """Check that each message comes after its parent and after its context.
-
-    Raises:
-        DamagedRow: a message comes before one of them.
-    """
-    for row in rows:
-        if not (row.parent_seq < row.seq and row.context_seq < row.seq):
-            raise damaged_row(lineage.key.id, f"message seq {row.seq} is its own ancestor")
 
 
 _TREE = (
@@ -203,11 +219,15 @@ _TREE = (
 def read_tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
     """Return every message of a conversation and of its shared past, by `seq`."""
     found: list[MessageRecord] = []
+    digests: dict[int, bytes] = {}
     first = 0
     shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(lineage.origins)]
     for home, last in (*shared, (lineage.key.id, NO_LIMIT)):
         values = {"owner": lineage.key.owner, "conversation_id": home, "first": first, "last": last}
-        found.extend(decode_rows(connection, connection.execute(_TREE, values).all(), lineage))
+        rows = connection.execute(_TREE, values).all()
+        check_rows(rows, lineage)
+        found.extend(decode_rows(connection, rows, lineage, digests))
+        digests.update(_list_digests(rows))
         first = last
     return found
 
@@ -226,7 +246,7 @@ def _context_statement(dialect: str, depth: int) -> Any:
     chain = chain.union_all(up)
     joined, row = _join_message(dialect, depth, chain, chain.c.seq)
     return (
-        select(*(row.c[column.name] for column in COLUMNS))
+        select(*(row.c[column.name] for column in COLUMNS), select_parent_digest(row))
         .select_from(joined)
         .where(few(chain.c.seq > 0))
         .order_by(chain.c.seq)
@@ -244,8 +264,7 @@ def read_context_messages(connection: Connection, lineage: Lineage, first: Messa
     values = {**lineage.bind_message_limits(), "from": first.context_seq}
     statement = _context_statement(connection.dialect.name, len(lineage.origins))
     rows = connection.execute(statement, values).all()
-    _check_parents(lineage, rows)
-    found = decode_rows(connection, rows, lineage)
+    found = decode_rows_with_parents(connection, rows, lineage)
     if not found or found[0].context_seq != 0:
         raise missing_message(lineage.key.id, found[0].context_seq if found else first.context_seq)
     return found

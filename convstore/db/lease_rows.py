@@ -11,18 +11,20 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, null, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, null, select, true, update
 
 from convstore.db.dialect import (
     current_time,
     current_time_values,
+    is_sqlite,
     lease_expiry,
     lease_expiry_values,
-    limit_lock_wait,
+    skip_locked,
 )
 from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.head_rows import Pin, decode_pins
-from convstore.db.row_errors import conversation_not_found, read_json_object
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import conversation_not_found, damaged_row, read_json_object
 from convstore.db.tables import conversations as table
 from convstore.db.tables import turns
 from convstore.messages.storable_text import to_json
@@ -30,6 +32,21 @@ from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
 _LIVING = (*_OF_CONVERSATION, table.c.deleted_at.is_(None))
+
+
+_CLAIMED = (
+    table.c.running_turn,
+    table.c.next_seq,
+    table.c.head_seq,
+    table.c.settings,
+    table.c.lineage,
+    table.c.window,
+    table.c.pins,
+    table.c.summary_turn,
+)
+_HOLDER = (table.c.running_turn, table.c.lease_token)
+_FREED = (table.c.next_seq, table.c.lineage)
+_check_claimed, _check_holder, _check_freed = RowCheck(_CLAIMED), RowCheck(_HOLDER), RowCheck(_FREED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +84,10 @@ class Holder:
 
 @cache
 def _claim_statement(dialect: str) -> Any:
-    free: tuple[ColumnElement[bool], ...] = (*_LIVING, table.c.lease_token.is_(None))
-    if dialect != "sqlite":
-        # Another open transaction, such as a caller's own, may hold the row. Then the conversation is busy, and the
-        # claim fails instead of waiting for the row.
-        mine = select(table.c.owner, table.c.id).where(*free).with_for_update(skip_locked=True)
-        free = (tuple_(table.c.owner, table.c.id).in_(mine),)
+    free = (table.c.deleted_at.is_(None), table.c.lease_token.is_(None))
     return (
         update(table)
-        .where(*free)
+        .where(*skip_locked(dialect, table, _OF_CONVERSATION, free))
         .values(
             running_turn=table.c.next_turn,
             next_turn=table.c.next_turn + 1,
@@ -83,45 +95,41 @@ def _claim_statement(dialect: str) -> Any:
             lease_token=bindparam("token"),
             lease_expires_at=lease_expiry(dialect),
         )
-        .returning(
-            table.c.running_turn,
-            table.c.next_seq,
-            table.c.head_seq,
-            table.c.settings,
-            table.c.lineage,
-            table.c.window,
-            table.c.pins,
-            table.c.summary_turn,
-        )
+        .returning(*_CLAIMED)
     )
 
 
 @cache
 def _holder_statement(dialect: str) -> Any:
     has_expired = (table.c.lease_expires_at < current_time(dialect)).label("has_expired")
-    return select(table.c.running_turn, table.c.lease_token, has_expired).where(*_LIVING)
+    return select(*_HOLDER, has_expired).where(*_LIVING)
 
 
 @cache
 def _renew_statement(dialect: str) -> Any:
     return (
         update(table)
-        .where(*_OF_CONVERSATION, table.c.lease_token == bindparam("token"), *limit_lock_wait(dialect))
+        .where(*_OF_CONVERSATION, table.c.lease_token == bindparam("token"))
         .values(lease_expires_at=lease_expiry(dialect))
     )
 
 
-_FREE = (
-    update(table)
-    .where(*_OF_CONVERSATION, table.c.lease_token == bindparam("token"))
-    .values(
-        running_turn=null(),
-        lease_token=null(),
-        lease_expires_at=null(),
-        next_seq=table.c.next_seq + bindparam("count"),
+@cache
+def _free_statement(dialect: str) -> Any:
+    return (
+        update(table)
+        .where(*skip_locked(dialect, table, _OF_CONVERSATION, (table.c.lease_token == bindparam("token"),)))
+        .values(
+            running_turn=null(),
+            lease_token=null(),
+            lease_expires_at=null(),
+            next_seq=table.c.next_seq + bindparam("count"),
+        )
+        .returning(*_FREED)
     )
-    .returning(table.c.next_seq, table.c.lineage)
-)
+
+
+_LIMIT_LOCK_WAIT = select(func.set_config("lock_timeout", "3s", true())).where(*_OF_CONVERSATION)
 _TAKE_NUMBERS = (
     update(table)
     .where(*_OF_CONVERSATION)
@@ -142,9 +150,7 @@ _INTERRUPT = (
 _REQUEST_STOP = update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
 
 
-@cache
-def _stop_requested_statement(dialect: str) -> Any:
-    return select(turns.c.stop_requested_at).where(*_OF_TURN, *limit_lock_wait(dialect))
+_STOP_REQUESTED = select(turns.c.stop_requested_at).where(*_OF_TURN)
 
 
 def _bind(key: ConversationKey) -> dict[str, Any]:
@@ -161,6 +167,7 @@ def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count:
     row = connection.execute(_claim_statement(dialect), values).one_or_none()
     if row is None:
         return None
+    _check_claimed([row], key.id)
     return Claim(
         turn=row.running_turn,
         first_seq=Seq(row.next_seq - count),
@@ -184,6 +191,7 @@ def read_holder(connection: Connection, key: ConversationKey, now: datetime) -> 
     row = connection.execute(_holder_statement(dialect), values).one_or_none()
     if row is None:
         raise conversation_not_found(key)
+    _check_holder([row], key.id)
     if row.lease_token is None:
         return None
     return Holder(row.running_turn, row.lease_token, bool(row.has_expired))
@@ -202,11 +210,28 @@ def renew_lease(connection: Connection, key: ConversationKey, lease: Lease, now:
 def free_row(connection: Connection, key: ConversationKey, token: str, count: int) -> tuple[Seq, Lineage] | None:
     """Free a conversation, and take `count` numbers for a partial reply.
 
-    Return the first of these numbers and the conversation's lineage, or None if the token no longer holds the
-    conversation.
+    Return the first of these numbers and the conversation's lineage. Return None if the token no longer holds the
+    conversation, or another transaction holds the row.
     """
-    row = connection.execute(_FREE, {**_bind(key), "token": token, "count": count}).one_or_none()
-    return (Seq(row.next_seq - count), read_lineage(key, row.lineage)) if row is not None else None
+    values = {**_bind(key), "token": token, "count": count}
+    row = connection.execute(_free_statement(connection.dialect.name), values).one_or_none()
+    if row is None:
+        return None
+    _check_freed([row], key.id)
+    return Seq(row.next_seq - count), read_lineage(key, row.lineage)
+
+
+def limit_lock_wait(connection: Connection, key: ConversationKey) -> None:
+    """Limit how long each later statement of the transaction waits for a lock, to three seconds.
+
+    It must not run in a caller's own transaction. On SQLite nothing is done, because SQLite waits as long as its busy
+    timeout.
+
+    It is a query of its own: a distributed PostgreSQL refuses a volatile function in a write, and a query of the
+    conversation's row sets the limit on the server that keeps it, too.
+    """
+    if not is_sqlite(connection):
+        connection.execute(_LIMIT_LOCK_WAIT, _bind(key))
 
 
 def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Seq:
@@ -219,7 +244,9 @@ def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Se
 
 def read_reply_parent(connection: Connection, key: ConversationKey, turn: TurnNumber) -> Seq:
     """Return the message that a running turn's reply follows; 0: none."""
-    row = connection.execute(_RUNNING, {**_bind(key), "turn": turn}).one()
+    row = connection.execute(_RUNNING, {**_bind(key), "turn": turn}).one_or_none()
+    if row is None:
+        raise damaged_row(key.id, f"turn {turn} is missing")
     return Seq(row.last_input_seq or row.base_seq)
 
 
@@ -245,5 +272,4 @@ def request_stop(connection: Connection, key: ConversationKey, turn: TurnNumber,
 
 def is_stop_requested(connection: Connection, key: ConversationKey, turn: TurnNumber) -> bool:
     """Return True if a caller asked the turn to end."""
-    asked = _stop_requested_statement(connection.dialect.name)
-    return connection.scalar(asked, {**_bind(key), "turn": turn}) is not None
+    return connection.scalar(_STOP_REQUESTED, {**_bind(key), "turn": turn}) is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select
 
 from convstore.db.attachment_rows import insert_attachments, read_attachments
 from convstore.db.fork_sharing import Lineage
+from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
 from convstore.db.unit_of_work import UnitOfWork
@@ -41,15 +42,42 @@ COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.digest,
     table.c.created_at,
 )
+_check_types = RowCheck(COLUMNS)
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
-_ONE = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq == bindparam("seq"))
-_SEVERAL = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
-_BETWEEN = (
-    select(*COLUMNS)
-    .where(*_IN_CONVERSATION, table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last"))
-    .order_by(table.c.seq)
-)
 _INSERT = insert(table)
+
+
+def select_parent_digest(row: FromClause) -> ColumnElement[bytes]:
+    """Return the column `parent_digest`: the digest of the message before a row's message.
+
+    It is NULL if the message is the first of its path, or the first that a fork keeps.
+
+    Args:
+        row: messages.
+    """
+    parent = table.alias("parent")
+    return (
+        select(parent.c.digest)
+        .where(
+            parent.c.owner == bindparam("owner"),
+            parent.c.conversation_id == row.c.conversation_id,
+            parent.c.seq == row.c.parent_seq,
+        )
+        .correlate(row)
+        .scalar_subquery()
+        .label("parent_digest")
+    )
+
+
+_WITH_PARENTS: Select[Any] = select(*COLUMNS, select_parent_digest(table)).where(*_IN_CONVERSATION)
+_ONE = _WITH_PARENTS.where(table.c.seq == bindparam("seq"))
+_SEVERAL = _WITH_PARENTS.where(table.c.seq.in_(bindparam("seqs", expanding=True)))
+_BETWEEN = _WITH_PARENTS.where(table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last")).order_by(
+    table.c.seq
+)
+_DIGESTS = select(table.c.seq, table.c.digest).where(
+    *_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +162,7 @@ def _make_child(
 def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageRecord | None:
     """Return the message with this number, or None."""
     rows = connection.execute(_ONE, {**_bind_home(lineage, seq), "seq": seq}).all()
-    return decode_rows(connection, rows, lineage)[0] if rows else None
+    return decode_rows_with_parents(connection, rows, lineage)[0] if rows else None
 
 
 def read_head(connection: Connection, lineage: Lineage, head: Seq) -> MessageRecord | None:
@@ -157,13 +185,10 @@ def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
     Raises:
         DamagedRow: a message is missing or cannot be decoded.
     """
-    homes: dict[ConversationKey, list[Seq]] = {}
-    for seq in seqs:
-        homes.setdefault(lineage.find_message_home(seq), []).append(seq)
     found: list[MessageRecord] = []
-    for home, kept in homes.items():
+    for home, kept in _group_by_home(lineage, seqs).items():
         rows = connection.execute(_SEVERAL, {"owner": home.owner, "conversation_id": home.id, "seqs": kept}).all()
-        found.extend(decode_rows(connection, rows, lineage))
+        found.extend(decode_rows_with_parents(connection, rows, lineage))
         for seq in sorted(set(kept) - {record.seq for record in found}):
             raise missing_message(lineage.key.id, seq)
     return sorted(found, key=lambda record: record.position)
@@ -179,6 +204,10 @@ def read_turn_input(connection: Connection, lineage: Lineage, turn: Turn) -> lis
 
     The origin keeps them, not the fork, if a fork retries a request of its shared past.
 
+    Args:
+        lineage: a lineage without the conversation's origins is enough to find the messages. The first one is then not
+            checked against the message before it if an origin keeps that one.
+
     Raises:
         DamagedRow: a message is missing or cannot be decoded.
     """
@@ -186,7 +215,7 @@ def read_turn_input(connection: Connection, lineage: Lineage, turn: Turn) -> lis
         return []
     home = _bind_home(lineage, turn.first_input_seq)
     rows = connection.execute(_BETWEEN, {**home, "first": turn.first_input_seq, "last": turn.last_input_seq}).all()
-    found = decode_rows(connection, rows, lineage)
+    found = decode_rows_with_parents(connection, rows, lineage, needs_parents=bool(lineage.origins))
     lost = set(range(turn.first_input_seq, turn.last_input_seq + 1)) - {record.seq for record in found}
     if found and lost:
         raise missing_message(turn.conversation_id, min(lost))
@@ -201,10 +230,11 @@ def read_appended(connection: Connection, lineage: Lineage, turn: Turn) -> list[
     """
     if turn.output_seq is None:
         return read_turn_input(connection, lineage, turn)
-    record = find_message(connection, lineage, turn.output_seq)
-    if record is None:
-        raise missing_message(turn.conversation_id, turn.output_seq)
-    return [record]
+    turn = replace(turn, first_input_seq=turn.output_seq, last_input_seq=turn.output_seq)
+    found = read_turn_input(connection, lineage, turn)
+    if not found:
+        raise missing_message(turn.conversation_id, turn.first_input_seq or 0)
+    return found
 
 
 def read_inline_data(connection: Connection, owner: str, stored: Iterable[StoredMessage]) -> dict[bytes, str]:
@@ -236,18 +266,90 @@ def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversati
         raise damaged_row(conversation_id, f"message seq {seq} cannot be decoded ({problem})") from error
 
 
-def decode_rows(connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage) -> list[MessageRecord]:
-    """Return rows of `COLUMNS` as messages, in the order of the rows.
+def decode_rows_with_parents(
+    connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage, *, needs_parents: bool = True
+) -> list[MessageRecord]:
+    """Return rows of `COLUMNS` with `parent_digest` as messages, as `decode_rows` does."""
+    check_rows(rows, lineage)
+    before = {row.parent_seq: row.parent_digest for row in rows if row.parent_digest is not None}
+    elsewhere = {row.parent_seq for row in rows} - before.keys() - {row.seq for row in rows} - {NO_SEQ}
+    if elsewhere and lineage.origins:  # the first messages that a fork keeps follow one that an origin keeps
+        before.update(_read_digests(connection, lineage, elsewhere))
+    return decode_rows(connection, rows, lineage, before, needs_parents=needs_parents)
+
+
+def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    for home, kept in _group_by_home(lineage, seqs).items():
+        values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept}
+        found.update((row.seq, row.digest) for row in connection.execute(_DIGESTS, values))
+    return found
+
+
+def _group_by_home(lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:
+    homes: dict[ConversationKey, list[Seq]] = {}
+    for seq in seqs:
+        homes.setdefault(lineage.find_message_home(seq), []).append(seq)
+    return homes
+
+
+def check_rows(rows: Sequence[Row[Any]], lineage: Lineage) -> None:
+    """Check the types of rows of `COLUMNS`, and that each message comes after its parent and after its context.
 
     Raises:
-        DamagedRow: a row cannot be decoded.
+        DamagedRow: a row is damaged.
+    """
+    _check_types(rows, lineage.key.id, "message seq")
+    for row in rows:
+        if not (row.parent_seq < row.seq and row.context_seq < row.seq):
+            raise damaged_row(lineage.key.id, f"message seq {row.seq} is its own ancestor")
+
+
+def decode_rows(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    lineage: Lineage,
+    before: Mapping[int, bytes],
+    *,
+    needs_parents: bool = True,
+) -> list[MessageRecord]:
+    """Return rows of `COLUMNS` as messages, in the order of the rows.
+
+    Each message is checked against the digest of the message before it.
+
+    Args:
+        rows: rows that `check_rows` has passed.
+        before: the digests of messages that are not among the rows, by `seq`: those that a row's message follows.
+        needs_parents: if False, a message is not checked if the message before it is unknown.
+
+    Raises:
+        DamagedRow: a row cannot be decoded, was changed, or the message before it is missing.
     """
     stored = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows]
     texts = read_inline_data(connection, lineage.key.owner, stored)
-    return [
-        _decode_row(row, decode_message(one, texts, lineage.key.id, row.seq))
-        for row, one in zip(rows, stored, strict=True)
-    ]
+    digests: dict[int, bytes] = {NO_SEQ: b"", **before, **{row.seq: row.digest for row in rows}}
+    found = []
+    for row, one in zip(rows, stored, strict=True):
+        message = decode_message(one, texts, lineage.key.id, row.seq)
+        parent = digests.get(row.parent_seq)
+        if parent is not None:
+            check_digest(row.digest, parent, message, lineage.key.id, row.seq)
+        elif needs_parents:
+            raise missing_message(lineage.key.id, row.parent_seq)
+        found.append(_decode_row(row, message))
+    return found
+
+
+def check_digest(stored: bytes, parent: bytes, message: Message, conversation_id: str, seq: int) -> None:
+    """Check a message against its stored digest and the digest of the message before it.
+
+    Raises:
+        DamagedRow: they do not fit together.
+    """
+    if not isinstance(parent, bytes) or digest(parent, message) != stored:
+        raise damaged_row(
+            conversation_id, f"message seq {seq} does not fit its digest: it, or the message before it, was changed"
+        )
 
 
 def _decode_row(row: Row[Any], message: Message) -> MessageRecord:

@@ -8,6 +8,9 @@ from typing import Any
 from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey
 
+DECODING_ERRORS = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""What decoding a damaged column can raise."""
+
 
 def conversation_not_found(key: ConversationKey) -> ConversationNotFound:
     """Return the error for a conversation that the owner does not have."""
@@ -41,7 +44,7 @@ def read_json_object(column: str | None, conversation_id: str, name: str) -> dic
     """
     try:
         value = json.loads(column) if column is not None else {}
-    except ValueError:
+    except DECODING_ERRORS:
         value = None
     if not isinstance(value, dict):
         raise damaged_row(conversation_id, f"its {name} are not a JSON object")

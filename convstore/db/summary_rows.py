@@ -6,10 +6,12 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, insert, literal, null, or_, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, insert, literal, null, or_, select, update
 
 from convstore.db.dialect import few
 from convstore.db.fork_sharing import Lineage, is_kept
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
 from convstore.db.tables import summaries as table
 from convstore.messages.storable_text import from_column, to_column
@@ -19,6 +21,7 @@ from convstore.values.results import Summary
 _MAX_CANDIDATES = 8
 """How many summaries are read. After `undo` the latest one may belong to another path, and an older one is used."""
 
+_check_types = RowCheck(table.c)
 _INSERT = insert(table)
 _OF_CONVERSATION = (conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
 _CLAIM = (
@@ -45,6 +48,7 @@ def _chain_statement(depth: int) -> Any:
         *is_kept(table, depth, chain.c.previous_turn),
         table.c.turn_seq == chain.c.previous_turn,
         few(chain.c.step < _MAX_CANDIDATES),
+        table.c.turn_seq < chain.c.turn_seq,  # a damaged row may name itself
     )
     chain = chain.union_all(before)
     return select(chain).order_by(chain.c.step)
@@ -55,19 +59,25 @@ def read_summaries(connection: Connection, lineage: Lineage, turn: TurnNumber | 
     if turn is None:
         return []
     values = {**lineage.bind_turn_limits(), "turn": turn}
-    found = connection.execute(_chain_statement(len(lineage.origins)), values)
-    return [
-        Summary(
-            turn=row.turn_seq,
-            up_to_seq=row.up_to_seq,
-            up_to_position=row.up_to_position,
-            text=from_column(row.text) or "",
-            tokens=row.tokens,
-            previous_turn=row.previous_turn,
-            created_at=row.created_at,
-        )
-        for row in found
-    ]
+    found = connection.execute(_chain_statement(len(lineage.origins)), values).all()
+    _check_types(found, lineage.key.id, "a summary")
+    return [_decode_row(row, lineage.key.id) for row in found]
+
+
+def _decode_row(row: Row[Any], conversation_id: str) -> Summary:
+    try:
+        text = from_column(row.text) or ""
+    except DECODING_ERRORS as error:
+        raise damaged_row(conversation_id, f"the summary of turn {row.turn_seq} cannot be decoded ({error})") from error
+    return Summary(
+        turn=row.turn_seq,
+        up_to_seq=row.up_to_seq,
+        up_to_position=row.up_to_position,
+        text=text,
+        tokens=row.tokens,
+        previous_turn=row.previous_turn,
+        created_at=row.created_at,
+    )
 
 
 def insert_summary(connection: Connection, key: ConversationKey, summary: Summary) -> None:

@@ -7,6 +7,7 @@ called `messages`. Every key begins with the owner, so that the key of one owner
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -20,13 +21,29 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 VERSION_TABLE = "convstore_version"
 
 # Ids, names and keys are compared byte by byte, so that both databases sort them and match prefixes in the same way.
 Key = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+class _SqliteTime(sqlite.DATETIME):
+    """A time as SQLite stores it. A text that is not a time is returned as it is, so that an error can name its row."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value) if read is not None else value
+            except (ValueError, TypeError):
+                return value
+
+        return process
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -39,14 +56,17 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(_SqliteTime() if dialect.name == "sqlite" else DateTime(timezone=True))  # type: ignore[no-untyped-call]
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None or dialect.name != "sqlite":
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
+        if not isinstance(value, datetime):
+            return value  # NULL, or a damaged value, which `RowCheck` reports
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 

@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from convstore.db.engine import Database
+from convstore.db.engine import Database, is_undecodable_text
 from convstore.db.schema_upgrade import ensure_schema
 from convstore.db.unit_of_work import Services, UnitOfWork
 from convstore.errors import DatabaseError, DatabaseUnavailable
@@ -105,7 +105,7 @@ class OwnTransactions:
 
     def _run(
         self,
-        transaction: Callable[[], AbstractContextManager[Connection]],
+        transaction: Callable[..., AbstractContextManager[Connection]],
         unit: Callable[[UnitOfWork], R],
         *,
         may_repeat_commit: bool,
@@ -114,10 +114,11 @@ class OwnTransactions:
         self._prepare()
         give_up_at = time.monotonic() + retry_seconds
         pause = _FIRST_PAUSE_SECONDS
+        keeps_bytes = False
         while True:
             returned = False
             try:
-                with transaction() as connection:
+                with transaction(keeps_bytes=keeps_bytes) as connection:
                     result = unit(self.services.begin(connection))
                     returned = True
             except IntegrityError as error:
@@ -126,6 +127,9 @@ class OwnTransactions:
                     f"database {self.database.label!r}: a constraint refused a row: {error.orig}"
                 ) from error
             except DatabaseUnavailable as error:
+                if is_undecodable_text(error) and not keeps_bytes:
+                    keeps_bytes = True  # a damaged row: the repeated unit of work finds out which
+                    continue
                 may_repeat = error.transient and (may_repeat_commit or not returned)
                 if not may_repeat or time.monotonic() + pause > give_up_at:
                     raise

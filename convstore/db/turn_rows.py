@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select
 
 from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import Lineage
-from convstore.db.message_rows import decode_message, read_inline_data
-from convstore.db.row_errors import damaged_row, missing_message
+from convstore.db.message_rows import check_digest, decode_message, read_inline_data, select_parent_digest
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import DECODING_ERRORS, damaged_row, missing_message
 from convstore.db.tables import messages as message_table
 from convstore.db.tables import turns as table
 from convstore.messages.codec import StoredMessage
@@ -19,23 +20,35 @@ from convstore.messages.completion import Usage
 from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column, to_column
 from convstore.messages.token_factor import MIN_TOKENS_FOR_OWN_FACTOR
-from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Turn, TurnStatus
 from convstore.values.window_report import WindowReport
 
-_OUTPUT = (message_table.c.role, message_table.c.name, message_table.c.content, message_table.c.extra)
+_OUTPUT = (
+    message_table.c.role,
+    message_table.c.name,
+    message_table.c.content,
+    message_table.c.extra,
+    message_table.c.parent_seq,
+    message_table.c.digest,
+)
 READ_TURNS = (
-    select(table, *(column.label(f"output_{column.name}") for column in _OUTPUT))
+    select(
+        table,
+        *(column.label(f"output_{column.name}") for column in _OUTPUT),
+        select_parent_digest(message_table).label("output_parent_digest"),
+    )
     .select_from(table)
     .outerjoin(
         message_table,
-        (message_table.c.owner == table.c.owner)
+        (message_table.c.owner == bindparam("owner"))
         & (message_table.c.conversation_id == table.c.conversation_id)
         & (message_table.c.seq == table.c.output_seq),
     )
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"))
     .order_by(table.c.seq.desc())
 )
+_check_types = RowCheck(READ_TURNS.selected_columns)
 _ONE = READ_TURNS.where(table.c.seq == bindparam("seq"))
 _LATEST = READ_TURNS.limit(bindparam("most"))
 _LATEST_BEFORE = _LATEST.where(table.c.seq < bindparam("before"))
@@ -67,6 +80,7 @@ _SAMPLES_OF_OWNER = _select_samples(
     .limit(_MAX_TURNS_OF_OWNER)
 )
 
+_check_sample = RowCheck(_SAMPLE_COLUMNS[:2])
 _INTERRUPTED = select(table.c.output_seq).where(
     table.c.owner == bindparam("owner"),
     table.c.conversation_id == bindparam("id"),
@@ -85,7 +99,9 @@ def read_token_samples(connection: Connection, key: ConversationKey, model: str)
     """
     values = {"owner": key.owner, "id": key.id, "model": to_column(model)}
     for statement in (_SAMPLES_OF_CONVERSATION, _SAMPLES_OF_OWNER):
-        found = [(row.estimated_tokens, row.prompt_tokens) for row in connection.execute(statement, values)]
+        rows = connection.execute(statement, values).all()
+        _check_sample(rows, key.id, "the tokens of a turn")
+        found = [(row.estimated_tokens, row.prompt_tokens) for row in rows]
         if sum(estimated for estimated, _ in found) >= MIN_TOKENS_FOR_OWN_FACTOR:
             return found
     return []
@@ -148,13 +164,26 @@ def decode_turns(connection: Connection, owner: str, rows: Sequence[Row[Any]]) -
     Raises:
         DamagedRow: a row cannot be decoded.
     """
+    for row in rows:
+        _check_types([row], row.conversation_id, "turn")
     outputs = [_get_output(row) for row in rows]
     texts = read_inline_data(connection, owner, (output for output in outputs if output is not None))
-    messages = [
-        decode_message(output, texts, row.conversation_id, row.output_seq) if output is not None else None
+    return [
+        _decode_row(row, _decode_output(row, output, texts) if output is not None else None)
         for row, output in zip(rows, outputs, strict=True)
     ]
-    return [_decode_row(row, message) for row, message in zip(rows, messages, strict=True)]
+
+
+def _decode_output(row: Row[Any], output: StoredMessage, texts: Mapping[bytes, str]) -> Message:
+    """Return a turn's reply, checked against the digest of the message before it.
+
+    It is not checked if an origin of a fork keeps that message. It is when the path is read.
+    """
+    message = decode_message(output, texts, row.conversation_id, row.output_seq)
+    before = b"" if row.output_parent_seq == NO_SEQ else row.output_parent_digest
+    if before is not None:
+        check_digest(row.output_digest, before, message, row.conversation_id, row.output_seq)
+    return message
 
 
 def _decode_row(row: Row[Any], message: Message | None) -> Turn:
@@ -188,7 +217,7 @@ def _decode_row(row: Row[Any], message: Message | None) -> Turn:
             response_fields=_read_object(row.response_fields) if row.response_fields is not None else {},
             notes=tuple(json.loads(row.notes)) if row.notes is not None else (),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except DECODING_ERRORS as error:
         raise damaged_row(row.conversation_id, f"turn {row.seq} cannot be decoded ({error})") from error
 
 

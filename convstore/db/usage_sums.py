@@ -28,8 +28,10 @@ from sqlalchemy import (
 )
 
 from convstore.db.dialect import hide_from_planner
+from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.tables import conversations
 from convstore.db.tables import turns as table
+from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
 from convstore.usage.prices import BEGINNING_OF_TIME, TOKENS_PER_PRICE, Price, Prices
 from convstore.usage.usage_report import (
@@ -111,10 +113,13 @@ def report(
     if conversation_id is not None:
         where.append(table.c.conversation_id == conversation_id)
     key = _make_key(connection.dialect.name, by)
-    groups = _read_sums(connection, key, where, owner=owner if by == "conversation" else None)
-    if any(group.unpriced for group in groups):
-        groups = add_missing_costs(groups, _compute_costs(connection, key, where, prices))
-    latencies, total = _read_latencies(connection, key, where) if groups else ({}, (None, None))
+    try:
+        groups = _read_sums(connection, key, where, owner=owner if by == "conversation" else None)
+        if any(group.unpriced for group in groups):
+            groups = add_missing_costs(groups, _compute_costs(connection, key, where, prices))
+        latencies, total = _read_latencies(connection, key, where) if groups else ({}, (None, None))
+    except DECODING_ERRORS as error:
+        raise DamagedRow(f"the model, tokens, cost or latency of a turn cannot be added up ({error})") from error
     return build_usage_report(groups, latencies, total, currency=prices.currency, by=by, since=since, until=until)
 
 

@@ -8,6 +8,7 @@ from convstore.db.delta_rows import delete_deltas, read_deltas
 from convstore.db.head_rows import Head, keep_partial_reply
 from convstore.db.lease_rows import Holder, free_row, interrupt_turn, read_holder, read_reply_parent
 from convstore.db.message_rows import Place, insert_messages, read_head
+from convstore.db.row_errors import conversation_locked
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy
 from convstore.messages.chunk_accumulator import ChunkAccumulator
@@ -76,6 +77,9 @@ def _take(
     partial = so_far.to_completion().messages[:1] if so_far.has_started else ()
     freed = free_row(work.connection, key, holder.token, len(partial))
     if freed is None:
+        now = read_holder(work.connection, key, work.now)
+        if now is not None and now.token == holder.token:
+            raise conversation_locked(key)
         return  # it ended meanwhile
     first_seq, lineage = freed
     output_seq = None

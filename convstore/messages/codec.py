@@ -22,6 +22,9 @@ from convstore.messages.storable_text import is_storable, to_json
 # Long enough to name a path uniquely in practice, at a quarter of the size of SHA-512.
 MESSAGE_DIGEST_BYTES = 16
 
+_to_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring_ascii
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
@@ -111,5 +114,10 @@ def digest(parent: bytes, message: Message) -> bytes:
         parent: the digest of the message before this one on its path; `b""` for the first message.
         message: the exact form.
     """
-    canonical = json.dumps(message, sort_keys=True, separators=(",", ":"))
+    role, content = message.get("role"), message.get("content")
+    if len(message) == 2 and isinstance(role, str) and isinstance(content, str):
+        # What the encoder would return, five times as fast: most messages are like this.
+        canonical = f'{{"content":{_quote(content)},"role":{_quote(role)}}}'
+    else:
+        canonical = _to_canonical(message)
     return blake2b(parent + canonical.encode(), digest_size=MESSAGE_DIGEST_BYTES).digest()

@@ -9,6 +9,7 @@ from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from convstore.errors import DamagedRow
 from convstore.messages.message import Message
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
@@ -75,8 +76,14 @@ class AsyncConversationMethods(ABC):
         return await self._run(ConversationMethods.get, reference)
 
     @documented_as(ConversationMethods.list)
-    async def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> builtins.list[Conversation]:
-        return await self._run(ConversationMethods.list, limit=limit, before=before)
+    async def list(
+        self,
+        *,
+        limit: int | None = 20,
+        before: Conversation | None = None,
+        on_damaged: Callable[[DamagedRow], object] | None = None,
+    ) -> builtins.list[Conversation]:
+        return await self._run(ConversationMethods.list, limit=limit, before=before, on_damaged=on_damaged)
 
     @documented_as(ConversationMethods.set)
     async def set(

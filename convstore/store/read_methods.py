@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from convstore.context.window import make_records_sendable
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.db.transactions import Transactions
-from convstore.errors import ConversationNotFound, InvalidInput
+from convstore.errors import ConversationNotFound, DamagedRow, InvalidInput
 from convstore.messages.message import Message
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
@@ -70,14 +70,30 @@ class ReadMethods:
             raise ConversationNotFound(f"no conversation {reference!r:.80}")
         return self._transactions.read(lookup.find_conversation, self._owner, reference)
 
-    def list(self, *, limit: int | None = 20, before: Conversation | None = None) -> builtins.list[Conversation]:
+    def list(
+        self,
+        *,
+        limit: int | None = 20,
+        before: Conversation | None = None,
+        on_damaged: Callable[[DamagedRow], object] | None = None,
+    ) -> builtins.list[Conversation]:
         """Return conversations, latest activity first.
 
         Args:
             limit: most conversations to return; None: all.
             before: the last conversation of the previous page, to get the next one.
+            on_damaged: called with an error for each conversation with a damaged row, and the others are returned.
+                None: the first of these errors is raised.
+
+        Raises:
+            DamagedRow: a row is damaged, and `on_damaged` is None.
         """
-        return self._transactions.read(lookup.list_conversations, self._owner, check_limit(limit), before)
+        found, damaged = self._transactions.read(lookup.list_conversations, self._owner, check_limit(limit), before)
+        for error in damaged:
+            if on_damaged is None:
+                raise error
+            on_damaged(error)
+        return found
 
     def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> builtins.list[Message]:
         """Return the conversation as a list of messages, oldest first.

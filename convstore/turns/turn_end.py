@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from convstore.db.delta_rows import delete_deltas
 from convstore.db.head_rows import free_with_reply, take_late_numbers
+from convstore.db.lease_rows import limit_lock_wait
 from convstore.db.message_rows import Place, insert_messages
 from convstore.db.turn_rows import find_turn
 from convstore.db.turn_writes import close_turn
@@ -36,6 +37,7 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     """
     connection, key = work.connection, turn.key
     replies = outcome.completion.messages if outcome.completion is not None else ()
+    limit_lock_wait(connection, key)
     position = turn.reply_position if outcome.moves_head and replies else None
     first_reply = free_with_reply(connection, key, turn.token, len(replies), position, work.now)
     is_held = first_reply is not None

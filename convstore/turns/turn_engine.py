@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from convstore.config import find_default_model
 from convstore.db.delta_rows import insert_delta
-from convstore.db.lease_rows import Lease, is_stop_requested, renew_lease
+from convstore.db.lease_rows import Lease, is_stop_requested, limit_lock_wait, renew_lease
 from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import Conflict, ConversationNotFound, InvalidInput, ReplyNotStored
@@ -177,6 +177,7 @@ def _is_stop_requested(work: UnitOfWork, key: ConversationKey, turn: TurnNumber)
 def _store_beat(work: UnitOfWork, beat: Beat, lease: Lease) -> tuple[bool, bool]:
     """Store a beat; return whether the turn still holds its conversation, and whether it was asked to stop."""
     turn = beat.turn
+    limit_lock_wait(work.connection, turn.key)
     is_stopped = is_stop_requested(work.connection, turn.key, turn.seq)
     holds = True
     if beat.renews_lease:

@@ -56,9 +56,13 @@ def _open_stream(store: Store, id: str) -> None:
         UPDATE_MESSAGE.format("extra = '[1]'"),
         UPDATE_MESSAGE.format("extra = 'null'"),
         UPDATE_MESSAGE.format("extra = '\"text\"'"),
-        DELETE_MESSAGE,
+        UPDATE_MESSAGE.format("content = 'You said: two'"),
+        UPDATE_MESSAGE.format("content = NULL"),
+        UPDATE_MESSAGE.format("role = 'user'"),
+        UPDATE_MESSAGE.format("name = 'Eve'"),
+        UPDATE_MESSAGE.format("extra = '{\"refusal\": null}'"),
     ],
-    ids=["not json", "empty", "a list", "null", "a text", "missing"],
+    ids=["not json", "empty", "a list", "null", "a text", "content", "no content", "role", "name", "extra"],
 )
 def test_every_method_that_reads_a_damaged_message_names_it(
     store: Store, backend: Backend, chat_server: ChatServer, id: str, damage: str
@@ -76,6 +80,75 @@ def test_every_method_that_reads_a_damaged_message_names_it(
     assert len(store.turns(id, limit=1)) == 1
     assert [message["content"] for message in store.history(id, limit=2)] == ["two", "You said: two"]
     assert store.get(id).length == 5
+
+
+def test_every_method_that_reads_a_missing_message_or_the_next_one_names_it(
+    store: Store, backend: Backend, chat_server: ChatServer, id: str
+) -> None:
+    asked = len(chat_server.requests)
+    backend.damage(DELETE_MESSAGE, id=id, seq=3)
+    readers: list[Callable[[], object]] = [
+        *list_readers(store, id),
+        partial(store.turns, id),
+        partial(store.history, id, limit=2),
+    ]
+    for read in readers:
+        with pytest.raises(DamagedRow, match=f"{id}.* seq 3 is missing"):
+            read()
+    assert len(chat_server.requests) == asked
+    assert len(store.turns(id, limit=1)) == 1
+    assert [message["content"] for message in store.history(id, limit=1)] == ["You said: two"]
+
+
+def test_a_message_does_not_fit_a_changed_digest_of_the_message_before_it(
+    store: Store, backend: Backend, chat_server: ChatServer, id: str
+) -> None:
+    asked = len(chat_server.requests)
+    backend.damage(UPDATE_MESSAGE.format("digest = :digest"), id=id, seq=3, digest=b"\x01" * 16)
+    for read in (
+        partial(store.history, id, limit=2),  # the page begins after the damaged row
+        partial(store.say, id, "hi", last=1),
+        partial(store.preview, id, "hi", last=1),
+        partial(store.tree, id),
+        partial(store.at, id, 4),
+    ):
+        with pytest.raises(DamagedRow, match=f"{id}.* seq [34] does not fit its digest"):
+            read()
+    assert store.history(id, limit=1)[0]["content"] == "You said: two"
+    assert len(chat_server.requests) == asked
+
+
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_changed_message_that_is_always_sent_is_found(
+    store: Store, backend: Backend, chat_server: ChatServer, id: str, seq: int
+) -> None:
+    store.pin(id, 2)
+    asked = len(chat_server.requests)
+    backend.damage(UPDATE_MESSAGE.format("content = 'changed'"), id=id, seq=seq)
+    for ask in (partial(store.say, id, "hi", last=1), partial(store.preview, id, "hi", max_context=60)):
+        with pytest.raises(DamagedRow, match=f"{id}.* seq {seq} does not fit its digest"):
+            ask()
+    assert len(chat_server.requests) == asked
+
+
+def test_a_fork_checks_its_shared_past(store: Store, backend: Backend, id: str) -> None:
+    fork = store.fork(id, at=4).id
+    store.append(fork, "three")
+    assert store.at(fork, 5).message["content"] == "three"
+    backend.damage(UPDATE_MESSAGE.format("digest = :digest"), id=id, seq=4, digest=b"\x01" * 16)
+    for read in (partial(store.at, fork, 5), partial(store.history, fork, limit=1), partial(store.tree, fork)):
+        with pytest.raises(DamagedRow, match=f"{fork}.* seq [45] does not fit its digest"):
+            read()
+
+
+def test_a_stored_answer_to_a_used_key_is_checked(store: Store, backend: Backend, chat_server: ChatServer) -> None:
+    store.new(id="once")
+    store.say("once", "pay", idempotency_key="k")
+    backend.damage(UPDATE_MESSAGE.format("content = 'pay 900'"), id="once", seq=2)
+    for read in (partial(store.say, "once", "pay", idempotency_key="k"), partial(store.turns, "once")):
+        with pytest.raises(DamagedRow, match=r"once.* seq 2 does not fit its digest"):
+            read()
+    assert len(chat_server.requests) == 1
 
 
 @pytest.mark.parametrize("column", ["parent_seq", "context_seq"])
@@ -131,7 +204,7 @@ def test_a_missing_first_message_raises_damaged_row(store: Store, backend: Backe
     for read in (partial(store.history, id), partial(store.messages, id, limit=5), partial(store.say, id, "hi")):
         with pytest.raises(DamagedRow, match=f"{id}.* seq 1 "):
             read()
-    assert len(store.history(id, limit=4)) == 4
+    assert len(store.history(id, limit=3)) == 3
 
 
 @pytest.mark.parametrize("column", ["settings", "metadata", "title"])

@@ -45,7 +45,10 @@ MAX_COSTS = {
     "list": (1, 1),
     "get": (1, 1),
 }
-"""Statements and commits that docs/guarantees.md promises. A call that only reads also ends a transaction."""
+"""Statements and commits that docs/guarantees.md promises. A call that only reads also ends a transaction.
+
+On PostgreSQL a turn, which is a call with two commits, takes one more statement.
+"""
 MAX_WINDOW_ROWS = 250
 """More messages than fit in a window of 4,000 tokens. Each has about 25 tokens."""
 
@@ -108,6 +111,7 @@ def test_the_guarantees_page_states_these_counts() -> None:
 
 def _check_costs(name: str, short: Cost, middle: Cost, long: Cost, *, is_postgres: bool) -> None:
     statements, commits = MAX_COSTS[name]
+    statements += int(is_postgres and commits == 2)
     for cost in (short, middle, long):
         assert len(cost.statements) <= statements, (name, cost.statements)
         assert cost.commits == commits, name

@@ -25,7 +25,7 @@ _MODEL_WIDTH = 24  # characters
 def list_conversations(limit: int, as_json: bool, store_choice: StoreChoice) -> None:
     """List conversations, latest activity first."""
     with open_store(store_choice) as store:
-        found = store.list(limit=limit or None)
+        found = store.list(limit=limit or None, on_damaged=lambda error: write_note(str(error)))
     if as_json:
         rows = ",\n".join(format_json(listed_conversation_to_json(conversation)) for conversation in found)
         sys.stdout.write(f"[{rows}]\n")
