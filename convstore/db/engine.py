@@ -103,6 +103,10 @@ class Database:
             raise DatabaseUnavailable(
                 f"database {self.label}: {_explain(error)}", transient=self._is_transient(error)
             ) from error
+        except UnicodeDecodeError as error:
+            if not _is_from_driver(error):
+                raise
+            raise DatabaseUnavailable(f"database {self.label}: is damaged: restore it from a backup") from error
 
     def _is_transient(self, error: exc.SQLAlchemyError) -> bool:
         if self.is_sqlite:
@@ -251,6 +255,16 @@ def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
         elif not begun:
             connection.exec_driver_sql("BEGIN")
         yield
+
+
+def _is_from_driver(error: UnicodeDecodeError) -> bool:
+    """Return True if sqlite3 raised an error because SQLite's own message quotes bytes of a damaged schema."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals["__name__"]).startswith(
+        ("sqlalchemy.", "convstore.db.sqlite")
+    )
 
 
 def _explain(error: exc.SQLAlchemyError) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Table
 
 from convstore import Store
 from convstore.db.tables import Base
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Ran
+from tests.faults.clients import open_store
 
 VALUES = {
     "bytes": "x'ff00'",
@@ -39,14 +40,16 @@ COMMANDS = (
     ("show", "fork"),
     ("undo", "victim"),
     ("redo", "victim"),
-    ("say", "-c", "victim", "Hi"),
-    ("retry", "victim"),
+    ("say", "-c", "victim", "--wait", "0", "Hi"),
+    ("retry", "victim", "--wait", "0"),
     ("fork", "victim"),
     ("compact", "victim"),
     ("checkout", "victim", "2"),
-    ("say", "-c", "victim", "--no-history", "Hi"),
+    ("say", "-c", "victim", "--wait", "0", "--no-history", "Hi"),
     ("list",),
 )
+SHOW = ("show", "victim")
+FEW = (COMMANDS[0], COMMANDS[3], COMMANDS[5], COMMANDS[6], COMMANDS[12])
 TABLES = [table for table in Base.metadata.sorted_tables if table.name != "convstore_compatibility"]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" + "A" * 2000 + "="}}
 
@@ -54,7 +57,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "i
 @pytest.fixture
 def damageable(program: Program, sqlite_url: str, chat_server: ChatServer) -> Path:
     """Return a SQLite file in which every table has rows."""
-    with Store(sqlite_url, base_url=chat_server.url, model="m", api_key="k") as store:
+    with open_store(sqlite_url, chat_server.url) as store:
         store.new(id="victim", name="named", title="A title", system="Be brief.", metadata={"a": 1}, temperature=0.5)
         store.say("victim", "one", idempotency_key="k")
         store.say("victim", [{"role": "user", "content": [{"type": "text", "text": "Look"}, IMAGE]}])
@@ -66,13 +69,14 @@ def damageable(program: Program, sqlite_url: str, chat_server: ChatServer) -> Pa
         store.compact("victim", keep_last=1)
         store.undo("victim")
     path = Path(sqlite_url.removeprefix("sqlite:///"))
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO convstore_deltas VALUES ('', 'victim', 1, 1, '{}')")
+    with closing(sqlite3.connect(path)) as connection:
+        with connection:
+            connection.execute("INSERT INTO convstore_deltas VALUES ('', 'victim', 1, 1, '{}')")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
 
 
-def check_ended(ran: Ran, chat_server: ChatServer) -> None:
+def check_ended(ran: Ran) -> None:
     """Check that a command ended with a result or with one line that names what is wrong."""
     assert ran.code in (0, 2, 3, 4, 5, 6, 7), ran
     assert "Traceback" not in ran.err
@@ -81,30 +85,31 @@ def check_ended(ran: Ran, chat_server: ChatServer) -> None:
         assert ran.err.startswith("convstore: "), ran
 
 
-@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name.removeprefix("convstore_"))
 def test_a_value_of_another_type_is_named_or_harmless(
-    program: Program, damageable: Path, chat_server: ChatServer, tmp_path: Path, table: object, value: str
+    program: Program, damageable: Path, tmp_path: Path, table: Table
 ) -> None:
     whole = tmp_path / "whole.db"
     shutil.copy(damageable, whole)
-    for column in table.c:  # type: ignore[attr-defined]
-        _restore(whole, damageable)
-        with closing(sqlite3.connect(damageable)) as connection, connection:
-            connection.execute("PRAGMA ignore_check_constraints = ON")
-            try:
-                connection.execute(
-                    f"UPDATE {column.table.name} SET {column.name} = {VALUES[value]} "
-                    f"WHERE rowid = (SELECT min(rowid) FROM {column.table.name})"
-                )
-            except sqlite3.IntegrityError:
-                continue  # the file's own rules refuse it
-        for command in COMMANDS:
-            ran = program(*command)
-            try:
-                check_ended(ran, chat_server)
-            except AssertionError as error:
-                raise AssertionError(f"{column} = {value}: convstore {' '.join(command)}") from error
+    for number, column in enumerate(table.c):
+        # Two values for each column, because all of them would take minutes.
+        for value in (list(VALUES)[number % len(VALUES)], list(VALUES)[(number * 3 + 1) % len(VALUES)]):
+            _restore(whole, damageable)
+            with closing(sqlite3.connect(damageable)) as connection, connection:
+                connection.execute("PRAGMA ignore_check_constraints = ON")
+                try:
+                    connection.execute(
+                        f"UPDATE {column.table.name} SET {column.name} = {VALUES[value]} "
+                        f"WHERE rowid = (SELECT min(rowid) FROM {column.table.name})"
+                    )
+                except sqlite3.IntegrityError:
+                    continue  # the file's own rules refuse it
+            for command in COMMANDS[:-1] if number % 6 == 0 else FEW:
+                ran = program(*command)
+                try:
+                    check_ended(ran)
+                except AssertionError as error:
+                    raise AssertionError(f"{column} = {value}: convstore {' '.join(command)}") from error
 
 
 def _restore(whole: Path, path: Path) -> None:
@@ -151,7 +156,7 @@ def test_list_shows_the_others_and_names_the_damaged_conversation(
         assert "Unharmed" in ran.out
         assert "fork" in ran.out
         assert '"id": "victim"' not in ran.out
-        assert ran.err.startswith("convstore: conversation 'victim': ")
+        assert ran.err.startswith("conversation 'victim': ")
     with Store(f"sqlite:///{damageable}") as store:
         damaged: list[Exception] = []
         assert {found.id for found in store.list(on_damaged=damaged.append)} == {"fork", "other"}
@@ -166,12 +171,12 @@ def _damage(path: Path, update: str) -> None:
 
 
 def test_three_hundred_files_with_random_damage_end_with_right_data_or_a_named_error(
-    program: Program, damageable: Path, chat_server: ChatServer, tmp_path: Path
+    program: Program, damageable: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "whole.db"
     shutil.copy(damageable, whole)
     data = whole.read_bytes()
-    right = {command: program(*command).out for command in COMMANDS[:5]}
+    right = program(*SHOW).out
     by_code: dict[int, int] = {}
     for seed in range(300):
         chance = random.Random(seed)
@@ -182,20 +187,23 @@ def test_three_hundred_files_with_random_damage_end_with_right_data_or_a_named_e
             damaged[at : at + len(some)] = some
         _restore(whole, damageable)
         damageable.write_bytes(bytes(damaged[: len(data)]))
-        for command in COMMANDS[:5] if seed % 10 else COMMANDS:
+        for command in (COMMANDS[0], SHOW, COMMANDS[8]) if seed % 30 else COMMANDS:
             ran = program(*command)
             by_code[ran.code] = by_code.get(ran.code, 0) + 1
             try:
-                check_ended(ran, chat_server)
+                check_ended(ran)
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}: convstore {' '.join(command)}") from error
-            if command == ("show", "victim") and ran.code == 0:
-                _check_text(ran.out, right[command], seed)
-    assert by_code[0] > 500
+            if command == SHOW and ran.code == 0:
+                _check_text(ran.out, right, seed)
+    assert by_code[0] > 300
     assert by_code[7] > 100
 
 
 def _check_text(shown: str, right: str, seed: int) -> None:
     """Check the messages that were shown: each is a whole message of the undamaged file."""
-    messages: Callable[[str], set[str]] = lambda text: {part.split("\n", 1)[-1].strip() for part in text.split("\n\n")}
-    assert messages(shown) <= messages(right), f"seed {seed}: {shown}"
+    assert _split_messages(shown) <= _split_messages(right), f"seed {seed}: {shown}"
+
+
+def _split_messages(shown: str) -> set[str]:
+    return {part.split("\n", 1)[-1].strip() for part in shown.split("\n\n")}
