@@ -177,6 +177,11 @@ class SchemaTooNew(DatabaseError):
 class DamagedRow(DatabaseError):
     """A stored row cannot be decoded. Such a row is never skipped or read as empty."""
 
+    def __init__(self, message: str, problem: str = "") -> None:
+        super().__init__(message)
+        self.problem = problem or message
+        """The row, and what is wrong with it."""
+
 
 class ReplyNotStored(DatabaseError):
     """The database could not store the model's answer, `completion`."""

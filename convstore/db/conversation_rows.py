@@ -29,7 +29,7 @@ from convstore.values.window_options import merge_window_options
 
 # The parameters of the latest request. The turns' primary key ends with the turn number, so the database finds the
 # turn without reading the others.
-_LATEST_REQUEST = (
+LATEST_REQUEST = (
     select(turns.c.request)
     .where(turns.c.owner == bindparam("owner"), turns.c.conversation_id == table.c.id, turns.c.window.is_not(None))
     .order_by(turns.c.seq.desc())
@@ -52,7 +52,7 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.head_seq,
     table.c.created_at,
     table.c.updated_at,
-    _LATEST_REQUEST,
+    LATEST_REQUEST,
 )
 _check_types = RowCheck(_COLUMNS)
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
@@ -256,7 +256,7 @@ def get_conversation(connection: Connection, key: ConversationKey) -> Conversati
     row = connection.execute(_BY_ID, {"owner": key.owner, "id": key.id}).one_or_none()
     if row is None:
         raise conversation_not_found(key)
-    return _decode_row(row)
+    return _check_and_decode(row)
 
 
 def find_conversations(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
@@ -265,7 +265,9 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
     It means the conversation with this id; else the one with this name; else each one with an id that begins with it.
     The id is first, so that nobody can hide a conversation by giving another one its id as a name.
     """
-    exact = [_decode_row(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})]
+    exact = [
+        _check_and_decode(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})
+    ]
     for conversation in exact:
         if conversation.id == reference:
             return [conversation]
@@ -275,7 +277,7 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
         _BY_PREFIX,
         {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most},
     )
-    return [_decode_row(row) for row in rows]
+    return [_check_and_decode(row) for row in rows]
 
 
 def list_conversations(
@@ -300,7 +302,7 @@ def list_conversations(
     found, damaged = [], []
     for row in rows:
         try:
-            found.append(_decode_row(row))
+            found.append(_check_and_decode(row))
         except DamagedRow as error:
             damaged.append(error)
     return found, damaged
@@ -394,8 +396,17 @@ def restore_conversation(connection: Connection, key: ConversationKey) -> None:
         raise ConversationNotFound(f"no deleted conversation {key.id!r}")
 
 
-def _decode_row(row: Row[Any]) -> Conversation:
+def _check_and_decode(row: Row[Any]) -> Conversation:
     _check_types([row], row.id)
+    return decode_conversation(row)
+
+
+def decode_conversation(row: Row[Any]) -> Conversation:
+    """Return a row as a conversation.
+
+    Raises:
+        DamagedRow: the row cannot be decoded.
+    """
     try:
         settings = json.loads(row.settings)
         metadata = json.loads(row.metadata)

@@ -84,7 +84,7 @@ class Database:
 
     @contextmanager
     def _open(self, *, writes: bool, keeps_bytes: bool) -> Iterator[Connection]:
-        kept = _keep_bytes if keeps_bytes else nullcontext
+        kept = _keep_bytes if keeps_bytes and self.is_sqlite else nullcontext
         with (
             self._translated(),
             self.engine.connect() as connection,

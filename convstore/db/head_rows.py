@@ -90,7 +90,7 @@ def read_state(connection: Connection, key: ConversationKey) -> ConversationStat
     row = connection.execute(_STATE, _bind(key)).one_or_none()
     if row is None:
         raise conversation_not_found(key)
-    return _decode_state(row, key)
+    return _check_and_decode(row, key)
 
 
 def lock_state(connection: Connection, key: ConversationKey) -> ConversationState | None:
@@ -100,7 +100,7 @@ def lock_state(connection: Connection, key: ConversationKey) -> ConversationStat
     because only one transaction at a time can write.
     """
     row = connection.execute(_STATE if is_sqlite(connection) else _STATE_LOCKED, _bind(key)).one_or_none()
-    return _decode_state(row, key) if row is not None else None
+    return _check_and_decode(row, key) if row is not None else None
 
 
 def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Lineage]:
@@ -194,8 +194,17 @@ def _bind(key: ConversationKey) -> dict[str, Any]:
     return {"key_owner": key.owner, "key_id": key.id}
 
 
-def _decode_state(row: Any, key: ConversationKey) -> ConversationState:
+def _check_and_decode(row: Any, key: ConversationKey) -> ConversationState:
     _check_state([row], key.id)
+    return decode_state(row, key)
+
+
+def decode_state(row: Any, key: ConversationKey) -> ConversationState:
+    """Return the state of a conversation from its row.
+
+    Raises:
+        DamagedRow: the row cannot be decoded.
+    """
     try:
         redo = tuple(Seq(int(seq)) for seq in json.loads(row.redo or "[]"))
     except DECODING_ERRORS as error:

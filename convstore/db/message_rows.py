@@ -75,9 +75,10 @@ _SEVERAL = _WITH_PARENTS.where(table.c.seq.in_(bindparam("seqs", expanding=True)
 _BETWEEN = _WITH_PARENTS.where(table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last")).order_by(
     table.c.seq
 )
-_DIGESTS = select(table.c.seq, table.c.digest).where(
-    *_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True))
-)
+_AMONG = (*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
+_DIGESTS = select(table.c.seq, table.c.digest).where(*_AMONG)
+_POSITIONS = select(table.c.seq, table.c.position).where(*_AMONG)
+_MAX_VARIABLES = 500  # in one statement; an old SQLite takes 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,16 @@ def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
     for home, kept in _group_by_home(lineage, seqs).items():
         values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept}
         found.update((row.seq, row.digest) for row in connection.execute(_DIGESTS, values))
+    return found
+
+
+def find_existing(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[Seq, Position]:
+    """Return the positions of those of these messages that exist, by `seq`."""
+    found: dict[Seq, Position] = {}
+    for home, kept in _group_by_home(lineage, seqs).items():
+        for first in range(0, len(kept), _MAX_VARIABLES):
+            values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept[first : first + _MAX_VARIABLES]}
+            found.update((row.seq, row.position) for row in connection.execute(_POSITIONS, values))
     return found
 
 

@@ -28,7 +28,7 @@ def damaged_row(conversation_id: str, what: str) -> DamagedRow:
     Args:
         what: the row or column, and what is wrong with it.
     """
-    return DamagedRow(f"conversation {conversation_id!r}: {what}; restore this row from a backup")
+    return DamagedRow(f"conversation {conversation_id!r}: {what}; restore this row from a backup", what)
 
 
 def missing_message(conversation_id: str, seq: int) -> DamagedRow:

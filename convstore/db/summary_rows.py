@@ -61,10 +61,15 @@ def read_summaries(connection: Connection, lineage: Lineage, turn: TurnNumber | 
     values = {**lineage.bind_turn_limits(), "turn": turn}
     found = connection.execute(_chain_statement(len(lineage.origins)), values).all()
     _check_types(found, lineage.key.id, "a summary")
-    return [_decode_row(row, lineage.key.id) for row in found]
+    return [decode_summary(row, lineage.key.id) for row in found]
 
 
-def _decode_row(row: Row[Any], conversation_id: str) -> Summary:
+def decode_summary(row: Row[Any], conversation_id: str) -> Summary:
+    """Return a row as a summary.
+
+    Raises:
+        DamagedRow: the row cannot be decoded.
+    """
     try:
         text = from_column(row.text) or ""
     except DECODING_ERRORS as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+from base64 import b64encode
 from contextlib import closing
 from pathlib import Path
 
@@ -48,10 +49,14 @@ COMMANDS = (
     ("say", "-c", "victim", "--wait", "0", "--no-history", "Hi"),
     ("list",),
 )
+VERIFY = ("db", "verify")
 SHOW = ("show", "victim")
 FEW = (COMMANDS[0], COMMANDS[3], COMMANDS[5], COMMANDS[6], COMMANDS[12])
 TABLES = [table for table in Base.metadata.sorted_tables if table.name != "convstore_compatibility"]
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" + "A" * 2000 + "="}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64," + b64encode(bytes(range(256)) * 12).decode()},
+}
 
 
 @pytest.fixture
@@ -104,10 +109,13 @@ def test_a_value_of_another_type_is_named_or_harmless(
                     )
                 except sqlite3.IntegrityError:
                     continue  # the file's own rules refuse it
-            for command in COMMANDS[:-1] if number % 6 == 0 else FEW:
+            verified = program("db", "verify")
+            for command in (VERIFY, *COMMANDS[:-1]) if number % 6 == 0 else (VERIFY, *FEW):
                 ran = program(*command)
                 try:
                     check_ended(ran)
+                    if "restore this row from a backup" in ran.err:
+                        assert verified.code == 7
                 except AssertionError as error:
                     raise AssertionError(f"{column} = {value}: convstore {' '.join(command)}") from error
 
@@ -187,7 +195,7 @@ def test_three_hundred_files_with_random_damage_end_with_right_data_or_a_named_e
             damaged[at : at + len(some)] = some
         _restore(whole, damageable)
         damageable.write_bytes(bytes(damaged[: len(data)]))
-        for command in (COMMANDS[0], SHOW, COMMANDS[8]) if seed % 30 else COMMANDS:
+        for command in (COMMANDS[0], SHOW, COMMANDS[8], VERIFY) if seed % 30 else COMMANDS:
             ran = program(*command)
             by_code[ran.code] = by_code.get(ran.code, 0) + 1
             try:

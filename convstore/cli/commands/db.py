@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import click
 
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
-from convstore.cli.options.store_options import database_options
-from convstore.cli.render.output_streams import write_answer, write_json
+from convstore.cli.options.store_options import StoreChoice, database_options, open_store, store_options
+from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
 
 if TYPE_CHECKING:
     from convstore.db.engine import Database
     from convstore.db.schema_upgrade import SchemaState
+    from convstore.db.verification import Verification
 
 
 @click.group("db", epilog=format_examples("convstore db upgrade", "convstore db check --json"))
@@ -89,6 +91,68 @@ def check(as_json: bool, db: str | None) -> None:
             raise schema_upgrade.refusal(found, opened)
         if not as_json:
             write_answer(f"{opened.label}: schema {found.current}, ready")
+
+
+@database.command(epilog=format_examples("convstore db verify", "convstore db verify olympics --owner user-42"))
+@click.argument("reference", metavar="REF", required=False)
+@json_option
+@store_options
+def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> None:
+    """Check every row for damage, also rows that no command reads.
+
+    Without REF, all conversations of all owners and all attachments are checked. If a row is damaged, it is listed, and
+    the exit code is 7. Nothing is changed.
+    """
+    from convstore.db import schema_upgrade, verification
+    from convstore.values.identifiers import ConversationKey
+
+    shows_progress = sys.stderr.isatty() and not as_json
+
+    def show_progress(so_far: Verification) -> None:
+        if shows_progress:
+            sys.stderr.write(f"\r{so_far.conversations:,} conversations, {so_far.messages:,} messages ")
+            sys.stderr.flush()
+
+    with _open(store_choice.db) as opened:
+        label, state, key = opened.label, schema_upgrade.state(opened), None
+        if not state.usable:
+            raise schema_upgrade.refusal(state, opened)
+        if reference is not None:
+            with open_store(store_choice) as store:
+                key = ConversationKey(store_choice.owner, store.get(reference).id)
+        try:
+            found = verification.verify(opened, key, show_progress)
+        finally:
+            if shows_progress:
+                sys.stderr.write("\r\x1b[K")
+    if as_json:
+        write_json(_verification_to_json(label, found))
+    else:
+        for damage in found.damages:
+            owner = f"owner {damage.owner!r}, " if damage.owner else ""
+            of = f"{owner}conversation {damage.conversation_id!r}: " if damage.conversation_id is not None else owner
+            write_answer(make_one_line(f"{of}{damage.problem}"))
+        counts = f"{found.conversations:,} conversations, {found.messages:,} messages, {found.turns:,} turns"
+        if not found.damages:
+            write_answer(f"{label}: {counts}, no damage")
+    if found.damages:
+        count = len(found.damages)
+        write_note(f"convstore: {count} damaged {'row' if count == 1 else 'rows'}; restore from a backup")
+        raise SystemExit(7)
+
+
+def _verification_to_json(label: str, found: Verification) -> dict[str, Any]:
+    return {
+        "database": label,
+        "conversations": found.conversations,
+        "messages": found.messages,
+        "turns": found.turns,
+        "attachments": found.attachments,
+        "damages": [
+            {"owner": damage.owner, "conversation": damage.conversation_id, "problem": damage.problem}
+            for damage in found.damages
+        ],
+    }
 
 
 def _state_to_json(opened: Database, found: SchemaState) -> dict[str, Any]:
