@@ -21,9 +21,11 @@ from sqlalchemy.engine import URL, make_url
 from convstore.db.sqlite_engine import (
     SQLITE_BUSY_SECONDS,
     find_sqlite_file,
+    identify_file,
     make_sqlite_engine,
     renew_locks_after_fork,
 )
+from convstore.db.sqlite_log_mark import remove_mark
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
 # Connection strings of other programs, and URLs in quotes or with a typing error. If one became the name of a new file,
@@ -91,7 +93,19 @@ class Database:
             transaction(connection, writes=writes),
             kept(connection),
         ):
+            file = connection.info.get("file")
             yield connection
+        if writes:
+            self._check_still_there(file)
+
+    def _check_still_there(self, file: tuple[int, int] | None) -> None:
+        """Check that the file that was just written still has its name; otherwise others do not see what was written.
+
+        Raises:
+            DatabaseUnavailable: the file was removed or replaced meanwhile.
+        """
+        if file is not None and self.path is not None and identify_file(self.path) != file:
+            raise DatabaseUnavailable(f"database {self.path}: its file was replaced while it was written")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -124,6 +138,8 @@ class Database:
         """Close the pool's connections, unless the engine is the caller's own."""
         if self._owned:
             self.engine.dispose()
+            if self.path is not None:
+                remove_mark(self.path)
 
 
 @contextmanager

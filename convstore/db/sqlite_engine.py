@@ -19,6 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event, exc
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from convstore.db.sqlite_log_mark import check_log, write_mark
 from convstore.errors import DatabaseUnavailable
 
 SQLITE_BUSY_SECONDS = 30.0
@@ -94,9 +95,11 @@ def make_sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
         if path is not None and was_there:
-            _identify_file(path)
+            identify_file(path)
         elif path is not None and private:
             _create_private(path)
+        if path is not None:
+            check_log(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
@@ -104,8 +107,9 @@ def make_sqlite_engine(url: URL) -> Engine:
         try:
             _prepare_sqlite(connection, path)
             if path is not None:
-                entry.info["file"] = _identify_file(path)
+                entry.info["file"] = identify_file(path)
                 was_there = True
+                write_mark(path)
         except BaseException:
             connection.close()
             raise
@@ -113,13 +117,18 @@ def make_sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "checkout")
     def check_file(_: object, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
         # In WAL mode SQLite continues to write to a file that was removed or replaced, and the rows would be lost.
-        if path is not None and entry.info["file"] != _identify_file(path):
+        if path is not None and entry.info["file"] != identify_file(path):
             raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
 
     return engine
 
 
-def _identify_file(path: Path) -> tuple[int, int]:
+def identify_file(path: Path) -> tuple[int, int]:
+    """Return the device and inode of a database file.
+
+    Raises:
+        DatabaseUnavailable: there is no such file.
+    """
     try:
         found = path.stat()
     except OSError as error:
@@ -131,7 +140,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.isolation_level = None  # so that sqlite3 begins no transactions itself
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
-    if path is not None and _read_journal_mode(connection) != "wal":
+    if path is None:
+        return
+    if _read_journal_mode(connection) != "wal":
         # The switch to WAL fails if several processes try it at once, whatever the timeout; hence the lock. It may
         # still fail because the file is read-only, or because another program is reading it. Then the old mode stays:
         # all guarantees hold in the other modes too.
@@ -141,6 +152,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
                 with suppress(sqlite3.OperationalError):
                     connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000:.0f}")
+    connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # makes SQLite open its log
 
 
 def _read_journal_mode(connection: sqlite3.Connection) -> str:

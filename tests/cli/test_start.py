@@ -69,7 +69,7 @@ def test_the_program_has_exactly_these_commands() -> None:
     assert set(NAMES) == {
         *("convstore", "new", "say", "show", "list", "set", "retry", "turns", "follow", "stop"),
         *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
-        *("usage", "db", "db upgrade", "db current", "db check", "db verify"),
+        *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db backup", "db restore"),
     }
 
 

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_a_reply_is_printed_as_it_arrives(program: Program, chat_server: ChatSer
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
 def test_an_interrupted_stream_keeps_the_partial_reply(
-    program: Program, chat_server: ChatServer, rows: Rows, number: signal.Signals, code: int
+    program: Program, chat_server: ChatServer, rows: Rows, number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     held = Reply("first second", pieces=["first", " second"], hold=threading.Event(), hold_after=1)
     chat_server.script(held)
@@ -149,6 +150,7 @@ def test_an_interrupted_stream_keeps_the_partial_reply(
         assert terminal.end() == code
         assert "first\nconvstore: stopped; the partial reply is kept\n" in OUR_COLOURS.sub("", terminal.screen)
     assert chat_server.wait_disconnect()  # the connection was closed, so the provider can stop
+    assert [file.name for file in tmp_path.glob("*.db*")] == ["chat.db"]  # no log is left
     assert [status for status, _ in rows.turns] == ["interrupted"]
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     assert "1 user\nhi\n" in program("show", "--last", "2").out

@@ -114,7 +114,7 @@ def test_only_the_user_can_read_the_files_with_any_umask(tmp_path: Path, mask: i
     with _umask(mask), Store(tmp_path / "chat.db") as store:
         store.new("Private")
         found = {path.name: _mode(path) for path in tmp_path.glob("chat.db*")}
-    assert found == {"chat.db": 0o600, "chat.db-wal": 0o600, "chat.db-shm": 0o600}
+    assert found == {"chat.db": 0o600, "chat.db-wal": 0o600, "chat.db-shm": 0o600, "chat.db-convstore": 0o600}
 
 
 def test_a_file_created_through_a_symlink_is_private_too(tmp_path: Path) -> None:
@@ -125,6 +125,7 @@ def test_a_file_created_through_a_symlink_is_private_too(tmp_path: Path) -> None
             "target.db": 0o600,
             "target.db-wal": 0o600,
             "target.db-shm": 0o600,
+            "target.db-convstore": 0o600,
         }
     assert (tmp_path / "link.db").is_symlink()
 
@@ -191,7 +192,10 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str, form: str) -> None:
     with Store(forms[form]) as store:
         made = store.new("Odd")
         assert store.get(made.id).title == "Odd"
-        assert {found.name for found in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
+        assert {found.name for found in tmp_path.iterdir()} == {
+            name,
+            *(f"{name}{suffix}" for suffix in ("-wal", "-shm", "-convstore")),
+        }
     with Store(path) as store:
         assert [found.title for found in store.list()] == ["Odd"]
 

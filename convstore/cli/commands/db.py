@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -139,6 +140,44 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
         count = len(found.damages)
         write_note(f"convstore: {count} damaged {'row' if count == 1 else 'rows'}; restore from a backup")
         raise SystemExit(7)
+
+
+@database.command(epilog=format_examples("convstore db backup monday.db"))
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@database_options
+def backup(file: Path, as_json: bool, db: str | None) -> None:
+    """Copy a SQLite database to a new file, also while programs use it."""
+    from convstore.db import sqlite_backup
+
+    with _open(db) as opened:
+        sqlite_backup.back_up(opened, file)
+        if as_json:
+            write_json({"database": opened.label, "backup": str(file), "bytes": file.stat().st_size})
+        else:
+            write_answer(f"{opened.label}: copied to {file}, {file.stat().st_size:,} bytes")
+
+
+@database.command(epilog=format_examples("convstore db restore monday.db"))
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@database_options
+def restore(file: Path, as_json: bool, db: str | None) -> None:
+    """Replace all data of a SQLite database by those of a backup.
+
+    Programs may go on using the database. The data before are kept in a new file beside it. A backup of an older schema
+    is upgraded.
+    """
+    from convstore.db import sqlite_backup
+
+    with _open(db) as opened:
+        kept = sqlite_backup.restore(opened, file)
+        if as_json:
+            write_json({"database": opened.label, "backup": str(file), "kept": str(kept) if kept is not None else None})
+        else:
+            write_answer(f"{opened.label}: restored from {file}")
+        if kept is not None:
+            write_note(f"convstore: the data before are in {kept}")
 
 
 def _verification_to_json(label: str, found: Verification) -> dict[str, Any]:
