@@ -42,7 +42,7 @@ def _converse(environment: dict[str, str]) -> None:
         raise RuntimeError(f"the second answer lacks {SECRET}: the model did not see the first turn")
     print(
         f"The demo worked: the second answer contains {SECRET}, which the second question does not.\n"
-        "Each command was a process of its own: the model was given it from the stored history."
+        "Each command was a separate process, so the model can have 4821 only from the stored history."
     )
 
 

@@ -49,7 +49,7 @@ def read_past(
 ) -> Past:
     """Return the end of the path that may be sent, and the earlier messages that are always sent.
 
-    The rows read are those that a window can hold, whatever lies before it; all of the path only if nothing limits it.
+    Only the rows that the window can hold are read, however long the path is. Without a limit, the whole path is read.
 
     Raises:
         DamagedRow: a message that is needed is missing or cannot be decoded.

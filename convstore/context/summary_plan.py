@@ -195,10 +195,10 @@ def store_summary(
     """Store a summary that the model wrote, with its turn.
 
     Args:
-        own: the summary that the same compaction wrote before it: they are dropped together.
+        own: the summary that the same compaction wrote before; None: this is its first. `drop_summary` drops both.
 
     Returns:
-        The summary that is sent from now on, and whether it is this one.
+        The summary that is sent from now on, and True if it is the new one.
     """
     connection, step = work.connection, call.step
     turn = _make_turn(work, key, call)

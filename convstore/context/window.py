@@ -34,7 +34,7 @@ class Past:
 
     head: MessageRecord | None = None
     tail: Sequence[MessageRecord] = ()
-    """The end of the path; if it was not read whole, more of it than fits."""
+    """The end of the path. If not the whole path was read, this part is larger than what fits into the window."""
     context: Sequence[MessageRecord] = ()
     """The system and developer messages before the tail."""
     pinned: Sequence[MessageRecord] = ()
@@ -195,7 +195,7 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
 
 
 def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
-    """Yield stored messages to send. A model said the last one of a turn, if it is the assistant's."""
+    """Yield stored messages to send. The last message of a turn is the model's reply if its role is `assistant`."""
     for record, after in zip_longest(records, records[1:]):
         is_last = record.turn is not None and (after is None or after.turn != record.turn)
         yield Outgoing(record.message, record.position, is_reply=is_last and record.message["role"] == "assistant")

@@ -22,7 +22,7 @@ from convstore.values.turn_outcome import RunningTurn
 _logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
-"""How often a stream's new text is stored: so much of it can be lost with the process."""
+"""The time between two writes of a stream's new text. If the process is killed, at most this much of it is lost."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +33,9 @@ class Watched:
     take_received: Callable[[], dict[str, Any] | None] | None
     """Returns what the stream received since the last call; None: the turn does not stream."""
     beat_at: float
-    """When its next beat is due (of `time.monotonic`), and when the next renewal of its lease."""
+    """The time of the next beat, by `time.monotonic()`."""
     renew_at: float
+    """The time of the next renewal of the lease, by `time.monotonic()`."""
     written: int = 0
     """Number of stored deltas."""
     unwritten: dict[str, Any] | None = None

@@ -43,8 +43,8 @@ def free_from_dead_turn(work: UnitOfWork, key: ConversationKey, own_token: str |
     """Take the conversation from a turn that is dead, if one holds it.
 
     Args:
-        own_token: a token under which only this call's own first try can hold it: its commit went through when the
-            connection broke, and nobody works on that turn.
+        own_token: the lease token of this call. A turn that holds the conversation with it is this call's own first
+            try: its commit had succeeded, but the connection broke before the answer. Nobody works on that turn.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.

@@ -36,8 +36,8 @@ _UNKNOWN_OVERFLOW_SHARE = 0.5
 def find_fitting_share(error: BaseException) -> float | None:
     """Return what share of the request may fit, or None for another error.
 
-    The share, between 0 and 1, is one of the request's tokens. It is computed from the numbers in the provider's error;
-    without numbers it is a half.
+    The share is a part of the request's tokens, as a number between 0 and 1. It is computed from the numbers in the
+    provider's error; without numbers it is a half.
     """
     if getattr(error, "status_code", None) not in _OVERFLOW_STATUSES:
         return None

@@ -8,7 +8,7 @@ import time
 from email.utils import parsedate_to_datetime
 
 DEFAULT_RETRIES = 2
-"""How often a call is repeated that cannot have generated anything."""
+"""How often a call is repeated if the model surely generated nothing."""
 
 # The provider says that it did not start to generate: too many requests, or it is overloaded.
 _RETRYABLE_STATUSES = (429, 503)

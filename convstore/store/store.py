@@ -58,9 +58,9 @@ class Store(ConversationMethods):
         owner: the owner of the conversations; see `for_owner`.
         base_url: URL of a server that speaks Chat Completions, for the client that the store makes.
         model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
-        retries: how often a call is repeated that cannot have generated anything: it never connected, or the provider
-            answered 429 or 503. Each repetition is recorded on the turn.
-        lease: seconds after which a turn of another host, last heard of that long ago, counts as dead. On the same
+        retries: how often a call is repeated if the model surely generated nothing: the connection was never made, or
+            the provider answered 429 or 503. Each repetition is recorded on the turn.
+        lease: if a turn on another host gives no sign of life for this many seconds, it counts as dead. On the same
             host, a dead process is known at once.
         count_tokens: counts the tokens of a message, for windows; None: they are estimated. Each message is counted
             once, when it is stored. If it fails, the call is refused (InvalidInput) before anything is stored; a reply

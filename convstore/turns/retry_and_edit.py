@@ -53,8 +53,9 @@ def place_request(connection: Connection, claim: Claim, request: TurnRequest) ->
 def _place_retry(connection: Connection, claim: Claim, request: TurnRequest) -> PlacedRequest:
     """Find what to ask again: the request of the latest turn, or after `checkout` the one of the head's turn.
 
-    It is asked in its own place, so that the new reply becomes a sibling of the old one, while the head is where that
-    turn found it or left it. Otherwise the latest request is asked anew, with copies of its messages at the head.
+    If the head is where that turn began or where it ended, the request is asked in its old place, and the new reply
+    becomes a sibling of the old one. Otherwise the latest request is asked anew, with copies of its messages at the
+    head.
     """
     lineage, head = claim.lineage, claim.head_seq
     latest = find_latest_request(connection, lineage.key, before=claim.turn)

@@ -52,7 +52,7 @@ class TurnEngine:
 
     Args:
         lease_span: for how long a turn holds its conversation after its process was last heard of.
-        retries: how often a call is repeated that cannot have generated anything.
+        retries: how often a call is repeated if the model surely generated nothing.
         model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
         max_reply_bytes: the largest answer that is read, for clients that convstore makes.
     """
@@ -92,7 +92,8 @@ class TurnEngine:
 
         Raises:
             ConversationBusy: another turn holds the conversation.
-            InvalidInput: the prices are wrong, among others: found here, because at the end it would be too late.
+            InvalidInput: the request cannot be sent or stored, or the prices are wrong. Prices are checked here,
+                because after the call it would be too late.
         """
         self.transactions.services.get_prices()
         lease = Lease(make_token(), self._lease_span)

@@ -38,7 +38,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, value in given.items():
         if key in _RESERVED_PARAMETERS:
-            raise InvalidParameter(f"{key} is not a parameter to give: {_RESERVED_PARAMETERS[key]}")
+            raise InvalidParameter(f"you cannot set {key}: {_RESERVED_PARAMETERS[key]}")
         if key in CALL_OPTIONS:
             checked[key] = value
             continue
@@ -53,7 +53,7 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if model is not None and (not isinstance(model, str) or not model.strip()):
         raise InvalidParameter(f"model must be the name of a model, not {model!r:.80}")
     if all(checked.get(key) is not None for key in _EXCLUSIVE_PARAMETERS):
-        raise InvalidParameter("give temperature or top_p, not both (the specification: one of the two)")
+        raise InvalidParameter("give temperature or top_p, not both")
     return checked
 
 
@@ -64,7 +64,7 @@ def _check_extra_body(value: Any) -> None:
         raise InvalidParameter(f"extra_body must be a JSON object, not {value!r:.80}")
     for key, reason in _RESERVED_PARAMETERS.items():
         if key in value:
-            raise InvalidParameter(f"{key} is not a parameter to give, in extra_body either: {reason}")
+            raise InvalidParameter(f"you cannot set {key}, not even in extra_body: {reason}")
 
 
 def _check_temperature(value: Any) -> None:

@@ -98,7 +98,7 @@ def check_title(value: str | None) -> str | None:
         InvalidInput: the title is not a text.
     """
     if value is not None and not isinstance(value, str):
-        raise InvalidInput(f"a title is a text, not {type(value).__name__}")
+        raise InvalidInput(f"a title must be a text, not {type(value).__name__}")
     return value
 
 
@@ -110,7 +110,7 @@ def check_metadata(value: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = to_plain(value)
     if not isinstance(plain, dict):
-        raise InvalidInput(f"metadata is a JSON object, not {type(value).__name__}")
+        raise InvalidInput(f"metadata must be a JSON object, not {type(value).__name__}")
     return plain
 
 
@@ -124,7 +124,7 @@ def check_limit(value: int | None) -> int | None:
         InvalidInput: the limit is not a whole number of at least 0.
     """
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise InvalidInput(f"a limit is a whole number of at least 0, not {value!r}")
+        raise InvalidInput(f"a limit must be a whole number of at least 0, not {value!r}")
     return min(value, _MAX_DATABASE_INTEGER) if value is not None else None
 
 
@@ -136,7 +136,7 @@ def check_before(value: int | None) -> int | None:
     """
     is_seq = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_DATABASE_INTEGER
     if value is not None and not is_seq:
-        raise InvalidInput(f"`before` is the seq of the first record of another page, not {value!r}")
+        raise InvalidInput(f"`before` must be the seq of the first record of the page before, not {value!r}")
     return value
 
 
@@ -146,7 +146,7 @@ def check_turn_count(value: int) -> int:
     Raises:
         InvalidInput: the value is not a whole number of at least 1.
     """
-    return _check_whole_number(value, 1, "how many turns is a whole number of at least 1")
+    return _check_whole_number(value, 1, "the number of turns must be a whole number of at least 1")
 
 
 def check_position(value: int) -> Position:
@@ -164,7 +164,7 @@ def check_seq(value: int) -> Seq:
     Raises:
         InvalidInput: the value is not a whole number of at least 0.
     """
-    return Seq(_check_whole_number(value, 0, "a message's seq is a whole number"))
+    return Seq(_check_whole_number(value, 0, "a message's seq must be a whole number"))
 
 
 def check_head_seq(value: int | None) -> Seq | None:
@@ -194,7 +194,7 @@ def check_wait(value: float) -> float:
         InvalidInput: the value is not a number of at least 0.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise InvalidInput(f"wait is a number of seconds, at least 0, not {value!r}")
+        raise InvalidInput(f"wait must be a number of seconds, at least 0, not {value!r}")
     return value
 
 

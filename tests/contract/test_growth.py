@@ -99,9 +99,10 @@ def test_the_guarantees_page_states_these_counts() -> None:
     say, complete, retry, edit = (MAX_COSTS[f"{name}, max_context"][0] for name in ("say", "complete", "retry", "edit"))
     undo, redo, checkout = (MAX_COSTS[name][0] for name in ("undo", "redo", "checkout"))
     for row in (
-        f"| within `last` or `max_context`, with pins and a summary before | {say} at most | 2 |",
-        f"| `complete`, with the same | {complete} at most | 2 |",
-        f"| `retry`, `edit`, with the same | {retry}, {edit} at most | 2 |",
+        f"| `say` with a window (`last` or `max_context`), pins and a summary | {say} at most | 2 |",
+        f"| `complete` with all of these | {complete} at most | 2 |",
+        f"| `retry` with all of these | {retry} at most | 2 |",
+        f"| `edit` with all of these | {edit} at most | 2 |",
         f"| `undo`, `redo`, `checkout` | {undo}, {redo}, {checkout} | 1 |",
         f"| `fork`, at any position | {MAX_COSTS['fork, at a third'][0]} at most | 1 |",
         f"| `pin`, `unpin` | {MAX_COSTS['pin'][0]} | 1 |",

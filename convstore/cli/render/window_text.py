@@ -43,8 +43,7 @@ def _explain_left_out(report: WindowReport) -> str:
         if seqs
     )
     from_there = f"all from seq {report.from_seq}" if report.from_seq is not None else ""
-    before = f"before that {always_sent}" if from_there and always_sent else always_sent
-    detail = ", ".join(part for part in (from_there, before) if part)
+    detail = ", and ".join(part for part in (always_sent, from_there) if part)
     return f"{report.left_out} of {total} messages of the history are left out; {sent}{f': {detail}' if detail else ''}"
 
 
