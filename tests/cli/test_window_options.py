@@ -200,8 +200,8 @@ def test_a_dry_run_says_what_is_left_out_and_which_older_messages_are_sent(
     ]
     first, second = ran.err.splitlines()
     assert first == (
-        "convstore: 3 of 7 messages of the history are left out; 4 are sent: all from seq 6, "
-        "before that system messages (seq 1) and pinned messages (seq 2)"
+        "convstore: 3 of 7 messages of the history are left out; 4 are sent: "
+        "system messages (seq 1) and pinned messages (seq 2), and all from seq 6"
     )
     assert second.startswith("convstore: about ")
     assert second.endswith(" tokens")
@@ -237,5 +237,5 @@ def test_only_the_first_of_many_older_messages_are_listed() -> None:
     system = tuple(map(Seq, range(1, 13)))
     report = WindowReport(history=12, from_seq=Seq(30), tokens=12345, left_out=5, context=system)
     first, second = explain_window(report)
-    assert first.endswith("before that system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more)")
+    assert first.endswith(": system messages (seq 1, 2, 3, 4, 5, 6, 7, 8 … 4 more), and all from seq 30")
     assert second == "about 12,345 tokens"
