@@ -20,6 +20,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",
+    errors.ReplyInterrupted: "`convstore retry` sends the message again",
     errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "`convstore retry` sends it again",
     errors.UnansweredToolCalls: (
@@ -31,6 +32,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 
 _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
 _HINT_AFTER_SUMMARY = "`convstore compact` tries again"
+_HINT_AFTER_UNKNOWN_MODEL = "`convstore retry -m MODEL` sends it to another model"
 
 
 def add_hint(error: errors.ConvstoreError) -> str:
@@ -45,4 +47,12 @@ def _find_hint(error: errors.ConvstoreError) -> str | None:
         return _HINT_AFTER_SUMMARY
     if isinstance(error, errors.TurnFailed) and (error.turn.error or {}).get("suspect"):
         return _HINT_AFTER_REFUSAL
+    if isinstance(error, errors.TurnFailed) and _is_model_unknown(error):
+        return _HINT_AFTER_UNKNOWN_MODEL
     return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)
+
+
+def _is_model_unknown(error: errors.TurnFailed) -> bool:
+    from convstore.provider.error_texts import is_model_unknown  # here, because only a failed call needs it
+
+    return is_model_unknown(error.turn.error or {})

@@ -14,6 +14,7 @@ from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, LeaseLost, ReplyInterrupted, TurnFailed
 from convstore.messages.token_counters import make_fallback_counter
+from convstore.provider.error_texts import format_failure
 from convstore.values.identifiers import Seq
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.turn_outcome import RunningTurn, TurnOutcome
@@ -86,17 +87,16 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
     if turn.status is TurnStatus.COMPLETED or was_stopped:
         return turn
     error = turn.error or {}
-    status = f"{error['status']} " if "status" in error else ""
-    problem = f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": .")
+    problem = format_failure(error)
     if turn.status is TurnStatus.INTERRUPTED:
         raise ReplyInterrupted(
-            f"{where}: the reply was cut off ({problem}); the partial reply is stored with the turn, and later turns "
-            f"leave it out",
+            f"{where}: the reply was cut off ({problem}). The partial reply is stored with the turn. Later calls leave "
+            f"it out",
             turn,
             turn.message,
         )
     if "suspect" in error:
         problem = f"{problem}; probably because of {error['suspect']}"
         if str(error["suspect"]).startswith("message "):  # a stored one
-            problem += ": go back before it (`undo`, `checkout`), or send less (`last=…`)"
-    raise TurnFailed(f"{where}: {problem}; the message is stored without a reply, and later turns leave it out", turn)
+            problem += ": go back before it (`undo`, `checkout`), or send less (`last`)"
+    raise TurnFailed(f"{where}: {problem}. The message is stored without a reply. Later calls leave it out", turn)

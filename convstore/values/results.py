@@ -155,7 +155,7 @@ class Turn:
     time_to_first_token: float | None
     """Seconds from the call to the first piece of a streamed answer."""
     error: dict[str, Any] | None
-    """The error: `type`, `message`, and if known `status` and `code`."""
+    """The error: `type`, `message`, and if known `status`, `code`, `server`, `advice` and `suspect`."""
     attempts: tuple[dict[str, Any], ...]
     """The calls before the last one. They failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None
