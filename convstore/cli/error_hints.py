@@ -6,6 +6,10 @@ The library's message names functions; the hint names commands. A command that f
 
 from __future__ import annotations
 
+import re
+
+import click
+
 from convstore import errors
 
 
@@ -34,12 +38,37 @@ _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore und
 _HINT_AFTER_SUMMARY = "`convstore compact` tries again"
 _HINT_AFTER_UNKNOWN_MODEL = "`convstore retry -m MODEL` sends it to another model"
 
+_SIMILAR_OPTIONS = {"--limit": "--last", "--last": "--limit", "--count": "--limit"}
+"""Options that other commands have, and the option that a command may have instead."""
+_TEXT_ARGUMENTS = {"MESSAGE", "TEXT", "TITLE"}
+
 
 def add_hint(error: errors.ConvstoreError) -> str:
     """Return the message of an error, followed by the hint if there is one."""
     message = str(error)
     hint = _find_hint(error)
     return f"{message}; {hint}" if hint is not None else message
+
+
+def add_usage_hint(error: click.UsageError) -> str:
+    """Return the message of a usage error: with another option, `--`, or the command whose help to read."""
+    message = error.format_message()
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return f"{message} ({_name_help(error)})"
+    parameters = error.ctx.command.params
+    similar = _SIMILAR_OPTIONS.get(error.option_name)
+    if similar is not None and any(similar in parameter.opts for parameter in parameters):
+        return f"No such option '{error.option_name}'; `{similar}` does it. ({_name_help(error)})"
+    is_option = re.fullmatch(r"--[A-Za-z][\w-]*", error.option_name) is not None
+    texts = [name for name in (parameter.human_readable_name for parameter in parameters) if name in _TEXT_ARGUMENTS]
+    if texts and not is_option:
+        return f"{message} Put `--` before a {texts[0]} that begins with a dash. ({_name_help(error)})"
+    return f"{message} ({_name_help(error)})"
+
+
+def _name_help(error: click.UsageError) -> str:
+    command = error.ctx.command_path if error.ctx is not None else "convstore"
+    return f"see `{command} --help`"
 
 
 def _find_hint(error: errors.ConvstoreError) -> str | None:

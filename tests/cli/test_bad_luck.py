@@ -115,7 +115,7 @@ def test_an_unreachable_server_is_named_with_what_to_check(program: Program, cha
         (Failure(429, retry_after=0), "", ["wait before you ask again"]),
         (Failure(429, code="insufficient_quota"), "", ["add credit"]),
         (Failure(404), "", ["name a model that this server has", "`convstore retry -m MODEL`"]),
-        (Failure(404, "page not found", code=""), "", []),
+        (Failure(404, "page not found", code="not_found"), "", []),
         (Failure(500), "", []),
         (None, "without /v1", ["the base URL has no /v1: try {root}/v1"]),
     ],

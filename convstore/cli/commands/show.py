@@ -38,7 +38,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
     )
 )
 @ref_argument
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Number of last messages.  [default: all]")
+@click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="Number of last messages.  [default: all]")
 @click.option(
     "--save-attachments",
     "folder",

@@ -7,6 +7,7 @@ import click
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON output.")
 
 limit_option = click.option(
+    "-n",
     "--limit",
     type=click.IntRange(min=0),
     default=20,
