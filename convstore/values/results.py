@@ -62,7 +62,7 @@ class Conversation:
     head_seq: Seq
     """The `seq` of the last message on the current path; 0: the path is empty."""
     model: str | None
-    """The sticky model; else the model that the latest turn asked for; else None."""
+    """The sticky model; else the model of the latest request, also in the past that a fork shares; else None."""
     created_at: datetime
     updated_at: datetime
 

@@ -13,14 +13,14 @@ from convstore.cli.render.json_forms import conversation_to_json
 from convstore.cli.render.output_streams import write_json, write_terminal_note
 
 
-@click.command(epilog=format_examples("convstore restore 3kx9bfm27d5w"))
+@click.command(epilog=format_examples("convstore list --deleted", "convstore restore 3kx9bfm27d5w"))
 @required_ref_argument("ID")
 @json_option
 @store_options
 def restore(ref: str, as_json: bool, store_choice: StoreChoice) -> None:
     """Restore a deleted conversation.
 
-    ID is the complete id, which `delete` printed; `usage --by conversation` prints it too.
+    ID is the complete id; `list --deleted` prints it.
     """
     with open_store(store_choice) as store:
         conversation = store.restore(ref)

@@ -1,4 +1,4 @@
-"""Define the options for what is printed: --json and --limit."""
+"""Define the options for what is printed: --json, --limit and --no-pager."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ limit_option = click.option(
     show_default=True,
     metavar="N",
     help="Largest number to list; 0 for all.",
+)
+
+pager_option = click.option(
+    "--no-pager",
+    "uses_pager",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="No pager ($PAGER, else less) for output that is longer than the screen.",
 )
