@@ -36,7 +36,7 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, errors.ConvstoreError):
         return _report_library_error(error)
     if isinstance(error, OSError):  # from stdout; errors of the database and the provider are ConvstoreErrors
-        write_note(f"convstore: {error.strerror or error}")
+        write_note(f"convstore: cannot write to stdout: {error.strerror or error}")
         return 1
     return _report_bug(error)
 
