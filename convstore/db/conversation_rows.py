@@ -9,14 +9,20 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from convstore.db.dialect import NO_LIMIT, insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Origin, read_lineage, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
 from convstore.db.row_check import RowCheck
-from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row, read_json_object
+from convstore.db.row_errors import (
+    DECODING_ERRORS,
+    conversation_locked,
+    conversation_not_found,
+    damaged_row,
+    read_json_object,
+)
 from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
 from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
@@ -85,7 +91,9 @@ _ORIGINS_REQUEST = (
 )
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
-_LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
+_LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update(skip_locked=True)
+
+_LIMIT_INSERT_WAIT = select(func.set_config("lock_timeout", "3s", true()))
 
 # In an UPDATE, SQLAlchemy keeps the parameter names `owner` and `id` for the columns.
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
@@ -152,6 +160,15 @@ class ConversationChange:
 @cache
 def _insert_statement(dialect: str) -> Any:
     return insert_or_ignore(table, dialect)
+
+
+def limit_insert_wait(connection: Connection) -> None:
+    """Limit how long an INSERT waits for a transaction that inserts the same id or name, to three seconds.
+
+    It must not run in a caller's own transaction. On SQLite nothing is done: its busy timeout is the limit.
+    """
+    if not is_sqlite(connection):
+        connection.execute(_LIMIT_INSERT_WAIT)
 
 
 def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
@@ -338,9 +355,17 @@ def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber
 
 
 def lock_row(connection: Connection, key: ConversationKey) -> None:
-    """Keep others from changing the conversation's row until the transaction ends."""
-    if not is_sqlite(connection):  # on SQLite a writing transaction is alone
-        connection.execute(_LOCK, {"owner": key.owner, "id": key.id})
+    """Keep others from changing the conversation's row until the transaction ends.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+        ConversationBusy: another transaction holds the row.
+    """
+    values = {"owner": key.owner, "id": key.id}
+    if is_sqlite(connection) or connection.execute(_LOCK, values).first() is not None:
+        return  # on SQLite a writing transaction is alone
+    get_conversation(connection, key)
+    raise conversation_locked(key)
 
 
 def change_conversation(

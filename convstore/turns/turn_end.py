@@ -43,6 +43,7 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     first_reply = free_with_reply(connection, key, turn.token, len(replies), position, work.now)
     is_held = first_reply is not None
     keep = _NOTHING
+    ended: Turn | None = None
     if first_reply is None:
         ended = find_turn(connection, key, turn.seq)
         if ended is None or ended.started_at != turn.started_at:
@@ -58,7 +59,9 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     if has_deltas:
         delete_deltas(connection, key, turn.seq)
     output_seq: Seq | None = first_reply if replies else None
-    return close_turn(work, turn, outcome, output_seq, keep=keep), is_held
+    closed = close_turn(work, turn, outcome, output_seq, keep=keep)
+    # The row keeps what whoever took the conversation wrote about the turn; the returned turn says the same.
+    return (closed if ended is None else replace(closed, status=ended.status, error=ended.error)), is_held
 
 
 def _list_kept_columns(ended: Turn, *, has_reply: bool) -> frozenset[str]:
@@ -80,10 +83,9 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
     where = f"conversation {turn.conversation_id!r}, turn {turn.seq}"
     if not is_held:
         _logger.warning("conversation %s: turn %d lost its lease", turn.conversation_id, turn.seq)
-        raise LeaseLost(
-            f"{where}: another caller took the conversation before this reply came; the reply is stored off the path",
-            turn,
-        )
+        was_ended = (turn.error or {}).get("type") == "Stopped"
+        cause = "the turn was stopped" if was_ended else "another caller took the conversation"
+        raise LeaseLost(f"{where}: {cause} before this reply came; the reply is stored off the path", turn)
     if turn.status is TurnStatus.COMPLETED or was_stopped:
         return turn
     error = turn.error or {}
