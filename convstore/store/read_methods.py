@@ -258,8 +258,7 @@ class ReadMethods:
 
         if self._owner:
             raise InvalidInput(
-                f"owner {self._owner!r} may not see what all owners used; call this on a store without an owner "
-                f'(owner="")'
+                f"owner {self._owner!r} may not see what all owners used; only a store without an owner may"
             )
         return self._transactions.read(
             usage_queries.read_usage_by_owner,
