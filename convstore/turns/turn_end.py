@@ -83,9 +83,10 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
     where = f"conversation {turn.conversation_id!r}, turn {turn.seq}"
     if not is_held:
         _logger.warning("conversation %s: turn %d lost its lease", turn.conversation_id, turn.seq)
-        was_ended = (turn.error or {}).get("type") == "Stopped"
-        cause = "the turn was stopped" if was_ended else "another caller took the conversation"
-        raise LeaseLost(f"{where}: {cause} before this reply came; the reply is stored off the path", turn)
+        cause = "another caller took the conversation before this reply came"
+        if (turn.error or {}).get("type") == "Stopped":
+            cause = "the turn was stopped before this reply came"
+        raise LeaseLost(f"{where}: {cause}; the reply is stored off the path", turn)
     if turn.status is TurnStatus.COMPLETED or was_stopped:
         return turn
     error = turn.error or {}
