@@ -121,7 +121,7 @@ class IdempotencyMismatch(Conflict):
 
 
 class LeaseLost(Conflict):
-    """Another caller took the conversation before the reply came.
+    """Another caller stopped the turn, or took the conversation, before the reply came.
 
     The reply is stored off the path, with `turn`.
     """

@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 import warnings
+from typing import Any
 
 import click
 
@@ -76,6 +77,16 @@ class _Commands(click.Group):
         if args[0] in _OTHER_NAMES:
             raise click.UsageError(f"No such command '{args[0]}'; `convstore {_OTHER_NAMES[args[0]]}` does it.", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            command = self.get_command(ctx, name) if name is not None else None
+            if error.ctx is None and command is not None:  # click leaves it out of some errors
+                error.ctx = click.Context(command, info_name=name, parent=ctx)
+            raise
 
 
 @click.group(

@@ -6,6 +6,10 @@ The library's message names functions; the hint names commands. A command that f
 
 from __future__ import annotations
 
+import re
+
+import click
+
 from convstore import errors
 
 
@@ -20,6 +24,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",
+    errors.ReplyInterrupted: "`convstore retry` sends the message again",
     errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "`convstore retry` sends it again",
     errors.UnansweredToolCalls: (
@@ -31,6 +36,11 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 
 _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
 _HINT_AFTER_SUMMARY = "`convstore compact` tries again"
+_HINT_AFTER_UNKNOWN_MODEL = "`convstore retry -m MODEL` sends it to another model"
+
+_SIMILAR_OPTIONS = {"--limit": "--last", "--last": "--limit", "--count": "--limit"}
+"""Options that other commands have, and the option that a command may have instead."""
+_TEXT_ARGUMENTS = {"MESSAGE", "TEXT", "TITLE"}
 
 
 def add_hint(error: errors.ConvstoreError) -> str:
@@ -40,9 +50,38 @@ def add_hint(error: errors.ConvstoreError) -> str:
     return f"{message}; {hint}" if hint is not None else message
 
 
+def add_usage_hint(error: click.UsageError) -> str:
+    """Return the message of a usage error: with another option, `--`, or the command whose help to read."""
+    message = error.format_message()
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return f"{message} ({_name_help(error)})"
+    parameters = error.ctx.command.params
+    similar = _SIMILAR_OPTIONS.get(error.option_name)
+    if similar is not None and any(similar in parameter.opts for parameter in parameters):
+        return f"No such option '{error.option_name}'; `{similar}` does it. ({_name_help(error)})"
+    is_option = re.fullmatch(r"--[A-Za-z][\w-]*", error.option_name) is not None
+    texts = [name for name in (parameter.human_readable_name for parameter in parameters) if name in _TEXT_ARGUMENTS]
+    if texts and not is_option:
+        return f"{message} Put `--` before a {texts[0]} that begins with a dash. ({_name_help(error)})"
+    return f"{message} ({_name_help(error)})"
+
+
+def _name_help(error: click.UsageError) -> str:
+    command = error.ctx.command_path if error.ctx is not None else "convstore"
+    return f"see `{command} --help`"
+
+
 def _find_hint(error: errors.ConvstoreError) -> str | None:
     if isinstance(error, errors.TurnFailed) and error.turn.purpose == "summary":
         return _HINT_AFTER_SUMMARY
     if isinstance(error, errors.TurnFailed) and (error.turn.error or {}).get("suspect"):
         return _HINT_AFTER_REFUSAL
+    if isinstance(error, errors.TurnFailed) and _is_model_unknown(error):
+        return _HINT_AFTER_UNKNOWN_MODEL
     return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)
+
+
+def _is_model_unknown(error: errors.TurnFailed) -> bool:
+    from convstore.provider.error_texts import is_model_unknown  # here, because only a failed call needs it
+
+    return is_model_unknown(error.turn.error or {})

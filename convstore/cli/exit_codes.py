@@ -9,7 +9,7 @@ import traceback
 import click
 
 from convstore import errors
-from convstore.cli.error_hints import add_hint
+from convstore.cli.error_hints import add_hint, add_usage_hint
 from convstore.cli.render.output_streams import write_note
 
 EXIT_CODES: tuple[tuple[type[errors.ConvstoreError], int], ...] = (
@@ -36,7 +36,7 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, errors.ConvstoreError):
         return _report_library_error(error)
     if isinstance(error, OSError):  # from stdout; errors of the database and the provider are ConvstoreErrors
-        write_note(f"convstore: {error.strerror or error}")
+        write_note(f"convstore: cannot write to stdout: {error.strerror or error}")
         return 1
     return _report_bug(error)
 
@@ -45,8 +45,7 @@ def _report_usage_error(error: click.ClickException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show(sys.stderr)
     elif isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx is not None else "convstore"
-        write_note(f"convstore: {error.format_message()} (see `{command} --help`)")
+        write_note(f"convstore: {add_usage_hint(error)}")
     else:
         write_note(f"convstore: {error.format_message()}")
     return error.exit_code

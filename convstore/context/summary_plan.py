@@ -27,6 +27,7 @@ from convstore.messages.completion import Completion
 from convstore.messages.message import Message, extract_text
 from convstore.messages.token_counters import make_fallback_counter
 from convstore.messages.tool_calls import find_unanswered_calls, list_calls
+from convstore.provider.error_texts import format_failure
 from convstore.values.identifiers import ConversationKey, Position
 from convstore.values.results import MessageRecord, Summary, TurnStatus
 from convstore.values.turn_outcome import EndedTurn, TurnOutcome
@@ -262,9 +263,10 @@ def store_failed_summary(
     )
     stored = find_turn(work.connection, key, turn.seq)
     assert stored is not None  # noqa: S101 (for the type checker: it was just inserted)
-    problem = f"{error.get('type', 'error')}: {error.get('message', '')}"
     return TurnFailed(
-        f"conversation {key.id!r}, turn {turn.seq}: no summary was written ({problem}); nothing has changed", stored
+        f"conversation {key.id!r}, turn {turn.seq}: no summary was written ({format_failure(error)}); nothing has "
+        f"changed",
+        stored,
     )
 
 

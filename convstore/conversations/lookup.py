@@ -27,13 +27,13 @@ def find_conversation(work: UnitOfWork, owner: str, reference: str) -> Conversat
 
 
 def list_conversations(
-    work: UnitOfWork, owner: str, limit: int | None, before: Conversation | None
+    work: UnitOfWork, owner: str, limit: int | None, before: Conversation | None, *, deleted: bool
 ) -> tuple[list[Conversation], list[DamagedRow]]:
     """Return conversations, latest activity first: those after `before` in that order, or from the top.
 
     Those with a damaged row are returned as errors.
     """
-    return conversation_rows.list_conversations(work.connection, owner, limit, before)
+    return conversation_rows.list_conversations(work.connection, owner, limit, before, deleted=deleted)
 
 
 def change_conversation(work: UnitOfWork, key: ConversationKey, change: ConversationChange) -> Conversation:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, literal, or_, select, true, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from convstore.db.dialect import NO_LIMIT, insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Origin, read_lineage, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
 from convstore.db.row_check import RowCheck
-from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
+from convstore.db.row_errors import (
+    DECODING_ERRORS,
+    conversation_locked,
+    conversation_not_found,
+    damaged_row,
+    read_json_object,
+)
 from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
 from convstore.errors import ConversationExists, ConversationNotFound, DamagedRow
@@ -67,15 +73,27 @@ _BY_PREFIX = (
     .order_by(table.c.id)
     .limit(bindparam("most"))
 )
+_MAX_SEARCHED_ORIGINS = 4  # for the model that a fork shows: its cost must not grow with the number of forks
 _NEWEST_FIRST = (table.c.updated_at.desc(), table.c.id.desc())
-_LIST = select(*_COLUMNS).where(*_LIVING).order_by(*_NEWEST_FIRST).limit(bindparam("most"))
-_LIST_BEFORE = _LIST.where(
-    tuple_(table.c.updated_at, table.c.id)
-    < tuple_(bindparam("updated_at", type_=UtcDateTime()), bindparam("before_id"))
+_IS_BEFORE = tuple_(table.c.updated_at, table.c.id) < tuple_(
+    bindparam("updated_at", type_=UtcDateTime()), bindparam("before_id")
+)
+_ORIGINS_REQUEST = (
+    select(turns.c.request)
+    .where(
+        turns.c.owner == bindparam("owner"),
+        turns.c.conversation_id == bindparam("origin"),
+        turns.c.seq <= bindparam("up_to_turn"),
+        turns.c.window.is_not(None),
+    )
+    .order_by(turns.c.seq.desc())
+    .limit(1)
 )
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
-_LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update()
+_LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update(skip_locked=True)
+
+_LIMIT_INSERT_WAIT = select(func.set_config("lock_timeout", "3s", true()))
 
 # In an UPDATE, SQLAlchemy keeps the parameter names `owner` and `id` for the columns.
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
@@ -142,6 +160,15 @@ class ConversationChange:
 @cache
 def _insert_statement(dialect: str) -> Any:
     return insert_or_ignore(table, dialect)
+
+
+def limit_insert_wait(connection: Connection) -> None:
+    """Limit how long an INSERT waits for a transaction that inserts the same id or name, to three seconds.
+
+    It must not run in a caller's own transaction. On SQLite nothing is done: its busy timeout is the limit.
+    """
+    if not is_sqlite(connection):
+        connection.execute(_LIMIT_INSERT_WAIT)
 
 
 def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
@@ -256,7 +283,7 @@ def get_conversation(connection: Connection, key: ConversationKey) -> Conversati
     row = connection.execute(_BY_ID, {"owner": key.owner, "id": key.id}).one_or_none()
     if row is None:
         raise conversation_not_found(key)
-    return _check_and_decode(row)
+    return _check_and_decode(connection, row)
 
 
 def find_conversations(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
@@ -265,9 +292,8 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
     It means the conversation with this id; else the one with this name; else each one with an id that begins with it.
     The id is first, so that nobody can hide a conversation by giving another one its id as a name.
     """
-    exact = [
-        _check_and_decode(row) for row in connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})
-    ]
+    named = connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})
+    exact = [_check_and_decode(connection, row) for row in named]
     for conversation in exact:
         if conversation.id == reference:
             return [conversation]
@@ -277,7 +303,16 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
         _BY_PREFIX,
         {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most},
     )
-    return [_check_and_decode(row) for row in rows]
+    return [_check_and_decode(connection, row) for row in rows]
+
+
+@cache
+def _list_statement(*, deleted: bool, is_next_page: bool) -> Any:
+    chosen = table.c.deleted_at.is_not(None) if deleted else table.c.deleted_at.is_(None)
+    statement = select(*_COLUMNS).where(table.c.owner == bindparam("owner"), chosen)
+    if is_next_page:
+        statement = statement.where(_IS_BEFORE)
+    return statement.order_by(*_NEWEST_FIRST).limit(bindparam("most"))
 
 
 def list_conversations(
@@ -285,24 +320,23 @@ def list_conversations(
     owner: str,
     limit: int | None,
     before: Conversation | None = None,
+    *,
+    deleted: bool = False,
 ) -> tuple[list[Conversation], list[DamagedRow]]:
     """Return conversations, latest activity first, and the errors of those with a damaged row.
 
     Args:
         before: return only those that come after this one in that order; None: begin at the top.
+        deleted: return the deleted conversations instead of the others.
     """
-    most = limit if limit is not None else NO_LIMIT
-    if before is None:
-        rows = connection.execute(_LIST, {"owner": owner, "most": most})
-    else:
-        rows = connection.execute(
-            _LIST_BEFORE,
-            {"owner": owner, "most": most, "updated_at": before.updated_at, "before_id": before.id},
-        )
+    values = {"owner": owner, "most": limit if limit is not None else NO_LIMIT}
+    if before is not None:
+        values |= {"updated_at": before.updated_at, "before_id": before.id}
+    rows = connection.execute(_list_statement(deleted=deleted, is_next_page=before is not None), values).all()
     found, damaged = [], []
     for row in rows:
         try:
-            found.append(_check_and_decode(row))
+            found.append(_check_and_decode(connection, row))
         except DamagedRow as error:
             damaged.append(error)
     return found, damaged
@@ -321,9 +355,17 @@ def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber
 
 
 def lock_row(connection: Connection, key: ConversationKey) -> None:
-    """Keep others from changing the conversation's row until the transaction ends."""
-    if not is_sqlite(connection):  # on SQLite a writing transaction is alone
-        connection.execute(_LOCK, {"owner": key.owner, "id": key.id})
+    """Keep others from changing the conversation's row until the transaction ends.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+        ConversationBusy: another transaction holds the row.
+    """
+    values = {"owner": key.owner, "id": key.id}
+    if is_sqlite(connection) or connection.execute(_LOCK, values).first() is not None:
+        return  # on SQLite a writing transaction is alone
+    get_conversation(connection, key)
+    raise conversation_locked(key)
 
 
 def change_conversation(
@@ -396,9 +438,12 @@ def restore_conversation(connection: Connection, key: ConversationKey) -> None:
         raise ConversationNotFound(f"no deleted conversation {key.id!r}")
 
 
-def _check_and_decode(row: Row[Any]) -> Conversation:
+def _check_and_decode(connection: Connection, row: Row[Any]) -> Conversation:
     _check_types([row], row.id)
-    return decode_conversation(row)
+    conversation = decode_conversation(row)
+    if conversation.model is not None or conversation.forked_from is None:
+        return conversation
+    return replace(conversation, model=_read_origins_model(connection, row))
 
 
 def decode_conversation(row: Row[Any]) -> Conversation:
@@ -436,3 +481,15 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def _read_origins_model(connection: Connection, row: Row[Any]) -> str | None:
+    """Return the model of the latest request in the past that a fork shares, or None."""
+    lineage = read_lineage(ConversationKey(row.owner, row.id), row.lineage)
+    for origin in lineage.origins[:_MAX_SEARCHED_ORIGINS]:
+        values = {"owner": row.owner, "origin": origin.conversation_id, "up_to_turn": origin.up_to_turn}
+        request = connection.scalar(_ORIGINS_REQUEST, values)
+        if request is not None:
+            model = read_json_object(request, origin.conversation_id, "turn's parameters").get("model")
+            return str(model) if model is not None else None
+    return None

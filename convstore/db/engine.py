@@ -293,4 +293,6 @@ def _explain(error: exc.SQLAlchemyError) -> str:
         return "is not a SQLite database"
     if "database is locked" in reason:
         return f"another program kept it locked for {SQLITE_BUSY_SECONDS:.0f} seconds; try again"
+    if getattr(origin, "sqlstate", None) == "55P03":  # lock_not_available
+        return "another transaction held a lock for too long; try again when it has ended"
     return reason

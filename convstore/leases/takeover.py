@@ -63,8 +63,8 @@ def free_from_dead_turn(work: UnitOfWork, key: ConversationKey, own_token: str |
 
 def take_stopped(work: UnitOfWork, key: ConversationKey, holder: Holder) -> None:
     """End a turn that was asked to stop and did not; its partial text stays on the path."""
-    _logger.warning("conversation %s: taking it from turn %d, which did not stop", key.id, holder.turn)
     _take(work, key, holder, _STOPPED, keep_on_path=True)
+    _logger.warning("conversation %s: taking it from turn %d, which did not stop", key.id, holder.turn)
 
 
 def _take(

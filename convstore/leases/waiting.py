@@ -13,6 +13,9 @@ from convstore.values.steps import DatabaseWork, Pause, Steps
 
 _logger = logging.getLogger(__name__)
 
+LOCK_WAIT_SECONDS = 30.0
+"""How long a call waits that may run beside a turn, while another transaction holds the conversation's row."""
+
 _SILENT_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.4
 
@@ -43,6 +46,23 @@ def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: flo
             if not has_told and time.monotonic() - began >= _SILENT_SECONDS:
                 has_told = True
                 _logger.info("waiting for a running turn, %.0f s so far", time.monotonic() - began)
+
+
+def repeat_while_locked(attempt: DatabaseWork) -> Steps[Any]:
+    """Return the result of `attempt`; while another transaction holds the conversation's row, wait and repeat it.
+
+    Raises:
+        ConversationBusy: the row was still held after `LOCK_WAIT_SECONDS`.
+    """
+    pauses = yield_pauses(time.monotonic() + LOCK_WAIT_SECONDS)
+    while True:
+        try:
+            return (yield attempt)
+        except ConversationBusy:
+            pause = next(pauses, None)
+            if pause is None:
+                raise
+        yield Pause(pause)
 
 
 def yield_pauses(deadline: float) -> Iterator[float]:

@@ -144,7 +144,7 @@ def insert_placeholders(messages: Sequence[Message], *, fill: bool) -> tuple[lis
         names = ", ".join(f"{call.get('id')} ({get_call_name(call)})" for call in calls)
         raise UnansweredToolCalls(
             f"tool calls without a result: {names}; `append` the results if no message follows the calls, "
-            f"else go back (`undo`), or send placeholders (`fill_missing_tools=True`)",
+            f"else go back (`undo`), or send placeholders (`fill_missing_tools`)",
             calls,
         )
     whole: list[Message] = []

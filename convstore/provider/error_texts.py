@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from convstore.messages.completion import NotACompletion
 from convstore.provider.openai_client import NO_API_KEY
+from convstore.provider.raw_answer import is_made_client
 
 _MAX_ERROR_CHARACTERS = 2000
+_VERSION_IN_PATH = re.compile(r"/v\d")
+_ERROR_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 
 
 def describe_error(error: BaseException, client: Any) -> dict[str, Any]:
@@ -21,19 +26,87 @@ def describe_error(error: BaseException, client: Any) -> dict[str, Any]:
         client: the client that made the call.
 
     Returns:
-        `type` and `message`; `status` and `code` if the error has them.
+        `type` and `message`; `status` and `code` if the error has them; `server`, the base URL; `advice`, what to do
+        next, if the error is a common one.
     """
     facts: dict[str, Any] = {"type": type(error).__name__, "message": read_error_text(error)}
+    server = _find_server(client)
+    if server:
+        facts["server"] = server
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         facts["status"] = status
     code = getattr(error, "code", None)
     if isinstance(code, (str, int)):
         facts["code"] = code
+    advice = _find_advice(error, facts, client)
+    if advice:
+        facts["advice"] = advice
     key = getattr(client, "api_key", None)
     if isinstance(key, str) and key and key != NO_API_KEY:
         facts = {name: _hide_key(key, value) for name, value in facts.items()}
     return facts
+
+
+def format_failure(facts: Mapping[str, Any]) -> str:
+    """Return what `describe_error` found as one sentence: status, type, server, message, advice."""
+    status = f"{facts['status']} " if "status" in facts else ""
+    server = f" from {facts['server']}" if "server" in facts else ""
+    sentence = f"{status}{facts.get('type', 'error')}{server}: {facts.get('message', '')}".rstrip(": .")
+    return f"{sentence}; {facts['advice']}" if "advice" in facts else sentence
+
+
+def is_model_unknown(facts: Mapping[str, Any]) -> bool:
+    """Return True if the server says that it does not have the model."""
+    return facts.get("status") == 404 and (
+        facts.get("code") == "model_not_found" or re.search(r"\bmodel\b", str(facts.get("message", ""))) is not None
+    )
+
+
+def _find_server(client: Any) -> str:
+    """Return the base URL of a client without a password or a query, or ""."""
+    url = getattr(client, "base_url", None)
+    if url is None:
+        return ""
+    try:
+        parts = urlsplit(str(url))
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}" if host else ""
+
+
+def _find_advice(error: BaseException, facts: Mapping[str, Any], client: Any) -> str:
+    """Return what to do next about an error, or ""."""
+    status, server = facts.get("status"), facts.get("server", "the server")
+    if facts["type"] == "APIConnectionError":
+        if _has_cause(error, "gaierror"):
+            return "check the host in the base URL (OPENAI_BASE_URL), and your network"
+        if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
+            return "check that the server runs, and the base URL (OPENAI_BASE_URL)"
+    if status == 401:
+        if not is_made_client(client):
+            return f"check the API key of your client for {server}"
+        has_key = getattr(client, "api_key", None) != NO_API_KEY
+        return (
+            f"check OPENAI_API_KEY, the key for {server}" if has_key else "set OPENAI_API_KEY: the server needs a key"
+        )
+    if status in (404, 405) and "server" in facts and not _VERSION_IN_PATH.search(urlsplit(server).path):
+        return f"the base URL has no /v1: try {server}/v1"
+    if is_model_unknown(facts):
+        return "name a model that this server has"
+    if status == 429:
+        has_credit = facts.get("code") != "insufficient_quota"
+        return "wait before you ask again" if has_credit else "add credit at the provider, or use another server"
+    return ""
+
+
+def _has_cause(error: BaseException | None, name: str) -> bool:
+    while error is not None:
+        if type(error).__name__ == name:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def read_error_text(error: BaseException) -> str:
@@ -54,7 +127,7 @@ def read_error_text(error: BaseException) -> str:
     text = text or str(error) or type(error).__name__
     cause = error.__cause__
     if cause is not None and type(error).__name__ == "APIConnectionError" and str(cause):
-        text = f"{text.rstrip('.')}: {cause}"
+        text = f"{text.rstrip('.')}: {_ERROR_NUMBER.sub('', str(cause))}"
     return " ".join(text.split())[:_MAX_ERROR_CHARACTERS]
 
 

@@ -37,7 +37,7 @@ def make_client(base_url: str | None = None) -> OpenAI:
     if key is None and base_url is None:
         raise NotConfigured(
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
-            "Chat Completions, or give `Store(base_url=…)` or `Store(client=…)`"
+            "Chat Completions, or give the store a `base_url` or a `client`"
         )
     if key is not None and not (key.isascii() and key.isprintable()):
         # The HTTP library would refuse it too, with a message that shows it.

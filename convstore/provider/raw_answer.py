@@ -28,7 +28,7 @@ class ReplyTooLarge(Exception):
     """The provider's answer has more bytes than the store reads."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the reply has more than {limit:,} bytes (`Store(max_reply_bytes=…)`)")
+        super().__init__(f"the reply has more than {limit:,} bytes (`max_reply_bytes`)")
 
 
 class SilentStream(Exception):

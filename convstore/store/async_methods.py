@@ -81,9 +81,12 @@ class AsyncConversationMethods(ABC):
         *,
         limit: int | None = 20,
         before: Conversation | None = None,
+        deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> builtins.list[Conversation]:
-        return await self._run(ConversationMethods.list, limit=limit, before=before, on_damaged=on_damaged)
+        return await self._run(
+            ConversationMethods.list, limit=limit, before=before, deleted=deleted, on_damaged=on_damaged
+        )
 
     @documented_as(ConversationMethods.set)
     async def set(

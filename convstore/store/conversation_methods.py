@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from convstore.conversations import creation, deletion, forks, head_moves, lookup, pins
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_rows import ConversationChange, NewConversation
+from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.message import to_message
@@ -18,6 +20,7 @@ from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary
+from convstore.values.steps import DatabaseWork
 from convstore.values.validation import (
     OnBusy,
     check_conversation_name,
@@ -33,6 +36,8 @@ from convstore.values.validation import (
     get_wait_seconds,
 )
 from convstore.values.window_options import merge_window_options, split_window_options
+
+T = TypeVar("T")
 
 
 class ConversationMethods(ReadMethods):
@@ -90,7 +95,8 @@ class ConversationMethods(ReadMethods):
             digest=digest(b"", content | ({"window": options} if options else {})),
             **content,
         )
-        return self._transactions.write_repeatable(creation.create_conversation, new)
+        limits_wait = self._transactions.may_wait  # a limit would stay in the caller's own transaction
+        return self._transactions.write_repeatable(creation.create_conversation, new, limits_wait=limits_wait)
 
     def set(
         self,
@@ -115,6 +121,8 @@ class ConversationMethods(ReadMethods):
             InvalidInput: a value breaks a rule. Nothing is changed.
             ConversationNotFound: the owner has no such conversation.
             ConversationExists: the name is taken.
+            ConversationBusy: another transaction held the conversation's row for 30 seconds; in the caller's own
+                transaction, at once.
         """
         window, parameters = split_window_options(parameters)
         change = ConversationChange(
@@ -124,7 +132,8 @@ class ConversationMethods(ReadMethods):
             parameters=check_sticky_parameters(parameters),
             window=window,
         )
-        return self._transactions.write_repeatable(lookup.change_conversation, self._key(conversation_id), change)
+        key = self._key(conversation_id)
+        return self._run_unlocked(partial(self._transactions.write_repeatable, lookup.change_conversation, key, change))
 
     def append(
         self,
@@ -273,7 +282,14 @@ class ConversationMethods(ReadMethods):
         Raises:
             ConversationNotFound: the owner has no such conversation.
         """
-        return self._transactions.write(pins.drop_summary, self._key(conversation_id))
+        return self._run_unlocked(partial(self._transactions.write, pins.drop_summary, self._key(conversation_id)))
+
+    def _run_unlocked(self, work: Callable[[], T]) -> T:
+        """Run a transaction; in our own one, wait for another transaction that holds the conversation's row."""
+        if not self._transactions.may_wait:
+            return work()
+        result: T = SyncRunner().run(repeat_while_locked(DatabaseWork(work)))
+        return result
 
     def delete(self, conversation_id: str) -> None:
         """Delete a conversation; `restore` brings it back.

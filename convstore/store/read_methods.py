@@ -75,6 +75,7 @@ class ReadMethods:
         *,
         limit: int | None = 20,
         before: Conversation | None = None,
+        deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> builtins.list[Conversation]:
         """Return conversations, latest activity first.
@@ -82,13 +83,16 @@ class ReadMethods:
         Args:
             limit: most conversations to return; None: all.
             before: the last conversation of the previous page, to get the next one.
+            deleted: return the deleted conversations instead of the others.
             on_damaged: called with an error for each conversation with a damaged row, and the others are returned.
                 None: the first of these errors is raised.
 
         Raises:
             DamagedRow: a row is damaged, and `on_damaged` is None.
         """
-        found, damaged = self._transactions.read(lookup.list_conversations, self._owner, check_limit(limit), before)
+        found, damaged = self._transactions.read(
+            lookup.list_conversations, self._owner, check_limit(limit), before, deleted=deleted
+        )
         for error in damaged:
             if on_damaged is None:
                 raise error
@@ -254,8 +258,7 @@ class ReadMethods:
 
         if self._owner:
             raise InvalidInput(
-                f"owner {self._owner!r} may not see what all owners used; call this on a store without an owner "
-                f'(owner="")'
+                f"owner {self._owner!r} may not see what all owners used; only a store without an owner may"
             )
         return self._transactions.read(
             usage_queries.read_usage_by_owner,

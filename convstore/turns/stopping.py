@@ -9,7 +9,7 @@ from convstore.db.lease_rows import Holder, read_holder, request_stop
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import is_dead, take_stopped
-from convstore.leases.waiting import yield_pauses
+from convstore.leases.waiting import repeat_while_locked, yield_pauses
 from convstore.values.identifiers import ConversationKey
 from convstore.values.steps import DatabaseWork, Pause, Steps
 
@@ -21,14 +21,15 @@ def stop(transactions: Transactions, key: ConversationKey, seconds: float) -> St
         seconds: how long the turn's process has to end it; then the conversation is taken from it.
     """
     deadline = time.monotonic() + seconds
-    holder: Holder | None = yield DatabaseWork(partial(transactions.write, _ask_to_stop, key))
+    ask = DatabaseWork(partial(transactions.write, _ask_to_stop, key))
+    holder: Holder | None = yield from repeat_while_locked(ask)
     if holder is None:
         return False
     for pause in yield_pauses(deadline):
         if not (yield DatabaseWork(partial(transactions.read, _still_holds, key, holder))):
             return True
         yield Pause(pause)
-    yield DatabaseWork(partial(transactions.write, take_stopped, key, holder))
+    yield from repeat_while_locked(DatabaseWork(partial(transactions.write, take_stopped, key, holder)))
     return True
 
 

@@ -14,6 +14,7 @@ from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, LeaseLost, ReplyInterrupted, TurnFailed
 from convstore.messages.token_counters import make_fallback_counter
+from convstore.provider.error_texts import format_failure
 from convstore.values.identifiers import Seq
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.turn_outcome import RunningTurn, TurnOutcome
@@ -42,6 +43,7 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     first_reply = free_with_reply(connection, key, turn.token, len(replies), position, work.now)
     is_held = first_reply is not None
     keep = _NOTHING
+    ended: Turn | None = None
     if first_reply is None:
         ended = find_turn(connection, key, turn.seq)
         if ended is None or ended.started_at != turn.started_at:
@@ -57,7 +59,9 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     if has_deltas:
         delete_deltas(connection, key, turn.seq)
     output_seq: Seq | None = first_reply if replies else None
-    return close_turn(work, turn, outcome, output_seq, keep=keep), is_held
+    closed = close_turn(work, turn, outcome, output_seq, keep=keep)
+    # The row keeps what whoever took the conversation wrote about the turn; the returned turn says the same.
+    return (closed if ended is None else replace(closed, status=ended.status, error=ended.error)), is_held
 
 
 def _list_kept_columns(ended: Turn, *, has_reply: bool) -> frozenset[str]:
@@ -79,24 +83,23 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
     where = f"conversation {turn.conversation_id!r}, turn {turn.seq}"
     if not is_held:
         _logger.warning("conversation %s: turn %d lost its lease", turn.conversation_id, turn.seq)
-        raise LeaseLost(
-            f"{where}: another caller took the conversation before this reply came; the reply is stored off the path",
-            turn,
-        )
+        cause = "another caller took the conversation before this reply came"
+        if (turn.error or {}).get("type") == "Stopped":
+            cause = "the turn was stopped before this reply came"
+        raise LeaseLost(f"{where}: {cause}; the reply is stored off the path", turn)
     if turn.status is TurnStatus.COMPLETED or was_stopped:
         return turn
     error = turn.error or {}
-    status = f"{error['status']} " if "status" in error else ""
-    problem = f"{status}{error.get('type', 'error')}: {error.get('message', '')}".rstrip(": .")
+    problem = format_failure(error)
     if turn.status is TurnStatus.INTERRUPTED:
         raise ReplyInterrupted(
-            f"{where}: the reply was cut off ({problem}); the partial reply is stored with the turn, and later turns "
-            f"leave it out",
+            f"{where}: the reply was cut off ({problem}). The partial reply is stored with the turn. Later calls leave "
+            f"it out",
             turn,
             turn.message,
         )
     if "suspect" in error:
         problem = f"{problem}; probably because of {error['suspect']}"
         if str(error["suspect"]).startswith("message "):  # a stored one
-            problem += ": go back before it (`undo`, `checkout`), or send less (`last=…`)"
-    raise TurnFailed(f"{where}: {problem}; the message is stored without a reply, and later turns leave it out", turn)
+            problem += ": go back before it (`undo`, `checkout`), or send less (`last`)"
+    raise TurnFailed(f"{where}: {problem}. The message is stored without a reply. Later calls leave it out", turn)

@@ -128,7 +128,7 @@ def make_complete_request(given: Mapping[str, Any], terms: CallTerms) -> TurnReq
         InvalidParameter: a parameter or an option breaks a rule.
     """
     if given.get("history") is False:
-        raise InvalidInput("`complete` needs the history; leave out `history=False`")
+        raise InvalidInput("a reply without a new message needs the history; do not turn it off")
     return _make_request(RequestKind.COMPLETE, [], given, terms)
 
 

@@ -21,7 +21,7 @@ CALL_OPTIONS = frozenset({"extra_headers", "extra_query", "timeout"})
 
 _RESERVED_PARAMETERS = {
     "messages": "convstore fills it from the history",
-    "stream": "`stream()` streams and `say()` does not",
+    "stream": "`stream` streams and `say` does not",
 }
 _EXCLUSIVE_PARAMETERS = ("temperature", "top_p")
 _SENDER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -62,7 +62,7 @@ class Conversation:
     head_seq: Seq
     """The `seq` of the last message on the current path; 0: the path is empty."""
     model: str | None
-    """The sticky model; else the model that the latest turn asked for; else None."""
+    """The sticky model; else the model of the latest request, also in the past that a fork shares; else None."""
     created_at: datetime
     updated_at: datetime
 
@@ -155,7 +155,7 @@ class Turn:
     time_to_first_token: float | None
     """Seconds from the call to the first piece of a streamed answer."""
     error: dict[str, Any] | None
-    """The error: `type`, `message`, and if known `status` and `code`."""
+    """The error: `type`, `message`, and if known `status`, `code`, `server`, `advice` and `suspect`."""
     attempts: tuple[dict[str, Any], ...]
     """The calls before the last one. They failed before anything was generated: `error`, `waited` (seconds)."""
     idempotency_key: str | None

@@ -20,6 +20,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
             name, raising=False
         )  # the real program must use the standard settings of Python for its streams
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("PAGER", "cat")  # no test waits for a key
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "30")
     return Program(monkeypatch, tmp_path)
 
 

@@ -94,6 +94,57 @@ def test_a_refused_connection_is_stored_as_a_failed_turn(
     check_conversation_goes_on(program, chat_server, rows)
 
 
+def test_an_unreachable_server_is_named_with_what_to_check(program: Program, chat_server: ChatServer) -> None:
+    program("new")
+    closed = ChatServer()
+    closed.close()
+    address = closed.url.removeprefix("http://")
+    ran = program("say", "lost?", "--base-url", f"http://ann:pa55@{address}").failed(
+        6, f"from http://{address}: ", "refused; check that the server runs, and the base URL (OPENAI_BASE_URL)."
+    )
+    assert "pa55" not in ran.err
+    assert "Errno" not in ran.err
+    ran = program("say", "lost?", "--base-url", "http://no-such-host.invalid/v1")
+    ran.failed(6, "from http://no-such-host.invalid/v1: ", "check the host in the base URL")
+
+
+@pytest.mark.parametrize(
+    ("failure", "path", "words"),
+    [
+        (Failure(401), "", ["set OPENAI_API_KEY"]),
+        (Failure(429, retry_after=0), "", ["wait before you ask again"]),
+        (Failure(429, code="insufficient_quota"), "", ["add credit"]),
+        (Failure(404), "", ["name a model that this server has", "`convstore retry -m MODEL`"]),
+        (Failure(404, "page not found", code="not_found"), "", []),
+        (Failure(500), "", []),
+        (None, "without /v1", ["the base URL has no /v1: try {root}/v1"]),
+    ],
+    ids=["401", "429", "quota", "model", "404", "500", "no /v1"],
+)
+def test_a_providers_error_names_the_server_and_what_to_do_next(
+    program: Program, chat_server: ChatServer, failure: Failure | None, path: str, words: list[str]
+) -> None:
+    program("new")
+    root = chat_server.url.removesuffix("/v1")
+    url = root if path else chat_server.url
+    if failure is not None:
+        chat_server.script(*[failure] * TRIES)
+    ran = program("say", "lost?", "--base-url", url)
+    ran.failed(
+        6, f"Error from {url}: ", ". The message is stored without a reply. Later calls leave it out; `convstore"
+    )
+    ran.one_line(*(word.format(root=root) for word in words))
+    if not words:
+        assert ran.err.count(";") == 1  # no advice
+
+
+def test_the_advice_about_a_wrong_key_names_its_variable(program: Program, chat_server: ChatServer) -> None:
+    program.set(OPENAI_API_KEY="sk-wrong")
+    program("new")
+    chat_server.script(Failure(401))
+    program("say", "lost?").failed(6, f"check OPENAI_API_KEY, the key for {chat_server.url}. The message is stored")
+
+
 def test_a_call_refused_before_generation_is_repeated(program: Program, chat_server: ChatServer) -> None:
     program("new")
     chat_server.script(Failure(429, retry_after=0), Failure(503, retry_after=0))
@@ -144,7 +195,10 @@ def test_an_interrupted_stream_is_printed_and_kept_but_not_sent_later(
     chat_server.script(response)
     ran = program("say", "lost?")
     assert (ran.code, ran.out) == (6, came + "\n")
-    ran.one_line("the reply was cut off", "later turns leave it out")
+    ran.one_line(
+        "the reply was cut off",
+        "The partial reply is stored with the turn. Later calls leave it out; `convstore retry`",
+    )
     [(status, _)] = rows.turns
     assert status == "interrupted"
     shown = program("show")

@@ -8,11 +8,17 @@ import pytest
 
 from convstore import errors
 from convstore.cli import convstore
-from convstore.cli.error_hints import _HINT_AFTER_SUMMARY, _HINTS, NoConversationYet, add_hint
+from convstore.cli.error_hints import (
+    _HINT_AFTER_SUMMARY,
+    _HINT_AFTER_UNKNOWN_MODEL,
+    _HINTS,
+    NoConversationYet,
+    add_hint,
+)
 from convstore.testing import ChatServer, Failure
 from tests.cli.program import Program, commands_of
 
-ALL_HINTS = [*_HINTS.values(), _HINT_AFTER_SUMMARY]
+ALL_HINTS = [*_HINTS.values(), _HINT_AFTER_SUMMARY, _HINT_AFTER_UNKNOWN_MODEL]
 
 
 @pytest.mark.parametrize("hint", ALL_HINTS)
@@ -67,3 +73,34 @@ def test_after_a_refused_message_the_hint_is_not_to_send_it_again(program: Progr
     program("say", "Hi")
     chat_server.script(Failure(400, "Invalid value at messages[1].content"))
     program("say", "And now?").failed(6, "probably because of message 2", "see `convstore show`")
+
+
+CALL_SYNTAX = re.compile(r"`[^`]*(\w\([^`]*\)|\w=[^`]*)`")
+
+
+def test_no_error_that_a_command_can_print_has_the_syntax_of_a_call_in_python() -> None:
+    package = Path(errors.__file__).parent
+    found = {
+        (path.name, text)
+        for path in package.rglob("*.py")
+        if not path.is_relative_to(package / "testing")
+        for text in _list_texts(ast.parse(path.read_text()))
+        if CALL_SYNTAX.search(text)
+    }
+    # Only the library can be given a time without a time zone.
+    assert {name for name, _ in found} <= {"usage_report.py"}
+
+
+def _list_texts(tree: ast.AST) -> list[str]:
+    """Return the texts of a module, without its docstrings; `{}` stands for a value in a text."""
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts, parts = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(value) for value in node.values}
+            texts.append(
+                "".join(str(value.value) if isinstance(value, ast.Constant) else "{}" for value in node.values)
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents | parts:
+            texts.append(node.value)
+    return texts

@@ -170,7 +170,40 @@ def test_follow_prints_the_partial_reply_of_a_failed_stream(
             follower.until("first")
             go.set()
             assert other.end().code == 6
-            assert follower.end().out == "first second\n"
+            followed = follower.end()
+            assert (followed.code, followed.out) == (6, "first second\n")
+            followed.one_line("the reply was cut off", "overloaded")
+
+
+def test_follow_says_that_the_turn_failed(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
+    program("new")
+    chat_server.script(
+        Reply("never", hold=go, hold_after=0, error_event={"message": "no such thing"}, error_after=0),
+    )
+    with Running("say", "hi") as other:
+        assert chat_server.wait_requests(timeout=60)
+        with Running("follow") as follower:
+            go.set()
+            assert other.end().code == 6
+            follower.end().failed(6, "turn 1", "no such thing", "`convstore retry`")
+    program("follow").failed(6, "turn 1", "no such thing", "`convstore retry`")  # it failed before `follow` began
+    program("retry")
+    program("follow").one_line("no reply is being streamed")
+
+
+def test_follow_says_that_the_reply_was_stopped(program: Program, chat_server: ChatServer, go: threading.Event) -> None:
+    program("new")
+    chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
+    with Running("say", "hi") as other:
+        other.until("first")
+        with Running("follow") as follower:
+            follower.until("first")
+            program("stop", "--wait", "0.05")
+            followed = follower.end()
+            assert (followed.code, followed.out) == (0, "first\n")
+            followed.one_line("the reply was stopped")
+        go.set()
+        other.end()
 
 
 def test_a_followed_reply_does_not_drive_the_terminal(
@@ -250,7 +283,7 @@ def test_stop_ends_the_turn_of_a_silent_stream_and_its_late_reply_stays_off_the_
         go.set()
         late = other.end()
     assert (late.code, late.out) == (5, "first second\n")
-    late.one_line("another caller took the conversation")
+    late.one_line("the turn was stopped before this reply came; the reply is stored off the path")
     program("say", "after")
     assert read_sent_contents(chat_server) == ["hi", "first", "next", "You said: next", "after"]
     first = program("turns", "--json").json[0]

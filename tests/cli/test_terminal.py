@@ -252,12 +252,24 @@ def test_a_pipe_that_closes_during_a_stream_stops_it(program: Program, chat_serv
 
 
 @pytest.mark.parametrize("mode", ["", "--no-stream", "--json"])
-def test_a_full_disk_at_stdout_is_reported_in_one_line_and_loses_nothing(program: Program, mode: str) -> None:
+def test_a_full_disk_at_stdout_is_reported_in_one_line_and_loses_nothing(
+    program: Program, chat_server: ChatServer, mode: str
+) -> None:
     program("new")
+    chat_server.script(Reply(pieces=[f"{number} " * 1000 for number in range(20)]))
     ran = run_in_shell(f"convstore say hi {mode} > /dev/full; echo $? >&2")
-    assert ran.stderr == "convstore: No space left on device\n1\n"
+    assert ran.stderr == "convstore: cannot write to stdout: No space left on device\n1\n"
     content = program("show", "--json").json["messages"][1]["message"]["content"]
-    assert "You said: hi".startswith(content)
+    assert content == "".join(f"{number} " * 1000 for number in range(20))
+    [turn] = program("turns", "--json").json
+    assert turn["status"] == "completed"
+
+
+@pytest.mark.parametrize("what", ["list", "show", "turns --json", "--help"])
+def test_every_command_says_that_it_cannot_write_to_stdout(program: Program, what: str) -> None:
+    program("new", "short")
+    ran = run_in_shell(f"convstore {what} > /dev/full; echo $? >&2")
+    assert ran.stderr == "convstore: cannot write to stdout: No space left on device\n1\n"
 
 
 def test_closed_streams_are_no_error(program: Program, chat_server: ChatServer) -> None:

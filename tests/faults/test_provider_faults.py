@@ -181,7 +181,7 @@ def test_a_reply_that_was_cut_off_is_kept_with_its_turn_and_the_next_try_does_no
     id = store.new(system="Be brief.").id
     for _ in range(3):
         chat_server.script(Reply("Hello there", pieces=["Hello", " there"], cut_after=700))
-        with pytest.raises(ReplyInterrupted, match="later turns leave it out") as caught:
+        with pytest.raises(ReplyInterrupted, match="Later calls leave it out") as caught:
             ask(store, id, "Hi", streamed=True)
         assert caught.value.partial == {"role": "assistant", "content": "Hello there"}
         assert caught.value.turn.text == "Hello there"

@@ -128,6 +128,8 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "depth": [0, 1, 3],
         "count": [1, 3],
         "moves_head": [True, False],
+        "deleted": [True, False],
+        "is_next_page": [True, False],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from convstore.cli.options.conversation_option import find_conversation
+from convstore.cli.options.conversation_option import find_conversation, required_ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.conversation_text import describe_conversation
@@ -12,7 +12,7 @@ from convstore.cli.render.output_streams import write_note
 
 
 @click.command(epilog=format_examples("convstore delete games", "convstore delete 3kx9"))
-@click.argument("ref")
+@required_ref_argument("REF")
 @store_options
 def delete(ref: str, store_choice: StoreChoice) -> None:
     """Delete a conversation; `restore` brings it back.

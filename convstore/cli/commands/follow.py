@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.output_streams import end_line, write_answer, write_note
+
+if TYPE_CHECKING:
+    from convstore.store.store import Store
+    from convstore.values.results import Turn
+
+_SEARCHED_TURNS = 5  # summaries that were written since are left out
 
 
 @click.command(epilog=format_examples("convstore follow", "convstore follow games"))
@@ -16,19 +24,50 @@ from convstore.cli.render.output_streams import end_line, write_answer, write_no
 def follow(ref: str | None, store_choice: StoreChoice) -> None:
     """Print a reply that another process streams.
 
-    It prints the reply from its beginning to its end, about half a second late. REF is a name, an id or the beginning
+    It prints the reply from its beginning to its end, about half a second late. If the turn failed, the exit code is 6.
+    REF is a name, an id or the beginning
     of an id; the default is the conversation used last.
     """
     last_piece = ""
     with open_store(store_choice) as store:
-        conversation = find_conversation(store, ref)
+        target = find_conversation(store, ref).id
+        before = _find_latest_turn(store, target)
         try:
-            for piece in store.follow(conversation.id):
+            for piece in store.follow(target):
                 last_piece = piece  # before it is printed: Ctrl-C may come at once
                 write_answer(piece, newline=False)
         except SystemExit:
             end_line(last_piece)
             raise
-    end_line(last_piece)
-    if not last_piece:
+        end_line(last_piece)
+        was_running = before is not None and before.status.value == "running"
+        followed = _find_latest_turn(store, target, before.seq if before is not None and was_running else None)
+    if followed is not None and (last_piece or was_running or followed.status.value == "failed"):
+        _report_end(followed, has_text=bool(last_piece))
+    else:
+        write_note("convstore: no reply is being streamed")
+
+
+def _find_latest_turn(store: Store, target: str, seq: int | None = None) -> Turn | None:
+    """Return the latest turn that asks for a reply, or the turn with a number."""
+    turns = store.turns(target, before=seq + 1 if seq is not None else None, limit=_SEARCHED_TURNS)
+    return next((turn for turn in reversed(turns) if turn.purpose is None), None)
+
+
+def _report_end(turn: Turn, *, has_text: bool) -> None:
+    """Print on stderr how a turn ended, if it has no complete reply.
+
+    Raises:
+        TurnFailed: the model or its provider failed.
+    """
+    from convstore.turns.turn_end import check_ended_well
+
+    error = turn.error or {}
+    if error.get("type") == "Stopped":
+        write_note("convstore: the reply was stopped" + ("" if has_text else " before anything came"))
+    elif turn.status.value in ("failed", "interrupted"):
+        check_ended_well(turn, is_held=True)
+    elif turn.status.value == "running":  # its process has died
+        write_note("convstore: the process that streamed this reply has ended")
+    elif not has_text:
         write_note("convstore: no reply is being streamed")

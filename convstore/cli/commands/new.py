@@ -28,7 +28,7 @@ from convstore.cli.render.output_streams import write_answer, write_json
 @click.argument("title", required=False)
 @click.option("--name", metavar="HANDLE", help="Short name of the conversation.")
 @click.option("--id", "id_", metavar="ID", help="Id of the conversation.  [default: 12 random characters]")
-@click.option("--system", metavar="TEXT|@FILE", help="System message at the beginning.")
+@click.option("-s", "--system", metavar="TEXT|@FILE", help="System message at the beginning.")
 @parameter_options
 @stored_window_options
 @metadata_option("Metadata of the conversation; repeatable.")

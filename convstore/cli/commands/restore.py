@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from convstore.cli.options.conversation_option import required_ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
@@ -12,17 +13,17 @@ from convstore.cli.render.json_forms import conversation_to_json
 from convstore.cli.render.output_streams import write_json, write_terminal_note
 
 
-@click.command(epilog=format_examples("convstore restore 3kx9bfm27d5w"))
-@click.argument("id_", metavar="ID")
+@click.command(epilog=format_examples("convstore list --deleted", "convstore restore 3kx9bfm27d5w"))
+@required_ref_argument("ID")
 @json_option
 @store_options
-def restore(id_: str, as_json: bool, store_choice: StoreChoice) -> None:
+def restore(ref: str, as_json: bool, store_choice: StoreChoice) -> None:
     """Restore a deleted conversation.
 
-    ID is the complete id, which `delete` printed; `usage --by conversation` prints it too.
+    ID is the complete id; `list --deleted` prints it.
     """
     with open_store(store_choice) as store:
-        conversation = store.restore(id_)
+        conversation = store.restore(ref)
     if as_json:
         write_json(conversation_to_json(conversation))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from convstore.cli.options.text_input import read_message, read_text_or_file
 from convstore.cli.render.output_streams import make_one_line, write_json, write_terminal_note
 from convstore.cli.render.reply_output import print_reply
 from convstore.cli.render.window_text import print_window
+from convstore.errors import ConvstoreError
 
 if TYPE_CHECKING:
     from convstore.store.store import Store
@@ -37,7 +39,9 @@ class _Saying:
 
     content: str | list[dict[str, Any]]
     title: str
-    """The title of a new conversation: the text; without a text, the names of the attachments."""
+    """The title of a new conversation: the one given; else the text; without a text, the names of the attachments."""
+    name: str | None
+    """The name of a new conversation."""
     system: str | None
     sender: str | None
     key: str | None
@@ -63,9 +67,11 @@ class _Saying:
 @conversation_option
 @attach_option
 @click.option("--new", "is_new", is_flag=True, help="New conversation, which keeps the parameters.")
+@click.option("--name", metavar="HANDLE", help="Short name of the new conversation.")
+@click.option("--title", metavar="TITLE", help="Title of the new conversation.  [default: the message]")
 @click.option("--continue", "is_continued", is_flag=True, help="Reply without a new message, as after a tool's result.")
 @click.option("--sender", metavar="NAME", help="Name of the sender, which the model sees.")
-@click.option("--system", metavar="TEXT|@FILE", help="System message before this message.")
+@click.option("-s", "--system", metavar="TEXT|@FILE", help="System message before this message.")
 @parameter_options
 @window_options
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="The request as JSON; nothing is stored or sent.")
@@ -81,6 +87,8 @@ def say(
     ref: str | None,
     attached: tuple[str, ...],
     is_new: bool,
+    name: str | None,
+    title: str | None,
     is_continued: bool,
     sender: str | None,
     system: str | None,
@@ -101,6 +109,8 @@ def say(
     if is_new:
         _check_not_given("--new", {"-c": ref, "--key": key, "--expected-head": call.expected_head})
         check_stored_parameters(parameters)
+    else:
+        _check_new_given({"--name": name, "--title": title})
     if is_continued:
         given: dict[str, object] = {
             "MESSAGE": message,
@@ -121,7 +131,8 @@ def say(
     text = read_message(message, may_be_missing=bool(parts))
     saying = _Saying(
         content=join_text_and_parts(text, parts),
-        title=text.strip() or list_file_names(attached),
+        title=title if title is not None else _shorten_title(text.strip() or list_file_names(attached)),
+        name=name,
         system=read_text_or_file(system) if system is not None else None,
         sender=sender,
         key=key,
@@ -145,6 +156,23 @@ def _check_not_given(option: str, others: dict[str, object]) -> None:
     for name, value in others.items():
         if value not in (None, False, ()):
             raise click.UsageError(f"give {name} or {option}, not both.")
+
+
+def _check_new_given(others: dict[str, object]) -> None:
+    """Check that no option is given that describes a new conversation.
+
+    Raises:
+        click.UsageError: such an option is given.
+    """
+    for name, value in others.items():
+        if value is not None:
+            raise click.UsageError(f"{name} needs --new; `convstore set {name}` changes a conversation.")
+
+
+def _shorten_title(text: str) -> str:
+    """Return a title that is made from a message: one line, not too long."""
+    title = make_one_line(text)
+    return title if len(title) <= _MAX_TITLE_CHARACTERS else title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
 
 
 def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
@@ -174,15 +202,23 @@ def _say_in_new_conversation(store: Store, saying: _Saying, call: CallOptions) -
     """
     store.preview(None, saying.content, **saying.preview_arguments)
     _ = store.client
-    title = make_one_line(saying.title)
-    if len(title) > _MAX_TITLE_CHARACTERS:
-        title = title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
     # --no-history applies to this message only, so the conversation does not keep it.
     kept = {name: value for name, value in saying.parameters.items() if name != "history"}
     once = {name: value for name, value in saying.parameters.items() if name == "history"}
-    conversation = store.new(title, system=saying.system, **kept)
+    conversation = store.new(saying.title, name=saying.name, system=saying.system, **kept)
     write_terminal_note(f"({conversation.id})")
-    _say(store, conversation.id, replace(saying, system=None, parameters=once), call)
+    try:
+        _say(store, conversation.id, replace(saying, system=None, parameters=once), call)
+    except BaseException:
+        _delete_unused(store, conversation.id)
+        raise
+
+
+def _delete_unused(store: Store, target: str) -> None:
+    """Delete a new conversation if its first message was not stored, so that `say` uses the one before it again."""
+    with suppress(ConvstoreError):  # the first error is the one to report
+        if not store.turns(target, limit=1):
+            store.delete(target)
 
 
 def _preview(store: Store, target: str | None, saying: _Saying, call: CallOptions) -> None:

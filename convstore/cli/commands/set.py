@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,17 +11,26 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.history_options import find_window_option, stored_window_options
 from convstore.cli.options.metadata_option import metadata_option
 from convstore.cli.options.output_options import json_option
-from convstore.cli.options.parameter_options import check_parameter_name, check_stored_parameters, parameter_options
+from convstore.cli.options.parameter_options import (
+    OPTION_PARAMETERS,
+    check_parameter_name,
+    check_stored_parameters,
+    parameter_options,
+)
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.conversation_text import describe_conversation
 from convstore.cli.render.json_forms import conversation_to_json
 from convstore.cli.render.output_streams import format_json, write_json, write_terminal_note
+
+if TYPE_CHECKING:
+    from convstore.values.results import Conversation
 
 _OTHER_UNSETTABLE = ("name", "title", "metadata")  # besides parameters and window options
 
 
 @click.command(
     "set",
+    context_settings={"allow_extra_args": True},  # for an error that says how to write them
     epilog=format_examples(
         "convstore set -m gpt-4o-mini --temperature 0.2",
         "convstore set --last 10 --max-context 8000",
@@ -43,7 +52,10 @@ _OTHER_UNSETTABLE = ("name", "title", "metadata")  # besides parameters and wind
 )
 @json_option
 @store_options
+@click.pass_context
 def set_conversation(
+    context: click.Context,
+    /,
     ref: str | None,
     name: str | None,
     title: str | None,
@@ -58,6 +70,8 @@ def set_conversation(
 
     REF is a name, an id or the beginning of an id; the default is the conversation used last.
     """
+    if context.args:
+        raise _refuse_words(context, [word for word in (ref, *context.args) if word is not None])
     check_stored_parameters(parameters)
     changes = {**parameters, **window}
     changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
@@ -66,6 +80,7 @@ def set_conversation(
         raise click.UsageError("nothing to change.")
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
+        _check_removals(conversation, unset)
         if metadata:
             is_replaced = "metadata" in changes  # --unset metadata
             changes["metadata"] = metadata if is_replaced else {**conversation.metadata, **metadata}
@@ -75,6 +90,27 @@ def set_conversation(
     else:
         kept = {**conversation.settings, **conversation.window}
         write_terminal_note(f"changed {describe_conversation(conversation)}: {format_json(kept)}")
+
+
+def _refuse_words(context: click.Context, words: list[str]) -> click.UsageError:
+    """Return the error for words that are not options, such as `temperature 0.2`."""
+    key, value = words[-2:]
+    flag = f"--{key.replace('_', '-')}"
+    has_option = any(flag in parameter.opts for parameter in context.command.params)
+    return click.UsageError(f"unexpected '{value}'; write `{flag if has_option else f'-o {key}'} {value}`.")
+
+
+def _check_removals(conversation: Conversation, unset: tuple[str, ...]) -> None:
+    """Check that each KEY of --unset has an option of its own, or that the conversation keeps it.
+
+    Raises:
+        click.UsageError: neither is true, so KEY is probably a mistake.
+    """
+    for word in unset:
+        is_known = find_window_option(word) is not None or word in (*_OTHER_UNSETTABLE, *OPTION_PARAMETERS)
+        if not is_known and word not in conversation.settings:
+            kept = ", ".join(conversation.settings) or "none"
+            raise click.UsageError(f"conversation '{conversation.id}' keeps no parameter '{word}'; it keeps: {kept}.")
 
 
 def _add_removals(changes: dict[str, Any], unset: tuple[str, ...]) -> None:

@@ -11,13 +11,14 @@ import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
-from convstore.cli.options.output_options import json_option
+from convstore.cli.options.output_options import json_option, pager_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
 from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
 from convstore.cli.render.message_text import format_message
 from convstore.cli.render.output_streams import has_colours, make_one_line, write_answer, write_json
+from convstore.cli.render.pager import page_output
 from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
     )
 )
 @ref_argument
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Number of last messages.  [default: all]")
+@click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="Number of last messages.  [default: all]")
 @click.option(
     "--save-attachments",
     "folder",
@@ -47,9 +48,16 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
 )
 @click.option("--tree", "is_tree", is_flag=True, help="Tree of all messages, on the path and off it.")
 @json_option
+@pager_option
 @store_options
 def show(
-    ref: str | None, last: int | None, folder: str | None, is_tree: bool, as_json: bool, store_choice: StoreChoice
+    ref: str | None,
+    last: int | None,
+    folder: str | None,
+    is_tree: bool,
+    as_json: bool,
+    uses_pager: bool,
+    store_choice: StoreChoice,
 ) -> None:
     """Print a conversation's messages.
 
@@ -64,7 +72,8 @@ def show(
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         if is_tree:
-            _show_tree(store, conversation, as_json=as_json)
+            with page_output(uses_pager=uses_pager and not as_json):
+                _show_tree(store, conversation, as_json=as_json)
             return
         records = store.messages(conversation.id, limit=last)
         if folder is not None:
@@ -78,13 +87,14 @@ def show(
         form["unanswered"] = [unanswered_turn_to_json(turn, asked) for turn, asked in unanswered]
         write_json(form, indent=2)
         return
-    _print_heading(conversation)
-    for record in records:
-        marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
-        remark = ", ".join(mark for mark, is_set in marks.items() if is_set)
-        _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
-    for turn, asked in unanswered:
-        _print_unanswered(turn, asked)
+    with page_output(uses_pager=uses_pager):
+        _print_heading(conversation)
+        for record in records:
+            marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
+            remark = ", ".join(mark for mark, is_set in marks.items() if is_set)
+            _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
+        for turn, asked in unanswered:
+            _print_unanswered(turn, asked)
 
 
 def _show_tree(store: Store, conversation: Conversation, *, as_json: bool) -> None:

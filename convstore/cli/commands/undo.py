@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,13 @@ from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.conversation_text import find_first_undone, print_head
 from convstore.cli.render.output_streams import write_terminal_note
+from convstore.errors import AmbiguousReference, ConversationNotFound
+
+if TYPE_CHECKING:
+    from convstore.store.store import Store
+    from convstore.values.results import Conversation
+
+_MAX_COUNT_DIGITS = 3  # a longer number is the beginning of an id rather than a count
 
 
 @click.command(
@@ -29,7 +37,7 @@ def undo(ref: str | None, count: int, expected_head: int | None, as_json: bool, 
     the default is the conversation used last.
     """
     with open_store(store_choice) as store:
-        conversation = find_conversation(store, ref)
+        conversation = _find_conversation(store, ref)
         tells_person = sys.stderr.isatty() and not as_json
         page = store.messages(conversation.id, limit=2 * count) if tells_person else []
         conversation = store.undo(conversation.id, count, expected_head=expected_head)
@@ -38,3 +46,24 @@ def undo(ref: str | None, count: int, expected_head: int | None, as_json: bool, 
             first = find_first_undone(store, conversation, page)
             write_terminal_note(f'undid {turns}, from "{first}"; `convstore redo` redoes them')
         print_head(store, conversation, as_json=as_json)
+
+
+def _find_conversation(store: Store, ref: str | None) -> Conversation:
+    """Return the conversation that REF names. A small number is its whole id or name, and not the beginning of an id.
+
+    Otherwise `undo 2` would undo a turn of a conversation that the user did not think of.
+
+    Raises:
+        click.UsageError: REF is a small number, and no conversation has this id or name.
+    """
+    if ref is None or not ref.isdecimal() or len(ref) > _MAX_COUNT_DIGITS:
+        return find_conversation(store, ref)
+    try:
+        conversation = find_conversation(store, ref)
+    except (ConversationNotFound, AmbiguousReference):
+        conversation = None
+    if conversation is None or ref not in (conversation.id, conversation.name):
+        raise click.UsageError(
+            f"no conversation has the id or the name '{ref}'; `convstore undo -n {ref}` undoes that many turns."
+        )
+    return conversation

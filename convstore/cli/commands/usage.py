@@ -8,7 +8,7 @@ import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
-from convstore.cli.options.output_options import json_option
+from convstore.cli.options.output_options import json_option, pager_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.options.time_options import since_option, until_option
 from convstore.cli.render.json_forms import usage_to_json
@@ -33,6 +33,7 @@ from convstore.cli.render.usage_table import print_usage
     help="Grouping; days are in UTC, and `owner` counts every owner, for administrators.  [default: the total]",
 )
 @json_option
+@pager_option
 @store_options
 def usage(
     ref: str | None,
@@ -40,6 +41,7 @@ def usage(
     until: datetime | None,
     by: str | None,
     as_json: bool,
+    uses_pager: bool,
     store_choice: StoreChoice,
 ) -> None:
     """Show turns, tokens, cost and latency.
@@ -61,6 +63,6 @@ def usage(
     if as_json:
         write_json(usage_to_json(report))
     elif report.total.turns:
-        print_usage(report)
+        print_usage(report, uses_pager=uses_pager)
     else:
         write_note("no turns" if since is None and until is None else "no turns in this period")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from convstore.store.store import Store
     from convstore.values.results import Conversation
 
-ref_argument = click.argument("ref", required=False)
-
 conversation_option = click.option(
     "-c", "--conversation", "ref", metavar="REF", help="Conversation.  [default: the one used last]"
 )
@@ -27,6 +27,34 @@ expected_head_option = click.option(
     metavar="SEQ",
     help="Seq that the head must have; else exit with 5.",
 )
+
+
+def ref_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add REF and `-c REF` to a command; it receives `ref`, or None if neither is given."""
+    return _add_reference(command, "REF", is_required=False)
+
+
+def required_ref_argument(metavar: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds REF and `-c REF` to a command, which needs one of them.
+
+    Args:
+        metavar: the name of the argument in the help.
+    """
+    return lambda command: _add_reference(command, metavar, is_required=True)
+
+
+def _add_reference(command: Callable[..., Any], metavar: str, *, is_required: bool) -> Callable[..., Any]:
+    @wraps(command)
+    def run(*, ref: str | None, conversation: str | None, **others: Any) -> None:
+        if None not in (ref, conversation) and ref != conversation:
+            raise click.UsageError(f"{metavar} is '{ref}' and -c is '{conversation}': give one of them.")
+        chosen = ref if ref is not None else conversation
+        if chosen is None and is_required:
+            raise click.UsageError(f"{metavar} is missing: name the conversation.")
+        command(ref=chosen, **others)
+
+    option = click.option("-c", "--conversation", metavar=metavar, help=f"Conversation, instead of {metavar}.")
+    return click.argument("ref", required=False, metavar=None if metavar == "REF" else metavar)(option(run))
 
 
 def find_conversation(store: Store, reference: str | None) -> Conversation:

@@ -41,6 +41,9 @@ _RESERVED_NAMES = {
     "position": "POSITION is the argument of `convstore edit`",
 }
 
+OPTION_PARAMETERS = ("model", "temperature", "top_p", "max_tokens")
+"""The parameters that have an option of their own."""
+
 _PARAMETER_OPTIONS = (
     click.option("-m", "--model", metavar="MODEL", help="Model to call."),
     click.option("--temperature", type=float, metavar="X", help="Sampling temperature, 0 to 2."),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from unicodedata import combining, east_asian_width
 
 from convstore.cli.render.attachment_labels import label_part, label_rest
 from convstore.cli.render.output_streams import make_one_line
+from convstore.cli.render.text_width import cut_line
 
 if TYPE_CHECKING:
     from convstore.messages.message import Message
@@ -42,25 +42,3 @@ def take_first_words(message: Message, width: int, *, end: str = "…") -> str:
     Its control characters are made visible.
     """
     return cut_line(make_one_line(format_message(message)[: 8 * width + 8]), width, end=end)
-
-
-def cut_line(text: str, width: int, *, end: str = "…") -> str:
-    """Cut a line to at most `width` columns of a terminal, and return it.
-
-    A line that was cut ends with `end`.
-    """
-    columns = 0
-    fitting = 0
-    for place, character in enumerate(text):
-        columns += _count_columns(character)
-        if columns <= width - len(end):
-            fitting = place + 1
-        if columns > width:
-            return text[:fitting].rstrip() + end
-    return text
-
-
-def _count_columns(character: str) -> int:
-    if combining(character):
-        return 0
-    return 2 if east_asian_width(character) in "WF" else 1

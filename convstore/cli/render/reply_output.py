@@ -69,12 +69,14 @@ def _make_turn(make_turn: Callable[[], Turn], *, as_json: bool) -> Turn:
 def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
     reply: ReplyStream | None = None
     printed = 0
+    failure: OSError | None = None
     try:
         reply = start_stream()
         with reply:
             for piece in reply:
                 printed += len(piece)  # before it is printed: Ctrl-C may come at once
-                write_answer(piece, newline=False)
+                if failure is None:
+                    failure = _try_to_write(piece)
     except SystemExit as error:
         text = reply.text if reply is not None else ""
         write_answer(text[printed:], newline=False)  # print a last piece too, because it is stored
@@ -84,6 +86,8 @@ def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
     except ConvstoreError:
         end_line(reply.text if reply is not None else "")
         raise
+    if failure is not None:
+        raise failure  # now, because the whole reply is stored
     end_line(reply.text)
     if reply.turn.status.value == "interrupted":  # by `convstore stop`; the exit code is that of Ctrl-C
         _note_interruption(reply.text, " by `convstore stop`", is_message_kept=True)
@@ -91,6 +95,21 @@ def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
     if not reply.text and reply.turn.text:  # a refusal does not arrive as pieces of text
         write_answer(reply.turn.text)
     return reply.turn
+
+
+def _try_to_write(piece: str) -> OSError | None:
+    """Write a piece of a reply to stdout, and return the error if stdout cannot be written.
+
+    Raises:
+        BrokenPipeError: the program that reads stdout has ended, so nobody wants the rest of the reply.
+    """
+    try:
+        write_answer(piece, newline=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return error
+    return None
 
 
 def _is_message_kept(error: SystemExit) -> bool:
