@@ -39,11 +39,13 @@ def running_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def new_database(server: str, template: str = "template0") -> Iterator[str]:
+def new_database(server: str, template: str = "template0", encoding: str | None = None) -> Iterator[str]:
     """Create a database as a copy of `template`, yield its URL, and drop it."""
     name = f"convstore_{uuid.uuid4().hex}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    _execute(server, create.format(sql.Identifier(name), sql.Identifier(template)))
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    if encoding is not None:
+        create += sql.SQL(" ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'").format(sql.Literal(encoding))
+    _execute(server, create)
     try:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Pool, create_engine, exc
+from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 
 from convstore.db.sqlite_engine import (
@@ -198,6 +198,7 @@ def open_database(url: str) -> Database:
         if parsed.get_backend_name() == "sqlite":
             return Database(make_sqlite_engine(parsed), owned=True)
         engine = create_engine(parsed, connect_args=_get_postgres_arguments(parsed))
+        event.listen(engine, "connect", _prepare_postgres)
         return Database(engine, owned=True)
     except exc.NoSuchModuleError:
         raise InvalidInput(f"unknown kind of database {parsed.drivername!r}; use sqlite or postgresql") from None
@@ -248,8 +249,25 @@ def parse_url(url: str) -> URL:
 
 
 def _get_postgres_arguments(url: URL) -> dict[str, Any]:
-    # PgBouncer in transaction mode may run a prepared statement on a connection that does not have it.
-    return {"prepare_threshold": None} if url.get_driver_name() == "psycopg" else {}
+    if url.get_driver_name() != "psycopg":
+        return {}
+    # PgBouncer in transaction mode may run a prepared statement on a connection that does not have it. The server may
+    # have another encoding for clients, which cannot hold every text.
+    return {"prepare_threshold": None, "client_encoding": "utf8"}
+
+
+def _prepare_postgres(connection: Any, _: object) -> None:
+    """Set the ISO style of dates, where the server, the role or the environment set another one.
+
+    The driver reads times only in this style. The server has told its style when the connection was made, so usually
+    nothing is sent. PgBouncer keeps this setting for each of its clients.
+    """
+    read = getattr(getattr(connection, "info", None), "parameter_status", None)
+    if read is None or (read("DateStyle") or "ISO").startswith("ISO"):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET DateStyle TO 'ISO'")
+    connection.commit()
 
 
 @contextmanager

@@ -62,7 +62,18 @@ class SchemaState:
 
 
 def read_state(connection: Connection) -> SchemaState:
-    """Return the schema of the database; write nothing."""
+    """Return the schema of the database; write nothing.
+
+    Raises:
+        DatabaseUnavailable: a PostgreSQL database is not in UTF-8, so it cannot hold every text.
+    """
+    if connection.dialect.name == "postgresql":
+        encoding = connection.scalar(text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise DatabaseUnavailable(
+                f"the database {connection.engine.url.database!r} is in the encoding {encoding}, which cannot hold "
+                f"every text: create one with ENCODING 'UTF8' TEMPLATE template0"
+            )
     if not inspect(connection).has_table(VERSION_TABLE):
         return SchemaState(None, None)
     current = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)

@@ -52,7 +52,7 @@ def check_log(path: Path) -> None:
         raise DatabaseUnavailable(
             f"database {path}: its file was replaced, but the log {files.log} belongs to the file before; nothing was "
             f"read or written; stop all programs that use it, then move {files.log.name}, {files.index.name} and "
-            f"{files.mark.name} away, and next time use `convstore db restore`"
+            f"{files.mark.name} away (docs/sqlite.md says how to restore a backup)"
         )
 
 

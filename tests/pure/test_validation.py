@@ -69,5 +69,5 @@ def test_a_limit_is_a_whole_number_of_at_least_0(limit: int | None) -> None:
 
 @pytest.mark.parametrize("limit", [-1, True, 1.0, "1"])
 def test_any_other_limit_is_refused(limit: Any) -> None:
-    with pytest.raises(InvalidInput, match="a limit is"):
+    with pytest.raises(InvalidInput, match="a limit must be"):
         check_limit(limit)
