@@ -291,7 +291,7 @@ def test_list_returns_at_most_limit_conversations(store: Store) -> None:
     assert len(store.list(limit=1)) == 1
     assert store.list(limit=0) == []
     for wrong in (-1, 1.5, True, "3"):
-        with pytest.raises(InvalidInput, match="a limit is"):
+        with pytest.raises(InvalidInput, match="a limit must be"):
             store.list(limit=wrong)  # type: ignore[arg-type]
 
 

@@ -49,11 +49,11 @@ def test_limit_returns_the_last_messages(store: Store) -> None:
         assert [record.message["content"] for record in store.messages(id, limit=limit)] == expected
     assert [record.message["content"] for record in store.messages(id, limit=None)] == list("12345")
     for wrong in (-1, 1.5, True, "3"):
-        with pytest.raises(InvalidInput, match="a limit is"):
+        with pytest.raises(InvalidInput, match="a limit must be"):
             store.history(id, limit=wrong)  # type: ignore[arg-type]
-        with pytest.raises(InvalidInput, match="a limit is"):
+        with pytest.raises(InvalidInput, match="a limit must be"):
             store.messages(id, limit=wrong)  # type: ignore[arg-type]
-        with pytest.raises(InvalidInput, match="a limit is"):
+        with pytest.raises(InvalidInput, match="a limit must be"):
             store.turns(id, limit=wrong)  # type: ignore[arg-type]
 
 
