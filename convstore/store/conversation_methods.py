@@ -155,7 +155,7 @@ class ConversationMethods(ReadMethods):
             idempotency_key: names this addition: repeated with the same key, it returns what the first one stored.
             expected_head: the `head_seq` that you saw; None: any.
             on_busy: while a turn is running: `"wait"`, or `"reject"` at once.
-            wait: most seconds to wait.
+            wait: how many seconds to wait at most.
 
         Raises:
             InvalidMessage: one of them is not a message. Nothing is stored.

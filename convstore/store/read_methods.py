@@ -81,7 +81,7 @@ class ReadMethods:
         """Return conversations, latest activity first.
 
         Args:
-            limit: most conversations to return; None: all.
+            limit: the maximum number of conversations; None: all.
             before: the last conversation of the previous page, to get the next one.
             deleted: return the deleted conversations instead of the others.
             on_damaged: called with an error for each conversation with a damaged row, and the others are returned.
@@ -121,7 +121,7 @@ class ReadMethods:
         Args:
             conversation_id: the conversation's id.
             before: the `seq` of the first message of the page read last; None: read from the end.
-            limit: most messages to return; None: all.
+            limit: the maximum number of messages; None: all.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.
@@ -141,7 +141,7 @@ class ReadMethods:
         Args:
             conversation_id: the conversation's id.
             before: the `seq` of the first turn of the page read last; None: read from the end.
-            limit: most turns to return; None: all.
+            limit: the maximum number of turns; None: all.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.

@@ -171,12 +171,12 @@ class Store(ConversationMethods):
                 again while the first try runs or once it has succeeded: its reply is returned.
             expected_head: the `head_seq` that you saw; None: any.
             on_busy: while another turn of the conversation runs: `"wait"`, or `"reject"` at once.
-            wait: most seconds to wait.
+            wait: how many seconds to wait at most.
             parameters: completion parameters for this call. They override the sticky ones; None removes one. Among
                 them, options of the window:
 
-                `last`: most turns of the history to send (0: only system messages and this message).
-                `max_context`: most tokens that the request may have.
+                `last`: the maximum number of turns of the history (0: only system messages and this message).
+                `max_context`: the maximum number of tokens of the request.
                 `on_overflow`: `"trim"` sends less, once, if the provider says that the request is too long.
                 `fill_missing_tools`: send a placeholder for each tool call without a result.
                 `send_reasoning`: send the model its own reasoning back.
@@ -241,7 +241,7 @@ class Store(ConversationMethods):
                 message.
             expected_head: the `head_seq` that you saw; None: any.
             on_busy: while another turn of the conversation runs: `"wait"`, or `"reject"` at once.
-            wait: most seconds to wait.
+            wait: how many seconds to wait at most.
             parameters: as in `say`.
 
         Raises:
@@ -270,7 +270,7 @@ class Store(ConversationMethods):
             conversation_id: the conversation's id.
             expected_head: the `head_seq` that you saw; None: any.
             on_busy: while another turn of the conversation runs: `"wait"`, or `"reject"` at once.
-            wait: most seconds to wait.
+            wait: how many seconds to wait at most.
             parameters: completion parameters, and options of the window, that replace those of that turn.
 
         Raises:

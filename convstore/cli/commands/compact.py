@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 )
 @click.option("-m", "--model", metavar="MODEL", help="Model that writes the summary.  [default: the conversation's]")
 @base_url_option
-@click.option("--drop", "is_drop", is_flag=True, help="Removal of the latest summary; its messages are sent again.")
+@click.option(
+    "--drop",
+    "is_drop",
+    is_flag=True,
+    help="Removal of the latest summary; the messages that it replaced are sent again.",
+)
 @json_option
 @store_options
 def compact(

@@ -66,7 +66,7 @@ class _Saying:
 @click.argument("message", required=False)
 @conversation_option
 @attach_option
-@click.option("--new", "is_new", is_flag=True, help="New conversation, which keeps the parameters.")
+@click.option("--new", "is_new", is_flag=True, help="New conversation; it keeps the parameters of this command.")
 @click.option("--name", metavar="HANDLE", help="Short name of the new conversation.")
 @click.option("--title", metavar="TITLE", help="Title of the new conversation.  [default: the message]")
 @click.option("--continue", "is_continued", is_flag=True, help="Reply without a new message, as after a tool's result.")

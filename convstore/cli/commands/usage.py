@@ -30,7 +30,7 @@ from convstore.cli.render.usage_table import print_usage
     "--by",
     type=click.Choice(["model", "day", "conversation", "owner"]),
     metavar="model|day|conversation|owner",
-    help="Grouping; days are in UTC, and `owner` counts every owner, for administrators.  [default: the total]",
+    help="Rows of the report; days are in UTC, and `owner` shows all owners, for administrators.  [default: the total]",
 )
 @json_option
 @pager_option

@@ -28,7 +28,7 @@ def _read_limit(value: str) -> int | str:
 
 
 _CALL_OPTIONS = (
-    click.option("--history/--no-history", default=None, help="History before the new message, or the message alone."),
+    click.option("--history/--no-history", default=None, help="With the history, or the new message alone."),
     click.option(
         "--last",
         type=_read_limit,
@@ -50,12 +50,12 @@ _CALL_OPTIONS = (
     click.option(
         "--fill-missing-tools/--no-fill-missing-tools",
         default=None,
-        help="Placeholder for each tool call without a result, or an error.",
+        help="Placeholder for each tool call that has no result; otherwise such a call is an error.",
     ),
     click.option(
         "--send-reasoning/--no-send-reasoning",
         default=None,
-        help="The model's own reasoning in the request, or not.",
+        help="Model's own reasoning in the request.",
     ),
     click.option(
         "--send-extra",
@@ -66,7 +66,7 @@ _CALL_OPTIONS = (
     click.option(
         "--accept-done/--no-accept-done",
         default=None,
-        help="[DONE] as the end of a reply without a finish_reason, or an error.",
+        help="[DONE] counts as the end of a reply that has no finish_reason; otherwise such a reply is an error.",
     ),
 )
 _STORED_OPTIONS = (
