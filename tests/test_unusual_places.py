@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from convstore import DatabaseUnavailable, Store, TurnStatus, config
+from convstore import DatabaseUnavailable, NotConfigured, Store, TurnStatus, config
 from convstore.leases import process_locks
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.testing import ChatServer
@@ -77,3 +77,47 @@ def test_an_empty_base_url_is_none(monkeypatch: pytest.MonkeyPatch, sqlite_url: 
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     with Store(sqlite_url, model="m") as store:
         assert str(store.client.base_url) == "https://api.openai.com/v1/"
+
+
+# --- settings of other programs ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"ALL_PROXY": "socks5://user:secret@localhost:1080"}, "SOCKS proxy is set (ALL_PROXY), which needs"),
+        ({"https_proxy": "nonsense://user:secret@x"}, "one of https_proxy is not the URL of a proxy"),
+        ({"SSL_CERT_FILE": "/no/such/file.pem"}, "SSL_CERT_FILE names '/no/such/file.pem', which is not a file"),
+        ({"OPENAI_ORG_ID": "örg"}, "OPENAI_ORG_ID has a character that no HTTP header can carry"),
+        ({"OPENAI_PROJECT_ID": "a\nb"}, "OPENAI_PROJECT_ID has a character"),
+        ({"OPENAI_BASE_URL": "localhost:8080/v1"}, "the base URL (OPENAI_BASE_URL) is not a URL such as"),
+        ({"OPENAI_BASE_URL": "http://user:secret@host:port/v1"}, "is not a URL such as"),
+        ({"OPENAI_BASE_URL": "http://[::1/v1"}, "is not a URL such as"),
+        ({"OPENAI_BASE_URL": "file:///etc/passwd"}, "is not a URL such as"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_setting_that_cannot_be_used_is_named_and_no_secret_is_shown(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, settings: dict[str, str], reason: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with Store(sqlite_url, model="m") as store:
+        id = store.new().id
+        with pytest.raises(NotConfigured) as caught:
+            store.say(id, "Hi")
+        assert reason in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert store.history(id) == []
+
+
+def test_empty_settings_are_as_if_they_were_not_set(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, chat_server: ChatServer
+) -> None:
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY", "SSL_CERT_FILE", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "")
+    for name in ("CONVSTORE_MODEL", "CONVSTORE_OWNER", "CONVSTORE_PRICES", "CONVSTORE_CONVERSATION"):
+        monkeypatch.setenv(name, "")
+    with Store(sqlite_url, base_url=chat_server.url, model="m") as store:
+        assert store.say(store.new().id, "Hi").status is TurnStatus.COMPLETED

@@ -10,7 +10,9 @@ import inspect
 import os
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from convstore.errors import NotConfigured
 from convstore.provider.raw_answer import register_made_client
@@ -19,6 +21,7 @@ from convstore.values.completion_parameters import CALL_OPTIONS
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+_PROXY_SETTINGS = ("http_proxy", "https_proxy", "all_proxy")
 NO_API_KEY = "no-key"
 """Stands for a key that a local server does not need; the client requires one."""
 
@@ -30,7 +33,7 @@ def make_client(base_url: str | None = None) -> OpenAI:
         base_url: the URL of a compatible server; else `OPENAI_BASE_URL`, else OpenAI itself.
 
     Raises:
-        NotConfigured: there is neither a key nor a URL, the key cannot be sent, or the client cannot be made.
+        NotConfigured: there is neither a key nor a URL, or a setting cannot be used; the text names the setting.
     """
     base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     key = os.environ.get("OPENAI_API_KEY", "").strip() or None
@@ -39,20 +42,53 @@ def make_client(base_url: str | None = None) -> OpenAI:
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
             "Chat Completions, or give the store a `base_url` or a `client`"
         )
-    if key is not None and not (key.isascii() and key.isprintable()):
-        # The HTTP library would refuse it too, with a message that shows it.
-        raise NotConfigured("OPENAI_API_KEY has a character that no HTTP header can carry; set it again")
-    import openai
-
     # Named even if it is the default: the openai package takes an empty OPENAI_BASE_URL for a URL.
     base_url = base_url or "https://api.openai.com/v1"
+    _check_settings(base_url)
+    import openai
+
     try:
         # Without redirects: a request with the key and the messages must not go to a host that nobody named.
         http_client = openai.DefaultHttpxClient(follow_redirects=False)
         client = openai.OpenAI(api_key=key or NO_API_KEY, base_url=base_url, max_retries=0, http_client=http_client)
     except openai.OpenAIError as error:
         raise NotConfigured(f"the openai client cannot be made: {error}") from error
+    except (ImportError, ValueError, OSError) as error:
+        raise NotConfigured(_explain(error)) from error
     return register_made_client(client)
+
+
+def _check_settings(base_url: str) -> None:
+    """Check the settings of other programs that the client uses too.
+
+    Without the check, the HTTP library would fail at the first call, or with a message that shows a secret.
+    """
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        value = os.environ.get(name, "").strip()
+        if not (value.isascii() and value.isprintable()):
+            raise NotConfigured(f"{name} has a character that no HTTP header can carry; set it again")
+    certificates = os.environ.get("SSL_CERT_FILE")
+    if certificates and not Path(certificates).is_file():
+        raise NotConfigured(f"SSL_CERT_FILE names {certificates!r:.200}, which is not a file; correct or unset it")
+    try:
+        parts = urlsplit(base_url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
+        is_usable = False
+    if not is_usable:
+        # It is not shown, because it may hold a password.
+        raise NotConfigured("the base URL (OPENAI_BASE_URL) is not a URL such as http://localhost:8080/v1")
+
+
+def _explain(error: Exception) -> str:
+    """Return why the HTTP client cannot be made. A proxy's URL is not shown, because it may hold a password."""
+    proxies = [name for name in os.environ if name.lower() in _PROXY_SETTINGS and os.environ[name]]
+    if not proxies:
+        return f"the HTTP client cannot be made: {type(error).__name__}: {error}"
+    names = ", ".join(sorted(proxies))
+    if isinstance(error, ImportError):
+        return f"a SOCKS proxy is set ({names}), which needs another package: pip install socksio"
+    return f"one of {names} is not the URL of a proxy, such as http://localhost:3128; correct or unset it"
 
 
 def make_async_client(base_url: str | None = None) -> AsyncOpenAI:

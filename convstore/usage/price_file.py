@@ -33,6 +33,7 @@ from convstore.config import find_price_file
 from convstore.errors import InvalidInput
 from convstore.usage.prices import AMOUNT_LIMIT, BEGINNING_OF_TIME, NO_PRICES, Price, Prices
 
+_MAX_FILE_BYTES = 16 * 1024**2
 _FILE_KEYS = ("currency", "models")
 _AMOUNT_KEYS = ("prompt", "cached", "completion", "reasoning")
 _REQUIRED_KEYS = ("prompt", "completion")
@@ -73,9 +74,17 @@ def read_price_file(path: Path) -> Prices:
     import tomllib
 
     try:
-        document = tomllib.loads(path.read_bytes().decode())
+        if path.exists() and not path.is_file():
+            raise InvalidInput(f"the price file {str(path)!r} is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise InvalidInput(f"the price file {str(path)!r} is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
+        document = tomllib.loads(data.decode())
     except OSError as error:
         raise InvalidInput(f"the price file {str(path)!r} cannot be read: {error.strerror or error}") from None
+    except InvalidInput:
+        raise
     except (ValueError, RecursionError) as error:  # also if a byte is not UTF-8, or a number has 5,000 digits
         raise InvalidInput(f"the price file {str(path)!r} is not TOML: {error}") from None
     return parse_prices(document, str(path))

@@ -121,7 +121,7 @@ def test_a_wrong_file_is_refused_with_its_name_the_key_and_the_expected_value(
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"currency = '\xff'")
-    for name, words in (("none.toml", "No such file"), (".", "directory"), ("latin", "is not TOML")):
+    for name, words in (("none.toml", "No such file"), (".", "not a regular file"), ("latin", "is not TOML")):
         with pytest.raises(InvalidInput, match=words):
             read_price_file(tmp_path / name)
 
@@ -151,3 +151,17 @@ def test_the_price_file_is_the_one_that_the_environment_names_else_the_users_own
     assert make_price_loader(None)().currency == "own"
     assert make_price_loader(tmp_path / "named.toml")().currency == "named"
     assert make_price_loader(str(tmp_path / "named.toml"))().currency == "named"
+
+
+def test_a_file_that_is_a_pipe_or_endless_is_refused(tmp_path: Path) -> None:
+    pipe, huge = tmp_path / "pipe", tmp_path / "huge"
+    os.mkfifo(pipe)
+    with huge.open("wb") as file:
+        file.truncate(17 * 1024**2)
+    for path, reason in (
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular"),
+        (huge, "larger than 16 MiB"),
+    ):
+        with pytest.raises(InvalidInput, match=reason):
+            read_price_file(path)
