@@ -50,8 +50,8 @@ def test_with_a_factor_from_its_own_turns_the_error_is_within_the_stated_bound(
 
 
 def test_the_page_states_the_bounds_and_the_rules_that_the_code_has() -> None:
-    assert f"under {BY_OTHERS:.0%}".replace("%", " %") in PAGE
-    assert f"under {BY_ITS_OWN:.0%}".replace("%", " %") in PAGE
+    assert f"below {BY_OTHERS:.0%}".replace("%", " %") in PAGE
+    assert f"below {BY_ITS_OWN:.0%}".replace("%", " %") in PAGE
     for number in (
         token_estimate.TOKENS_PER_REQUEST,
         token_estimate.TOKENS_PER_MESSAGE,

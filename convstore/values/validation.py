@@ -205,5 +205,5 @@ def get_wait_seconds(on_busy: OnBusy, wait: float) -> float:
         InvalidInput: `on_busy` is neither "wait" nor "reject", or `wait` is not a number of at least 0.
     """
     if on_busy not in ("wait", "reject"):
-        raise InvalidInput(f'on_busy is "wait" or "reject", not {on_busy!r:.80}')
+        raise InvalidInput(f'on_busy must be "wait" or "reject", not {on_busy!r:.80}')
     return check_wait(wait) if on_busy == "wait" else 0.0

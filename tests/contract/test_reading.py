@@ -95,7 +95,7 @@ def test_an_invalid_before_is_refused(store: Store) -> None:
             store.messages(id, before=nowhere)
     for wrong in (0, -1, 1.5, True, "1"):
         for read in (store.messages, store.turns):
-            with pytest.raises(InvalidInput, match=f"`before` is .*, not {wrong!r}"):
+            with pytest.raises(InvalidInput, match=f"`before` must be .*, not {wrong!r}"):
                 read(id, before=wrong)  # type: ignore[arg-type]
     assert store.messages(id, before=1) == []
 

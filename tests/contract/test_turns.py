@@ -158,7 +158,7 @@ def test_invalid_wait_and_on_busy_are_refused_before_anything_is_stored_or_sent(
         if "wait" in wrong:
             calls.append(partial(store.stop, id, **wrong))
         for call in calls:
-            with pytest.raises(InvalidInput, match=r"^(wait|on_busy) is "):
+            with pytest.raises(InvalidInput, match=r"^(wait|on_busy) must be "):
                 call()
     assert (chat_server.requests, store.turns(id), store.messages(id)) == ([], [], [])
 
