@@ -70,7 +70,7 @@ def test_the_message_is_named_by_its_position_whatever_else_was_sent(store: Stor
         store.say(id, "Hi")
     assert "because of" not in str(caught.value)
     chat_server.script(Failure(400, "messages[5].content: too rude"))
-    with pytest.raises(TurnFailed, match="because of the new message. The message is stored"):
+    with pytest.raises(TurnFailed, match=r"because of the new message. The message is stored"):
         store.say(id, "Hi")
 
 
