@@ -25,7 +25,7 @@ quick: $(VENV)/.dev-stamp ## the quick part of that: ruff, mypy of the package, 
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy convstore migrations
-	$(RUN) -m pytest -n $(WORKERS) -k "not postgresql and not memory and not async and not growth" tests/pure tests/contract
+	$(RUN) -m pytest -n $(WORKERS) -k "not postgresql and not memory and not async and not growth and not read_with_limits and not megabytes" tests/pure tests/contract
 
 lint: $(VENV)/.dev-stamp ## ruff and mypy
 	$(RUN) -m ruff check
