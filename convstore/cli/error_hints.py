@@ -51,7 +51,7 @@ def add_hint(error: errors.ConvstoreError) -> str:
 
 
 def add_usage_hint(error: click.UsageError) -> str:
-    """Return the message of a usage error: with another option, `--`, or the command whose help to read."""
+    """Return the message of a usage error: with another option, `--`, or the command to get help from."""
     message = error.format_message()
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return f"{message} ({_name_help(error)})"

@@ -15,7 +15,8 @@ from typing import Any
 from convstore.context.history_reader import find_summary
 from convstore.context.window import find_turn_beginnings, make_records_sendable, make_summary_messages
 from convstore.db.ancestors import find_ancestors, is_on_path
-from convstore.db.conversation_rows import get_conversation, take_turn_number
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_writes import take_turn_number
 from convstore.db.head_rows import ConversationState, read_state
 from convstore.db.history_rows import Reach, read_path_end
 from convstore.db.summary_rows import claim_compaction, insert_summary, read_summaries, release_compaction

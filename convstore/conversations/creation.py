@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from convstore.db.conversation_rows import (
-    NewConversation,
-    get_conversation,
-    insert_conversation,
-    limit_insert_wait,
-)
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_writes import NewConversation, insert_conversation
+from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.message_rows import Place, insert_messages
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import Seq
@@ -24,7 +21,7 @@ def create_conversation(work: UnitOfWork, new: NewConversation, *, limits_wait: 
         ConversationExists: the id is taken by a conversation with other content, or the name is taken.
     """
     if limits_wait:
-        limit_insert_wait(work.connection)
+        limit_lock_wait(work.connection)
     created = insert_conversation(work.connection, new, work.now)
     if created is None:
         return get_conversation(work.connection, new.key)

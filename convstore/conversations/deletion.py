@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from convstore.db.conversation_rows import delete_conversation, get_conversation, restore_conversation
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_writes import delete_conversation, restore_conversation
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.claims import lock_conversation
 from convstore.values.identifiers import ConversationKey

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convstore.db.ancestors import find_ancestors
-from convstore.db.conversation_rows import NewFork, get_conversation, insert_fork
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_writes import NewFork, insert_fork
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
 from convstore.db.summary_rows import read_summaries
 from convstore.db.unit_of_work import UnitOfWork

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from convstore.db import conversation_rows
-from convstore.db.conversation_rows import ConversationChange
+from convstore.db import conversation_rows, conversation_writes
+from convstore.db.conversation_writes import ConversationChange
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import AmbiguousReference, ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey
@@ -38,4 +38,4 @@ def list_conversations(
 
 def change_conversation(work: UnitOfWork, key: ConversationKey, change: ConversationChange) -> Conversation:
     """Change a conversation's name, title, metadata, parameters or window, and return it."""
-    return conversation_rows.change_conversation(work.connection, key, change, work.now)
+    return conversation_writes.change_conversation(work.connection, key, change, work.now)

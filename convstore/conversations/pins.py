@@ -5,7 +5,8 @@ from __future__ import annotations
 from convstore.context.history_reader import find_summary
 from convstore.context.window import make_records_sendable
 from convstore.db.ancestors import find_ancestors, read_message_at
-from convstore.db.conversation_rows import get_conversation, lock_row, set_pins
+from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_writes import lock_row, set_pins
 from convstore.db.head_rows import ConversationState, read_state
 from convstore.db.message_rows import read_messages
 from convstore.db.summary_rows import set_latest_summary

@@ -11,12 +11,11 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, null, select, true, update
+from sqlalchemy import Connection, bindparam, null, select, update
 
 from convstore.db.dialect import (
     current_time,
     current_time_values,
-    is_sqlite,
     lease_expiry,
     lease_expiry_values,
     skip_locked,
@@ -129,7 +128,6 @@ def _free_statement(dialect: str) -> Any:
     )
 
 
-_LIMIT_LOCK_WAIT = select(func.set_config("lock_timeout", "3s", true())).where(*_OF_CONVERSATION)
 _TAKE_NUMBERS = (
     update(table)
     .where(*_OF_CONVERSATION)
@@ -219,19 +217,6 @@ def free_row(connection: Connection, key: ConversationKey, token: str, count: in
         return None
     _check_freed([row], key.id)
     return Seq(row.next_seq - count), read_lineage(key, row.lineage)
-
-
-def limit_lock_wait(connection: Connection, key: ConversationKey) -> None:
-    """Limit how long each later statement of the transaction waits for a lock, to three seconds.
-
-    It must not run in a caller's own transaction. On SQLite nothing is done, because SQLite waits as long as its busy
-    timeout.
-
-    It is a query of its own: a distributed PostgreSQL refuses a volatile function in a write, and a query of the
-    conversation's row sets the limit on the server that keeps it, too.
-    """
-    if not is_sqlite(connection):
-        connection.execute(_LIMIT_LOCK_WAIT, _bind(key))
 
 
 def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Seq:

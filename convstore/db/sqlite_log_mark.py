@@ -95,7 +95,7 @@ def _look(files: _Files) -> _Mark | None:
 
 
 def _read(files: _Files) -> _Mark | None:
-    """Return the mark; None: there is none, or it cannot be read."""
+    """Return the mark, or None if it does not exist or cannot be read."""
     try:
         device, inode, log_device, log_inode = (int(number) for number in files.mark.read_text().split())
     except (OSError, ValueError):

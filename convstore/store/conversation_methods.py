@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from convstore.conversations import creation, deletion, forks, head_moves, lookup, pins
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
-from convstore.db.conversation_rows import ConversationChange, NewConversation
+from convstore.db.conversation_writes import ConversationChange, NewConversation
 from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from convstore.config import find_default_model
 from convstore.db.delta_rows import insert_delta
-from convstore.db.lease_rows import Lease, is_stop_requested, limit_lock_wait, renew_lease
+from convstore.db.lease_rows import Lease, is_stop_requested, renew_lease
+from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import Conflict, ConversationNotFound, InvalidInput, ReplyNotStored

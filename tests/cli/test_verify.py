@@ -1,4 +1,4 @@
-"""Test `convstore db verify`: it finds every damage, and nothing where there is none."""
+"""Test `convstore db verify`: it finds every kind of damage, and nothing in an undamaged database."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, insert, text
 from sqlalchemy.engine import CursorResult
 
 from convstore import Store
-from convstore.db import conversation_rows, summary_rows
+from convstore.db import conversation_writes, summary_rows
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import turns
 from convstore.db.unit_of_work import UnitOfWork
@@ -172,7 +172,7 @@ def _make_message_rows(count: int) -> Iterator[tuple[Any, ...]]:
 
 def _summarise(work: UnitOfWork, id: str, up_to: int) -> None:
     now, key = work.now, ConversationKey("", id)
-    turn = conversation_rows.take_turn_number(work.connection, key)
+    turn = conversation_writes.take_turn_number(work.connection, key)
     work.connection.execute(
         insert(turns).values(
             owner="",
