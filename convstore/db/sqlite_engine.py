@@ -19,7 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event, exc
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from convstore.db.sqlite_log_mark import check_log, write_mark
+from convstore.db.sqlite_log_mark import check_log, find_file_identity, write_mark
 from convstore.errors import DatabaseUnavailable
 
 SQLITE_BUSY_SECONDS = 30.0
@@ -84,6 +84,7 @@ def make_sqlite_engine(url: URL) -> Engine:
         engine = create_engine(url, connect_args=arguments)
     private = path is not None and not (url.database or "").startswith("file:")  # a URI may say mode=ro
     was_there = False
+    opening = threading.local()
 
     @event.listens_for(engine, "invalidate")
     def roll_back(connection: sqlite3.Connection, *_: object) -> None:
@@ -94,12 +95,13 @@ def make_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def create_file(*_: object) -> None:
-        if path is not None and was_there:
-            identify_file(path)
-        elif path is not None and private:
+        if path is None:
+            return
+        if not was_there and private:
             _create_private(path)
-        if path is not None:
-            check_log(path)
+        # Known before SQLite opens it: if it is replaced afterwards, the connection is to the file before.
+        opening.file = identify_file(path) if was_there else find_file_identity(path)
+        check_log(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
@@ -107,9 +109,9 @@ def make_sqlite_engine(url: URL) -> Engine:
         try:
             _prepare_sqlite(connection, path)
             if path is not None:
-                entry.info["file"] = identify_file(path)
+                entry.info["file"] = opening.file or identify_file(path)
                 was_there = True
-                write_mark(path)
+                write_mark(path, entry.info["file"])
         except BaseException:
             connection.close()
             raise

@@ -12,6 +12,7 @@ inode, and is not noticed.
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,11 @@ def check_log(path: Path) -> None:
         DatabaseUnavailable: the database file was replaced, and the log was not.
     """
     files = _find_files(path)
-    found = _look(files)
-    if found is None or files.log.stat().st_size == 0:
+    log = _stat(files.log)
+    if log is None or log.st_size == 0:
         return
     mark = _read(files)
-    if mark is not None and mark.database != found.database and mark.log == found.log:
+    if mark is not None and mark.log == _identify(log) and mark.database != find_file_identity(files.database):
         raise DatabaseUnavailable(
             f"database {path}: its file was replaced, but the log {files.log} belongs to the file before; nothing was "
             f"read or written; stop all programs that use it, then move {files.log.name}, {files.index.name} and "
@@ -56,18 +57,22 @@ def check_log(path: Path) -> None:
         )
 
 
-def write_mark(path: Path) -> None:
-    """Note that the log beside a database file belongs to it. Nothing happens if the folder cannot be written."""
+def write_mark(path: Path, database: tuple[int, int]) -> None:
+    """Note to which database file the log beside it belongs. Nothing happens if the folder cannot be written.
+
+    Args:
+        database: the device and inode of the file that was opened. Another file may be at `path` now.
+    """
     files = _find_files(path)
-    found = _look(files)
-    if found is None or found == _read(files):
+    log = find_file_identity(files.log)
+    if log is None or _read(files) == _Mark(database, log):
         return
-    new = files.mark.with_name(f"{files.mark.name}.{os.getpid()}")
+    new = files.mark.with_name(f"{files.mark.name}.{os.getpid()}-{threading.get_ident()}")
     with suppress(OSError):
         descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as mark:
             os.fchmod(descriptor, files.database.stat().st_mode & 0o666)
-            mark.write(" ".join(str(number) for number in (*found.database, *found.log)) + "\n")
+            mark.write(" ".join(str(number) for number in (*database, *log)) + "\n")
         new.replace(files.mark)
 
 
@@ -85,13 +90,21 @@ def _find_files(path: Path) -> _Files:
     return _Files(file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm", "-convstore")))
 
 
-def _look(files: _Files) -> _Mark | None:
-    """Return what is there now; None: there is no log."""
+def find_file_identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file, or None if it does not exist or may not be seen."""
+    found = _stat(path)
+    return _identify(found) if found is not None else None
+
+
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        database, log = files.database.stat(), files.log.stat()
+        return path.stat()  # once: the file may disappear at any moment
     except OSError:
         return None
-    return _Mark((database.st_dev, database.st_ino), (log.st_dev, log.st_ino))
+
+
+def _identify(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _read(files: _Files) -> _Mark | None:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from convstore import ConvstoreError, DatabaseUnavailable, InvalidInput, ReplyNotStored, SchemaTooNew, Store
+from convstore.db import sqlite_engine, sqlite_log_mark
 from convstore.db.engine import open_database
 from convstore.db.schema_upgrade import HEAD
 from convstore.db.sqlite_backup import back_up, restore
@@ -309,3 +310,92 @@ def test_a_backup_with_pages_of_another_size_is_restored(path: Path, backup: Pat
         store.list()
         restore_file(path, backup)
         assert {found.id for found in store.list()} == {"old"}
+
+
+# --- every order of stopping, replacing and starting ---
+
+
+def move_over(path: Path, backup: Path) -> None:
+    backup.rename(path)
+
+
+def remove_and_copy(path: Path, backup: Path) -> None:
+    held = path.open("rb")  # as long as somebody has the old file open, no new one gets its number
+    path.unlink()
+    shutil.copy(backup, path)
+    held.close()
+
+
+def move_away_and_copy(path: Path, backup: Path) -> None:
+    path.rename(path.with_name("away.db"))
+    shutil.copy(backup, path)
+
+
+def replace_by_link(path: Path, backup: Path) -> None:
+    path.unlink()
+    path.symlink_to(backup)
+
+
+@pytest.mark.parametrize("keeps", ["the log", "no log"])
+@pytest.mark.parametrize("replace", [move_over, remove_and_copy, move_away_and_copy, replace_by_link])
+@pytest.mark.parametrize("state", ["is running", "was killed", "was closed"])
+def test_in_any_order_a_replaced_file_is_refused_or_read_as_it_is(
+    zygote: Zygote, path: Path, backup: Path, state: str, replace: Callable[[Path, Path], None], keeps: str
+) -> None:
+    child = zygote.start(write_and_wait, path=str(path))
+    child.receive("written")
+    if state == "was killed":
+        child.kill()
+    elif state == "was closed":
+        child.send("end")
+        assert child.wait() == 0
+    data = backup.read_bytes()
+    replace(path, backup)
+    if keeps == "no log":
+        for suffix in ("-wal", "-shm", "-convstore"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    # A link leads to a folder where no log is.
+    is_refused = keeps == "the log" and state != "was closed" and replace is not replace_by_link
+    for _ in range(2):  # the second start finds what the first one left
+        if is_refused:
+            with pytest.raises(DatabaseUnavailable, match="its file was replaced"):
+                list_ids(path)
+            assert path.read_bytes() == data
+        else:
+            assert list_ids(path) == {"old"}
+    if state == "is running":
+        child.kill()
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_does_not_get_the_log_of_the_one_before(
+    path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(path) as first:
+        first.append("new", "in the log")  # so that there is a log with pages
+        prepare = sqlite_engine._prepare_sqlite
+
+        def replace_first(*arguments: Any) -> None:
+            prepare(*arguments)
+            if backup.exists():
+                backup.rename(path)
+
+        monkeypatch.setattr(sqlite_engine, "_prepare_sqlite", replace_first)
+        data = backup.read_bytes()
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match="its file was replaced"):
+                list_ids(path)
+        assert path.read_bytes() == data
+
+
+def test_a_log_that_disappears_while_it_is_looked_at_is_no_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(path) as store:
+        store.new(id="new")
+        read = sqlite_log_mark._read
+
+        def read_late(files: Any) -> Any:
+            files.log.unlink(missing_ok=True)  # as another program does when it closes the file
+            return read(files)
+
+        monkeypatch.setattr(sqlite_log_mark, "_read", read_late)
+        sqlite_log_mark.check_log(path)
+        sqlite_log_mark.write_mark(path, (1, 2))
