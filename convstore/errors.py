@@ -10,6 +10,7 @@
     │   ├── UnansweredToolCalls         .calls: tool calls without a result, which no API accepts
     │   └── NotConfigured               no model is named, or no server to send the request to
     ├── ConversationNotFound (LookupError)
+    │   └── ConversationDeleted         it can be restored
     ├── AmbiguousReference              .candidates: the conversations that the reference matches
     ├── Conflict                        another caller was first
     │   ├── ConversationExists          the id or the name is taken
@@ -90,6 +91,10 @@ class NotConfigured(InvalidInput):
 
 class ConversationNotFound(ConvstoreError, LookupError):
     """The owner has no conversation that the reference matches."""
+
+
+class ConversationDeleted(ConversationNotFound):
+    """The conversation with this id is deleted. It can be restored."""
 
 
 class AmbiguousReference(ConvstoreError):

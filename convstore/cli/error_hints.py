@@ -20,6 +20,7 @@ class NoConversationYet(errors.ConversationNotFound):
 _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ContextTooLong: "raise --max-context, or unpin messages with `convstore unpin`",
     errors.ConversationBusy: "`convstore stop` ends a running turn",
+    errors.ConversationDeleted: "`convstore restore` restores it, `convstore list --deleted` lists others",
     errors.ConversationExists: "`convstore set --name` renames a conversation",
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from convstore.db import conversation_rows, conversation_writes
 from convstore.db.conversation_writes import ConversationChange
+from convstore.db.row_errors import conversation_not_found
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import AmbiguousReference, ConversationNotFound, DamagedRow
+from convstore.errors import AmbiguousReference, DamagedRow
 from convstore.values.identifiers import ConversationKey
 from convstore.values.results import Conversation
 
@@ -14,12 +15,12 @@ def find_conversation(work: UnitOfWork, owner: str, reference: str) -> Conversat
     """Return the conversation with this id or name, or with an id that begins so.
 
     Raises:
-        ConversationNotFound: no conversation matches.
+        ConversationNotFound: no conversation matches, or it is deleted (`ConversationDeleted`).
         AmbiguousReference: several ids begin so.
     """
     found = conversation_rows.find_conversations(work.connection, owner, reference)
     if not found:
-        raise ConversationNotFound(f"no conversation {reference!r}")
+        raise conversation_not_found(work.connection, ConversationKey(owner, reference))
     if len(found) > 1:
         ids = ", ".join(conversation.id for conversation in found)
         raise AmbiguousReference(f"{reference!r} matches {ids}; type more of the id", found)

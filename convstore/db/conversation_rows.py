@@ -92,7 +92,7 @@ def get_conversation(connection: Connection, key: ConversationKey) -> Conversati
     """
     row = connection.execute(_BY_ID, {"owner": key.owner, "id": key.id}).one_or_none()
     if row is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     return _check_and_decode(connection, row)
 
 

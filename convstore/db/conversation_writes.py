@@ -17,7 +17,7 @@ from convstore.db.fork_sharing import Origin, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
 from convstore.db.row_errors import conversation_locked, conversation_not_found
 from convstore.db.tables import conversations as table
-from convstore.errors import ConversationExists, ConversationNotFound
+from convstore.errors import ConversationDeleted, ConversationExists, ConversationNotFound
 from convstore.messages.message import Message
 from convstore.messages.storable_text import to_column, to_json
 from convstore.values.completion_parameters import merge_parameters
@@ -131,6 +131,10 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
             return None
         if new.name is not None and _find_named(connection, key.owner, new.name) is not None:
             raise _make_name_taken(new.name)
+        if isinstance(conversation_not_found(connection, key), ConversationDeleted):
+            raise ConversationExists(
+                f"the id {key.id!r} belongs to a deleted conversation; restore it, or choose another id"
+            )
         raise ConversationExists(f"a conversation with the id {key.id!r} exists already; choose another id")
     return Conversation(
         id=key.id,
@@ -209,7 +213,7 @@ def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber
     """
     after = connection.scalar(_TAKE_TURN_NUMBER, {"key_owner": key.owner, "key_id": key.id})
     if after is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     return TurnNumber(int(after) - 1)
 
 

@@ -89,7 +89,7 @@ def read_state(connection: Connection, key: ConversationKey) -> ConversationStat
     """
     row = connection.execute(_STATE, _bind(key)).one_or_none()
     if row is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     return _check_and_decode(row, key)
 
 
@@ -111,7 +111,7 @@ def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Li
     """
     found = connection.execute(_HEAD, _bind(key)).one_or_none()
     if found is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     _check_head([found], key.id)
     return found.head_seq, read_lineage(key, found.lineage)
 
@@ -186,7 +186,7 @@ def take_late_numbers(connection: Connection, key: ConversationKey, count: int, 
     """
     next_seq = connection.scalar(_TAKE_LATE_NUMBERS, {**_bind(key), "count": count, "now": now})
     if next_seq is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     return Seq(int(next_seq) - count)
 
 

@@ -188,7 +188,7 @@ def read_holder(connection: Connection, key: ConversationKey, now: datetime) -> 
     values = {**_bind(key), **current_time_values(dialect, now)}
     row = connection.execute(_holder_statement(dialect), values).one_or_none()
     if row is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     _check_holder([row], key.id)
     if row.lease_token is None:
         return None
@@ -223,7 +223,7 @@ def take_numbers(connection: Connection, key: ConversationKey, count: int) -> Se
     """Take `count` more numbers for messages, and return the first of them."""
     after = connection.scalar(_TAKE_NUMBERS, {**_bind(key), "count": count})
     if after is None:
-        raise conversation_not_found(key)
+        raise conversation_not_found(connection, key)
     return Seq(int(after) - count)
 
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
+from sqlalchemy import Connection, bindparam, select
+
+from convstore.db.tables import conversations
+from convstore.errors import ConversationBusy, ConversationDeleted, ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey
 
+_DELETED = select(conversations.c.id).where(
+    conversations.c.owner == bindparam("owner"),
+    conversations.c.id == bindparam("id"),
+    conversations.c.deleted_at.is_not(None),
+)
 DECODING_ERRORS = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 """What decoding a damaged column can raise."""
 
 
-def conversation_not_found(key: ConversationKey) -> ConversationNotFound:
-    """Return the error for a conversation that the owner does not have."""
+def conversation_not_found(connection: Connection, key: ConversationKey) -> ConversationNotFound:
+    """Return the error for a conversation that the owner does not have, or has deleted."""
+    if connection.execute(_DELETED, {"owner": key.owner, "id": key.id}).first() is not None:
+        return ConversationDeleted(f"conversation {key.id!r} is deleted; restore it to use it again")
     return ConversationNotFound(f"no conversation {key.id!r}")
 
 

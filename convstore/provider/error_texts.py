@@ -50,6 +50,10 @@ def describe_error(error: BaseException, client: Any) -> dict[str, Any]:
 
 def format_failure(facts: Mapping[str, Any]) -> str:
     """Return what `describe_error` found as one sentence: status, type, server, message, advice."""
+    if facts.get("type") == "APIConnectionError" and "server" in facts:
+        message = str(facts.get("message", "")).removeprefix("Connection error: ")
+        sentence = f"the connection to {facts['server']} failed: {message}".rstrip(": .")
+        return f"{sentence}; {facts['advice']}" if "advice" in facts else sentence
     status = f"{facts['status']} " if "status" in facts else ""
     server = f" from {facts['server']}" if "server" in facts else ""
     sentence = f"{status}{facts.get('type', 'error')}{server}: {facts.get('message', '')}".rstrip(": .")

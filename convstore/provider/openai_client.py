@@ -40,7 +40,7 @@ def make_client(base_url: str | None = None) -> OpenAI:
     if key is None and base_url is None:
         raise NotConfigured(
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
-            "Chat Completions, or give the store a `base_url` or a `client`"
+            "Chat Completions"
         )
     # Named even if it is the default: the openai package takes an empty OPENAI_BASE_URL for a URL.
     base_url = base_url or "https://api.openai.com/v1"

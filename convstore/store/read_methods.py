@@ -63,7 +63,7 @@ class ReadMethods:
         """Return the conversation with this id or name, or with an id that begins so.
 
         Raises:
-            ConversationNotFound: no conversation matches.
+            ConversationNotFound: no conversation matches, or it is deleted (`ConversationDeleted`).
             AmbiguousReference: several ids begin so.
         """
         if not is_key(reference):

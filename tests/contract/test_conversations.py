@@ -14,6 +14,7 @@ from sqlalchemy import text
 from convstore import (
     UNCHANGED,
     AmbiguousReference,
+    ConversationDeleted,
     ConversationExists,
     ConversationNotFound,
     InvalidInput,
@@ -21,6 +22,7 @@ from convstore import (
     InvalidParameter,
     Store,
 )
+from convstore.testing import ChatServer
 from tests.contract.conftest import HARD_TEXTS, ON_ALL_BACKENDS, Backend
 
 
@@ -433,3 +435,33 @@ def test_later_changes_to_the_callers_objects_do_not_change_the_conversation(sto
     made.settings["stop"].append("y")
     found = store.get(made.id)
     assert (found.metadata, found.settings) == ({"a": [1]}, {"stop": ["x"]})
+
+
+# --- deleted ---
+
+
+def test_the_error_for_a_deleted_conversation_says_that_it_is_deleted(
+    store: Store, backend: Backend, chat_server: ChatServer
+) -> None:
+    store.new(id="gone", name="handle")
+    store.delete("gone")
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: store.get("gone"),
+        lambda: store.say("gone", "Hi"),
+        lambda: store.append("gone", "Hi"),
+        lambda: store.history("gone"),
+        lambda: store.set("gone", title="x"),
+        lambda: store.undo("gone"),
+    )
+    for call in calls:
+        with pytest.raises(ConversationDeleted, match="'gone' is deleted; restore it"):
+            call()
+    with pytest.raises(ConversationExists, match="'gone' belongs to a deleted conversation; restore it"):
+        store.new(id="gone", title="Another")
+    for view, reference in ((store, "handle"), (store.for_owner("other"), "gone")):
+        with pytest.raises(ConversationNotFound) as caught:
+            view.get(reference)
+        assert type(caught.value) is ConversationNotFound
+    store.restore("gone")
+    assert store.get("handle").id == "gone"
+    assert chat_server.requests == []

@@ -133,7 +133,14 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
             owner = f"owner {damage.owner!r}, " if damage.owner else ""
             of = f"{owner}conversation {damage.conversation_id!r}: " if damage.conversation_id is not None else owner
             write_answer(make_one_line(f"{of}{damage.problem}"))
-        counts = f"{found.conversations:,} conversations, {found.messages:,} messages, {found.turns:,} turns"
+        counts = ", ".join(
+            f"{count:,} {name if count == 1 else name + 's'}"
+            for count, name in (
+                (found.conversations, "conversation"),
+                (found.messages, "message"),
+                (found.turns, "turn"),
+            )
+        )
         if not found.damages:
             write_answer(f"{label}: {counts}, no damage")
     if found.damages:
