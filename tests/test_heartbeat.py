@@ -39,7 +39,7 @@ def test_closing_does_not_wait_for_a_beat_of_a_new_thread(
         run(self)
 
     monkeypatch.setattr(Heartbeat, "_run", run_late)
-    heartbeat = Heartbeat(timedelta(hours=1), lambda *_: (True, False))
+    heartbeat = Heartbeat(timedelta(hours=1), lambda *_: (True, False), lambda: None)
     heartbeat.forget(heartbeat.watch(TURN))
     closing = threading.Thread(target=heartbeat.close, daemon=True)
     closing.start()
@@ -57,7 +57,7 @@ def test_signals_are_left_to_the_main_thread() -> None:
         blocked.put(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         return True, False
 
-    heartbeat = Heartbeat(timedelta(milliseconds=3), beat)
+    heartbeat = Heartbeat(timedelta(milliseconds=3), beat, lambda: None)
     heartbeat.watch(TURN)
     try:
         assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked.get(timeout=PATIENCE)

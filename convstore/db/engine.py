@@ -25,6 +25,7 @@ from convstore.db.sqlite_engine import (
     make_sqlite_engine,
     renew_locks_after_fork,
 )
+from convstore.db.sqlite_log import LogState, LogWatch, copy_log, measure_log
 from convstore.db.sqlite_log_mark import remove_mark
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
@@ -48,6 +49,7 @@ class Database:
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
+        self._log_watch = LogWatch(self.path) if self.path is not None else None
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
             raise InvalidInput(f"the driver {engine.dialect.driver!r} is asynchronous: use a sync one, such as psycopg")
@@ -106,6 +108,28 @@ class Database:
         """
         if file is not None and self.path is not None and identify_file(self.path) != file:
             raise DatabaseUnavailable(f"database {self.path}: its file was replaced while it was written")
+        if self._log_watch is not None:
+            self._log_watch.check()
+
+    def copy_log(self, *, shrink: bool = False) -> LogState | None:
+        """Copy the log of a SQLite file into the database, as far as no reader needs it. Nothing is waited for.
+
+        Args:
+            shrink: whether the log is cut to nothing if all of it was copied.
+
+        Returns:
+            What is left, or None if the database is no SQLite file.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        with self._translated(), self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            return copy_log(driver, self.path, shrink=shrink)
+
+    def shrink_idle_log(self) -> None:
+        """Give back the space of the log while nothing is written."""
+        if self._log_watch is not None and self.path is not None and measure_log(self.path) > 0:
+            self.copy_log(shrink=True)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

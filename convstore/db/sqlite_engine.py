@@ -19,6 +19,7 @@ from sqlalchemy import Engine, PoolProxiedConnection, create_engine, event, exc
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from convstore.db.sqlite_log import LOG_LIMIT_BYTES
 from convstore.db.sqlite_log_mark import check_log, find_file_identity, write_mark
 from convstore.errors import DatabaseUnavailable
 
@@ -142,6 +143,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.isolation_level = None  # so that sqlite3 begins no transactions itself
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
     if path is None:
         return
     if _read_journal_mode(connection) != "wal":

@@ -84,6 +84,11 @@ def remove_mark(path: Path) -> None:
             files.mark.unlink()
 
 
+def find_log(path: Path) -> Path:
+    """Return where SQLite keeps the log of a database file."""
+    return _find_files(path).log
+
+
 def _find_files(path: Path) -> _Files:
     # SQLite keeps the log beside the file that a symbolic link names.
     file = Path(os.path.realpath(path))

@@ -67,11 +67,15 @@ class Heartbeat:
         span: how long a lease lasts.
         beat: stores a beat in one transaction. Returns whether the turn still holds its conversation, and whether
             somebody asked for its end.
+        on_idle: called when no turn has run for a while, before the thread ends.
     """
 
-    def __init__(self, span: timedelta, beat: Callable[[Beat], tuple[bool, bool]]) -> None:
+    def __init__(
+        self, span: timedelta, beat: Callable[[Beat], tuple[bool, bool]], on_idle: Callable[[], object]
+    ) -> None:
         self._renew_seconds = span.total_seconds() / 3
         self._beat = beat
+        self._on_idle = on_idle
         self._start()
 
     def _start(self) -> None:
@@ -127,6 +131,7 @@ class Heartbeat:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         this = threading.current_thread()
         idle_since = time.monotonic()
+        has_tidied = False
         while True:
             with self._changed:
                 now = time.monotonic()
@@ -138,9 +143,11 @@ class Heartbeat:
                 if self._thread is not this:
                     return
                 now = time.monotonic()
-                if not self._watched and now >= idle_since + self._renew_seconds:
+                is_idle = not self._watched and now >= idle_since + self._renew_seconds
+                if is_idle and has_tidied:
                     self._thread = None  # a busy store should not start a thread for every turn; an idle one has none
                     return
+                has_tidied = is_idle
                 due = [watched for watched in self._watched if watched.beat_at <= now]
             for watched in due:
                 if watched.end_abandoned is not None:
@@ -148,6 +155,14 @@ class Heartbeat:
                     continue
                 with watched.busy:
                     self._beat_once(watched)
+            if is_idle:  # without the lock, and before the thread ends, so that `close` waits for it
+                self._tidy()
+
+    def _tidy(self) -> None:
+        try:
+            self._on_idle()
+        except (ConvstoreError, SQLAlchemyError) as error:
+            _logger.info("the work of an idle store failed (%s)", type(error).__name__)
 
     def _beat_once(self, watched: Watched) -> None:
         with self._changed:

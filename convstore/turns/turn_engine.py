@@ -74,7 +74,7 @@ class TurnEngine:
         self.max_reply_bytes = max_reply_bytes
         self._model = model
         self._lease_span = lease_span
-        self._heartbeat = Heartbeat(lease_span, self._store_beat)
+        self._heartbeat = Heartbeat(lease_span, self._store_beat, transactions.database.shrink_idle_log)
         _engines.add(self)
 
     @property

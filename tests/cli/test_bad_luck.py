@@ -41,7 +41,7 @@ def check_conversation_goes_on(program: Program, server: ChatServer, rows: Rows,
         (Failure(500), ["500", "server had an error"]),
         (Failure(400, "A message\nof two lines\x1b[2J"), ["400", "A message of two lines"]),
         (Failure(503, "", retry_after=0), ["503"]),
-        (Drop(), ["Connection"]),
+        (Drop(), ["connection", "failed"]),
         (Reply(choices=[]), []),
         (Raw('{"error": {"message": "out of credit"}}'), []),
         (Raw("<html>a proxy</html>", content_type="text/html"), []),
@@ -100,12 +100,14 @@ def test_an_unreachable_server_is_named_with_what_to_check(program: Program, cha
     closed.close()
     address = closed.url.removeprefix("http://")
     ran = program("say", "lost?", "--base-url", f"http://ann:pa55@{address}").failed(
-        6, f"from http://{address}: ", "refused; check that the server runs, and the base URL (OPENAI_BASE_URL)."
+        6,
+        f"the connection to http://{address} failed: ",
+        "refused; check that the server runs, and the base URL (OPENAI_BASE_URL).",
     )
     assert "pa55" not in ran.err
     assert "Errno" not in ran.err
     ran = program("say", "lost?", "--base-url", "http://no-such-host.invalid/v1")
-    ran.failed(6, "from http://no-such-host.invalid/v1: ", "check the host in the base URL")
+    ran.failed(6, "the connection to http://no-such-host.invalid/v1 failed: ", "check the host in the base URL")
 
 
 @pytest.mark.parametrize(

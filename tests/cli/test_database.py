@@ -1,9 +1,13 @@
 """Test `convstore db`, and the errors for databases that cannot be used."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from convstore import Store
+from convstore.db.engine import parse_url
 from convstore.db.schema_upgrade import HEAD
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Rows
@@ -117,3 +121,20 @@ def test_a_damaged_row_is_an_error_and_not_skipped(program: Program, rows: Rows)
     rows.change("UPDATE convstore_messages SET extra = 'not json'")
     for command in (["show"], ["say", "hi"], ["say", "hi", "--dry-run"]):
         program(*command).failed(7, identity)
+
+
+def test_check_tells_of_a_read_that_holds_the_log_back(program: Program, sqlite_url: str) -> None:
+    with Store(sqlite_url) as store, closing(sqlite3.connect(parse_url(sqlite_url).database or "")) as reader:
+        id = store.new().id
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM convstore_messages").fetchone()
+        for _ in range(5):
+            store.append(id, {"role": "user", "content": "x" * 1_000_000})
+        checked = program("db", "check")
+        assert checked.code == 0
+        assert "of it cannot be copied into the database while another program reads" in checked.err
+        found = program("db", "check", "--json").json
+        assert found["log_bytes"] > found["log_held_bytes"] > 4 * 2**20
+        reader.execute("ROLLBACK")
+        assert program("db", "check").err == ""
+        assert program("db", "check", "--json").json["log_held_bytes"] == 0

@@ -80,18 +80,27 @@ def current(as_json: bool, db: str | None) -> None:
 def check(as_json: bool, db: str | None) -> None:
     """Check that this release can use the database.
 
-    If not, the exit code is 7, and the reason is on stderr. Nothing is changed.
+    If not, the exit code is 7, and the reason is on stderr. No data are changed. A note says if the log of a SQLite
+    file is large because another program reads it.
     """
     from convstore.db import schema_upgrade
+    from convstore.db.sqlite_log import LOG_LIMIT_BYTES, format_megabytes
 
     with _open(db) as opened:
         found = schema_upgrade.state(opened)
+        log = opened.copy_log()
         if as_json:
-            write_json(_state_to_json(opened, found))
+            sizes = {"log_bytes": log.size, "log_held_bytes": log.held} if log is not None else {}
+            write_json({**_state_to_json(opened, found), **sizes})
         if not found.usable:
             raise schema_upgrade.refusal(found, opened)
         if not as_json:
             write_answer(f"{opened.label}: schema {found.current}, ready")
+        if log is not None and log.held > LOG_LIMIT_BYTES:
+            write_note(
+                f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot be "
+                "copied into the database while another program reads; end the programs that read it"
+            )
 
 
 @database.command(epilog=format_examples("convstore db verify", "convstore db verify olympics --owner user-42"))
