@@ -1,8 +1,8 @@
 """Keep the log of a SQLite file (`-wal`) small, and tell who keeps it from shrinking.
 
-SQLite adds every write to the log, and copies it into the database after about 1,000 pages. It can copy only what no open read
-transaction may still need, so a long read makes the log grow. When the read has ended, the next writes copy the rest,
-and `LOG_LIMIT_BYTES` gives the space back (https://sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+SQLite adds every write to the log, and copies it into the database after about 1,000 pages. It can copy only what no
+open read transaction may still need, so a long read makes the log grow. When the read has ended, the next writes copy
+the rest, and `LOG_LIMIT_BYTES` gives the space back (https://sqlite.org/wal.html#avoiding_excessively_large_wal_files).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convstore.db.sqlite_log_mark import find_log
 _logger = logging.getLogger(__name__)
 
 LOG_LIMIT_BYTES = 4 * 2**20
-"""A log that is larger is cut to this size when SQLite begins it anew. It is about the size at which SQLite copies it."""
+"""A larger log is cut to this size when SQLite begins it anew. At about this size SQLite copies it."""
 LARGE_LOG_BYTES = 64 * 2**20
 """A warning is logged when the log is larger, and again each time it has doubled."""
 

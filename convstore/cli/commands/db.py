@@ -98,8 +98,8 @@ def check(as_json: bool, db: str | None) -> None:
             write_answer(f"{opened.label}: schema {found.current}, ready")
         if log is not None and log.held > LOG_LIMIT_BYTES:
             write_note(
-                f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot be "
-                "copied into the database while another program reads; end the programs that read it"
+                f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot "
+                "be copied into the database while another program reads; end the programs that read it"
             )
 
 
