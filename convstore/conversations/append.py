@@ -62,7 +62,7 @@ def append_when_free(
     write = transactions.write if addition.idempotency_key is None else transactions.write_repeatable
     attempt = DatabaseWork(partial(write, append, key, addition))
     holds = DatabaseWork(partial(transactions.read, is_held, key))
-    records: list[MessageRecord] = yield from repeat_while_busy(attempt, holds, seconds)
+    records: list[MessageRecord] = yield from repeat_while_busy(attempt, holds, seconds, (transactions.identity, key))
     return records
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -49,12 +49,20 @@ class Database:
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
+        self._in_memory = object()
         self._log_watch = LogWatch(self.path) if self.path is not None else None
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
             raise InvalidInput(f"the driver {engine.dialect.driver!r} is asynchronous: use a sync one, such as psycopg")
         if owned and (self.path is not None or not self.is_sqlite):
             _open.add(self)
+
+    @property
+    def identity(self) -> Hashable:
+        """The database, for comparing: equal for all that use the same file or URL in this process."""
+        if self.is_sqlite:
+            return os.path.realpath(self.path) if self.path is not None else self._in_memory
+        return self.engine.url
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -36,6 +36,11 @@ class Transactions(Protocol):
     def services(self) -> Services: ...
 
     @property
+    def identity(self) -> Hashable:
+        """Names the database: equal for all stores of this process that use it."""
+        ...
+
+    @property
     def may_wait(self) -> bool:
         """Whether a caller may wait for a conversation between two transactions."""
         ...
@@ -63,6 +68,7 @@ class OwnTransactions:
     def __init__(self, database: Database, services: Services) -> None:
         self.database = database
         self.services = services
+        self.identity = database.identity
         self._has_schema = False
         self._preparing = threading.Lock()
 
@@ -163,6 +169,7 @@ class CallersTransaction:
     The caller commits it or rolls it back.
     """
 
+    identity = None
     may_wait = False  # while it waits, the caller's open transaction would block others
 
     def __init__(self, connection: Connection, services: Services) -> None:

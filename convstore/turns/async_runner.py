@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
@@ -24,6 +25,7 @@ from convstore.values.steps import (
     ReadBody,
     Step,
     Steps,
+    WaitForSignal,
 )
 
 R = TypeVar("R")
@@ -100,6 +102,8 @@ class AsyncRunner:
                 return await call_model_async(step.client, step.arguments)
             case Pause():
                 await asyncio.sleep(step.seconds)
+            case WaitForSignal():
+                await _wait_for_signal(step.signal, step.seconds)
             case GetClient():
                 return await self._threads.run(partial(self._clients.get, asyncio.get_running_loop()))
             case ReadBody():
@@ -109,6 +113,21 @@ class AsyncRunner:
             case HangUp():
                 await _hang_up(step.stream)
         return None
+
+
+async def _wait_for_signal(signal: Future[None], seconds: float) -> None:
+    """Wait until a thread has given a signal; `asyncio.wrap_future` would cancel it with the task."""
+    loop = asyncio.get_running_loop()
+    given = asyncio.Event()
+
+    def notice(_: Future[None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: its task no longer waits
+            loop.call_soon_threadsafe(given.set)
+
+    signal.add_done_callback(notice)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await given.wait()
 
 
 async def _hang_up(stream: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from convstore.values.steps import (
     ReadBody,
     Step,
     Steps,
+    WaitForSignal,
 )
 
 R = TypeVar("R")
@@ -94,6 +96,8 @@ class SyncRunner:
                 return call_model(step.client, step.arguments)
             case Pause():
                 time.sleep(step.seconds)
+            case WaitForSignal():
+                wait([step.signal], step.seconds)
             case GetClient():
                 return self._clients.get() if self._clients is not None else None
             case ReadBody():

@@ -18,6 +18,7 @@ from convstore.errors import Conflict, ConversationNotFound, InvalidInput, Reply
 from convstore.leases.heartbeat import Beat, Heartbeat, Watched
 from convstore.leases.process_locks import abandon_token, make_token, release_token
 from convstore.leases.takeover import is_held
+from convstore.leases.waiting_lines import LINES, LineName
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.turns.call_recorder import CallRecorder
@@ -109,9 +110,14 @@ class TurnEngine:
         if isinstance(started, Turn):
             release_token(lease.token)
             return started
+        LINES.note_begin(self.name_line(key))
         recorder = CallRecorder()
         take_received = recorder.take_unwritten if request.terms.stream else None
         return LiveTurn(started, recorder, self._heartbeat.watch(started.turn, take_received))
+
+    def name_line(self, key: ConversationKey) -> LineName:
+        """Return the line in which callers of this process wait for a conversation."""
+        return self.transactions.identity, key
 
     def is_held(self, key: ConversationKey) -> bool:
         """Return True if a turn that may be alive holds the conversation. Only reads."""
@@ -123,6 +129,12 @@ class TurnEngine:
         Raises:
             ReplyNotStored: the database failed, or no longer has the turn; the error carries the model's answer.
         """
+        try:
+            return self._end(live, outcome)
+        finally:
+            LINES.note_end(self.name_line(live.started.turn.key))
+
+    def _end(self, live: LiveTurn, outcome: TurnOutcome) -> tuple[Turn, bool]:
         turn = live.started.turn
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0

@@ -204,7 +204,8 @@ def _begin(engine: TurnEngine, key: ConversationKey, request: TurnRequest, secon
         # Before waiting: the message that is at this position now must still be there afterwards.
         request = yield DatabaseWork(partial(engine.transactions.read, find_edit_target, key, request))
         attempt = DatabaseWork(partial(engine.begin, key, request), undo=engine.give_up)
-    begun: LiveTurn | Turn = yield from repeat_while_busy(attempt, DatabaseWork(partial(engine.is_held, key)), seconds)
+    is_held = DatabaseWork(partial(engine.is_held, key))
+    begun: LiveTurn | Turn = yield from repeat_while_busy(attempt, is_held, seconds, engine.name_line(key))
     return begun
 
 

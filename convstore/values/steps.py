@@ -8,6 +8,7 @@ cancellation of a task into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -27,6 +28,14 @@ class DatabaseWork:
 class Pause:
     """Wait."""
 
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSignal:
+    """Wait until a signal is given, but no longer than some seconds."""
+
+    signal: Future[None]
     seconds: float
 
 
@@ -74,7 +83,7 @@ class Piece:
     text: str
 
 
-Step: TypeAlias = DatabaseWork | Pause | GetClient | CallModel | NextChunk | ReadBody | HangUp | Piece
+Step: TypeAlias = DatabaseWork | Pause | WaitForSignal | GetClient | CallModel | NextChunk | ReadBody | HangUp | Piece
 Steps: TypeAlias = Generator[Step, Any, R]
 """A flow that ends with an `R`."""
 

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event, select
 from convstore import ConversationBusy, ConvstoreError, IdempotencyMismatch, LeaseLost, Store, Turn, TurnStatus
 from convstore.db.tables import conversations, deltas
 from convstore.leases import heartbeat
+from convstore.leases.waiting_lines import LINES, LineName, Place
 from convstore.testing import ChatServer
 from convstore.testing.responses import text_of
 from tests.contract.invariants import check_conversation, engine_of
@@ -98,20 +99,30 @@ def outcome_of(
 
 
 def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
-    """Call `then` once, when `count` threads of this process have read who holds a conversation."""
+    """Call `then` once, when `count` threads of this process wait, or have read who holds a conversation."""
     seen: set[int] = set()
     guard = threading.Lock()
+    enter = LINES.enter
 
-    @event.listens_for(Engine, "after_cursor_execute")
-    def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith("SELECT") or "AS has_expired" not in statement:
-            return
+    def note() -> None:
         with guard:
             new = threading.get_ident() not in seen
             seen.add(threading.get_ident())
             enough = new and len(seen) == count
         if enough:
             then()
+
+    @event.listens_for(Engine, "after_cursor_execute")
+    def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and "AS has_expired" in statement:
+            note()
+
+    def enter_and_note(line: LineName) -> Place:
+        place = enter(line)
+        note()
+        return place
+
+    LINES.enter = enter_and_note  # type: ignore[method-assign]
 
 
 @pytest.fixture
