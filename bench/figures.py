@@ -25,6 +25,8 @@ class Scale:
     turns: int
     repeats: int
     starts: int
+    crowd: int
+    crowd_rounds: int
     short: int = 100
     long: int = 100_000
 

@@ -18,12 +18,13 @@ import psycopg
 from sqlalchemy import make_url
 
 from bench import figures
+from bench.crowds import measure_crowds
 from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
 from tests.postgres import running_server
 
-FULL = Scale(turns=250, repeats=100, starts=9)
-QUICK = Scale(turns=10, repeats=5, starts=1, long=2_000)
+FULL = Scale(turns=250, repeats=100, starts=9, crowd=300, crowd_rounds=3)
+QUICK = Scale(turns=10, repeats=5, starts=1, crowd=40, crowd_rounds=1, long=2_000)
 
 
 def main() -> None:
@@ -52,6 +53,11 @@ def main() -> None:
                 "What a say asks of the database, as the conversation grows",
                 ("statements", "rows", "say", "messages", "statements", "commits", "rows"),
                 [row for copies in both for row in figures.costs(copies, scale)],
+            )
+            _table(
+                f"{scale.crowd} turns in 20 conversations, {scale.crowd} callers at once beside 20 at once",
+                ("ratio", "CPU", "database", "all at once", "20 at once"),
+                [row for copies in both for row in measure_crowds(copies, scale.crowd, scale.crowd_rounds)],
             )
             _table(
                 "Start-up, whole processes",

@@ -25,6 +25,8 @@ ROWS = [
             "say one alone",
         )
     ),
+    "SQLite",
+    "PostgreSQL",
     *(f"convstore {argument}" for argument in ("--help", "--version", "list")),
 ]
 
