@@ -27,6 +27,7 @@ from convstore.db.sqlite_engine import (
 )
 from convstore.db.sqlite_log import LogState, LogWatch, copy_log, measure_log
 from convstore.db.sqlite_log_mark import remove_mark
+from convstore.db.sqlite_read_only import find_obstacle, remove_created_log
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
 # Connection strings of other programs, and URLs in quotes or with a typing error. If one became the name of a new file,
@@ -37,6 +38,7 @@ _LIKE_A_URL = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _UNDECODABLE = "Could not decode to UTF-8"
+_FILE_ERRORS = ("attempt to write a readonly database", "unable to open database file")
 _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
 
 
@@ -147,12 +149,19 @@ class Database:
             raise  # the caller that wrote the statement knows what the constraint means
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise DatabaseUnavailable(
-                f"database {self.label}: {_explain(error)}", transient=self._is_transient(error)
+                f"database {self.label}: {self._explain(error)}", transient=self._is_transient(error)
             ) from error
         except UnicodeDecodeError as error:
             if not _is_from_driver(error):
                 raise
             raise DatabaseUnavailable(f"database {self.label}: is damaged: restore it from a backup") from error
+
+    def _explain(self, error: exc.SQLAlchemyError) -> str:
+        reason = _explain(error)
+        if self.path is not None and reason in _FILE_ERRORS:
+            obstacle = find_obstacle(self.path)
+            return f"{reason}: {obstacle}" if obstacle is not None else reason
+        return reason
 
     def _is_transient(self, error: exc.SQLAlchemyError) -> bool:
         if self.is_sqlite:
@@ -171,6 +180,7 @@ class Database:
         if self._owned:
             self.engine.dispose()
             if self.path is not None:
+                remove_created_log(self.path)
                 remove_mark(self.path)
 
 

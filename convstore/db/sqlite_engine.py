@@ -21,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from convstore.db.sqlite_log import LOG_LIMIT_BYTES
 from convstore.db.sqlite_log_mark import check_log, find_file_identity, write_mark
+from convstore.db.sqlite_read_only import make_log_writable, prepare_reading
 from convstore.errors import DatabaseUnavailable
 
 SQLITE_BUSY_SECONDS = 30.0
@@ -95,7 +96,7 @@ def make_sqlite_engine(url: URL) -> Engine:
             connection.rollback()
 
     @event.listens_for(engine, "do_connect")
-    def create_file(*_: object) -> None:
+    def create_file(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:
         if path is None:
             return
         if not was_there and private:
@@ -103,6 +104,8 @@ def make_sqlite_engine(url: URL) -> Engine:
         # Known before SQLite opens it: if it is replaced afterwards, the connection is to the file before.
         opening.file = identify_file(path) if was_there else find_file_identity(path)
         check_log(path)
+        if private and prepare_reading(path):
+            arguments[0], options["uri"] = f"{path.as_uri()}?immutable=1", True
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
@@ -112,6 +115,7 @@ def make_sqlite_engine(url: URL) -> Engine:
             if path is not None:
                 entry.info["file"] = opening.file or identify_file(path)
                 was_there = True
+                make_log_writable(path)
                 write_mark(path, entry.info["file"])
         except BaseException:
             connection.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convstore.db.sqlite_log_mark import find_log
+from convstore.db.sqlite_log_mark import find_files
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class LogState:
 def measure_log(path: Path) -> int:
     """Return the size of the log of a database file in bytes; 0 if it has none."""
     try:
-        return find_log(path).stat().st_size
+        return find_files(path).log.stat().st_size
     except OSError:
         return 0
 

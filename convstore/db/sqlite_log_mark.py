@@ -29,13 +29,14 @@ class _Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
+class DatabaseFiles:
     """The files of a database."""
 
     database: Path
     log: Path
     index: Path
     mark: Path
+    journal: Path
 
 
 def check_log(path: Path) -> None:
@@ -44,7 +45,7 @@ def check_log(path: Path) -> None:
     Raises:
         DatabaseUnavailable: the database file was replaced, and the log was not.
     """
-    files = _find_files(path)
+    files = find_files(path)
     log = _stat(files.log)
     if log is None or log.st_size == 0:
         return
@@ -63,7 +64,7 @@ def write_mark(path: Path, database: tuple[int, int]) -> None:
     Args:
         database: the device and inode of the file that was opened. Another file may be at `path` now.
     """
-    files = _find_files(path)
+    files = find_files(path)
     log = find_file_identity(files.log)
     if log is None or _read(files) == _Mark(database, log):
         return
@@ -71,28 +72,26 @@ def write_mark(path: Path, database: tuple[int, int]) -> None:
     with suppress(OSError):
         descriptor = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as mark:
-            os.fchmod(descriptor, files.database.stat().st_mode & 0o666)
+            os.fchmod(descriptor, files.database.stat().st_mode & 0o666 | 0o200)
             mark.write(" ".join(str(number) for number in (*database, *log)) + "\n")
         new.replace(files.mark)
 
 
 def remove_mark(path: Path) -> None:
     """Remove the mark of a database file that has no log any more."""
-    files = _find_files(path)
+    files = find_files(path)
     with suppress(OSError):
         if not files.log.exists():
             files.mark.unlink()
 
 
-def find_log(path: Path) -> Path:
-    """Return where SQLite keeps the log of a database file."""
-    return _find_files(path).log
-
-
-def _find_files(path: Path) -> _Files:
+def find_files(path: Path) -> DatabaseFiles:
+    """Return the files of the database at `path`; they need not exist."""
     # SQLite keeps the log beside the file that a symbolic link names.
     file = Path(os.path.realpath(path))
-    return _Files(file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm", "-convstore")))
+    return DatabaseFiles(
+        file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm", "-convstore", "-journal"))
+    )
 
 
 def find_file_identity(path: Path) -> tuple[int, int] | None:
@@ -112,7 +111,7 @@ def _identify(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _read(files: _Files) -> _Mark | None:
+def _read(files: DatabaseFiles) -> _Mark | None:
     """Return the mark, or None if it does not exist or cannot be read."""
     try:
         device, inode, log_device, log_inode = (int(number) for number in files.mark.read_text().split())

@@ -19,7 +19,7 @@ from sqlalchemy import URL, event
 
 from convstore import Store
 from convstore.config import find_database_url
-from convstore.db import schema_upgrade
+from convstore.db import schema_upgrade, sqlite_read_only
 from convstore.db.engine import Database
 from convstore.errors import DatabaseUnavailable
 from tests.schema.support import fill, first_uses, opened, run
@@ -318,6 +318,110 @@ def test_a_read_only_file_can_be_read_and_a_write_says_that_it_is_read_only(publ
         with pytest.raises(DatabaseUnavailable, match="readonly") as raised:
             store.new("No")
     assert str(path) in str(raised.value)
+
+
+def test_reading_a_read_only_file_leaves_nothing_that_cannot_be_written_later(public_folder: Path) -> None:
+    path = public_folder / "chat.db"
+    public_folder.chmod(0o777)
+    with _unprivileged():
+        fill(str(path), conversations=2)
+        path.chmod(0o400)
+        with Store(path) as reader, Store(path) as other:
+            assert len(reader.list()) == len(other.list()) == 1
+            for name in ("chat.db-wal", "chat.db-shm"):
+                assert (public_folder / name).stat().st_mode & 0o777 == 0o600
+        assert [each.name for each in public_folder.iterdir()] == ["chat.db"]
+        with Store(path) as reader:
+            assert len(reader.list()) == 1
+            path.chmod(0o600)
+            with Store(path) as writer:
+                writer.new("Written beside a reader")
+            assert len(reader.list()) == 2
+        with Store(path) as writer:
+            assert len(writer.list()) == 2
+        assert [each.name for each in public_folder.iterdir()] == ["chat.db"]
+
+
+def test_a_database_that_only_its_owner_may_write_gets_no_log_of_another_user(public_folder: Path) -> None:
+    path = public_folder / "chat.db"
+    fill(str(path), conversations=2)
+    path.chmod(0o644)
+    public_folder.chmod(0o777)
+    with _unprivileged(), Store(path) as store, pytest.raises(DatabaseUnavailable, match="the owner could not write"):
+        store.list()
+    assert [each.name for each in public_folder.iterdir()] == ["chat.db"]
+    with Store(path) as owner, _unprivileged(), Store(path) as reader:
+        with contextlib.suppress(DatabaseUnavailable):
+            reader.list()
+        os.seteuid(os.getuid())
+        owner.new("Written")
+
+
+@pytest.mark.parametrize("left", ["nothing", "log", "index"])
+def test_a_file_in_a_read_only_folder_is_read_through_its_log_or_refused_by_name(
+    public_folder: Path, left: str
+) -> None:
+    path = public_folder / "chat.db"
+    fill(str(path), conversations=2)
+    path.chmod(0o644)
+    with contextlib.ExitStack() as stack:
+        if left != "nothing":
+            writer = stack.enter_context(contextlib.closing(sqlite3.connect(path)))
+            writer.execute("UPDATE convstore_conversations SET title = 'in the log'")
+            writer.commit()
+            for name in ("chat.db-wal", "chat.db-shm"):
+                (public_folder / name).chmod(0o644)
+            if left == "log":
+                (public_folder / "chat.db-shm").unlink()
+        public_folder.chmod(0o555)
+        before = sorted(each.name for each in public_folder.iterdir())
+        with _unprivileged(), Store(path) as store:
+            if left == "index":
+                assert [each.title for each in store.list()] == ["in the log"]
+            else:
+                named = "chat.db-wal, and" if left == "log" else "cannot create"
+                with pytest.raises(DatabaseUnavailable, match=named) as raised:
+                    store.list()
+                assert f"{path}-shm" in str(raised.value)
+                assert "folder is read-only" in str(raised.value)
+        assert sorted(each.name for each in public_folder.iterdir()) == before
+        public_folder.chmod(0o755)
+
+
+def test_a_file_on_a_read_only_medium_is_read_without_a_log(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = public_folder / "chat ?#.db"
+    fill(str(path), conversations=2)
+    path.chmod(0o644)
+    public_folder.chmod(0o555)
+    monkeypatch.setattr(sqlite_read_only, "_is_medium_read_only", lambda _: True)
+    with _unprivileged(), Store(path) as store:
+        assert len(store.list()) == 1
+        with pytest.raises(DatabaseUnavailable, match="readonly") as raised:
+            store.new("No")
+    assert str(public_folder) in str(raised.value)
+    assert [each.name for each in public_folder.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", ""])
+def test_the_error_names_the_file_that_may_not_be_written(public_folder: Path, suffix: str) -> None:
+    path = public_folder / "chat.db"
+    public_folder.chmod(0o777)
+    with _unprivileged():
+        fill(str(path), conversations=2)
+        left = {name: public_folder / f"chat.db{name}" for name in ("-wal", "-shm")}
+        with contextlib.closing(sqlite3.connect(path)) as writer:
+            writer.execute("UPDATE convstore_conversations SET title = 'in the log'")
+            writer.commit()
+            kept = {name: file.read_bytes() for name, file in left.items()}
+        for name, file in left.items():  # as after a crash
+            file.write_bytes(kept[name])
+        blocked = Path(f"{path}{suffix}")
+        blocked.chmod(0o400)
+        with Store(path) as store, pytest.raises(DatabaseUnavailable) as raised:
+            store.new("No")
+        assert f"{blocked} may not be written" in str(raised.value)
 
 
 def test_a_file_that_another_program_reads_without_wal_is_used_without_wal(sqlite_url: str, tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Open SQLite files that this process may only read, and leave nothing behind.
+
+To read a file in WAL mode, SQLite needs its log and the index of the log, and gives them the mode of the database.
+Beside a database of mode 0400 they could not be written later, when the database can
+(https://sqlite.org/wal.html#read_only_databases).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from convstore.db.sqlite_log_mark import DatabaseFiles, find_file_identity, find_files, remove_mark
+from convstore.errors import DatabaseUnavailable
+
+_WAL_VERSION = (
+    2  # bytes 18 and 19 of a file in WAL mode: https://sqlite.org/fileformat2.html#file_format_version_numbers
+)
+
+_created: set[tuple[int, int]] = set()
+"""The logs that this process has created: device and inode."""
+
+
+def prepare_reading(path: Path) -> bool:
+    """Prepare for SQLite to open a database that may only be read; return True if it is `immutable`.
+
+    It is if nobody can write the medium, and there is no log. Nothing happens if this process may write the database.
+
+    Raises:
+        DatabaseUnavailable: SQLite cannot read it, or would leave a log that its owner cannot write.
+    """
+    files = find_files(path)
+    if not _is_wal(files.database) or _may_write(files.database) or _exists(files.index):
+        return False
+    if _may_write(files.database.parent):
+        if _has_writer(files.database):
+            raise DatabaseUnavailable(
+                f"database {path}: you may not write it, and it has no log now; SQLite would create {files.log.name} "
+                "as your file, and the owner could not write any more; read it as its owner, or copy it"
+            )
+        _create_log(files)
+        return False
+    advice = "read it as a user who may write there, or copy the database, with its log, to another folder"
+    for beside in (files.log, files.journal):
+        if _measure(beside) > 0:
+            raise DatabaseUnavailable(
+                f"database {path}: a part of its data is in {beside}, and SQLite cannot create {files.index}, which it "
+                f"needs to read it, because the folder is read-only; {advice}"
+            )
+    if not _is_medium_read_only(files.database.parent):
+        raise DatabaseUnavailable(
+            f"database {path}: SQLite cannot create {files.index}, which it needs to read it, because the folder is "
+            f"read-only; {advice}"
+        )
+    return True
+
+
+def _create_log(files: DatabaseFiles) -> None:
+    """Create the log and its index, empty."""
+    for missing in (files.log, files.index):
+        with suppress(OSError):  # it exists, or SQLite will say why it cannot be created
+            descriptor = os.open(missing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            found = os.fstat(descriptor)
+            _created.add((found.st_dev, found.st_ino))
+            os.close(descriptor)
+
+
+def make_log_writable(path: Path) -> None:
+    """Let the owner write the log that `prepare_reading` created, so that it can be written when the database can.
+
+    Called after SQLite has opened it, because SQLite gives an empty log the mode of the database.
+    """
+    files = find_files(path)
+    for created in (files.log, files.index):
+        if _created and find_file_identity(created) in _created:
+            created.chmod(files.database.stat().st_mode & 0o666 | 0o200)
+
+
+def remove_created_log(path: Path) -> None:
+    """Remove the log that `prepare_reading` created. SQLite removes it only if it may write the database.
+
+    Nobody can write a database that has no permission to write, so nobody needs the empty log. If it has one now, the
+    log stays.
+    """
+    files = find_files(path)
+    if not _exists(files.database) or _has_writer(files.database) or _measure(files.log) > 0:
+        return
+    for left in (files.log, files.index):
+        identity = find_file_identity(left)
+        if identity in _created:
+            _created.discard(identity)
+            with suppress(OSError):
+                left.unlink()
+    remove_mark(path)
+
+
+def find_obstacle(path: Path) -> str | None:
+    """Return which file or folder keeps this process from writing a database, or None."""
+    files = find_files(path)
+    for one in (files.database.parent, files.database, files.log, files.index, files.journal):
+        if _exists(one) and not _may_write(one):
+            return f"{one} may not be written"
+    return None
+
+
+def _has_writer(database: Path) -> bool:
+    """Return True if the mode of the file lets anybody write it."""
+    return bool(database.stat().st_mode & 0o222)
+
+
+def _is_wal(database: Path) -> bool:
+    try:
+        with database.open("rb") as file:
+            return file.read(20)[18:] == bytes([_WAL_VERSION, _WAL_VERSION])
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (`Path.exists` raises if the folder may not be entered)
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _measure(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_medium_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
