@@ -312,3 +312,14 @@ def test_every_page_is_linked() -> None:
     }
 
     assert [page.name for page in DOCS.rglob("*.md") if page not in linked and page.parent.name != "decisions"] == []
+
+
+def test_no_heading_of_a_page_is_there_twice() -> None:
+    for page in [*PAGES, ROOT / "CHANGELOG.md", *(DOCS / "decisions").glob("*.md")]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        path: list[str] = []
+        seen: set[tuple[str, ...]] = set()
+        for marks, title in re.findall(r"^(#+) (.+)$", text, flags=re.MULTILINE):
+            path = [*path[: len(marks) - 1], title]
+            assert tuple(path) not in seen, f"{page.name}: {' > '.join(path)}"
+            seen.add(tuple(path))

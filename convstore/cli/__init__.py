@@ -17,7 +17,7 @@ from convstore import __version__
 from convstore.cli.exit_codes import report_error
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.text_input import check_arguments
-from convstore.cli.render.output_streams import abandon_stdout, prepare_streams
+from convstore.cli.render.output_streams import abandon_stdout, prepare_streams, report_lost_characters
 
 _COMMANDS = {
     "checkout": "checkout.checkout",
@@ -138,6 +138,7 @@ def main() -> None:
         status = report_error(error)
         if isinstance(error, OSError):
             abandon_stdout()
+    report_lost_characters()
     sys.exit(status)
 
 

@@ -23,7 +23,7 @@ from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
-from convstore.values.identifiers import ConversationKey, Seq
+from convstore.values.identifiers import ConversationKey, Seq, compose_letters
 from convstore.values.results import Conversation
 
 # The parameters of the latest request. The turns' primary key ends with the turn number, so the database finds the
@@ -57,7 +57,7 @@ _check_types = RowCheck(_COLUMNS)
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
 _BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
 _BY_REFERENCE = select(*_COLUMNS).where(
-    *_LIVING, or_(table.c.id == bindparam("reference"), table.c.name == bindparam("reference"))
+    *_LIVING, or_(table.c.id == bindparam("reference"), table.c.name == bindparam("name"))
 )
 # A range of the key instead of LIKE: on SQLite LIKE uses no index, and `_` and `%` would match other characters.
 _BY_PREFIX = (
@@ -102,7 +102,9 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
     It means the conversation with this id; else the one with this name; else each one with an id that begins with it.
     The id is first, so that nobody can hide a conversation by giving another one its id as a name.
     """
-    named = connection.execute(_BY_REFERENCE, {"owner": owner, "reference": reference})
+    named = connection.execute(
+        _BY_REFERENCE, {"owner": owner, "reference": reference, "name": compose_letters(reference)}
+    )
     exact = [_check_and_decode(connection, row) for row in named]
     for conversation in exact:
         if conversation.id == reference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from typing import NewType
 
@@ -36,3 +37,8 @@ def make_conversation_id() -> str:
     It is random from its first character, so that its first few characters are enough to find the conversation.
     """
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
+
+
+def compose_letters(name: str) -> str:
+    """Return a name with each letter and its accents as one character (NFC), as most keyboards type them."""
+    return unicodedata.normalize("NFC", name) if not name.isascii() else name

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
 from convstore.messages.plain_json import to_plain
 from convstore.messages.storable_text import is_storable
-from convstore.values.identifiers import Position, Seq
+from convstore.values.identifiers import Position, Seq, compose_letters
 
 MAX_KEY_BYTES = 255  # three of these still fit the largest row of a PostgreSQL index (2,704)
 _CONVERSATION_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
@@ -64,12 +64,14 @@ def check_owner(value: str) -> str:
 
 
 def check_conversation_name(value: str | None) -> str | None:
-    """Return a conversation's name, checked; None: no name.
+    """Return a conversation's name, checked and with its letters composed (NFC); None: no name.
 
     Raises:
         InvalidInput: the name is not 1 to 64 letters, digits, `.`, `_` or `-`, or does not begin with a letter or
             digit.
     """
+    if isinstance(value, str):
+        value = compose_letters(value)
     if value is not None and (not isinstance(value, str) or not _CONVERSATION_NAME.fullmatch(value)):
         raise InvalidInput(
             f"a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, not {value!r:.80}"

@@ -6,6 +6,7 @@ import pytest
 
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows
+from tests.cli.terminal import Terminal
 
 TEXTS = {
     "cjk": "2008年奥运会是在哪里举行的？",
@@ -15,7 +16,7 @@ TEXTS = {
     "nul": "a\0b",
     "controls": "\x1b]0;title\x07 \x1b[2J \x9b31m \x08\r\n\tend",
     "separators": "a\u2028b\u2029c\x85d\x1ce",
-    "noncharacters": "\ufeff\uffff\U0010ffff",
+    "noncharacters": "a\ufeff\uffff\U0010ffff",
     "json": '{"a": "\\u0000"}',
     "shell": "$(rm) `x` 'y' \"z\" %s {} \\n",
     "percent": "100% :name %(x)s",
@@ -133,3 +134,70 @@ def test_an_encoding_without_the_characters_gets_question_marks(program: Program
     program.set(PYTHONIOENCODING="ascii")
     ran = program.real("say", "hi")
     assert (ran.code, ran.out) == (0, "?? OK\n")
+
+
+def test_a_locale_that_is_not_utf8_is_named(program: Program, chat_server: ChatServer) -> None:
+    chat_server.otherwise = lambda _: Reply("北京 OK")
+    program("new")
+    program.set(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    advice = "the locale is C (ascii); set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+    program.real("say", "héé").failed(2, f"argument 2 is not UTF-8: {advice}")
+    ran = program.real("say", "hi")
+    assert (ran.code, ran.out) == (0, "?? OK\n")
+    assert ran.err == f"convstore: some characters were written as `?`: {advice}\n"
+    ran = program.real("say", "hi", "--json")
+    assert (ran.json["message"]["content"], ran.err) == ("北京 OK", "")
+    program.set(PYTHONUTF8="1")
+    ran = program.real("say", "héé")
+    assert (ran.out, ran.err) == ("北京 OK\n", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "sent"),
+    [
+        (b"one\r\ntwo\r\n", "one\r\ntwo"),
+        (b"one\n", "one"),
+        (b"one\n\n", "one\n"),
+        (b"one\r", "one\r"),
+        (b"\r\n", ""),
+        (b"\xef\xbb\xbfone\r\n", "one"),
+        (b"one\xef\xbb\xbftwo", "one\ufefftwo"),
+    ],
+)
+def test_the_last_line_end_and_a_byte_order_mark_are_not_part_of_the_text(
+    program: Program, chat_server: ChatServer, data: bytes, sent: str
+) -> None:
+    program("new")
+    program("say", "--allow-empty" if not sent else "-", stdin=data)
+    if sent:
+        assert chat_server.requests[-1].body["messages"][-1]["content"] == sent
+
+
+def test_a_file_with_a_byte_order_mark_is_read_without_it(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "rules.txt").write_bytes(b"\xef\xbb\xbfBe brief.\r\n")
+    program("new", "--system", f"@{tmp_path / 'rules.txt'}")
+    assert program("show", "--json").json["messages"][0]["message"]["content"] == "Be brief.\r\n"
+
+
+def test_a_name_is_found_however_its_accents_are_typed(on_each: Program) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    id = on_each("new", "--name", decomposed).out.strip()
+    for typed in (composed, decomposed):
+        assert on_each("fork", typed, "--json").json["forked_from"] == id
+    assert on_each("list", "--json").json[-1]["name"] == composed
+    on_each("new", "--name", composed).failed(5, "has the name")
+
+
+def test_bidirectional_overrides_are_visible_on_a_terminal_and_in_json(
+    program: Program, chat_server: ChatServer
+) -> None:
+    text = "pay \u202e001\u202c euros\u2066!\u2069"
+    chat_server.otherwise = lambda _: Reply(text)
+    program("new")
+    assert program("say", "hi").out == text + "\n"
+    ran = program.real("show", "--json")
+    assert "\\u202e001\\u202c" in ran.out
+    with Terminal("show") as terminal:
+        assert terminal.end() == 0
+    assert "pay �001� euros�!�" in terminal.screen
+    assert "\u202e" not in terminal.screen

@@ -11,7 +11,7 @@ from select import select
 
 import click
 
-from convstore.cli.render.output_streams import write_note, write_terminal_note
+from convstore.cli.render.output_streams import describe_locale, write_note, write_terminal_note
 
 _SILENT_PIPE_SECONDS = 3.0  # after this time without input, a note tells the user what the command waits for
 
@@ -60,8 +60,9 @@ def read_typed_text() -> str:
 
 
 def read_stdin() -> str:
-    """Return standard input as text, without the newline at its end."""
-    return _decode_utf8(sys.stdin.buffer.read(), "standard input").removesuffix("\n")
+    """Return standard input as text, without the line end at its end (`\\n` or `\\r\\n`)."""
+    text = _decode_utf8(sys.stdin.buffer.read(), "standard input")
+    return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
@@ -77,12 +78,14 @@ def check_arguments(arguments: Iterable[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             if not argument.startswith("@"):
-                raise click.UsageError(f"argument {number} is not UTF-8.") from None
+                cause = describe_locale()
+                raise click.UsageError(f"argument {number} is not UTF-8{': ' + cause if cause else '.'}") from None
 
 
 def _decode_utf8(data: bytes, source: str) -> str:
+    """Return the text of some bytes, without a byte order mark, which says only that it is UTF-8."""
     try:
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{source} is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}).") from None
 

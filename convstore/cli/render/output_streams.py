@@ -5,6 +5,7 @@ A terminal gets no control character that it would obey.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -21,7 +22,13 @@ _PICTURES: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(0
 _PICTURES[0x0D] = None  # CR would overwrite the line; a text with CRLF is readable without it
 _PICTURES[0x7F] = "\u2421"
 _PICTURES.update(dict.fromkeys(range(128, 160), "�"))
-_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+# They change the order in which a terminal shows a text: https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings
+_BIDIRECTIONAL = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_PICTURES.update(dict.fromkeys(_BIDIRECTIONAL, "�"))
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_BIDIRECTIONAL)}
+
+_lost: set[str] = set()
+"""The encodings of stdout and stderr that lacked a character."""
 
 
 def prepare_streams() -> None:
@@ -35,7 +42,33 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(errors="replace")
+            reconfigure(errors="convstore.replace")
+
+
+def describe_locale() -> str:
+    """Return why texts are not UTF-8, and what to do about it; "" if the locale is not the reason."""
+    encoding = sys.getfilesystemencoding()
+    if encoding in ("utf-8", "utf8"):
+        return ""
+    name = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
+    return f"the locale is {name} ({encoding}); set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+
+
+def report_lost_characters() -> None:
+    """Say on stderr if a character could not be written, and why."""
+    if not _lost:
+        return
+    cause = describe_locale() or f"the encoding of the output is {', '.join(sorted(_lost))}; set PYTHONIOENCODING=utf-8"
+    write_note(f"convstore: some characters were written as `?`: {cause}")
+
+
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
+        _lost.add(error.encoding)
+    return codecs.replace_errors(error)
+
+
+codecs.register_error("convstore.replace", _replace)
 
 
 def abandon_stdout() -> None:
@@ -106,11 +139,11 @@ def write_json(value: object, *, indent: int | None = None) -> None:
 def format_json(value: object, *, indent: int | None = None) -> str:
     """Return a value as JSON, with as few escapes as possible.
 
-    Characters that UTF-8 cannot hold, or that a terminal obeys, are escaped.
+    Characters that the encoding of stdout cannot hold, or that a terminal obeys, are escaped.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_make_plain)
     try:
-        text.encode()
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent, default=_make_plain)
     return text.translate(_JSON_ESCAPES)
