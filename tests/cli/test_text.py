@@ -185,7 +185,7 @@ def test_a_name_is_found_however_its_accents_are_typed(on_each: Program) -> None
     for typed in (composed, decomposed):
         assert on_each("fork", typed, "--json").json["forked_from"] == id
     assert on_each("list", "--json").json[-1]["name"] == composed
-    on_each("new", "--name", composed).failed(5, "has the name")
+    on_each("new", "--name", composed).failed(5, "is taken")
 
 
 def test_bidirectional_overrides_are_visible_on_a_terminal_and_in_json(
