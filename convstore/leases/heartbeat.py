@@ -17,12 +17,15 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from convstore.errors import ConvstoreError
+from convstore.values.stop_signal import StopSignal
 from convstore.values.turn_outcome import RunningTurn
 
 _logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
 """The time between two writes of a stream's new text. If the process is killed, at most this much of it is lost."""
+LOOK_SECONDS = 1.0
+"""The time between two looks whether somebody asked to stop a call without a stream."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +43,7 @@ class Watched:
     """Number of stored deltas."""
     unwritten: dict[str, Any] | None = None
     """A delta that the last beat could not store."""
-    stop_requested: threading.Event = field(default_factory=threading.Event)
+    stop_requested: StopSignal = field(default_factory=StopSignal)
     """Set when somebody asked for the turn to end, or it lost its conversation."""
     end_abandoned: Callable[[], object] | None = None
     """Ends the turn; set when nobody reads its reply any more, so that nobody else will end it."""
@@ -82,6 +85,7 @@ class Heartbeat:
         self._changed = threading.Condition()
         self._watched: list[Watched] = []
         self._thread: threading.Thread | None = None
+        self._waits_until = 0.0
 
     def start_anew_after_fork(self) -> None:
         """Watch nothing: a forked child has its parent's locks, and not its threads."""
@@ -95,15 +99,15 @@ class Heartbeat:
         """
         now = time.monotonic()
         renew_at = now + self._renew_seconds
-        beat_at = renew_at if take_received is None else min(renew_at, now + FLUSH_SECONDS)
+        beat_at = min(renew_at, now + (LOOK_SECONDS if take_received is None else FLUSH_SECONDS))
         watched = Watched(turn, take_received, beat_at, renew_at)
         with self._changed:
             self._watched.append(watched)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="convstore-heartbeat", daemon=True)
                 self._thread.start()
-            elif take_received is not None:
-                self._changed.notify_all()  # its first beat comes sooner than what the thread waits for
+            elif beat_at < self._waits_until:
+                self._changed.notify_all()
         return watched
 
     def forget(self, watched: Watched) -> None:
@@ -139,6 +143,7 @@ class Heartbeat:
                     idle_since = now
                 next_at = min((watched.beat_at for watched in self._watched), default=idle_since + self._renew_seconds)
                 if next_at > now and self._thread is this:  # after a close, nothing would end it
+                    self._waits_until = next_at
                     self._changed.wait(next_at - now)
                 if self._thread is not this:
                     return
@@ -170,8 +175,8 @@ class Heartbeat:
                 return  # this turn ended while the beat of another one was stored
         now = time.monotonic()
         renew = now >= watched.renew_at
-        watched.beat_at = now + (
-            self._renew_seconds if watched.take_received is None else min(self._renew_seconds, FLUSH_SECONDS)
+        watched.beat_at = now + min(
+            self._renew_seconds, LOOK_SECONDS if watched.take_received is None else FLUSH_SECONDS
         )
         if watched.unwritten is None and watched.take_received is not None:
             watched.unwritten = watched.take_received()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from convstore.errors import NotConfigured
 from convstore.provider.raw_answer import register_made_client
+from convstore.provider.stoppable_calls import make_stoppable
 from convstore.values.completion_parameters import CALL_OPTIONS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_client(base_url: str | None = None) -> OpenAI:
 
     try:
         # Without redirects: a request with the key and the messages must not go to a host that nobody named.
-        http_client = openai.DefaultHttpxClient(follow_redirects=False)
+        http_client = make_stoppable(openai.DefaultHttpxClient(follow_redirects=False))
         client = openai.OpenAI(api_key=key or NO_API_KEY, base_url=base_url, max_retries=0, http_client=http_client)
     except openai.OpenAIError as error:
         raise NotConfigured(f"the openai client cannot be made: {error}") from error

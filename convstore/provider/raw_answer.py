@@ -14,10 +14,17 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from convstore.provider.event_stream import EventDecoder, parse_event
+from convstore.provider.stoppable_calls import (
+    MAX_SILENT_SECONDS,
+    SilentServer,
+    await_stoppable,
+    find_patience,
+    stoppable,
+)
+from convstore.values.stop_signal import StopSignal
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest answer that is read, after decompression; a compressed one of 95 KB may have 500 MB."""
-_MAX_SILENT_SECONDS = 600.0  # openai's own default for one read
 
 C = TypeVar("C")
 
@@ -31,13 +38,6 @@ class ReplyTooLarge(Exception):
         super().__init__(f"the reply has more than {limit:,} bytes (`max_reply_bytes`)")
 
 
-class SilentStream(Exception):
-    """A stream brought nothing but comments for too long."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the stream brought no data for {seconds:.0f} seconds")
-
-
 @dataclass(eq=False, slots=True)
 class RawAnswer:
     """The response to a call, its body not read yet."""
@@ -45,6 +45,8 @@ class RawAnswer:
     response: Any
     """An HTTP response of the library that the openai package uses, sync or async."""
     is_async: bool
+    stop: StopSignal | None = None
+    """Stops a wait for more of the answer."""
     max_bytes: int = MAX_REPLY_BYTES
     _read_bytes: int = field(default=0, init=False)
     _iterator: Any = field(default=None, init=False)
@@ -67,22 +69,36 @@ class RawAnswer:
 
     def _iterate(self) -> Iterator[Any]:
         chunks = _ChunkReader(self)
-        for received in self.response.iter_bytes():
+        for received in self._receive():
             yield from chunks.read(received)
 
     async def _iterate_async(self) -> AsyncIterator[Any]:
         chunks = _ChunkReader(self)
-        async for received in self.response.aiter_bytes():
+        async for received in self._receive_async():
             for chunk in chunks.read(received):
                 yield chunk
 
+    def _receive(self) -> Iterator[bytes]:
+        pieces = iter(self.response.iter_bytes())
+        while True:
+            with stoppable(self.stop):
+                received = next(pieces, None)
+            if received is None:
+                return
+            yield received
+
+    async def _receive_async(self) -> AsyncIterator[bytes]:
+        pieces = aiter(self.response.aiter_bytes())
+        while (received := await await_stoppable(anext(pieces, None), self.stop)) is not None:
+            yield received
+
     def read_body(self) -> bytes:
         """Return the whole body."""
-        return b"".join(self.count(received) for received in self.response.iter_bytes())
+        return b"".join(self.count(received) for received in self._receive())
 
     async def read_body_async(self) -> bytes:
         """Return the whole body of an async response."""
-        return b"".join([self.count(received) async for received in self.response.aiter_bytes()])
+        return b"".join([self.count(received) async for received in self._receive_async()])
 
     def count(self, received: bytes) -> bytes:
         """Return the bytes.
@@ -101,7 +117,7 @@ class _ChunkReader:
         self._answer = answer
         self._decoder = EventDecoder()
         extensions = getattr(getattr(answer.response, "request", None), "extensions", {})
-        self._patience = extensions.get("timeout", {}).get("read") or _MAX_SILENT_SECONDS
+        self._patience = extensions.get("timeout", {}).get("read") or MAX_SILENT_SECONDS
         self._heard_at = time.monotonic()
 
     def read(self, received: bytes) -> Iterator[Any]:
@@ -110,7 +126,7 @@ class _ChunkReader:
         if events:
             self._heard_at = now
         elif now - self._heard_at > self._patience:
-            raise SilentStream(self._patience)
+            raise SilentServer(self._patience)
         for data in events:
             yield parse_event(data)
 
@@ -129,17 +145,23 @@ def is_made_client(client: Any) -> bool:
         return False
 
 
-def call_model(client: Any, arguments: dict[str, Any]) -> Any:
-    """Return the answer of `chat.completions.create`: a `RawAnswer` from a client that convstore made."""
+def call_model(client: Any, arguments: dict[str, Any], stop: StopSignal | None = None) -> Any:
+    """Return the answer of `chat.completions.create`: a `RawAnswer` from a client that convstore made.
+
+    Args:
+        stop: ends the call while it waits for its server, and what is read of the answer later.
+    """
     if not is_made_client(client):
         return client.chat.completions.create(**arguments)
-    answer = client.chat.completions.with_streaming_response.create(**arguments).__enter__()
-    return RawAnswer(answer.http_response, is_async=False)
+    with stoppable(stop, find_patience(client, arguments)):
+        answer = client.chat.completions.with_streaming_response.create(**arguments).__enter__()
+    return RawAnswer(answer.http_response, is_async=False, stop=stop)
 
 
-async def call_model_async(client: Any, arguments: dict[str, Any]) -> Any:
+async def call_model_async(client: Any, arguments: dict[str, Any], stop: StopSignal | None = None) -> Any:
     """Do what `call_model` does, with an async client."""
     if not is_made_client(client):
-        return await client.chat.completions.create(**arguments)
-    answer = await client.chat.completions.with_streaming_response.create(**arguments).__aenter__()
-    return RawAnswer(answer.http_response, is_async=True)
+        return await await_stoppable(client.chat.completions.create(**arguments), stop)
+    call = client.chat.completions.with_streaming_response.create(**arguments).__aenter__()
+    answer = await await_stoppable(call, stop, find_patience(client, arguments))
+    return RawAnswer(answer.http_response, is_async=True, stop=stop)

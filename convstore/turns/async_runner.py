@@ -99,7 +99,7 @@ class AsyncRunner:
             case DatabaseWork():
                 return await self._threads.run(step.work, undo=step.undo)
             case CallModel():
-                return await call_model_async(step.client, step.arguments)
+                return await call_model_async(step.client, step.arguments, step.stop)
             case Pause():
                 await asyncio.sleep(step.seconds)
             case WaitForSignal():

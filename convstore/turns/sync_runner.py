@@ -93,7 +93,7 @@ class SyncRunner:
             case DatabaseWork():
                 return step.work()
             case CallModel():
-                return call_model(step.client, step.arguments)
+                return call_model(step.client, step.arguments, step.stop)
             case Pause():
                 time.sleep(step.seconds)
             case WaitForSignal():

@@ -91,6 +91,13 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
         return turn
     error = turn.error or {}
     problem = format_failure(error)
+    if turn.status is TurnStatus.INTERRUPTED and error.get("type") == "Stopped":
+        raise ReplyInterrupted(
+            f"{where}: the turn was stopped before a reply came. The message is stored without a reply. Later calls "
+            "leave it out",
+            turn,
+            turn.message,
+        )
     if turn.status is TurnStatus.INTERRUPTED:
         raise ReplyInterrupted(
             f"{where}: the reply was cut off ({problem}). The partial reply is stored with the turn. Later calls leave "

@@ -28,6 +28,7 @@ from convstore.provider.openai_client import build_call_arguments
 from convstore.provider.raw_answer import RawAnswer
 from convstore.provider.response_kind import check_event_stream, is_json_response, iterate_chunks, parse_json_body
 from convstore.provider.retry_policy import compute_retry_delay
+from convstore.provider.stoppable_calls import CallStopped
 from convstore.turns.compaction import compact_if_due
 from convstore.turns.model_answer import read_whole_answer
 from convstore.turns.retry_and_edit import find_edit_target
@@ -43,10 +44,10 @@ from convstore.values.steps import (
     GetClient,
     HangUp,
     NextChunk,
-    Pause,
     Piece,
     ReadBody,
     Steps,
+    WaitForSignal,
 )
 from convstore.values.turn_outcome import TurnOutcome
 
@@ -85,7 +86,10 @@ def ask(engine: TurnEngine, key: ConversationKey, request: TurnRequest, seconds:
         answer = yield from read_whole_answer((yield from _call(client, live, engine)))
         outcome = live.recorder.end_answered(read_completion(answer))
     except Exception as error:
-        outcome = live.recorder.end_failed(_describe_failure(error, client, live))
+        if live.watched.stop_requested.is_set():
+            outcome = live.recorder.end_stopped()
+        else:
+            outcome = live.recorder.end_failed(_describe_failure(error, client, live))
         ended, is_held = yield _end(engine, live, outcome)
         return check_ended_well(ended, is_held=is_held)
     except BaseException as error:  # Ctrl-C, or the task was cancelled
@@ -123,8 +127,11 @@ def stream(
     except GeneratorExit:  # nobody has the reply any more: the heartbeat ends the turn
         raise
     except Exception as error:
-        outcome = live.recorder.end_failed(_describe_failure(error, client, live))
-        yield from _finish(engine, reply, outcome, received)
+        if live.watched.stop_requested.is_set():
+            yield from _finish(engine, reply, live.recorder.end_stopped(), received, was_stopped=True)
+        else:
+            outcome = live.recorder.end_failed(_describe_failure(error, client, live))
+            yield from _finish(engine, reply, outcome, received)
         return
     except BaseException as error:  # its reader closed it, Ctrl-C, or the task was cancelled
         yield from _finish(engine, reply, live.recorder.end_stopped(), received, was_stopped=True)
@@ -220,15 +227,20 @@ def _call(client: Any, live: LiveTurn, engine: TurnEngine) -> Steps[Any]:
         Exception: whatever the last call raised.
     """
     body, options = live.started.body, live.started.call_options
+    stop = live.watched.stop_requested
     while True:
         try:
-            received = yield CallModel(client, build_call_arguments(client, body, options))
+            received = yield CallModel(client, build_call_arguments(client, body, options), stop)
             if isinstance(received, RawAnswer):
                 received.max_bytes = engine.max_reply_bytes
             return received
         except Exception as error:
+            if stop.is_set():
+                raise
             body, seconds = _decide_repetition(error, client, live, body, engine.retries)
-        yield Pause(seconds)
+        yield WaitForSignal(stop.given, seconds)
+        if stop.is_set():
+            raise CallStopped
 
 
 def _describe_failure(error: Exception, client: Any, live: LiveTurn) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from convstore.values.stop_signal import StopSignal
+
 R = TypeVar("R")
 
 
@@ -53,6 +55,7 @@ class CallModel:
 
     client: Any
     arguments: dict[str, Any]
+    stop: StopSignal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Every test runs with `Store` and with `AsyncStore`, on one database: the provide
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -48,13 +46,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Collect the seconds before repeated calls, without waiting."""
     waited: list[float] = []
 
-    async def asleep(seconds: float) -> None:
+    async def note(_: object, seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("convstore.turns.sync_runner.time", SimpleNamespace(sleep=waited.append))
-    monkeypatch.setattr(
-        "convstore.turns.async_runner.asyncio", SimpleNamespace(sleep=asleep, get_running_loop=asyncio.get_running_loop)
-    )
+    monkeypatch.setattr("convstore.turns.sync_runner.wait", lambda _, seconds: waited.append(seconds))
+    monkeypatch.setattr("convstore.turns.async_runner._wait_for_signal", note)
     return waited
 
 

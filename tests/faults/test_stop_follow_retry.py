@@ -22,6 +22,7 @@ from convstore import (
     TurnStatus,
 )
 from convstore.db.tables import deltas
+from convstore.leases import heartbeat
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.turns import following
 from tests.contract.invariants import check_all
@@ -151,8 +152,13 @@ def test_stopping_a_silent_stream_takes_it_over_with_the_flushed_part(
 
 
 def test_stopping_a_turn_that_does_not_react_takes_it_over_and_its_late_reply_is_off_the_path(
-    store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
+    store: Store,
+    elsewhere: Store,
+    chat_server: ChatServer,
+    submit: Callable[..., Future[Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(heartbeat, "LOOK_SECONDS", 3600.0)
     id = elsewhere.new().id
     go, begun = threading.Event(), threading.Event()
     chat_server.script(Reply("Too late.", hold=go, started=begun))

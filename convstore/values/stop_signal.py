@@ -1,0 +1,46 @@
+"""A request to stop a model call, given by one thread and noticed by the thread or the task that makes the call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+
+class StopSignal:
+    """Given at most once, from any thread."""
+
+    __slots__ = ("_lock", "_wake", "given")
+
+    def __init__(self) -> None:
+        self.given: Future[None] = Future()
+        """Done when the signal was given."""
+        self._lock = threading.Lock()
+        self._wake: Callable[[], object] | None = None
+
+    def set(self) -> None:
+        """Give the signal."""
+        with self._lock:
+            wake, is_first = self._wake, not self.given.done()
+        if is_first:
+            self.given.set_result(None)
+            if wake is not None:
+                wake()
+
+    def is_set(self) -> bool:
+        """Return True if the signal was given."""
+        return self.given.done()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Call `wake` when the signal is given during the block, or was given before it."""
+        with self._lock:
+            self._wake = wake
+        try:
+            if self.given.done():
+                wake()
+            yield
+        finally:
+            with self._lock:
+                self._wake = None
