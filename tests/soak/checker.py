@@ -66,12 +66,12 @@ class Checker:
         self.seconds += time.monotonic() - began
 
 
-def list_places(url: str) -> list[tuple[Place, bool, bool]]:
-    """Return each conversation, whether its row says that a turn runs, and whether it is deleted."""
+def list_places(url: str) -> dict[Place, bool]:
+    """Return each conversation, and whether it is deleted."""
     with open_snapshots(url) as engine, engine.connect() as connection:
         columns = conversations.c
-        rows = connection.execute(select(columns.owner, columns.id, columns.running_turn, columns.deleted_at)).all()
-    return [((row.owner, row.id), row.running_turn is not None, row.deleted_at is not None) for row in rows]
+        rows = connection.execute(select(columns.owner, columns.id, columns.deleted_at)).all()
+    return {(row.owner, row.id): row.deleted_at is not None for row in rows}
 
 
 def _check_rows(engine: Engine, snapshot: Snapshot, *, at_end: bool) -> Iterator[str]:

@@ -42,6 +42,9 @@ class Target:
     owner: str
     id: str
 
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.id}"
+
 
 class Lane:
     """Makes the random calls.
@@ -101,7 +104,7 @@ class Lane:
         """Say what others may be saying at the same time with the same key."""
         """Say what other callers may be saying at the same time with the same key."""
         key = f"key-{self._plan.find_key_slot()}"
-        text = f"{target.id} {key}"
+        text = f"said {target} {key}"
         if self._random.random() < 0.3:
             return self._ask("say", target, lambda said: self._listen(store, target, said, key=key), text, key)
         wait = self._choose_wait()
@@ -138,7 +141,7 @@ class Lane:
 
     def _append_all(self, store: Store, target: Target, count: int, key: str | None) -> Entry:
         def append() -> Entry:
-            name = f"{target.id} {key}" if key is not None else self.call
+            name = f"{target} {key}" if key is not None else self.call
             texts = [f"appended {name}.{number}" for number in range(count)]
             messages = [{"role": "user", "content": text} for text in texts]
             wait = self._choose_wait()
@@ -194,6 +197,16 @@ class Lane:
         """Read the whole path."""
         return self.do("read", target, lambda: {"read": len(store.history(target.id))})
 
+    def settle(self, store: Store, target: Target, *, is_deleted: bool) -> list[Entry]:
+        """Use a conversation after the chaos, so that a turn whose process died is taken over."""
+
+        def append() -> Entry:
+            records = store.append(target.id, f"appended {self.call}.0", wait=60)
+            return {"appended": [[record.seq, record.message["content"]] for record in records]}
+
+        told = [self.restore(store, target)] if is_deleted else []
+        return [*told, self.do("append", target, append), self.say(store, target)]
+
     # --- the journal ---
 
     def _ask(
@@ -245,14 +258,3 @@ class Lane:
 def describe_turn(turn: Turn) -> Entry:
     """Return what a caller was told about a turn, for its journal."""
     return {"turn": turn.seq, "status": str(turn.status), "reply": turn.text}
-
-
-def settle(store: Store, lane: Lane, target: Target, *, is_deleted: bool) -> list[Entry]:
-    """Use a conversation after the chaos, so that a turn whose process died is taken over; return what was told."""
-
-    def append() -> Entry:
-        records = store.append(target.id, f"appended {lane.call}.0", wait=60)
-        return {"appended": [[record.seq, record.message["content"]] for record in records]}
-
-    told = [lane.restore(store, target)] if is_deleted else []
-    return [*told, lane.do("append", target, append), lane.say(store, target)]

@@ -13,12 +13,10 @@ from tests.processes import Zygote
 from tests.soak.chaos import Chaos
 from tests.soak.checker import Checker, list_places
 from tests.soak.databases import Database, open_database, open_snapshots, write_rows
-from tests.soak.journal import Journal
-from tests.soak.lanes import Lane, Target, settle
-from tests.soak.model_server import CALM, serve_model
-from tests.soak.plan import OWNERS, Plan
+from tests.soak.model_server import serve_model
+from tests.soak.plan import Plan
 from tests.soak.report import Figures
-from tests.soak.workers import open_sync
+from tests.soak.workers import settle_all
 
 CHECK_SECONDS, TELL_SECONDS = 20.0, 30.0
 _TICK = 0.05
@@ -37,7 +35,7 @@ def soak(plan: Plan, zygote: Zygote, tell: Callable[[str], object]) -> Figures:
         chaos.start()
         _let_it_happen(plan, chaos, checker, tell)
         chaos.end()
-        told = _settle_all(plan, database, base_url)
+        told = _settle_all(plan, zygote, database, base_url)
         checker.check(at_end=True)
         figures = _collect(plan, chaos, checker)
         figures.violations += told
@@ -74,22 +72,26 @@ def _running_model(plan: Plan, zygote: Zygote) -> Iterator[str]:
         child.wait()
 
 
-def _settle_all(plan: Plan, database: Database, base_url: str) -> list[str]:
-    """Use every conversation once more, and return what should not have been told.
+def _settle_all(plan: Plan, zygote: Zygote, database: Database, base_url: str) -> list[str]:
+    """Use every conversation once more in a new process, and return what should not have been told.
 
     Turns of killed workers are taken over by that.
     """
-    wrong = []
-    journal = Journal(plan.journals / f"{CALM}.jsonl")
-    lane = Lane(CALM, plan, journal)
-    with open_sync(plan, database.url, base_url, lane) as store:
-        stores = {owner: store.for_owner(owner) for owner in OWNERS}
-        for (owner, id), _, is_deleted in list_places(database.url):
-            for told in settle(stores[owner], lane, Target(owner, id), is_deleted=is_deleted):
-                if "error" in told:
-                    wrong.append(f"after the chaos, owner {owner!r}, conversation {id!r}: {told['said']}")
-    journal.close()
-    return wrong
+    places = list_places(database.url)
+    child = zygote.start(
+        settle_all,
+        host=plan.find_host(0),
+        plan=plan.to_json(),
+        url=database.url,
+        base_url=base_url,
+        places=[(owner, id, is_deleted) for (owner, id), is_deleted in places.items()],
+    )
+    try:
+        told = [child.receive("told") for _ in places]
+    except AssertionError as error:  # it reported an exception
+        return [f"after the chaos: {error}"]
+    child.wait()
+    return [f"after the chaos: {error}" for errors in told for error in errors]
 
 
 def _collect(plan: Plan, chaos: Chaos, checker: Checker) -> Figures:

@@ -18,8 +18,8 @@ from convstore import AsyncStore, Store
 from tests.faults.driven import drive
 from tests.processes import Channel
 from tests.soak.journal import Journal
-from tests.soak.lanes import Lane
-from tests.soak.model_server import CALL_HEADER, wait_for_end
+from tests.soak.lanes import Lane, Target
+from tests.soak.model_server import CALL_HEADER, CALM, wait_for_end
 from tests.soak.plan import OWNERS, Plan
 
 Opener = Callable[[Plan, str, str, Lane], Any]
@@ -57,6 +57,21 @@ def _run_lane(
         channel.send(["failed", traceback.format_exc()])
     finally:
         journal.close()
+
+
+def settle_all(
+    channel: Channel, *, plan: dict[str, Any], url: str, base_url: str, places: list[tuple[str, str, bool]]
+) -> None:
+    """Use each conversation once more, and report the errors; run in a child."""
+    settings = Plan(**plan)
+    journal = Journal(settings.journals / f"{CALM}.jsonl")
+    lane = Lane(CALM, settings, journal)
+    with open_sync(settings, url, base_url, lane) as store:
+        for owner, id, is_deleted in places:
+            target = Target(owner, id)
+            told = lane.settle(store.for_owner(owner), target, is_deleted=is_deleted)
+            channel.send(["told", [f"{target}: {one['said']}" for one in told if "error" in one]])
+    journal.close()
 
 
 @contextmanager
