@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         all_figures = _soak_each(options, folder)
         failed = any(figures.violations for figures in all_figures)
+    except KeyboardInterrupt:
+        failed = False
+        return 130
     finally:
         if failed:
             print(f"what is left of it: {folder}", file=sys.stderr)
