@@ -61,16 +61,14 @@ class Chaos:
         self._plan_next()
 
     def act(self) -> None:
-        """Let the next thing happen if it is time for it, and let stopped workers go on that have waited enough."""
-        now = time.monotonic()
+        """Let the next thing happen if it is time for it."""
+        self._continue_due()
         for worker in list(self.workers):
-            if worker.continues_at is not None and now >= worker.continues_at:
-                self._continue(worker)
-            elif worker.child.has_something(0):
+            if worker.continues_at is None and worker.child.has_something(0):
                 self.troubles.append(f"worker {worker.name} ended by itself: {_read_last_words(worker.child)}")
                 worker.child.signal(signal.SIGKILL)  # its other lane may still run
                 self._replace(worker)
-        if now < self._next_at:
+        if time.monotonic() < self._next_at:
             return
         weights = WEIGHTS | ({"restart the server": SERVER_WEIGHT} if self.database.server is not None else {})
         what = self._random.choices(list(weights), list(weights.values()))[0]
@@ -79,20 +77,28 @@ class Chaos:
             worker.child.kill()
             self._replace(worker)
         elif what == "stop":
-            self._stop(worker)
+            self._continue(worker)
+            worker.child.signal(signal.SIGSTOP)
+            worker.continues_at = time.monotonic() + self.plan.lease * self._random.uniform(1.2, 2.5)
         elif what == "restart a worker":
             self._continue(worker)
-            self._end(worker)
+            worker.child.send("end")
+            self._wait(worker)
             self._replace(worker)
         else:
             self.database.restart(self._random.choice([0, 0.5, 2]))
         self.counts[what] += 1
         self._plan_next()
 
-    def end(self) -> None:
-        """Ask every worker to end, and wait for it."""
+    def continue_all(self) -> None:
+        """Let every stopped worker go on: one that holds a lock must not do so for long."""
         for worker in self.workers:
             self._continue(worker)
+
+    def end(self) -> None:
+        """Ask every worker to end, and wait for it."""
+        self.continue_all()
+        for worker in self.workers:
             worker.child.send("end")
         for worker in self.workers:
             self._wait(worker)
@@ -118,24 +124,22 @@ class Chaos:
     def _replace(self, worker: Worker) -> None:
         self.workers[self.workers.index(worker)] = self._start_worker(worker.slot)
 
-    def _stop(self, worker: Worker) -> None:
-        """Stop a worker for longer than its lease."""
-        if worker.continues_at is None:
-            worker.child.signal(signal.SIGSTOP)
-            worker.continues_at = time.monotonic() + self.plan.lease * self._random.uniform(1.2, 2.5)
+    def _continue_due(self) -> None:
+        for worker in self.workers:
+            if worker.continues_at is not None and time.monotonic() >= worker.continues_at:
+                self._continue(worker)
 
     def _continue(self, worker: Worker) -> None:
         if worker.continues_at is not None:
             worker.continues_at = None
             worker.child.signal(signal.SIGCONT)
 
-    def _end(self, worker: Worker) -> None:
-        worker.child.send("end")
-        self._wait(worker)
-
     def _wait(self, worker: Worker) -> None:
         """Wait until a worker has ended; one that does not is killed, and is a fault."""
-        if not worker.child.has_something(END_SECONDS):
+        ends_at = time.monotonic() + END_SECONDS
+        while not worker.child.has_something(0.1) and time.monotonic() < ends_at:
+            self._continue_due()  # the worker may be waiting for one of them
+        if not worker.child.has_something(0):
             worker.child.signal(signal.SIGUSR1)  # it writes down where it stands
             time.sleep(1)
             stacks = Path(self.plan.folder, f"{worker.name}.stacks").read_text()

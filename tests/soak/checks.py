@@ -62,7 +62,7 @@ def _check_turn(call: Call, told: Entry, snapshot: Snapshot) -> Iterator[str]:
     stored = snapshot.of_turn[place]
     if told["reply"] or told["status"] == "completed":
         replies = [said for said in stored if said.role == "assistant" and said.text == told["reply"]]
-        # Of a turn that was taken over, the partial reply may have been all of the reply that came later.
+        # If a turn is taken over, its partial reply may be as long as the whole reply that comes later.
         if not replies or (len(replies) > 1 and told["status"] == "completed"):
             yield f"{where}: the reply {told['reply']!r} is stored {len(replies)} times"
         elif turn.output not in {said.seq for said in replies}:

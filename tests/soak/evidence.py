@@ -70,6 +70,15 @@ class Evidence:
         """Count the calls by how they ended: `ok`, or the error."""
         return Counter(call.error or "ok" for call, _ in self.list_told())
 
+    def count_repeated(self) -> int:
+        """Count the calls that got what another call with the same idempotency key had stored."""
+        told = [
+            (call.owner, call.conversation, call.key, entry.get("turn"))
+            for call, entry in self.list_told()
+            if call.key is not None and call.error is None
+        ]
+        return len(told) - len(set(told))
+
 
 class EvidenceReader:
     """Reads journals and the server's log while they are written.

@@ -102,7 +102,6 @@ class Lane:
 
     def say_with_key(self, store: Store, target: Target) -> Entry:
         """Say what others may be saying at the same time with the same key."""
-        """Say what other callers may be saying at the same time with the same key."""
         key = f"key-{self._plan.find_key_slot()}"
         text = f"said {target} {key}"
         if self._random.random() < 0.3:

@@ -14,7 +14,7 @@ CONVERSATIONS = 2
 """Conversations of each owner in use at a time."""
 ROUND_SECONDS = 30.0
 """After so long the workers use new conversations, so that none grows until its checks and requests are slow."""
-KEY_SECONDS = 1.5
+KEY_SECONDS = 3.0
 """For so long all callers of a conversation have the same idempotency keys."""
 SYSTEM = "Answer briefly."
 

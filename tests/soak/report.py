@@ -22,6 +22,8 @@ class Figures:
     requests: int
     troubled: int
     """Requests that were not answered by a complete reply."""
+    repeated: int
+    """Calls that got what another call with the same idempotency key had stored."""
     events: Counter[str]
     takeovers: int
     messages: int
@@ -52,6 +54,7 @@ def format_table(all_figures: Iterable[Figures]) -> str:
         ("  cut off by a kill", [f"{f.operations - f.outcomes.total():,}" for f in columns]),
         ("requests to the model", [f"{figures.requests:,}" for figures in columns]),
         ("  with trouble", [f"{figures.troubled:,}" for figures in columns]),
+        ("answered by a used key", [f"{figures.repeated:,}" for figures in columns]),
         ("messages stored", [f"{figures.messages:,}" for figures in columns]),
         ("kills", [f"{figures.events['kill']:,}" for figures in columns]),
         ("stops", [f"{figures.events['stop']:,}" for figures in columns]),

@@ -51,6 +51,7 @@ def _let_it_happen(plan: Plan, chaos: Chaos, checker: Checker, tell: Callable[[s
     while (now := time.monotonic()) < ends_at:
         chaos.act()
         if now >= check_at:
+            chaos.continue_all()
             checker.check(at_end=False)
             # A check must not take most of the time: nothing is killed during one.
             check_at = time.monotonic() + max(CHECK_SECONDS, 4 * checker.seconds / checker.checks)
@@ -69,7 +70,9 @@ def _running_model(plan: Plan, zygote: Zygote) -> Iterator[str]:
     finally:
         with suppress(OSError):  # it has ended already
             child.send("end")
-        child.wait()
+        status = child.wait()
+    if status != 0:
+        raise RuntimeError(f"the model server ended with status {status}: what it reported is lost")
 
 
 def _settle_all(plan: Plan, zygote: Zygote, database: Database, base_url: str) -> list[str]:
@@ -104,6 +107,7 @@ def _collect(plan: Plan, chaos: Chaos, checker: Checker) -> Figures:
         outcomes=evidence.count_outcomes(),
         requests=len(evidence.requests),
         troubled=sum(not request.is_whole for request in evidence.requests.values()),
+        repeated=evidence.count_repeated(),
         events=chaos.counts,
         takeovers=checker.takeovers,
         messages=checker.messages,
