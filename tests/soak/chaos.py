@@ -17,11 +17,11 @@ from tests.soak.databases import Database
 from tests.soak.plan import Plan
 from tests.soak.workers import work
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 3.0  # seconds between two events
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two events
 END_SECONDS = 90.0
 """A worker that was asked to end must do so in this time: its longest call takes less."""
-WEIGHTS = {"kill": 8, "stop": 5, "restart a worker": 3}
-SERVER_WEIGHT = 2
+WEIGHTS = {"kill": 8, "stop": 8, "restart a worker": 2}
+SERVER_WEIGHT = 1
 
 
 @dataclass(slots=True)

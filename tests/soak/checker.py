@@ -12,7 +12,14 @@ from convstore.db.engine import open_database
 from convstore.db.tables import conversations, deltas
 from convstore.db.verification import verify
 from tests.contract.invariants import check_conversation
-from tests.soak.checks import check_acknowledged, check_calls, check_keys, check_once, check_replies
+from tests.soak.checks import (
+    check_acknowledged,
+    check_calls,
+    check_keys,
+    check_once,
+    check_one_at_a_time,
+    check_replies,
+)
 from tests.soak.databases import open_snapshots
 from tests.soak.evidence import EvidenceReader
 from tests.soak.plan import Plan
@@ -56,6 +63,7 @@ class Checker:
                 check_once(snapshot),
                 check_keys(evidence, snapshot),
                 check_replies(evidence, snapshot),
+                check_one_at_a_time(evidence, snapshot),
                 _check_rows(engine, snapshot, at_end=at_end),
                 _check_settled(engine, snapshot) if at_end else (),
             ):

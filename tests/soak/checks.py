@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.soak.evidence import Call, Evidence
 from tests.soak.journal import Entry
@@ -153,6 +154,26 @@ def check_replies(evidence: Evidence, snapshot: Snapshot) -> Iterator[str]:
         if not is_right:
             yield f"{turn.where}: {turn.status} with {output.text!r}, but the server sent {request.reply!r}"
         yield from _check_asked(evidence.calls.get(request.call), turn, snapshot)
+
+
+def check_one_at_a_time(evidence: Evidence, snapshot: Snapshot) -> Iterator[str]:
+    """Yield each two completed turns that held a conversation at the same time.
+
+    A turn holds its conversation before its request arrives, and until after the begin of the transaction that ends it.
+    So these times are inside the time in which it must be alone, also if its process stood still.
+    """
+    held: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    for turn in snapshot.turns.values():
+        request = evidence.requests.get(turn.request) if turn.request is not None else None
+        if turn.status == "completed" and turn.ended_at is not None and request is not None:
+            held[turn.owner, turn.conversation].append((request.at, turn.ended_at.timestamp(), turn.seq))
+    for (owner, conversation), times in held.items():
+        for (_, end, earlier), (begin, _, later) in pairwise(sorted(times)):
+            if begin < end:
+                yield (
+                    f"owner {owner!r}, conversation {conversation!r}: turn {later} asked the model {end - begin:.3f} s "
+                    f"before turn {earlier} ended"
+                )
 
 
 def _check_asked(call: Call | None, turn: StoredTurn, snapshot: Snapshot) -> Iterator[str]:

@@ -45,6 +45,7 @@ class Asked:
     number: int
     call: str
     at: float
+    """The time of its arrival, by `time.time()`, as the turns have it."""
     trouble: str
     reply: str | None
 

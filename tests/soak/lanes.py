@@ -29,7 +29,7 @@ WEIGHTS = {
     "delete": 2,
     "read": 4,
 }
-LONGEST_PAUSE_SECONDS = 0.12
+LONGEST_PAUSE_SECONDS = 0.05
 KEPT_FORKS = 3
 NO_POSITION = 1_000_000
 """A position that no path has: an edit of it is refused."""

@@ -24,7 +24,7 @@ CALM = "final"
 PADDING = " and so on, word by word, until all of this reply has been sent to whoever asked for it"
 
 # How many of 100 answers are of each kind.
-TROUBLES = {"drop": 3, "429": 4, "500": 3, "503": 1, "cut": 5, "unfinished": 3, "error": 2, "slow": 3}
+TROUBLES = {"drop": 3, "429": 4, "500": 3, "503": 1, "cut": 5, "unfinished": 3, "error": 2, "slow": 5}
 
 
 class TroubledServer(ChatServer):
@@ -56,7 +56,7 @@ class TroubledServer(ChatServer):
             {
                 "request": number,
                 "call": call,
-                "at": time.monotonic(),
+                "at": time.time(),
                 "trouble": trouble,
                 "reply": response.text if isinstance(response, Reply) else None,
             }
@@ -79,7 +79,7 @@ class TroubledServer(ChatServer):
             return kind, Drop(), 0.0
         if kind in ("429", "500", "503"):
             return kind, Failure(int(kind), retry_after=choices.choice([0, 0.1, 0.5])), 0.0
-        pause = choices.uniform(0, 0.05)
+        pause = choices.uniform(0, 0.4)  # so that most kills and stops meet a running turn
         if kind == "slow":  # slower than a lease: a live caller must keep its conversation
             if streams:
                 return kind, Reply(text, **reply, delay=choices.uniform(1, 2) * self._plan.lease / len(pieces)), pause

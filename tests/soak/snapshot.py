@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -17,7 +18,7 @@ Place = tuple[str, str]
 _MESSAGE_COLUMNS = ("owner", "conversation_id", "seq", "turn_seq", "role", "content")
 _TURN_COLUMNS = (
     *("owner", "conversation_id", "seq", "status", "idempotency_key", "first_input_seq", "last_input_seq"),
-    *("output_seq", "response_id", "window", "error"),
+    *("output_seq", "response_id", "window", "error", "ended_at"),
 )
 
 
@@ -48,6 +49,7 @@ class StoredTurn:
     response_id: str | None
     window: str | None
     error: str | None
+    ended_at: datetime | None
 
     @property
     def request(self) -> int | None:
