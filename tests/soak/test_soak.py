@@ -59,6 +59,7 @@ DAMAGES = [
         "UPDATE copies SET seq = seq + 20; INSERT INTO convstore_messages SELECT * FROM copies",
         "is stored in several places",
     ),
+    ("UPDATE convstore_turns SET ended_at = '2999-01-01 00:00:00.000000' WHERE seq = 1", "turn 2 asked the model"),
     ("UPDATE convstore_conversations SET id = 'other'", "conversation 'c' is missing"),
     ("INSERT INTO convstore_deltas VALUES ('', 'c', 1, 1, '{}')", "deltas of turn 1 are left"),
 ]
@@ -139,7 +140,7 @@ def test_the_checks_find_a_call_that_asked_the_model_after_its_key_was_used(
 ) -> None:
     again = lane.say_with_key(store, TARGET)
     assert check() == []
-    asked: Entry = {"request": 9, "call": again["call"], "at": time.monotonic(), "trouble": "500", "reply": None}
+    asked: Entry = {"request": 9, "call": again["call"], "at": time.time(), "trouble": "500", "reply": None}
     log.write(asked)
     (violation,) = check()
     assert "asked the model (request 9) although request 2 had completed it" in violation
