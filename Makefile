@@ -1,13 +1,14 @@
 # The one door. A fresh clone needs Python 3.11 or newer, make and a network; everything else goes into .venv.
 PYTHON ?= python3
 WORKERS ?= 2
+MINUTES ?= 10
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip -q --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint bench format clean
+.PHONY: help demo test quick lint bench soak format clean
 
 # Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,6 +35,9 @@ lint: $(VENV)/.dev-stamp ## ruff and mypy
 
 bench: $(VENV)/.dev-stamp ## measure
 	$(RUN) bench/run.py
+
+soak: $(VENV)/.dev-stamp ## ten minutes of callers that are killed and stopped, on both databases (MINUTES=1, SEED=…)
+	$(RUN) -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/.dev-stamp ## let ruff mend and format the code
 	$(RUN) -m ruff check --fix

@@ -107,6 +107,10 @@ class Child:
         assert expected in (None, kind), f"{kind!r} instead of {expected!r}: {value!r}"
         return value if expected is not None else (kind, value)
 
+    def has_something(self, seconds: float) -> bool:
+        """Return True if a message of the child, or its end, comes within some seconds."""
+        return bool(select.select([self._channel], [], [], seconds)[0])
+
     def rest(self) -> list[tuple[str, Any]]:
         """Return all further messages, until the child ends."""
         found = []

@@ -93,6 +93,11 @@ class _Driven:
                 return
 
 
+def drive(store: AsyncStore, runner: asyncio.Runner) -> Store:
+    """Return an `AsyncStore` with the methods of a `Store`; each call runs in the loop of `runner`."""
+    return cast(Store, _Driven(store, runner))
+
+
 def client(server: ChatServer, **options: Any) -> openai.OpenAI:
     """Return a client of the scripted server that reads no certificates, which would take long."""
     http = openai.DefaultHttpxClient(trust_env=False, verify=False)
@@ -123,7 +128,7 @@ def opened(kind: str, url: str, server: ChatServer, *, made: bool = False, **opt
         caller_async = async_client(server)
         store_async = AsyncStore(url, client=None if made else caller_async, **options)
         try:
-            yield cast(Store, _Driven(store_async, runner))
+            yield drive(store_async, runner)
         finally:
             runner.run(store_async.close())
             runner.run(caller_async.close())

@@ -1,0 +1,1 @@
+"""A chaos run on both databases: `make soak`."""
