@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine, event, text
 
 from convstore import ConversationBusy, Store, TurnFailed
 from convstore.leases import heartbeat
+from convstore.leases.waiting_lines import LINES
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.invariants import check_all
 from tests.faults.driven import engine_of, opened
@@ -253,8 +254,13 @@ def test_no_transaction_is_open_while_the_model_thinks(
         check_all(engine)
 
 
+@pytest.mark.parametrize("holder", ["this process", "another process"])
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_waiting_caller_only_reads(kind: str, database_url: str, chat_server: ChatServer) -> None:
+def test_a_waiting_caller_only_reads(
+    kind: str, holder: str, database_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if holder == "another process":
+        monkeypatch.setattr(LINES, "is_running_here", lambda _: False)
     with opened("sync", database_url, chat_server) as first, opened(kind, database_url, chat_server) as second:
         id = first.new().id
         holding = Held(chat_server)
@@ -268,10 +274,11 @@ def test_a_waiting_caller_only_reads(kind: str, database_url: str, chat_server: 
             attempt = len(cost.writes)
             with meter.measure() as cost, pytest.raises(ConversationBusy):
                 second.say(id, "And me?", wait=1.0)
-            # It tries at the beginning and at the end; in between, it only reads.
+            # It tries at the beginning and at the end; in between, it only reads, and only for another process's turn.
             assert attempt <= 2, _said(cost.writes)
             assert len(cost.writes) <= 2 * attempt, _said(cost.writes)
-            assert 3 <= len(cost.statements) - len(cost.writes) <= 30
+            reads = sum("AS has_expired" in statement for statement in cost.statements)
+            assert reads == 2 if holder == "this process" else 3 <= reads <= 30
             assert all(written.startswith("UPDATE convstore_conversations") for written in cost.writes)
             holding.go.set()
             under_way.result(60)
