@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from platform import python_version
 
 import pytest
+from packaging.requirements import Requirement
 
 from convstore.testing import ChatServer, Reply
 from tests.pythons import newest_python
@@ -190,6 +193,84 @@ if NEWEST is not None:  # else the summary says that no newer Python exists
         assert f"python{where[0]}".startswith(f"{python}.")
         assert Path(where[1]).is_relative_to(installed_elsewhere.parent)
         _remembers(run, str(installed_elsewhere / "convstore"), _environment(url, chat_server), chat_server)
+
+
+# --- the oldest dependencies ---
+
+OLDEST_DIALOGUE = """
+import asyncio, threading
+from concurrent.futures import ThreadPoolExecutor
+from convstore import AsyncStore, ReplyInterrupted, Store, TurnFailed
+from convstore.testing import ChatServer, Failure, Reply
+
+with ChatServer() as server, Store(base_url=server.url, retries=0) as store, Store() as other:
+    id = store.new("Olympics", system="Be brief.").id
+    assert store.say(id, "Hi").text == "You said: Hi"
+    with store.stream(id, "And") as reply:
+        assert "".join(reply) == "You said: And"
+    for trouble in (Failure(500), Reply("Never", hold=threading.Event(), started=(begun := threading.Event()))):
+        server.script(trouble)
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(store.say, id, "Lost")
+            if isinstance(trouble, Reply):
+                assert begun.wait(60) and other.stop(id, wait=60)
+            print(type(asked.exception()).__name__)
+    assert store.retry(id).text == "You said: Lost"
+    store.undo(id)
+    assert store.fork(id).forked_from == id
+
+    async def say():
+        async with AsyncStore(base_url=server.url) as tasks:
+            assert (await tasks.say(id, "Later")).text == "You said: Later"
+            async with tasks.stream(id, "Last") as reply:
+                assert "".join([piece async for piece in reply]) == "You said: Last"
+
+    asyncio.run(say())
+    print(len(store.history(id)))
+"""
+PYTHONS = {python_version(): Path(sys.executable)} | ({NEWEST[1]: NEWEST[0]} if NEWEST is not None else {})
+
+
+def read_oldest() -> list[str]:
+    """Return the direct dependencies, also of the extra, each at the oldest release that pyproject.toml allows."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    oldest = []
+    for text in (*project["dependencies"], *project["optional-dependencies"]["postgres"]):
+        requirement = Requirement(text)
+        (floor,) = requirement.specifier
+        assert floor.operator == ">=", text
+        extras = f"[{','.join(requirement.extras)}]" if requirement.extras else ""
+        oldest.append(f"{requirement.name}{extras}=={floor.version}")
+    return oldest
+
+
+@pytest.fixture(scope="session", params=PYTHONS)
+def installed_with_oldest(
+    built: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """Return the folder of programs of a new environment: the wheel and its oldest dependencies."""
+    folder = tmp_path_factory.mktemp("oldest")
+    _run(str(PYTHONS[request.param]), "-m", "venv", str(folder), cwd=folder)
+    (wheel,) = built.glob("*.whl")
+    pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-compile")
+    _run(*pip, str(wheel), *read_oldest(), cwd=folder)
+    return folder / "bin"
+
+
+def test_the_package_works_with_the_oldest_direct_dependencies(
+    installed_with_oldest: Path, tmp_path: Path, database_url: str
+) -> None:
+    environment = {
+        **os.environ,
+        "CONVSTORE_DB": database_url,
+        "CONVSTORE_MODEL": "test-model",
+        "OPENAI_API_KEY": "none",
+    }
+    python, command = (str(installed_with_oldest / name) for name in ("python", "convstore"))
+    said = _run(python, "-W", "error", "-c", OLDEST_DIALOGUE, cwd=tmp_path, env=environment)
+    assert said.stdout.split() == ["TurnFailed", "ReplyInterrupted", "9"]
+    assert "ready" in _run(command, "db", "check", cwd=tmp_path, env=environment).stdout
+    assert "You said: Last" in _run(command, "show", cwd=tmp_path, env=environment).stdout
 
 
 def _environment(url: str, chat_server: ChatServer) -> dict[str, str]:

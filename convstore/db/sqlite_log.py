@@ -73,11 +73,12 @@ class LogWatch:
                 self._warn_at = LARGE_LOG_BYTES
             return
         self._warn_at = 2 * size
+        label, megabytes = self._path, size / 1_000_000
         _logger.warning(
-            "database %s: its log has %s: a read transaction that began long ago keeps SQLite from copying it into the "
-            "database; end the programs that read it, or their transactions",
-            self._path,
-            format_megabytes(size),
+            "database %s: its log has %.1f MB: a read transaction that began long ago keeps SQLite from copying it "
+            "into the database; end the programs that read it, or their transactions",
+            label,
+            megabytes,
         )
 
 

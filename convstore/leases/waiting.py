@@ -94,9 +94,10 @@ def _wait_until_free(wait: _Wait, is_held: DatabaseWork) -> Steps[None]:
             look_at = now + _OWN_TURN_PAUSE_SECONDS
             if not (yield is_held):
                 return
-        if not wait.has_told and now - wait.began >= _SILENT_SECONDS:
+        seconds = now - wait.began
+        if not wait.has_told and seconds >= _SILENT_SECONDS:
             wait.has_told = True
-            _logger.info("waiting for a running turn, %.0f s so far", now - wait.began)
+            _logger.info("waiting for a running turn, %.0f s so far", seconds)
 
 
 def repeat_while_locked(attempt: DatabaseWork) -> Steps[Any]:

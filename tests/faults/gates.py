@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from convstore import Store
+from convstore.leases.waiting_lines import LINES
 from convstore.testing import ChatServer, Reply
 from convstore.testing.responses import JSONObject, Response, echo, text_of
+from convstore.values.identifiers import ConversationKey
 from tests.processes import PATIENCE
 
 
@@ -45,3 +49,12 @@ class Gate:
 
     def open(self) -> None:
         self._go.set()
+
+
+def wait_for_waiters(store: Store, id: str, count: int = 1) -> None:
+    """Wait until so many callers of this process wait for a conversation."""
+    line = store._engine.name_line(ConversationKey("", id))
+    deadline = time.monotonic() + PATIENCE
+    while (found := len(LINES._places.get(line, []))) != count:
+        assert time.monotonic() < deadline, f"{found} callers wait, not {count}"
+        time.sleep(0.001)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import create_engine, event
 
 from convstore import (
     ConversationBusy,
@@ -28,7 +28,7 @@ from convstore.testing import ChatServer
 from tests.contract.invariants import check_all, check_conversation, engine_of
 from tests.faults.clients import open_store
 from tests.faults.conftest import Opener
-from tests.faults.gates import Held
+from tests.faults.gates import Held, wait_for_waiters
 from tests.faults.windows import check_requests
 from tests.processes import PATIENCE, Channel, Zygote
 
@@ -231,10 +231,8 @@ def test_an_edit_is_refused_if_another_message_has_its_position_after_the_wait(
     quick = elsewhere(store.edit, id, 2, "First")
     first.wait()
     other = opening()
-    waiting = threading.Event()
-    watch_the_waiting(engine_of(other), waiting)
     late = elsewhere(other.edit, id, 2, "Second")
-    assert waiting.wait(PATIENCE)
+    wait_for_waiters(other, id)
     asked = len(chat_server.requests)
     first.open()
     assert quick.result(PATIENCE).text == "Held"
@@ -253,10 +251,8 @@ def test_an_edit_that_waited_for_a_later_turn_replaces_the_right_message(
     slow = elsewhere(store.say, id, "slow")
     turn.wait()
     other = opening()
-    waiting = threading.Event()
-    watch_the_waiting(engine_of(other), waiting)
     late = elsewhere(other.edit, id, 4, "Otherwise")
-    assert waiting.wait(PATIENCE)
+    wait_for_waiters(other, id)
     turn.open()
     assert slow.result(PATIENCE).text == "Held"
     assert late.result(PATIENCE).text == "You said: Otherwise"
@@ -264,15 +260,6 @@ def test_an_edit_that_waited_for_a_later_turn_replaces_the_right_message(
     assert store.get(id).length == 5
     assert check_requests(store, chat_server, id) == 5
     check_conversation(store, "", id)
-
-
-def watch_the_waiting(engine: Engine, waiting: threading.Event) -> None:
-    """Set the event when a caller has read who holds a conversation."""
-
-    @event.listens_for(engine, "after_cursor_execute")
-    def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("SELECT") and "AS has_expired" in statement:
-            waiting.set()
 
 
 # --- compaction beside others ---
@@ -482,13 +469,11 @@ def test_a_caller_that_waits_for_a_conversation_gets_an_error_if_it_is_deleted(
     turn, other = Held(chat_server), opening()
     running = elsewhere(store.say, id, "slow")
     turn.wait()
-    waiting = threading.Event()
-    watch_the_waiting(engine_of(other), waiting)
     summary = Held(chat_server)
     compacting = elsewhere(opening().compact, id, keep_last=0)
     summary.wait()
     patient = elsewhere(other.append, id, "Hi")
-    assert waiting.wait(PATIENCE)
+    wait_for_waiters(other, id)
     running_head = Held(chat_server)  # not requested: nothing more is said
     turn.open()
     running.result(PATIENCE)

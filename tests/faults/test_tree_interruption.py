@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -203,14 +202,9 @@ def of_five_at_most(body: JSONObject) -> Response:
     return TOO_LONG if len(body["messages"]) > 5 else echo(body)
 
 
-class _Interrupted:
-    """A clock: at each pause, Ctrl-C is pressed."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    @staticmethod
-    def sleep(_: float) -> None:
-        raise KeyboardInterrupt
+def _interrupt(*_: object) -> None:
+    """Press Ctrl-C in the pause before a call is repeated."""
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -224,7 +218,7 @@ def test_ctrl_c_between_a_call_and_its_trimmed_repetition_is_a_stop(
     asked = len(chat_server.requests)
     trim: dict[str, Any] = {"on_overflow": "trim"}
     with monkeypatch.context() as patched:
-        patched.setattr(sync_runner, "time", _Interrupted)
+        patched.setattr(sync_runner, "wait", _interrupt)
         ask = (lambda: next(store.stream(id, "Long", **trim))) if streamed else (lambda: store.say(id, "Long", **trim))
         with pytest.raises(KeyboardInterrupt):
             ask()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,12 +13,12 @@ from sqlalchemy import event
 
 from convstore import AsyncStore, ConversationBusy, Store
 from convstore.leases import waiting
-from convstore.leases.waiting_lines import LINES, LineName, WaitingLines
+from convstore.leases.waiting_lines import LINES, WaitingLines
 from convstore.testing import ChatServer
 from convstore.values.identifiers import ConversationKey
 from tests.contract.invariants import check_conversation, engine_of
 from tests.faults.conftest import Opener
-from tests.faults.gates import Gate
+from tests.faults.gates import Gate, wait_for_waiters
 
 PATIENCE = 60.0
 WAITERS = 12
@@ -51,14 +50,6 @@ def count_looks(store: Store) -> Iterator[list[str]]:
         event.remove(engine_of(store), "before_cursor_execute", note)
 
 
-def wait_for_waiters(line: LineName, count: int) -> None:
-    """Wait until so many callers are in a line."""
-    deadline = time.monotonic() + PATIENCE
-    while len(LINES._places.get(line, [])) != count:
-        assert time.monotonic() < deadline, f"{len(LINES._places.get(line, []))} callers wait, not {count}"
-        time.sleep(0.001)
-
-
 def read_asked(store: Store, id: str) -> list[str]:
     """Return the texts of the user's messages."""
     return [message["content"] for message in store.history(id) if message["role"] == "user"]
@@ -73,7 +64,7 @@ def test_threads_come_next_in_the_order_of_their_calls(store: Store, gate: Gate)
         for number in range(WAITERS):
             call: Callable[..., Any] = store.append if number % 4 == 3 else store.say
             futures.append(threads.submit(call, id, {"role": "user", "content": f"{number}"}, wait=PATIENCE))
-            wait_for_waiters(line, number + 1)
+            wait_for_waiters(store, id, number + 1)
         before = len(looks)
         gate.open()
         for future in futures:
@@ -92,14 +83,13 @@ def test_tasks_come_next_in_the_order_of_their_calls(
 
     async def say_many() -> list[Any]:
         async with AsyncStore(database_url, base_url=chat_server.url, model="m") as tasks:
-            line = tasks._engine.name_line(ConversationKey("", id))
             said = [asyncio.create_task(tasks.say(id, "first"))]
             await asyncio.to_thread(gate.wait)
             for number in range(WAITERS):
                 said.append(asyncio.create_task(tasks.say(id, f"{number}", wait=PATIENCE)))
-                await asyncio.to_thread(wait_for_waiters, line, number + 1)
+                await asyncio.to_thread(wait_for_waiters, store, id, number + 1)
             said[5].cancel()
-            await asyncio.to_thread(wait_for_waiters, line, WAITERS - 1)
+            await asyncio.to_thread(wait_for_waiters, store, id, WAITERS - 1)
             gate.open()
             return await asyncio.gather(*said, return_exceptions=True)
 
@@ -111,17 +101,16 @@ def test_tasks_come_next_in_the_order_of_their_calls(
 
 def test_a_caller_that_gives_up_does_not_hold_up_those_behind_it(store: Store, gate: Gate) -> None:
     id = store.new().id
-    line = store._engine.name_line(ConversationKey("", id))
     with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(store.say, id, "first")]
         gate.wait()
         futures.append(threads.submit(store.say, id, "patient", wait=PATIENCE))
-        wait_for_waiters(line, 1)
+        wait_for_waiters(store, id, 1)
         impatient = threads.submit(store.say, id, "impatient", wait=0.05)
         with pytest.raises(ConversationBusy, match="turn 1 is running"):
             impatient.result(PATIENCE)
         futures.append(threads.submit(store.say, id, "last", wait=PATIENCE))
-        wait_for_waiters(line, 2)
+        wait_for_waiters(store, id, 2)
         gate.open()
         for future in futures:
             future.result(PATIENCE)
@@ -132,12 +121,11 @@ def test_a_waiter_looks_itself_when_no_signal_comes(store: Store, gate: Gate, mo
     monkeypatch.setattr(waiting, "_OWN_TURN_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(LINES, "note_end", lambda _: None)
     id = store.new().id
-    line = store._engine.name_line(ConversationKey("", id))
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(store.say, id, "first")
         gate.wait()
         second = threads.submit(store.say, id, "second", wait=PATIENCE)
-        wait_for_waiters(line, 1)
+        wait_for_waiters(store, id, 1)
         gate.open()
         assert (first.result(PATIENCE).seq, second.result(PATIENCE).seq) == (1, 2)
     LINES.forget_after_fork()
@@ -152,7 +140,7 @@ def test_two_stores_of_a_process_share_a_line(opening: Opener, gate: Gate) -> No
         first = threads.submit(store.say, id, "first")
         gate.wait()
         second = threads.submit(other.say, id, "second", wait=PATIENCE)
-        wait_for_waiters(other._engine.name_line(key), 1)
+        wait_for_waiters(other, id)
         gate.open()
         assert (first.result(PATIENCE).seq, second.result(PATIENCE).seq, len(looks)) == (1, 2, 1)
 
