@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.processes import Child, Zygote
 from tests.soak.databases import Database
-from tests.soak.plan import Plan
+from tests.soak.plan import Plan, name_worker
 from tests.soak.workers import work
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between two events
@@ -110,7 +110,7 @@ class Chaos:
 
     def _start_worker(self, slot: int) -> Worker:
         self._started += 1
-        name = f"w{self._started}"
+        name = name_worker(self._started, slot)
         child = self.zygote.start(
             work,
             host=self.plan.find_host(slot),

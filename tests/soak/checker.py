@@ -19,6 +19,7 @@ from tests.soak.checks import (
     check_once,
     check_one_at_a_time,
     check_replies,
+    check_takes,
 )
 from tests.soak.databases import open_snapshots
 from tests.soak.evidence import EvidenceReader
@@ -64,6 +65,7 @@ class Checker:
                 check_keys(evidence, snapshot),
                 check_replies(evidence, snapshot),
                 check_one_at_a_time(evidence, snapshot),
+                check_takes(evidence),
                 _check_rows(engine, snapshot, at_end=at_end),
                 _check_settled(engine, snapshot) if at_end else (),
             ):

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from tests.soak.evidence import Call, Evidence
 from tests.soak.journal import Entry
+from tests.soak.plan import find_host_name
 from tests.soak.snapshot import Said, Snapshot, StoredTurn
 
 CONFLICTS = {"ConversationBusy", "HeadMoved", "LeaseLost"}
@@ -18,8 +19,11 @@ FAILURES = {"TurnFailed", "ReplyInterrupted"}
 GONE = {"ConversationDeleted", "ConversationNotFound"}
 LOST_DATABASE = {"DatabaseUnavailable", "ReplyNotStored"}
 """Allowed while a server is restarted. A SQLite file is always there."""
-NOTHING_TO_DO = {"undo", "redo", "edit", "retry", "fork"}
-"""Calls that may find nothing to do: InvalidInput."""
+REFUSED = {
+    **dict.fromkeys(("undo", "redo", "edit", "retry", "fork"), "InvalidInput"),  # there may be nothing to do
+    "create": "ConversationExists",  # and is deleted
+}
+"""By call: how else it may be refused."""
 
 KeyPlace = tuple[str, str, str]
 """An owner, the id of a conversation, and an idempotency key."""
@@ -30,7 +34,7 @@ def check_calls(evidence: Evidence, *, has_server: bool) -> Iterator[str]:
     allowed = CONFLICTS | FAILURES | GONE | (LOST_DATABASE if has_server else set())
     for call, told in evidence.list_told():
         error = call.error
-        if error is None or error in allowed or (error == "InvalidInput" and call.does in NOTHING_TO_DO):
+        if error is None or error in allowed or error == REFUSED.get(call.does):
             continue
         yield f"{call.where}: {error}: {told['said']}"
 
@@ -174,6 +178,18 @@ def check_one_at_a_time(evidence: Evidence, snapshot: Snapshot) -> Iterator[str]
                     f"owner {owner!r}, conversation {conversation!r}: turn {later} asked the model {end - begin:.3f} s "
                     f"before turn {earlier} ended"
                 )
+
+
+def check_takes(evidence: Evidence) -> Iterator[str]:
+    """Yield each live call that a worker of its own host took for dead."""
+    takes: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for take in evidence.takes:
+        takes[take.conversation, take.turn].append(take.by)
+    for call, told in evidence.list_told():
+        if call.error == "LeaseLost":  # so its process was alive afterwards
+            for by in takes[call.conversation, told["turn"]]:
+                if find_host_name(by) == find_host_name(call.name):
+                    yield f"{call.where}: turn {told['turn']} was taken by worker {by} of its own host, but was alive"
 
 
 def _check_asked(call: Call | None, turn: StoredTurn, snapshot: Snapshot) -> Iterator[str]:

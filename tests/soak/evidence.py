@@ -54,11 +54,22 @@ class Asked:
         return self.reply is not None and self.trouble in WHOLE
 
 
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A turn that a worker took for dead."""
+
+    conversation: str
+    turn: int
+    by: str
+    """The name of the worker."""
+
+
 @dataclass(slots=True)
 class Evidence:
     """All calls and requests so far."""
 
     calls: dict[str, Call] = field(default_factory=dict)
+    takes: list[Take] = field(default_factory=list)
     requests: dict[int, Asked] = field(default_factory=dict)
 
     def list_told(self) -> Iterator[tuple[Call, Entry]]:
@@ -114,5 +125,7 @@ class EvidenceReader:
             if "does" in entry:
                 name = entry.pop("call")
                 self.evidence.calls[name] = Call(name, **entry)
+            elif "took" in entry:
+                self.evidence.takes.append(Take(entry["conversation"], entry["took"], entry["by"]))
             else:
                 self._told.append(entry)

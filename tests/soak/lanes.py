@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convstore import ConversationDeleted, ConvstoreError, Store, Turn
+from convstore import ConversationDeleted, ConversationExists, ConvstoreError, Store, Turn
 from tests.soak.journal import Entry, Journal
 from tests.soak.plan import CONVERSATIONS, OWNERS, SYSTEM, Plan
 
@@ -84,8 +84,9 @@ class Lane:
     def _choose_target(self) -> Target:
         if self._forks and self._random.random() < 0.15:
             return self._random.choice(self._forks)
-        number = self._random.randrange(CONVERSATIONS)
-        return Target(self._random.choice(OWNERS), f"c-{self._plan.find_round()}-{number}")
+        owner, number = self._random.choice(OWNERS), self._random.randrange(CONVERSATIONS)
+        # A log line names no owner: so no two owners use the same id.
+        return Target(owner, f"c{OWNERS.index(owner)}-{self._plan.find_round()}-{number}")
 
     # --- the calls ---
 
@@ -94,6 +95,8 @@ class Lane:
         ended = self.do("create", target, lambda: {"made": store.new(id=target.id, system=SYSTEM).id})
         if "made" in ended:
             self._created.add(target)
+        elif ended["error"] == ConversationExists.__name__:  # some caller has deleted it
+            self.restore(store, target)
         return ended
 
     def say(self, store: Store, target: Target) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ ROUND_SECONDS = 30.0
 KEY_SECONDS = 3.0
 """For so long all callers of a conversation have the same idempotency keys."""
 SYSTEM = "Answer briefly."
+HOSTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,18 @@ class Plan:
 
     def find_host(self, slot: int) -> Path:
         """Return the folder of the lock files of a worker's host. There are two hosts: each cannot see the other."""
-        return Path(self.folder, f"host-{slot % 2}")
+        return Path(self.folder, f"host-{slot % HOSTS}")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def name_worker(number: int, slot: int) -> str:
+    """Return the name of a worker; it tells the worker's host, and so do the names of its lanes and calls."""
+    return f"w{number}h{slot % HOSTS}"
+
+
+def find_host_name(name: str) -> str:
+    """Return the host of a worker, a lane or a call by its name; `""`: it has none."""
+    found = re.match(r"w\d+(h\d)", name)
+    return found[1] if found else ""

@@ -17,11 +17,13 @@ from convstore import Store
 from convstore.db.schema_upgrade import upgrade
 from tests.processes import ROOT
 from tests.soak.checker import Checker
+from tests.soak.checks import check_takes
+from tests.soak.evidence import EvidenceReader
 from tests.soak.journal import Entry, Journal
 from tests.soak.lanes import Lane, Target
 from tests.soak.model_server import CALM, LOG, TroubledServer
 from tests.soak.plan import Plan
-from tests.soak.workers import open_sync
+from tests.soak.workers import noting_takes, open_sync
 
 TARGET = Target("", "c")
 LAST_REPLY = "(SELECT max(output_seq) FROM convstore_turns)"
@@ -63,6 +65,13 @@ DAMAGES = [
     ("UPDATE convstore_conversations SET id = 'other'", "conversation 'c' is missing"),
     ("INSERT INTO convstore_deltas VALUES ('', 'c', 1, 1, '{}')", "deltas of turn 1 are left"),
 ]
+
+# The first turn seems to run in a process that is gone.
+ABANDON = (
+    "UPDATE convstore_turns SET status = 'running', ended_at = NULL WHERE seq = 1; "
+    "UPDATE convstore_conversations SET running_turn = 1, lease_token = 'gone', "
+    "lease_expires_at = '2000-01-01 00:00:00.000000'"
+)
 
 
 @pytest.fixture
@@ -157,3 +166,18 @@ def test_the_checks_find_errors_that_calls_must_not_have(
     first, second = check()
     assert "ZeroDivisionError" in first
     assert "InvalidInput" in second
+
+
+def test_the_checks_find_a_live_call_that_was_taken_over_on_its_own_host(plan: Plan, store: Store, lane: Lane) -> None:
+    begun = {"does": "say", "owner": "", "conversation": "c", "text": None, "key": None, "began": 0.0}
+    with closing(Journal(plan.journals / "w1h0s.jsonl")) as journal:
+        journal.write({"call": "w1h0s-1", **begun})
+        journal.write({"call": "w1h0s-1", "error": "LeaseLost", "turn": 1})
+    reader = EvidenceReader(plan)
+    for worker, expected in (("w2h1", 0), ("w3h0", 1)):  # another host may, this one must not
+        with closing(sqlite3.connect(Path(plan.folder, "soak.db"))) as connection:
+            connection.executescript(ABANDON)
+        with closing(Journal(plan.journals / f"{worker}-takes.jsonl")) as takes, noting_takes(takes, worker):
+            assert "error" not in lane.append(store, TARGET)
+        reader.read_told()
+        assert len(list(check_takes(reader.evidence))) == expected

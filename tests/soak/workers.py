@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 
 from convstore import AsyncStore, Store
+from convstore.leases import takeover
 from tests.faults.driven import drive
 from tests.processes import Channel
 from tests.soak.journal import Journal
@@ -29,7 +31,11 @@ def work(channel: Channel, *, plan: dict[str, Any], url: str, base_url: str, nam
     """Make random calls until the soak says so, or has ended; run in a child."""
     settings = Plan(**plan)
     # A worker that does not end is asked where it stands.
-    with Path(settings.folder, f"{name}.stacks").open("w") as stacks:
+    with (
+        Path(settings.folder, f"{name}.stacks").open("w") as stacks,
+        closing(Journal(settings.journals / f"{name}-takes.jsonl")) as takes,
+        noting_takes(takes, name),
+    ):
         faulthandler.register(signal.SIGUSR1, file=stacks)
         stop = threading.Event()
         lanes = [
@@ -43,6 +49,24 @@ def work(channel: Channel, *, plan: dict[str, Any], url: str, base_url: str, nam
         for lane in lanes:
             lane.join()
         faulthandler.unregister(signal.SIGUSR1)
+
+
+@contextmanager
+def noting_takes(journal: Journal, name: str) -> Iterator[None]:
+    """Write into a journal which turns this process takes for dead."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "which died" in record.msg and isinstance(record.args, tuple):
+                conversation, turn = record.args
+                journal.write({"took": turn, "conversation": conversation, "by": name})
+
+    notes = Notes()
+    logging.getLogger(takeover.__name__).addHandler(notes)
+    try:
+        yield
+    finally:
+        logging.getLogger(takeover.__name__).removeHandler(notes)
 
 
 def _run_lane(
