@@ -20,6 +20,8 @@ _WAL_VERSION = (
 
 _created: set[tuple[int, int]] = set()
 """The logs that this process has created: device and inode."""
+_descriptors: dict[tuple[int, int], int] = {}
+"""Of databases that may only be read, by device and inode."""
 
 
 def prepare_reading(path: Path) -> bool:
@@ -31,7 +33,7 @@ def prepare_reading(path: Path) -> bool:
         DatabaseUnavailable: SQLite cannot read it, or would leave a log that its owner cannot write.
     """
     files = find_files(path)
-    if not _is_wal(files.database) or _may_write(files.database) or _exists(files.index):
+    if _may_write(files.database) or _exists(files.index) or not _is_wal(files.database):
         return False
     if _may_write(files.database.parent):
         if _has_writer(files.database):
@@ -110,9 +112,18 @@ def _has_writer(database: Path) -> bool:
 
 
 def _is_wal(database: Path) -> bool:
+    """Return True if a database file is in WAL mode.
+
+    The descriptor stays open as long as the process: closing it would drop the locks of SQLite's other connections
+    (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_).
+    """
+    identity = find_file_identity(database)
+    if identity is None:
+        return False
     try:
-        with database.open("rb") as file:
-            return file.read(20)[18:] == bytes([_WAL_VERSION, _WAL_VERSION])
+        if identity not in _descriptors:
+            _descriptors[identity] = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(_descriptors[identity], 2, 18) == bytes([_WAL_VERSION, _WAL_VERSION])
     except OSError:
         return False
 

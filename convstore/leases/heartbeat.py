@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from convstore.errors import ConvstoreError
-from convstore.values.stop_signal import StopSignal
+from convstore.provider.stop_signal import StopSignal
 from convstore.values.turn_outcome import RunningTurn
 
 _logger = logging.getLogger(__name__)

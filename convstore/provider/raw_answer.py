@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from convstore.provider.event_stream import EventDecoder, parse_event
+from convstore.provider.stop_signal import StopSignal
 from convstore.provider.stoppable_calls import (
     MAX_SILENT_SECONDS,
     SilentServer,
@@ -21,7 +22,6 @@ from convstore.provider.stoppable_calls import (
     find_patience,
     stoppable,
 )
-from convstore.values.stop_signal import StopSignal
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest answer that is read, after decompression; a compressed one of 95 KB may have 500 MB."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from convstore.values.stop_signal import StopSignal
+from convstore.provider.stop_signal import StopSignal
 
 R = TypeVar("R")
 

@@ -12,8 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from convstore.values.stop_signal import StopSignal
-
 R = TypeVar("R")
 
 
@@ -55,7 +53,8 @@ class CallModel:
 
     client: Any
     arguments: dict[str, Any]
-    stop: StopSignal | None = None
+    stop: Any = None
+    """A `StopSignal` that ends the call, or None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import pytest
 
 from convstore import AsyncStore, ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
 from convstore.provider.openai_client import make_client
+from convstore.provider.stop_signal import StopSignal
 from convstore.testing import ChatServer, Reply
-from convstore.values.stop_signal import StopSignal
 from tests.faults.driven import opened
 
 PATIENCE = 60.0

@@ -320,6 +320,23 @@ def test_a_read_only_file_can_be_read_and_a_write_says_that_it_is_read_only(publ
     assert str(path) in str(raised.value)
 
 
+def test_opening_a_file_again_keeps_the_locks_of_its_other_connections(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with Store(path) as store, Store(path) as again:
+        store.new("First")
+        log = Path(f"{path}-wal")
+        before = log.stat().st_ino
+        for other in (again, store):
+            other.list()  # a further connection of this process
+        # Another process that closes the file would remove the log if nobody else had it locked.
+        code = f"from convstore import Store\nwith Store({str(path)!r}) as store: store.new('Second')"
+        assert run("-c", code, cwd=tmp_path).returncode == 0
+        assert log.stat().st_ino == before
+        store.new("Third")
+    with Store(path) as store:
+        assert len(store.list()) == 3
+
+
 def test_reading_a_read_only_file_leaves_nothing_that_cannot_be_written_later(public_folder: Path) -> None:
     path = public_folder / "chat.db"
     public_folder.chmod(0o777)
