@@ -21,7 +21,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ContextTooLong: "raise --max-context, or unpin messages with `convstore unpin`",
     errors.ConversationBusy: "`convstore stop` ends a running turn",
     errors.ConversationDeleted: "`convstore restore` restores it, `convstore list --deleted` lists others",
-    errors.ConversationExists: "`convstore set --name` renames a conversation",
+    errors.ConversationExists: "`convstore set --name` renames one, `convstore restore` restores a deleted one",
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",

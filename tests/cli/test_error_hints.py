@@ -54,7 +54,9 @@ def test_an_error_and_its_hint_are_one_line(program: Program, chat_server: ChatS
     program("show").failed(3, "there is no conversation yet; start one with `convstore new` or `convstore say --new`")
     identity = program("new", "--id", "games").out.strip()
     program("say", "Hi", "--expected-head", "7").failed(5, identity, "; `convstore show` shows it")
-    program("new", "--id", "games", "Other").failed(5, "; `convstore set --name` renames a conversation")
+    program("new", "--id", "games", "Other").failed(
+        5, "; `convstore set --name` renames one, `convstore restore` restores a deleted one"
+    )
     chat_server.script(Failure(400))
     program("say", "Hi").failed(6, "; `convstore retry` sends it again")
 

@@ -252,7 +252,7 @@ def test_stop_interrupts_a_stream_of_another_process_and_keeps_the_partial_reply
         other.until("first")
         ran = on_each("stop", *(["games"] if by_name else []))
         assert (ran.code, ran.out) == (0, "")
-        ran.one_line("interrupted", identity, "partial reply is kept")
+        ran.one_line("stopped", identity, "the part of its reply that came is kept")
         stopped = other.end()
     assert chat_server.wait_disconnect()  # the connection was closed, so the provider can stop
     assert stopped.code == 130
@@ -276,7 +276,7 @@ def test_stop_ends_the_turn_of_a_silent_stream_and_its_late_reply_stays_off_the_
         other.until("first")
         with Running("follow") as follower:
             follower.until("first")  # the first piece is stored
-            program("stop", "--wait", "0.05").one_line("interrupted", "partial reply is kept")
+            program("stop", "--wait", "0.05").one_line("stopped", "the part of its reply that came is kept")
             assert follower.end().out == "first\n"
         assert run_and_read_reply(program, "say", "next", "--no-wait") == "You said: next"
         assert read_sent_contents(chat_server) == ["hi", "first", "next"]
@@ -298,7 +298,7 @@ def test_stop_ends_the_turn_of_a_call_without_a_stream_and_its_late_reply_is_pri
     chat_server.script(Reply("late", hold=go, started=started))
     with Running("say", "hi", "--no-stream") as other:
         assert started.wait(30)
-        program("stop", "--wait", "0").one_line("interrupted")
+        program("stop", "--wait", "0").one_line("stopped the running turn")
         go.set()
         late = other.end()
     assert (late.code, late.out) == (5, "late\n")
@@ -352,7 +352,7 @@ def test_after_kill_9_stop_frees_the_conversation_and_keeps_the_partial_reply(
 ) -> None:
     program("new")
     kill_after_the_first_piece(program, chat_server, go)
-    program("stop").one_line("interrupted", "partial reply is kept")
+    program("stop").one_line("stopped", "the part of its reply that came is kept")
     assert "2 assistant (interrupted)\nfirst\n" in program("show").out
     program("say", "next", "--no-wait")
     assert read_sent_contents(chat_server) == ["lost?", "first", "next"]

@@ -30,6 +30,8 @@ def stop(ref: str | None, wait: float, store_choice: StoreChoice) -> None:
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         if store.stop(conversation.id, wait=wait):
-            write_note(f"convstore: interrupted the running turn of '{conversation.id}'; its partial reply is kept")
+            write_note(
+                f"convstore: stopped the running turn of '{conversation.id}'; the part of its reply that came is kept"
+            )
         else:
             write_note(f"convstore: no turn of '{conversation.id}' is running")
