@@ -133,7 +133,7 @@ def _parse_float(text: str) -> float | KeptText:
 
 
 def _parse_integer(text: str) -> int | KeptText:
-    return int(text) if len(text) <= _MAX_INTEGER_DIGITS else KeptText(text)
+    return int(text) if len(text.removeprefix("-")) <= _MAX_INTEGER_DIGITS else KeptText(text)
 
 
 def _quote_deep_parts(text: str, mark: str) -> str:

@@ -78,7 +78,7 @@ def test_stop_gives_up_on_a_locked_row_and_can_be_repeated(
             other.execute(LOCK)
             on_postgres("stop", "--wait", "0").failed(5, "'games'", BUSY)
             other.rollback()
-            on_postgres("stop", "--wait", "0").one_line("interrupted")
+            on_postgres("stop", "--wait", "0").one_line("stopped the running turn")
         finally:
             other.rollback()
             go.set()

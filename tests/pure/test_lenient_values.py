@@ -31,6 +31,13 @@ def test_an_odd_value_is_kept_as_it_was_written_and_nothing_else_changes(odd: st
     assert kept == odd or depth == MAX_NESTING_DEPTH + 1
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_the_sign_of_a_large_integer_is_no_digit(sign: str) -> None:
+    largest, larger = f"{sign}1{'0' * 4299}", f"{sign}1{'0' * 4300}"
+    assert parse_lenient_json(f'[{largest}, "NaN", NaN]')[0] == int(largest)
+    assert parse_lenient_json(f"[{larger}]") == [KeptText(larger)]
+
+
 def test_json_with_line_breaks_bad_bytes_or_a_byte_order_mark_is_read() -> None:
     assert parse_lenient_json('{"a": "b\nc"}') == {"a": "b\nc"}
     assert parse_lenient_json(b'{"a": "b\xff"}') == {"a": "b\ufffd"}
