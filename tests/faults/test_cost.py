@@ -235,7 +235,8 @@ def test_no_transaction_is_open_while_the_model_thinks(
             if engine.dialect.name == "postgresql":
                 open_ones = text(
                     "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND (xact_start IS NOT NULL OR state LIKE 'idle in%')"
+                    "AND pid <> pg_backend_pid() AND backend_type = 'client backend' "
+                    "AND (xact_start IS NOT NULL OR state LIKE 'idle in%')"
                 )
                 with engine.connect() as connection:
                     assert connection.execute(open_ones).all() == []
