@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from tests import compiled
 from tests.postgres import Emptied, new_database, running_server
 from tests.processes import end_zygote
-from tests.pythons import newest_python
+from tests.pythons import choose_pythons, newest_python
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
@@ -172,7 +172,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     elif wheel and newest is None:
         missing = f"the wheel was put to work on Python {python_version()} alone: no newer one works on this machine"
         terminalreporter.write_line(missing, red=True, bold=True)
+    if wheel:
+        _report_oldest(terminalreporter, [nodeid for nodeid in wheel if "oldest_direct" in nodeid])
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:
         terminalreporter.write_line(f"{missed} data tests {NO_SHARED_DATA}", red=True, bold=True)
+
+
+def _report_oldest(terminalreporter: pytest.TerminalReporter, passed: list[str]) -> None:
+    """Print on which Pythons the oldest dependencies worked, and which are absent."""
+    pythons, missing = choose_pythons()
+    used = [version for version in pythons if any(f"[{version}-" in nodeid for nodeid in passed)]
+    if used:
+        terminalreporter.write_line(
+            f"the oldest direct dependencies were put to work on Python {' and on '.join(used)}"
+        )
+    for python in missing:
+        line = f"NOT RUN: the oldest direct dependencies on {python}: none works on this machine"
+        terminalreporter.write_line(line, red=True, bold=True)
