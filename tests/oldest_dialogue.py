@@ -36,7 +36,7 @@ def _fail(store: Store, id: str) -> Exception:
 
 
 def _stop(server: ChatServer, store: Store, id: str) -> None:
-    """Stop a call whose server is silent: this reaches into the HTTP client."""
+    """Stop a call to a silent server: this reaches into the HTTP client."""
     begun = threading.Event()
     server.script(Reply("Never", hold=threading.Event(), started=begun))
     with Store() as other, ThreadPoolExecutor(1) as thread:

@@ -63,3 +63,25 @@ def test_signals_are_left_to_the_main_thread() -> None:
         assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked.get(timeout=PATIENCE)
     finally:
         heartbeat.close()
+
+
+def test_an_error_of_the_idle_work_does_not_end_the_thread_for_good() -> None:
+    beats: queue.SimpleQueue[Beat] = queue.SimpleQueue()
+    idle = threading.Event()
+
+    def beat(each: Beat) -> tuple[bool, bool]:
+        beats.put(each)
+        return True, False
+
+    def fail() -> None:
+        idle.set()
+        raise RuntimeError("an error that nobody expects")
+
+    heartbeat = Heartbeat(timedelta(milliseconds=3), beat, fail)
+    heartbeat.forget(heartbeat.watch(TURN))
+    try:
+        assert idle.wait(PATIENCE)
+        heartbeat.watch(TURN)
+        beats.get(timeout=PATIENCE)
+    finally:
+        heartbeat.close()

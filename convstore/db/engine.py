@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import weakref
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,8 +27,8 @@ from convstore.db.sqlite_engine import (
     renew_locks_after_fork,
 )
 from convstore.db.sqlite_log import LogState, LogWatch, copy_log, measure_log
-from convstore.db.sqlite_log_mark import remove_mark
-from convstore.db.sqlite_read_only import find_obstacle, remove_created_log
+from convstore.db.sqlite_log_mark import find_file_identity, remove_mark
+from convstore.db.sqlite_read_only import find_obstacle, find_version
 from convstore.errors import DatabaseUnavailable, InvalidInput
 
 # Connection strings of other programs, and URLs in quotes or with a typing error. If one became the name of a new file,
@@ -105,8 +106,10 @@ class Database:
             transaction(connection, writes=writes),
             kept(connection),
         ):
-            file = connection.info.get("file")
+            file, version = connection.info.get("file"), connection.info.get("version")
             yield connection
+        if version is not None and self.path is not None and version != find_version(self.path):
+            raise DatabaseUnavailable(f"database {self.path}: it was written while it was read; try again")
         if writes:
             self._check_still_there(file)
 
@@ -130,11 +133,14 @@ class Database:
         Returns:
             What is left, or None if the database is no SQLite file.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or find_file_identity(self.path) is None:
             return None
         with self._translated(), self.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
-            return copy_log(driver, self.path, shrink=shrink)
+            try:
+                return copy_log(driver, self.path, shrink=shrink)
+            except sqlite3.Error as error:
+                raise DatabaseUnavailable(f"database {self.path}: its log cannot be copied ({error})") from error
 
     def shrink_idle_log(self) -> None:
         """Give back the space of the log while nothing is written."""
@@ -180,7 +186,6 @@ class Database:
         if self._owned:
             self.engine.dispose()
             if self.path is not None:
-                remove_created_log(self.path)
                 remove_mark(self.path)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from convstore.db.sqlite_log import LOG_LIMIT_BYTES
 from convstore.db.sqlite_log_mark import check_log, find_file_identity, write_mark
-from convstore.db.sqlite_read_only import make_log_writable, prepare_reading
+from convstore.db.sqlite_read_only import find_version, make_log_writable, prepare_reading
 from convstore.errors import DatabaseUnavailable
 
 SQLITE_BUSY_SECONDS = 30.0
@@ -96,16 +96,21 @@ def make_sqlite_engine(url: URL) -> Engine:
             connection.rollback()
 
     @event.listens_for(engine, "do_connect")
-    def create_file(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    def create_file(_: object, __: object, ___: object, options: dict[str, Any]) -> sqlite3.Connection | None:
         if path is None:
-            return
+            return None
         if not was_there and private:
             _create_private(path)
         # Known before SQLite opens it: if it is replaced afterwards, the connection is to the file before.
         opening.file = identify_file(path) if was_there else find_file_identity(path)
         check_log(path)
-        if private and prepare_reading(path):
-            arguments[0], options["uri"] = f"{path.as_uri()}?immutable=1", True
+        opening.version = None
+        if not private or not prepare_reading(path):
+            return None
+        opening.version = find_version(path)
+        # Not by other arguments: SQLAlchemy 2.0 would keep them for the connections after this one.
+        connection: sqlite3.Connection = sqlite3.connect(f"{path.as_uri()}?immutable=1", **{**options, "uri": True})
+        return connection
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
@@ -114,6 +119,7 @@ def make_sqlite_engine(url: URL) -> Engine:
             _prepare_sqlite(connection, path)
             if path is not None:
                 entry.info["file"] = opening.file or identify_file(path)
+                entry.info["version"] = opening.version
                 was_there = True
                 make_log_writable(path)
                 write_mark(path, entry.info["file"])
@@ -126,6 +132,8 @@ def make_sqlite_engine(url: URL) -> Engine:
         # In WAL mode SQLite continues to write to a file that was removed or replaced, and the rows would be lost.
         if path is not None and entry.info["file"] != identify_file(path):
             raise exc.DisconnectionError("the file was replaced")  # the pool opens the new one
+        if path is not None and entry.info["version"] not in (None, find_version(path)):
+            raise exc.DisconnectionError("the file was written")  # SQLite would not notice it
 
     return engine
 

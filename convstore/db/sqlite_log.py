@@ -75,8 +75,8 @@ class LogWatch:
         self._warn_at = 2 * size
         label, megabytes = self._path, size / 1_000_000
         _logger.warning(
-            "database %s: its log has %.1f MB: a read transaction that began long ago keeps SQLite from copying it "
-            "into the database; end the programs that read it, or their transactions",
+            "database %s: its log has %.1f MB; the next writes shrink it, unless a read transaction that began long "
+            "ago holds it back: `convstore db check` tells",
             label,
             megabytes,
         )

@@ -1,4 +1,4 @@
-"""Open SQLite files that this process may only read, and leave nothing behind.
+"""Open SQLite files that this process may only read.
 
 To read a file in WAL mode, SQLite needs its log and the index of the log, and gives them the mode of the database.
 Beside a database of mode 0400 they could not be written later, when the database can
@@ -11,15 +11,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from convstore.db.sqlite_log_mark import DatabaseFiles, find_file_identity, find_files, remove_mark
+from convstore.db.sqlite_log_mark import find_file_identity, find_files
 from convstore.errors import DatabaseUnavailable
 
-_WAL_VERSION = (
-    2  # bytes 18 and 19 of a file in WAL mode: https://sqlite.org/fileformat2.html#file_format_version_numbers
-)
+# Bytes 18 and 19 of a file in WAL mode: https://sqlite.org/fileformat2.html#file_format_version_numbers
+_WAL_VERSION = 2
 
-_created: set[tuple[int, int]] = set()
-"""The logs that this process has created: device and inode."""
 _descriptors: dict[tuple[int, int], int] = {}
 """Of databases that may only be read, by device and inode."""
 
@@ -27,7 +24,8 @@ _descriptors: dict[tuple[int, int], int] = {}
 def prepare_reading(path: Path) -> bool:
     """Prepare for SQLite to open a database that may only be read; return True if it is `immutable`.
 
-    It is if nobody can write the medium, and there is no log. Nothing happens if this process may write the database.
+    It is if it is on a read-only mount and has no log. Others may still write it there: `find_version` tells. Nothing
+    happens if this process may write the database.
 
     Raises:
         DatabaseUnavailable: SQLite cannot read it, or would leave a log that its owner cannot write.
@@ -41,7 +39,6 @@ def prepare_reading(path: Path) -> bool:
                 f"database {path}: you may not write it, and it has no log now; SQLite would create {files.log.name} "
                 "as your file, and the owner could not write any more; read it as its owner, or copy it"
             )
-        _create_log(files)
         return False
     advice = "read it as a user who may write there, or copy the database, with its log, to another folder"
     for beside in (files.log, files.journal):
@@ -50,7 +47,7 @@ def prepare_reading(path: Path) -> bool:
                 f"database {path}: a part of its data is in {beside}, and SQLite cannot create {files.index}, which it "
                 f"needs to read it, because the folder is read-only; {advice}"
             )
-    if not _is_medium_read_only(files.database.parent):
+    if not _is_mount_read_only(files.database.parent):
         raise DatabaseUnavailable(
             f"database {path}: SQLite cannot create {files.index}, which it needs to read it, because the folder is "
             f"read-only; {advice}"
@@ -58,43 +55,32 @@ def prepare_reading(path: Path) -> bool:
     return True
 
 
-def _create_log(files: DatabaseFiles) -> None:
-    """Create the log and its index, empty."""
-    for missing in (files.log, files.index):
-        with suppress(OSError):  # it exists, or SQLite will say why it cannot be created
-            descriptor = os.open(missing, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            found = os.fstat(descriptor)
-            _created.add((found.st_dev, found.st_ino))
-            os.close(descriptor)
-
-
 def make_log_writable(path: Path) -> None:
-    """Let the owner write the log that `prepare_reading` created, so that it can be written when the database can.
+    """Let the owner write the log that reading a database has left, so that it can be written when the database can.
 
-    Called after SQLite has opened it, because SQLite gives an empty log the mode of the database.
+    Called after SQLite has opened it, because SQLite gives an empty log the mode of the database. The log stays: it
+    cannot be known that nobody has it open, and a log that is removed under a writer loses what it writes.
     """
     files = find_files(path)
-    for created in (files.log, files.index):
-        if _created and find_file_identity(created) in _created:
-            created.chmod(files.database.stat().st_mode & 0o666 | 0o200)
-
-
-def remove_created_log(path: Path) -> None:
-    """Remove the log that `prepare_reading` created. SQLite removes it only if it may write the database.
-
-    Nobody can write a database that has no permission to write, so nobody needs the empty log. If it has one now, the
-    log stays.
-    """
-    files = find_files(path)
-    if not _exists(files.database) or _has_writer(files.database) or _measure(files.log) > 0:
+    if _may_write(files.database):
         return
     for left in (files.log, files.index):
-        identity = find_file_identity(left)
-        if identity in _created:
-            _created.discard(identity)
-            with suppress(OSError):
-                left.unlink()
-    remove_mark(path)
+        with suppress(OSError):
+            found = left.stat()
+            if found.st_uid == os.geteuid() and not found.st_mode & 0o200:
+                left.chmod(found.st_mode & 0o777 | 0o200)
+
+
+def find_version(path: Path) -> tuple[int, int, bool, bool]:
+    """Return what changes when a database that was opened as `immutable` must be opened anew.
+
+    Returns:
+        The time of its last change, its size, whether a log is beside it, and whether this process may write it.
+    """
+    files = find_files(path)
+    found = files.database.stat()
+    has_log = _exists(files.log) or _exists(files.index)
+    return found.st_mtime_ns, found.st_size, has_log, _may_write(files.database)
 
 
 def find_obstacle(path: Path) -> str | None:
@@ -143,5 +129,5 @@ def _measure(path: Path) -> int:
         return 0
 
 
-def _is_medium_read_only(folder: Path) -> bool:
+def _is_mount_read_only(folder: Path) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

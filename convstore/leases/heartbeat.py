@@ -103,7 +103,7 @@ class Heartbeat:
         watched = Watched(turn, take_received, beat_at, renew_at)
         with self._changed:
             self._watched.append(watched)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="convstore-heartbeat", daemon=True)
                 self._thread.start()
             elif beat_at < self._waits_until:
@@ -166,7 +166,7 @@ class Heartbeat:
     def _tidy(self) -> None:
         try:
             self._on_idle()
-        except (ConvstoreError, SQLAlchemyError) as error:
+        except Exception as error:  # the thread must go on: running turns need it
             _logger.info("the work of an idle store failed (%s)", type(error).__name__)
 
     def _beat_once(self, watched: Watched) -> None:

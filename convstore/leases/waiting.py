@@ -22,6 +22,8 @@ _SILENT_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.4
 _OWN_TURN_PAUSE_SECONDS = 5.0
 """The time between two looks while a turn of this process runs: another process may have taken its conversation."""
+_LOST_SECONDS = 5.0
+"""The first caller of a line is dropped from it if it shows no sign of life for so long."""
 
 
 def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: float, line: LineName) -> Steps[Any]:
@@ -43,8 +45,9 @@ def repeat_while_busy(attempt: DatabaseWork, is_held: DatabaseWork, seconds: flo
             return (yield attempt)
         except ConversationBusy:
             pass
-    wait = _Wait(LINES.enter(line), began, began + seconds)
+    wait = _Wait(Place(line), began, began + seconds)
     try:
+        LINES.enter(wait.place)
         was_second = yield from _wait_until_first(wait)
         if not was_second or LINES.is_running_here(line):
             yield from _wait_until_free(wait, is_held)
@@ -74,8 +77,11 @@ def _wait_until_first(wait: _Wait) -> Steps[bool]:
     was_second = False
     while not LINES.is_first(wait.place) and (left := wait.deadline - time.monotonic()) > 0:
         was_second = True
-        yield WaitForSignal(wait.place.signal, left)
+        signal = wait.place.signal
+        yield WaitForSignal(signal, min(left, _LOST_SECONDS))
         LINES.rearm(wait.place)
+        if not signal.done():
+            LINES.drop_lost(wait.place.line, _LOST_SECONDS)
     return was_second
 
 
@@ -84,6 +90,7 @@ def _wait_until_free(wait: _Wait, is_held: DatabaseWork) -> Steps[None]:
     look_at = time.monotonic() + _OWN_TURN_PAUSE_SECONDS
     for pause in yield_pauses(wait.deadline):
         signal = wait.place.signal
+        wait.place.active_at = time.monotonic()
         yield WaitForSignal(signal, pause)
         if signal.done():
             LINES.rearm(wait.place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Hashable
 from concurrent.futures import Future
 from typing import TypeAlias
@@ -22,10 +23,12 @@ LineName: TypeAlias = tuple[Hashable, ConversationKey]
 class Place:
     """A caller's place in a line."""
 
-    __slots__ = ("line", "signal")
+    __slots__ = ("active_at", "line", "signal")
 
     def __init__(self, line: LineName) -> None:
         self.line = line
+        self.active_at = time.monotonic()
+        """When its caller last waited, by `time.monotonic`."""
         self.signal: Future[None] = Future()
         """Done when the place has become the first, or the turn has ended; `rearm` replaces it."""
 
@@ -52,12 +55,12 @@ class WaitingLines:
         """Return True if somebody waits in this line."""
         return line in self._places
 
-    def enter(self, line: LineName) -> Place:
-        """Return a new place at the end of a line."""
-        place = Place(line)
+    def enter(self, place: Place) -> None:
+        """Put a place at the end of its line."""
         with self._lock:
-            self._places.setdefault(line, []).append(place)
-        return place
+            places = self._places.setdefault(place.line, [])
+            places.append(place)
+            self._places[place.line] = places  # the garbage collector may have let the last one leave meanwhile
 
     def leave(self, place: Place) -> None:
         """Give up a place, and wake the caller who becomes the first."""
@@ -68,9 +71,20 @@ class WaitingLines:
             was_first = places[0] is place
             places.remove(place)
             if not places:
-                del self._places[place.line]
+                self._places.pop(place.line, None)
             elif was_first:
+                places[0].active_at = time.monotonic()
                 places[0].wake()
+
+    def drop_lost(self, line: LineName, seconds: float) -> None:
+        """Drop the first place of a line if its caller has not waited for some seconds.
+
+        Its event loop may have stopped, or be blocked by the caller who asks.
+        """
+        with self._lock:
+            for place in self._places.get(line, [])[:1]:
+                if place.active_at < time.monotonic() - seconds:
+                    self.leave(place)
 
     def is_first(self, place: Place) -> bool:
         """Return True if nobody is before this place."""

@@ -7,6 +7,7 @@ what wraps its methods (a tracer, a test's double) goes on working.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -117,18 +118,18 @@ class _ChunkReader:
         self._answer = answer
         self._decoder = EventDecoder()
         extensions = getattr(getattr(answer.response, "request", None), "extensions", {})
-        self._patience = extensions.get("timeout", {}).get("read") or MAX_SILENT_SECONDS
+        seconds = extensions.get("timeout", {}).get("read", MAX_SILENT_SECONDS)
+        self._patience = math.inf if seconds is None else seconds
         self._heard_at = time.monotonic()
 
     def read(self, received: bytes) -> Iterator[Any]:
         events = self._decoder.decode(self._answer.count(received))
-        now = time.monotonic()
-        if events:
-            self._heard_at = now
-        elif now - self._heard_at > self._patience:
+        if not events and time.monotonic() - self._heard_at > self._patience:
             raise SilentServer(self._patience)
         for data in events:
             yield parse_event(data)
+        if events:
+            self._heard_at = time.monotonic()  # after the reader's pauses, which are not the server's silence
 
 
 def register_made_client(client: C) -> C:

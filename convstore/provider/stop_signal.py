@@ -22,11 +22,12 @@ class StopSignal:
     def set(self) -> None:
         """Give the signal."""
         with self._lock:
-            wake, is_first = self._wake, not self.given.done()
-        if is_first:
+            if self.given.done():
+                return
             self.given.set_result(None)
-            if wake is not None:
-                wake()
+            wake = self._wake
+        if wake is not None:
+            wake()
 
     def is_set(self) -> bool:
         """Return True if the signal was given."""
@@ -36,9 +37,9 @@ class StopSignal:
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
         """Call `wake` when the signal is given during the block, or was given before it."""
         with self._lock:
-            self._wake = wake
+            self._wake, is_given = wake, self.given.done()
         try:
-            if self.given.done():
+            if is_given:
                 wake()
             yield
         finally:

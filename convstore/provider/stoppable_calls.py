@@ -40,10 +40,12 @@ class SilentServer(Exception):
 def find_patience(client: Any, arguments: dict[str, Any]) -> float:
     """Return how many seconds a call waits for the beginning of an answer.
 
-    It is twice the timeout for one read: to connect may take as long.
+    It is twice the timeout for one read: to connect may take as long. Without a timeout, it has no end.
     """
-    timeout = arguments.get("timeout", getattr(client, "timeout", None))
+    timeout = arguments.get("timeout", getattr(client, "timeout", MAX_SILENT_SECONDS))
     seconds = getattr(timeout, "read", timeout)
+    if seconds is None:
+        return math.inf
     return 2 * (float(seconds) if isinstance(seconds, (int, float)) else MAX_SILENT_SECONDS)
 
 
@@ -62,7 +64,7 @@ def stoppable(stop: StopSignal | None, patience: float = math.inf) -> Iterator[N
         _waiting.stop = None
 
 
-async def await_stoppable(awaitable: Awaitable[R], stop: StopSignal | None, patience: float | None = None) -> R:
+async def await_stoppable(awaitable: Awaitable[R], stop: StopSignal | None, patience: float = math.inf) -> R:
     """Return what an awaitable gives; a signal cancels it.
 
     Raises:
@@ -73,7 +75,7 @@ async def await_stoppable(awaitable: Awaitable[R], stop: StopSignal | None, pati
         return await awaitable
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(patience) as limit:
+        async with asyncio.timeout(patience if patience < math.inf else None) as limit:
 
             def end() -> None:
                 with suppress(RuntimeError):  # it has ended meanwhile
@@ -90,7 +92,7 @@ async def await_stoppable(awaitable: Awaitable[R], stop: StopSignal | None, pati
             raise
         if stop.is_set():
             raise CallStopped from None
-        raise SilentServer(patience or 0) from None
+        raise SilentServer(patience) from None
 
 
 def make_stoppable(http_client: Any) -> Any:

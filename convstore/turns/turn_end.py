@@ -86,7 +86,8 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
         cause = "another caller took the conversation before this reply came"
         if (turn.error or {}).get("type") == "Stopped":
             cause = "the turn was stopped before this reply came"
-        raise LeaseLost(f"{where}: {cause}; the reply is stored off the path", turn)
+        kept = "; the reply is stored off the path" if turn.message is not None else ""
+        raise LeaseLost(f"{where}: {cause}{kept}", turn)
     if turn.status is TurnStatus.COMPLETED or was_stopped:
         return turn
     error = turn.error or {}

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event, select
 from convstore import ConversationBusy, ConvstoreError, IdempotencyMismatch, LeaseLost, Store, Turn, TurnStatus
 from convstore.db.tables import conversations, deltas
 from convstore.leases import heartbeat
-from convstore.leases.waiting_lines import LINES, LineName, Place
+from convstore.leases.waiting_lines import LINES, Place
 from convstore.testing import ChatServer
 from convstore.testing.responses import text_of
 from tests.contract.invariants import check_conversation, engine_of
@@ -117,10 +117,9 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
         if statement.startswith("SELECT") and "AS has_expired" in statement:
             note()
 
-    def enter_and_note(line: LineName) -> Place:
-        place = enter(line)
+    def enter_and_note(place: Place) -> None:
+        enter(place)
         note()
-        return place
 
     LINES.enter = enter_and_note  # type: ignore[method-assign]
 

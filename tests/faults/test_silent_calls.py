@@ -1,21 +1,25 @@
-"""Test calls whose server is silent: `stop` closes their connection, and their waiting has a limit."""
+"""Test calls to a silent server: `stop` closes their connection, and their waiting has a limit."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from convstore import AsyncStore, ReplyInterrupted, Store, Turn, TurnFailed, TurnStatus
 from convstore.provider.openai_client import make_client
+from convstore.provider.raw_answer import RawAnswer
 from convstore.provider.stop_signal import StopSignal
+from convstore.provider.stoppable_calls import SilentServer, find_patience
 from convstore.testing import ChatServer, Reply
 from tests.faults.driven import opened
 
@@ -148,3 +152,36 @@ def test_a_signal_wakes_who_waits_and_who_comes_later() -> None:
     with signal.waking(lambda: woken.append("later")):
         pass
     assert (woken, signal.is_set()) == (["first", "later"], True)
+
+
+def test_a_pause_of_the_reader_is_not_the_servers_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def send() -> Iterator[bytes]:
+        nonlocal now
+        yield b'data: {"a": 1}\n\n'
+        yield b": ping\n\n"
+        now += 3.0  # the server is silent
+        yield b": ping\n\n"
+
+    monkeypatch.setattr("convstore.provider.raw_answer.time", SimpleNamespace(monotonic=lambda: now))
+    request = SimpleNamespace(extensions={"timeout": {"read": 2.0}})
+    chunks = RawAnswer(SimpleNamespace(request=request, iter_bytes=send), is_async=False).iterate()
+    assert next(chunks) == {"a": 1}
+    now = 100.0  # the reader pauses
+    with pytest.raises(SilentServer):
+        next(chunks)
+    assert now == 103.0
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, 1200.0),
+        ({"timeout": 5}, 10.0),
+        ({"timeout": None}, math.inf),
+        ({"timeout": SimpleNamespace(read=None)}, math.inf),
+    ],
+)
+def test_a_call_without_a_timeout_has_no_limit(options: dict[str, Any], seconds: float) -> None:
+    assert find_patience(SimpleNamespace(timeout=SimpleNamespace(read=600.0)), options) == seconds

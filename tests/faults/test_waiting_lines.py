@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from convstore import AsyncStore, ConversationBusy, Store
 from convstore.leases import waiting
-from convstore.leases.waiting_lines import LINES, WaitingLines
+from convstore.leases.waiting_lines import LINES, Place, WaitingLines
 from convstore.testing import ChatServer
 from convstore.values.identifiers import ConversationKey
 from tests.contract.invariants import check_conversation, engine_of
@@ -149,12 +149,14 @@ def test_a_signal_that_comes_before_the_wait_is_not_lost() -> None:
     lines = WaitingLines()
     line = ("database", ConversationKey("", "c"))
     lines.note_begin(line)
-    place = lines.enter(line)
+    place, second, third = Place(line), Place(line), Place(line)
+    lines.enter(place)
     lines.note_end(line)
     assert place.signal.done()
     lines.rearm(place)
     assert not place.signal.done()
-    second, third = lines.enter(line), lines.enter(line)
+    lines.enter(second)
+    lines.enter(third)
     lines.leave(second)
     assert not third.signal.done()  # it is not the first
     lines.leave(place)
@@ -175,3 +177,43 @@ def test_no_turn_is_left_in_the_lines_when_calls_have_ended(store: Store, chat_s
         store.say(id, "Hi", temperature=5)
     assert store.say(id, "Hi", idempotency_key="k") == store.say(id, "Hi", idempotency_key="k")
     assert not LINES.is_running_here(store._engine.name_line(ConversationKey("", id)))
+
+
+def test_a_very_long_wait_is_allowed(store: Store, gate: Gate) -> None:
+    id = store.new().id
+    with ThreadPoolExecutor(3) as threads:
+        futures = [threads.submit(store.say, id, "first")]
+        gate.wait()
+        for count, wait in enumerate((float("inf"), 1e10), start=1):
+            futures.append(threads.submit(store.say, id, f"{wait}", wait=wait))
+            wait_for_waiters(store, id, count)
+        gate.open()
+        assert [future.result(PATIENCE).seq for future in futures] == [1, 2, 3]
+
+
+def test_a_caller_that_no_longer_runs_is_dropped_from_the_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_LOST_SECONDS", 0.05)
+    id = store.new().id
+    lost = Place(store._engine.name_line(ConversationKey("", id)))
+    LINES.enter(lost)
+    assert store.say(id, "Hi", wait=PATIENCE).text == "You said: Hi"
+    assert not LINES.has_waiters(lost.line)
+
+
+def test_an_interrupt_on_entering_leaves_no_place_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = store.new().id
+    line = store._engine.name_line(ConversationKey("", id))
+    first = Place(line)
+    LINES.enter(first)
+    enter = WaitingLines.enter
+
+    def enter_and_interrupt(self: WaitingLines, place: Place) -> None:
+        enter(self, place)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WaitingLines, "enter", enter_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.say(id, "Hi")
+    LINES.leave(first)
+    assert not LINES.has_waiters(line)

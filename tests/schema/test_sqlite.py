@@ -337,26 +337,40 @@ def test_opening_a_file_again_keeps_the_locks_of_its_other_connections(tmp_path:
         assert len(store.list()) == 3
 
 
-def test_reading_a_read_only_file_leaves_nothing_that_cannot_be_written_later(public_folder: Path) -> None:
+def test_reading_a_read_only_file_leaves_a_log_that_can_be_written_later(public_folder: Path) -> None:
     path = public_folder / "chat.db"
     public_folder.chmod(0o777)
     with _unprivileged():
         fill(str(path), conversations=2)
         path.chmod(0o400)
-        with Store(path) as reader, Store(path) as other:
-            assert len(reader.list()) == len(other.list()) == 1
+        for _ in range(2):  # SQLite gives an empty log the mode of the database each time
+            with Store(path) as reader, Store(path) as other:
+                assert len(reader.list()) == len(other.list()) == 1
             for name in ("chat.db-wal", "chat.db-shm"):
-                assert (public_folder / name).stat().st_mode & 0o777 == 0o600
-        assert [each.name for each in public_folder.iterdir()] == ["chat.db"]
-        with Store(path) as reader:
-            assert len(reader.list()) == 1
-            path.chmod(0o600)
-            with Store(path) as writer:
-                writer.new("Written beside a reader")
-            assert len(reader.list()) == 2
+                assert _mode(public_folder / name) == 0o600
+        path.chmod(0o600)
         with Store(path) as writer:
+            writer.new("Written")
             assert len(writer.list()) == 2
         assert [each.name for each in public_folder.iterdir()] == ["chat.db"]
+
+
+def test_closing_a_reader_does_not_remove_the_log_that_another_program_writes(public_folder: Path) -> None:
+    path = public_folder / "chat.db"
+    public_folder.chmod(0o777)
+    with _unprivileged():
+        fill(str(path), conversations=2)
+        path.chmod(0o400)
+        reader = Store(path)
+        reader.list()
+    with Store(path) as root:  # may write any file
+        root.list()
+        with _unprivileged():
+            reader.close()
+        if os.geteuid() == 0:
+            root.new("Written after the reader has gone")
+            with Store(path) as later:
+                assert len(later.list()) == 2
 
 
 def test_a_database_that_only_its_owner_may_write_gets_no_log_of_another_user(public_folder: Path) -> None:
@@ -405,20 +419,65 @@ def test_a_file_in_a_read_only_folder_is_read_through_its_log_or_refused_by_name
         public_folder.chmod(0o755)
 
 
-def test_a_file_on_a_read_only_medium_is_read_without_a_log(
+def test_a_file_on_a_read_only_mount_is_read_without_a_log(
     public_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = public_folder / "chat ?#.db"
     fill(str(path), conversations=2)
     path.chmod(0o644)
     public_folder.chmod(0o555)
-    monkeypatch.setattr(sqlite_read_only, "_is_medium_read_only", lambda _: True)
+    monkeypatch.setattr(sqlite_read_only, "_is_mount_read_only", lambda _: True)
     with _unprivileged(), Store(path) as store:
         assert len(store.list()) == 1
         with pytest.raises(DatabaseUnavailable, match="readonly") as raised:
             store.new("No")
     assert str(public_folder) in str(raised.value)
     assert [each.name for each in public_folder.iterdir()] == [path.name]
+
+
+def test_what_others_write_behind_a_read_only_mount_is_seen(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = public_folder / "chat.db"
+    fill(str(path), conversations=2)
+    path.chmod(0o644)
+    public_folder.chmod(0o555)
+    monkeypatch.setattr(sqlite_read_only, "_is_mount_read_only", lambda _: True)
+    with Store(path) as reader:
+        with _unprivileged():
+            assert len(reader.list()) == 1
+        with Store(path) as writer:
+            writer.new("By the host")
+        with _unprivileged():
+            assert len(reader.list()) == 2
+            with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as plain:
+                assert plain.execute("SELECT count(*) FROM convstore_conversations").fetchone() == (3,)
+        path.chmod(0o600)
+        public_folder.chmod(0o755)
+        reader.new("Now it may write")  # the connection is not immutable for ever
+
+
+def test_a_write_behind_a_read_only_mount_in_the_middle_of_a_read_is_an_error(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = public_folder / "chat.db"
+    fill(str(path), conversations=2)
+    path.chmod(0o644)
+    public_folder.chmod(0o555)
+    monkeypatch.setattr(sqlite_read_only, "_is_mount_read_only", lambda _: True)
+    with Store(path) as reader, _unprivileged():
+        reader.list()
+
+        @event.listens_for(reader._engine.transactions.database.engine, "after_cursor_execute", once=True)
+        def write(*_: object) -> None:
+            user = os.geteuid()
+            os.seteuid(os.getuid())
+            os.utime(path, ns=(1, 1))
+            os.seteuid(user)
+
+        with pytest.raises(DatabaseUnavailable, match="written while it was read"):
+            reader.list()
+        assert len(reader.list()) == 1
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", ""])

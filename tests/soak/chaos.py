@@ -65,7 +65,7 @@ class Chaos:
         self._continue_due()
         for worker in list(self.workers):
             if worker.continues_at is None and worker.child.has_something(0):
-                self.troubles.append(f"worker {worker.name} ended by itself: {_read_last_words(worker.child)}")
+                self.troubles.append(f"worker {worker.name} ended unasked: {_read_last_words(worker.child)}")
                 worker.child.signal(signal.SIGKILL)  # its other lane may still run
                 self._replace(worker)
         if time.monotonic() < self._next_at:

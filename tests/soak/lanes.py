@@ -200,7 +200,7 @@ class Lane:
         return self.do("read", target, lambda: {"read": len(store.history(target.id))})
 
     def settle(self, store: Store, target: Target, *, is_deleted: bool) -> list[Entry]:
-        """Use a conversation after the chaos, so that a turn whose process died is taken over."""
+        """Use a conversation after the chaos, so that the turn of a dead process is taken over."""
 
         def append() -> Entry:
             records = store.append(target.id, f"appended {self.call}.0", wait=60)
