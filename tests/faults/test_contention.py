@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event, select
 from convstore import ConversationBusy, ConvstoreError, IdempotencyMismatch, LeaseLost, Store, Turn, TurnStatus
 from convstore.db.tables import conversations, deltas
 from convstore.leases import heartbeat
-from convstore.leases.waiting_lines import LINES, Place
+from convstore.leases.waiting_lines import Place, WaitingLines
 from convstore.testing import ChatServer
 from convstore.testing.responses import text_of
 from tests.contract.invariants import check_conversation, engine_of
@@ -102,7 +102,7 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
     """Call `then` once, when `count` threads of this process wait, or have read who holds a conversation."""
     seen: set[int] = set()
     guard = threading.Lock()
-    enter = LINES.enter
+    enter = WaitingLines.enter
 
     def note() -> None:
         with guard:
@@ -117,11 +117,17 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
         if statement.startswith("SELECT") and "AS has_expired" in statement:
             note()
 
-    def enter_and_note(place: Place) -> None:
-        enter(place)
+    def enter_and_note(self: WaitingLines, place: Place) -> None:
+        enter(self, place)
         note()
 
-    LINES.enter = enter_and_note  # type: ignore[method-assign]
+    WaitingLines.enter = enter_and_note  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def keep_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back what `watch_the_turned_away` replaces."""
+    monkeypatch.setattr(WaitingLines, "enter", WaitingLines.enter)
 
 
 @pytest.fixture
