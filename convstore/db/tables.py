@@ -81,20 +81,29 @@ class Base(DeclarativeBase):
     )
 
 
+_LIVE, _DELETED = "deleted_at IS NULL", "deleted_at IS NOT NULL"
+
+
+def _index_where(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class ConversationRow(Base):
     """A conversation: where its head is, and which turn holds it."""
 
     __tablename__ = "convstore_conversations"
     __table_args__ = (
-        Index(
+        _index_where(
             "convstore_conversations_owner_name_key",
             "owner",
             "name",
+            where=f"name IS NOT NULL AND {_LIVE}",
             unique=True,
-            sqlite_where=text("name IS NOT NULL AND deleted_at IS NULL"),
-            postgresql_where=text("name IS NOT NULL AND deleted_at IS NULL"),
         ),
-        Index("convstore_conversations_owner_updated_at_id_idx", "owner", "updated_at", "id"),
+        # Deleted conversations stay, and there may be many more of them than of others.
+        _index_where("convstore_conversations_live_updated_at_idx", "owner", "updated_at", "id", where=_LIVE),
+        _index_where("convstore_conversations_deleted_updated_at_idx", "owner", "updated_at", "id", where=_DELETED),
+        _index_where("convstore_conversations_live_id_idx", "owner", "id", where=_LIVE),
     )
 
     owner: Mapped[str] = mapped_column(Key, primary_key=True)
@@ -110,9 +119,11 @@ class ConversationRow(Base):
     running_turn: Mapped[int | None] = mapped_column(BigInteger)
     lease_token: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease_ms: Mapped[int | None] = mapped_column(BigInteger)  # how long the lease lasts if it is not renewed
     creation_digest: Mapped[bytes | None] = mapped_column(LargeBinary)  # of the values at its creation
     # Where a fork's shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
     lineage: Mapped[str | None] = mapped_column(Text)
+    inherited_model: Mapped[str | None] = mapped_column(Text)  # a fork's, until it has sent a request of its own
     window: Mapped[str | None] = mapped_column(Text)  # JSON: the sticky window options
     pins: Mapped[str | None] = mapped_column(Text)  # JSON [[seq, position], …]
     redo: Mapped[str | None] = mapped_column(Text)  # JSON: the heads that `undo` left, latest last
@@ -167,14 +178,13 @@ class TurnRow(Base):
             ["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]
         ),
         # A key is used up while its turn runs and after the turn completed. If the turn fails, the key is free again.
-        Index(
+        _index_where(
             "convstore_turns_owner_conversation_id_idempotency_key_key",
             "owner",
             "conversation_id",
             "idempotency_key",
+            where="idempotency_key IS NOT NULL AND status IN ('running', 'completed')",
             unique=True,
-            sqlite_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
-            postgresql_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'completed')"),
         ),
         Index("convstore_turns_owner_started_at_idx", "owner", "started_at"),
     )

@@ -130,11 +130,12 @@ def echo(body: JSONObject) -> Reply:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """Return the text of a message; its content is a string, a list of parts, or nothing."""
+    """Return the text of a message: its content if that is a string, else the texts of its parts."""
     content = message.get("content")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content or [])
+    parts = content if isinstance(content, list) else []
+    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
 
 
 def _utf16(text: object) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from sqlalchemy import text as statement
 
 from convstore import Store
 from convstore.errors import LeaseLost, ReplyInterrupted, TurnFailed
-from convstore.testing import ChatServer, Drop, Failure, Reply
+from convstore.testing import ChatServer, Drop, Failure, Raw, Reply
 from tests.schema.old.samples import CALLING, OWNERS, PARTS, TITLES, USAGE, WEATHER, completion, messages, nested
 
 
@@ -55,6 +56,8 @@ class Filling:
                     fill()
             if HEAD >= "0003":
                 self.tree()
+            if HEAD >= "0004":
+                self.odd_answers()
             self.killed()
 
     def new(self, id: str, owner: str = "", **how: Any) -> str:
@@ -275,6 +278,23 @@ class Filling:
             process.send_signal(signal.SIGCONT)
             if process.wait(60) != 0:
                 raise AssertionError("the suspended process did not lose its turn")
+
+    # --- of 0004 ---
+
+    def odd_answers(self) -> None:
+        """Store answers with other fields, and replies that are not sent as they came."""
+        self.new("odd")
+        fields = {"citations": ["https://example.org/\0"], "x_groq": {"id": "req", "speed": 1.5, "none": None}}
+        self.server.script(Raw(json.dumps({**completion({"role": "assistant", "content": "Cited"}), **fields})))
+        self.store.say("odd", "With sources?")
+        text = json.dumps(completion({"role": "assistant", "content": "Not a number"}))
+        self.server.script(Raw(text[:-1] + ', "timings": {"ms": NaN, "most": Infinity}}'))
+        self.store.say("odd", "With numbers that JSON does not have?")
+        cut = [{"id": "", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Par'}}]
+        self.server.script(Reply(message={**CALLING, "tool_calls": cut}, finish_reason="length"))
+        self.store.say("odd", "With a call that is cut?")
+        self.server.script(Reply(""))
+        self.store.say("odd", "And nothing?")
 
     def killed(self) -> None:
         """Store running turns of processes that were killed: their conversations stay held."""
