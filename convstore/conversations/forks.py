@@ -37,6 +37,7 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
     """
     state = read_state(work.connection, key)
     check_expected_head(key, state.head.seq, request.expected_head)
+    origin = get_conversation(work.connection, key)
     head = state.head if request.at is None else _find_head(work, state, request.at)
     # The summary and pins of the shared past: a greater number here means another message in the fork.
     summaries = read_summaries(work.connection, state.lineage, state.summary_turn)
@@ -48,10 +49,10 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         origins=state.lineage.list_fork_origins(head.seq, TurnNumber(state.next_turn - 1)),
         next_turn=state.next_turn,
         pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
+        inherited_model=origin.model,
         summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
     )
-    insert_fork(work.connection, key, new, work.now)
-    return get_conversation(work.connection, new.key)
+    return insert_fork(work.connection, key, new, work.now)
 
 
 def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from convstore.context.window import find_turn_beginnings
 from convstore.db.ancestors import find_ancestors
 from convstore.db.conversation_rows import get_conversation
+from convstore.db.fork_sharing import find_turn_home
 from convstore.db.head_rows import ConversationState, Head, move_head
 from convstore.db.history_rows import Reach, read_path_end
 from convstore.db.message_rows import CONTEXT_ROLES, find_message, read_head
@@ -95,7 +96,7 @@ def checkout(work: UnitOfWork, key: ConversationKey, seq: Seq, expected_head: Se
 def _check_complete(work: UnitOfWork, state: ConversationState, record: MessageRecord) -> None:
     if record.turn is None or not (record.message.get("tool_calls") or record.message.get("function_call")):
         return
-    turn = find_turn(work.connection, state.lineage.find_turn_home(record.turn), record.turn)
+    turn = find_turn(work.connection, find_turn_home(work.connection, state.lineage, record.turn), record.turn)
     if turn is not None and turn.status is not TurnStatus.COMPLETED:
         raise InvalidInput(
             f"conversation {state.lineage.key.id!r}: message seq {record.seq} is an interrupted tool call, which must "

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Connection, bindparam, case, select, union_all
+from sqlalchemy import CTE, BigInteger, Connection, Row, bindparam, case, select, union_all
 
 from convstore.db.dialect import few, join_looked_up
-from convstore.db.fork_sharing import Lineage, is_kept
+from convstore.db.fork_sharing import Lineage, is_kept, locate_message
 from convstore.db.message_rows import STRIDES, read_messages
 from convstore.db.tables import messages as table
 from convstore.errors import InvalidInput
@@ -21,7 +21,8 @@ from convstore.values.results import MessageRecord
 
 
 @cache
-def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
+def _ancestors_statement(dialect: str, width: int, count: int, *, ends_early: bool) -> Any:
+    """Return the statement that goes up to some positions; one that may end early returns every step."""
     targets = union_all(
         *(select(bindparam(f"target_{number}", type_=BigInteger).label("target")) for number in range(count))
     ).subquery("targets")
@@ -30,7 +31,7 @@ def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
     start = (
         select(table.c.seq, table.c.parent_seq, table.c.position, *back, targets.c.target)
         .select_from(table.join(targets, table.c.position >= targets.c.target))
-        .where(*is_kept(table, depth, head), table.c.seq == head)
+        .where(*is_kept(table, width, head), table.c.seq == head)
     )
     way: CTE = start.cte("way", recursive=True)
     strides = [
@@ -41,7 +42,7 @@ def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
         for stride in reversed(STRIDES)
     ]
     following = case(*strides, else_=way.c.parent_seq)
-    conditions = (*is_kept(table, depth, following), table.c.seq == following)
+    conditions = (*is_kept(table, width, following), table.c.seq == following)
     joined, ancestor = join_looked_up(dialect, way, table, conditions)
     known = [ancestor.c[f"back_{stride}"] for stride in STRIDES]
     up = (
@@ -50,6 +51,8 @@ def _ancestors_statement(dialect: str, depth: int, count: int) -> Any:
         .where(few(way.c.position > way.c.target), ancestor.c.seq < way.c.seq)  # a damaged row may be its own ancestor
     )
     way = way.union_all(up)
+    if ends_early:
+        return select(way)
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)
 
 
@@ -58,8 +61,8 @@ def find_ancestors(
 ) -> dict[Position, Seq]:
     """Return the `seq` of the messages at these positions of a path, by position.
 
-    Positions that the path does not have are left out. It takes one statement. In a path of a million messages, the
-    statement looks at about a hundred rows at most for each position.
+    Positions that the path does not have are left out. It takes one statement, in a chain of many forks a few. In a
+    path of a million messages, about a hundred rows are read at most for each position.
 
     Args:
         head: the message at which the path ends; 0: the path is empty.
@@ -67,10 +70,36 @@ def find_ancestors(
     wanted = sorted({position for position in positions if position > 0})
     if head == 0 or not wanted:
         return {}
+    lineage = locate_message(connection, lineage, head)
     targets = {f"target_{number}": position for number, position in enumerate(wanted)}
     values = {**lineage.bind_message_limits(), "head": head, **targets}
-    statement = _ancestors_statement(connection.dialect.name, len(lineage.origins), len(wanted))
-    return {row.target: row.seq for row in connection.execute(statement, values)}
+    ends_early = bool(lineage.far)
+    statement = _ancestors_statement(connection.dialect.name, lineage.width, len(wanted), ends_early=ends_early)
+    rows = connection.execute(statement, values)
+    if not ends_early:
+        return {row.target: row.seq for row in rows}
+    last: dict[int, Row[Any]] = {}
+    for row in rows:
+        if row.target not in last or row.position < last[row.target].position:
+            last[row.target] = row
+    found: dict[Position, Seq] = {row.target: row.seq for row in last.values() if row.position == row.target}
+    rest: dict[Seq, list[int]] = {}
+    for target, row in last.items():
+        following = _find_following(row)
+        if row.position > target and not lineage.knows_message(following):
+            rest.setdefault(following, []).append(target)
+    for following, missed in rest.items():
+        found.update(find_ancestors(connection, lineage, following, missed))
+    return found
+
+
+def _find_following(row: Row[Any]) -> Seq:
+    """Return the next message on the way up, as the statement does."""
+    for stride in reversed(STRIDES):
+        back: Seq | None = getattr(row, f"back_{stride}")
+        if back is not None and (row.position - 1) // stride * stride >= row.target:
+            return back
+    return Seq(row.parent_seq)
 
 
 def is_on_path(connection: Connection, lineage: Lineage, head: Seq, position: Position, seq: Seq) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Text, bindparam, null, select, tuple_, union_all
 
 from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import read_lineage
@@ -47,17 +47,32 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.window,
     table.c.pins,
     table.c.lineage,
+    table.c.inherited_model,
     table.c.length,
     table.c.head_seq,
     table.c.created_at,
     table.c.updated_at,
     LATEST_REQUEST,
 )
+NEW_COLUMNS = (*_COLUMNS[:-1], null().label(LATEST_REQUEST.name))
+"""What `decode_conversation` needs of a row that was just inserted."""
 _check_types = RowCheck(_COLUMNS)
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
 _BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
+# Two lookups. For `id = … OR name = …`, SQLite reads all conversations of the owner.
+_named = table.alias("named")
 _BY_REFERENCE = select(*_COLUMNS).where(
-    *_LIVING, or_(table.c.id == bindparam("reference"), table.c.name == bindparam("name"))
+    *_LIVING,
+    table.c.id.in_(
+        union_all(
+            select(bindparam("reference", type_=Text)),
+            select(_named.c.id).where(
+                _named.c.owner == bindparam("owner"),
+                _named.c.deleted_at.is_(None),
+                _named.c.name == bindparam("name"),
+            ),
+        )
+    ),
 )
 # A range of the key instead of LIKE: on SQLite LIKE uses no index, and `_` and `%` would match other characters.
 _BY_PREFIX = (
@@ -157,8 +172,9 @@ def list_conversations(
 def _check_and_decode(connection: Connection, row: Row[Any]) -> Conversation:
     _check_types([row], row.id)
     conversation = decode_conversation(row)
-    if conversation.model is not None or conversation.forked_from is None:
+    if conversation.model is not None or conversation.forked_from is None or row.inherited_model is not None:
         return conversation
+    # An earlier release wrote the row.
     return replace(conversation, model=_read_origins_model(connection, row))
 
 
@@ -171,7 +187,7 @@ def decode_conversation(row: Row[Any]) -> Conversation:
     try:
         settings = json.loads(row.settings)
         metadata = json.loads(row.metadata)
-        title = from_column(row.title)
+        title, inherited = from_column(row.title), from_column(row.inherited_model)
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
         window = json.loads(row.window) if row.window is not None else {}
         pins = tuple(Seq(int(seq)) for seq, _ in json.loads(row.pins or "[]"))
@@ -193,7 +209,7 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         forked_at=origins[0].up_to_seq if origins else None,
         length=row.length,
         head_seq=row.head_seq,
-        model=settings.get("model") or requested.get("model"),
+        model=settings.get("model") or requested.get("model") or inherited or None,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

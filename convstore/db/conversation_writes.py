@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
-from convstore.db.conversation_rows import get_conversation
+from convstore.db.conversation_rows import NEW_COLUMNS, decode_conversation, get_conversation
 from convstore.db.dialect import insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Origin, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
@@ -77,6 +77,7 @@ class NewFork:
     pins: Sequence[Pin]
     """The pins in the shared past. Later pins are left out, because the fork gives their numbers to other messages."""
     summary_turn: TurnNumber | None
+    inherited_model: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,8 @@ def _make_name_taken(name: str) -> ConversationExists:
     return ConversationExists(f"the name {name!r} is taken; choose another, or rename the conversation that has it")
 
 
-def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, now: datetime) -> None:
-    """Insert a conversation that shares the past of another one: one row, no copying.
+def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, now: datetime) -> Conversation:
+    """Insert a conversation that shares the past of another one, and return it: one row, no copying.
 
     Raises:
         ConversationExists: the new id or the name is taken.
@@ -187,6 +188,7 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         "next_seq": new.head.seq + 1,
         "next_turn": new.next_turn,
         "lineage": write_lineage(new.origins),
+        "inherited_model": to_column(new.inherited_model or ""),  # not NULL, which means that it is not known
         "pins": encode_pins(new.pins),
         "summary_turn": new.summary_turn,
         "created_at": now,
@@ -196,9 +198,11 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         *(literal(value, table.c[name].type).label(name) for name, value in given.items()),
         *(value.label(name) for name, value in copied.items()),
     ).where(table.c.owner == origin.owner, table.c.id == origin.id)
-    statement = _insert_statement(connection.dialect.name).from_select([*given, *copied], row).returning(table.c.id)
-    if connection.execute(statement).one_or_none() is None:
+    statement = _insert_statement(connection.dialect.name).from_select([*given, *copied], row).returning(*NEW_COLUMNS)
+    inserted = connection.execute(statement).one_or_none()
+    if inserted is None:
         raise ConversationExists(f"the id {new.key.id!r} or the name {new.name!r} is taken; choose another")
+    return decode_conversation(inserted)
 
 
 def _or_none(given: Given[str]) -> str | None:

@@ -1,8 +1,9 @@
 """Read paths of the tree: whole, or as far back as a window needs.
 
 Messages off a path have numbers between those of the path, and the past of a fork is kept in other conversations. So
-one recursive query reads a path from parent to parent and stops at its limit. `read_path` first tries a descending scan
-of the primary key, which is faster.
+one recursive query reads a path from parent to parent and stops at its limit. A descending scan of the primary key is
+faster where few messages off the path lie between. `read_path` chooses between them, so that it never reads many more
+rows than it returns.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -27,7 +29,7 @@ from sqlalchemy import (
 )
 
 from convstore.db.dialect import NO_LIMIT, few, join_looked_up
-from convstore.db.fork_sharing import Lineage, is_kept
+from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_message
 from convstore.db.message_rows import COLUMNS, check_rows, decode_rows, decode_rows_with_parents, select_parent_digest
 from convstore.db.row_errors import missing_message
 from convstore.db.tables import messages as table
@@ -37,11 +39,17 @@ from convstore.values.results import MessageRecord
 # A scan reads this many rows more than it needs. So it can skip a few failed turns and siblings near the head before a
 # recursive query has to read the rest.
 _SLACK_ROWS = 16
+_FIRST_SCAN_ROWS = 1000  # before the number of messages of the path is known
+_FIRST_CLIMB_ROWS = 256
 _MIN_TOKENS = 4  # assumed for a message without a stored count, plus one token for each eight characters
 
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
-_DOWN = select(*COLUMNS).where(*_IN_CONVERSATION, table.c.seq <= bindparam("head")).order_by(table.c.seq.desc())
-_DOWN_LIMITED = _DOWN.limit(bindparam("most"))
+_DOWN = (
+    select(*COLUMNS)
+    .where(*_IN_CONVERSATION, table.c.seq <= bindparam("head"))
+    .order_by(table.c.seq.desc())
+    .limit(bindparam("most"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +66,25 @@ class Reach:
 
 
 @cache
-def _read_up_statement(dialect: str, depth: int) -> Any:
+def _read_up_statement(dialect: str, width: int) -> Any:
     """Return the statement that reads a message and its ancestors within a `Reach`, and the next ancestor.
 
     The first message within the reach is checked against the digest of the next ancestor.
     """
     head = bindparam("head", type_=BigInteger)
+    follows_user = bindparam("follows_user", type_=BigInteger) == 1
     start = select(
         table.c.seq,
         table.c.parent_seq,
         table.c.position,
         table.c.role,
         literal(1, BigInteger).label("step"),
-        literal(0, BigInteger).label("turns"),
+        case((follows_user & (table.c.role != "user"), 1), else_=0).label("turns"),
         _count_tokens(table).label("total"),
-        literal(1, BigInteger).label("is_within"),
-    ).where(*is_kept(table, depth, head), table.c.seq == head)
+        bindparam("is_within", type_=BigInteger).label("is_within"),
+    ).where(*is_kept(table, width, head), table.c.seq == head)
     path = start.cte("path", recursive=True)
-    joined, parent = _join_message(dialect, depth, path, path.c.parent_seq)
+    joined, parent = _join_message(dialect, width, path, path.c.parent_seq)
     begins_turn = case(((path.c.role == "user") & (parent.c.role != "user"), 1), else_=0)
     goes_on = and_(
         path.c.step < bindparam("most", type_=BigInteger),
@@ -101,7 +110,7 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
         )
     )
     path = path.union_all(up)
-    joined, row = _join_message(dialect, depth, path, path.c.seq)
+    joined, row = _join_message(dialect, width, path, path.c.seq)
     return (
         select(*(row.c[column.name] for column in COLUMNS), path.c.is_within)
         .select_from(joined)
@@ -110,8 +119,8 @@ def _read_up_statement(dialect: str, depth: int) -> Any:
     )
 
 
-def _join_message(dialect: str, depth: int, many: FromClause, seq: ColumnElement[int]) -> tuple[FromClause, FromClause]:
-    return join_looked_up(dialect, many, table, (*is_kept(table, depth, seq), table.c.seq == seq))
+def _join_message(dialect: str, width: int, many: FromClause, seq: ColumnElement[int]) -> tuple[FromClause, FromClause]:
+    return join_looked_up(dialect, many, table, (*is_kept(table, width, seq), table.c.seq == seq))
 
 
 def _count_tokens(row: FromClause) -> ColumnElement[int]:
@@ -122,9 +131,8 @@ def _count_tokens(row: FromClause) -> ColumnElement[int]:
 def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | None = None) -> list[MessageRecord]:
     """Return the path that ends at message `head`, in order.
 
-    A descending scan of the primary key follows the parents and skips messages off the path. If a parent has a much
-    smaller number, or is kept in another conversation, one recursive query reads the rest. So there are at most two
-    statements.
+    It usually takes one or two statements, and reads at most about twice the rows that it returns. There are more
+    statements if some parts of a long path are dense and others are sparse, or for each 16 forks of a chain.
 
     Args:
         head: 0: the path is empty.
@@ -136,34 +144,43 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
     if head == 0 or limit == 0:
         return []
     most = NO_LIMIT if limit is None else limit + 1  # the first message is checked against the one before it
-    wanted: Seq = head
     found: list[Row[Any]] = []
-    if not lineage.origins:
-        found, wanted = _scan(connection, lineage, head, most)
-    if wanted != 0 and len(found) < most:
-        rest = _read_up(connection, lineage, wanted, Reach(messages=max(1, most - 1 - len(found))))
-        found.extend(rest)
-        wanted = rest[-1].parent_seq if rest else wanted
-        if wanted != 0 and len(found) < most:
+    wanted = head
+    climb = most - 1 if lineage.is_fork else _FIRST_CLIMB_ROWS
+    while wanted != 0 and len(found) < most:
+        rows: Sequence[Row[Any]] = ()
+        left = min(most - len(found), found[-1].position - 1 if found else NO_LIMIT)
+        if _is_worth_scanning(lineage, wanted, left, is_first=not found):
+            rows = _scan(connection, lineage, wanted, left if found or limit is not None else _FIRST_SCAN_ROWS)
+        if not rows:
+            rows = _read_up(connection, lineage, wanted, Reach(messages=max(1, min(climb, most - 1 - len(found)))))
+            climb = min(2 * climb, NO_LIMIT)
+        if not rows:
             raise missing_message(lineage.key.id, wanted)
+        found.extend(rows)
+        wanted = rows[-1].parent_seq
     within, before = (found, []) if limit is None else (found[:limit], found[limit:])
     return decode_rows(connection, within[::-1], lineage, _list_digests(before))
+
+
+def _is_worth_scanning(lineage: Lineage, wanted: Seq, left: int, *, is_first: bool) -> bool:
+    """Return True if a scan from message `wanted` reads few rows off the path.
+
+    Args:
+        left: how many messages of the path are still to be read.
+        is_first: whether nothing of the path was read; then its number of messages is not known.
+    """
+    return not lineage.is_fork and (is_first or wanted <= 2 * left + _SLACK_ROWS)
 
 
 def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
     return {row.seq: row.digest for row in rows}
 
 
-def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> tuple[list[Row[Any]], Seq]:
-    """Return the rows of a path that a scan finds, and the first that it misses.
-
-    The rows are latest first. The second value is 0 if the scan found the whole path.
-    """
+def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> list[Row[Any]]:
+    """Return the rows of a path that a scan finds before it misses one, latest first."""
     values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
-    if most == NO_LIMIT:
-        scan = connection.execute(_DOWN, values)
-    else:
-        scan = connection.execute(_DOWN_LIMITED, {**values, "most": most + _SLACK_ROWS})
+    scan = connection.execute(_DOWN, {**values, "most": most + _SLACK_ROWS})
     found: list[Row[Any]] = []
     wanted = head
     with scan:
@@ -174,13 +191,14 @@ def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> tup
                 if wanted == 0 or len(found) == most:
                     break
     check_rows(found, lineage)
-    return found, wanted
+    return found
 
 
 def read_path_end(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) -> list[MessageRecord]:
     """Return the end of the path to message `head`, in order, within `reach`.
 
-    The head is always returned. It takes one statement, which reads only the rows that it returns.
+    The head is always returned. It takes one statement, which reads only the rows that it returns; in a chain of many
+    forks one more for each 16.
 
     Raises:
         DamagedRow: a message is missing or cannot be decoded.
@@ -195,18 +213,45 @@ def read_path_end(connection: Connection, lineage: Lineage, head: Seq, reach: Re
 
 
 def _read_up(connection: Connection, lineage: Lineage, head: Seq, reach: Reach) -> Sequence[Row[Any]]:
-    """Return the rows from message `head` back within `reach`, and the row before them if there is one."""
-    values = {
-        **lineage.bind_message_limits(),
-        "head": head,
-        "most": reach.messages,
-        "turns": reach.turns,
-        "tokens": reach.tokens,
+    """Return the rows from message `head` back within `reach`, and the row before them if there is one.
+
+    A message is missing if the last row is within the reach and has a parent.
+    """
+    found: list[Row[Any]] = []
+    while True:
+        lineage = locate_message(connection, lineage, head)
+        values = {**lineage.bind_message_limits(), "head": head, **_bind_reach(reach, found)}
+        rows = connection.execute(_read_up_statement(connection.dialect.name, lineage.width), values).all()
+        check_rows(rows, lineage)
+        found.extend(rows)
+        if not rows or not rows[-1].is_within or lineage.knows_message(rows[-1].parent_seq):
+            return found
+        head = rows[-1].parent_seq
+
+
+def _bind_reach(reach: Reach, found: Sequence[Row[Any]]) -> dict[str, int]:
+    """Return the parameters for the part of a reach that is left after the rows found so far."""
+    left = Reach(
+        messages=reach.messages - len(found),
+        turns=reach.turns - sum(row.role == "user" and before.role != "user" for row, before in pairwise(found)),
+        tokens=reach.tokens - sum(map(_count_row_tokens, found)),
+    )
+    last = found[-1] if found else None
+    goes_on = last is None or (
+        left.messages > 0 and left.turns > 0 and left.tokens >= 0 and last.position > reach.after_position + 1
+    )
+    return {
+        "most": left.messages,
+        "turns": left.turns,
+        "tokens": left.tokens,
         "after": reach.after_position,
+        "follows_user": int(last is not None and last.role == "user"),
+        "is_within": int(goes_on),
     }
-    rows = connection.execute(_read_up_statement(connection.dialect.name, len(lineage.origins)), values).all()
-    check_rows(rows, lineage)
-    return rows
+
+
+def _count_row_tokens(row: Row[Any]) -> int:
+    return row.tokens if row.tokens is not None else _MIN_TOKENS + len(row.content or "") // 8
 
 
 _TREE = (
@@ -221,7 +266,8 @@ def read_tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
     found: list[MessageRecord] = []
     digests: dict[int, bytes] = {}
     first = 0
-    shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(lineage.origins)]
+    origins = list(list_origins(connection, lineage))
+    shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(origins)]
     for home, last in (*shared, (lineage.key.id, NO_LIMIT)):
         values = {"owner": lineage.key.owner, "conversation_id": home, "first": first, "last": last}
         rows = connection.execute(_TREE, values).all()
@@ -233,18 +279,18 @@ def read_tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
 
 
 @cache
-def _context_statement(dialect: str, depth: int) -> Any:
+def _context_statement(dialect: str, width: int) -> Any:
     first = bindparam("from", type_=BigInteger)
-    start = select(table.c.seq, table.c.context_seq).where(*is_kept(table, depth, first), table.c.seq == first)
+    start = select(table.c.seq, table.c.context_seq).where(*is_kept(table, width, first), table.c.seq == first)
     chain = start.cte("chain", recursive=True)
-    joined, before = _join_message(dialect, depth, chain, chain.c.context_seq)
+    joined, before = _join_message(dialect, width, chain, chain.c.context_seq)
     up = (
         select(before.c.seq, before.c.context_seq)
         .select_from(joined)
         .where(few(chain.c.context_seq > 0), before.c.seq < chain.c.seq)
     )
     chain = chain.union_all(up)
-    joined, row = _join_message(dialect, depth, chain, chain.c.seq)
+    joined, row = _join_message(dialect, width, chain, chain.c.seq)
     return (
         select(*(row.c[column.name] for column in COLUMNS), select_parent_digest(row))
         .select_from(joined)
@@ -259,12 +305,14 @@ def read_context_messages(connection: Connection, lineage: Lineage, first: Messa
     Raises:
         DamagedRow: a message is missing or cannot be decoded.
     """
-    if first.context_seq == 0:
-        return []
-    values = {**lineage.bind_message_limits(), "from": first.context_seq}
-    statement = _context_statement(connection.dialect.name, len(lineage.origins))
-    rows = connection.execute(statement, values).all()
-    found = decode_rows_with_parents(connection, rows, lineage)
-    if not found or found[0].context_seq != 0:
-        raise missing_message(lineage.key.id, found[0].context_seq if found else first.context_seq)
+    found: list[MessageRecord] = []
+    wanted = first.context_seq
+    while wanted != 0:
+        lineage = locate_message(connection, lineage, wanted)
+        values = {**lineage.bind_message_limits(), "from": wanted}
+        rows = connection.execute(_context_statement(connection.dialect.name, lineage.width), values).all()
+        if not rows:
+            raise missing_message(lineage.key.id, wanted)
+        found = [*decode_rows_with_parents(connection, rows, lineage), *found]
+        wanted = found[0].context_seq
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select
 
 from convstore.db.attachment_rows import insert_attachments, read_attachments
-from convstore.db.fork_sharing import Lineage
+from convstore.db.fork_sharing import Lineage, find_message_home, locate_message
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
@@ -162,7 +162,7 @@ def _make_child(
 
 def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageRecord | None:
     """Return the message with this number, or None."""
-    rows = connection.execute(_ONE, {**_bind_home(lineage, seq), "seq": seq}).all()
+    rows = connection.execute(_ONE, {**_bind_home(connection, lineage, seq), "seq": seq}).all()
     return decode_rows_with_parents(connection, rows, lineage)[0] if rows else None
 
 
@@ -187,7 +187,7 @@ def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
         DamagedRow: a message is missing or cannot be decoded.
     """
     found: list[MessageRecord] = []
-    for home, kept in _group_by_home(lineage, seqs).items():
+    for home, kept in _group_by_home(connection, lineage, seqs).items():
         rows = connection.execute(_SEVERAL, {"owner": home.owner, "conversation_id": home.id, "seqs": kept}).all()
         found.extend(decode_rows_with_parents(connection, rows, lineage))
         for seq in sorted(set(kept) - {record.seq for record in found}):
@@ -195,8 +195,8 @@ def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
     return sorted(found, key=lambda record: record.position)
 
 
-def _bind_home(lineage: Lineage, seq: Seq) -> dict[str, Any]:
-    home = lineage.find_message_home(seq)
+def _bind_home(connection: Connection, lineage: Lineage, seq: Seq) -> dict[str, Any]:
+    home = find_message_home(connection, lineage, seq)
     return {"owner": home.owner, "conversation_id": home.id}
 
 
@@ -214,9 +214,9 @@ def read_turn_input(connection: Connection, lineage: Lineage, turn: Turn) -> lis
     """
     if turn.first_input_seq is None or turn.last_input_seq is None:
         return []
-    home = _bind_home(lineage, turn.first_input_seq)
+    home = _bind_home(connection, lineage, turn.first_input_seq)
     rows = connection.execute(_BETWEEN, {**home, "first": turn.first_input_seq, "last": turn.last_input_seq}).all()
-    found = decode_rows_with_parents(connection, rows, lineage, needs_parents=bool(lineage.origins))
+    found = decode_rows_with_parents(connection, rows, lineage, needs_parents=lineage.is_fork)
     lost = set(range(turn.first_input_seq, turn.last_input_seq + 1)) - {record.seq for record in found}
     if found and lost:
         raise missing_message(turn.conversation_id, min(lost))
@@ -274,14 +274,14 @@ def decode_rows_with_parents(
     check_rows(rows, lineage)
     before = {row.parent_seq: row.parent_digest for row in rows if row.parent_digest is not None}
     elsewhere = {row.parent_seq for row in rows} - before.keys() - {row.seq for row in rows} - {NO_SEQ}
-    if elsewhere and lineage.origins:  # the first messages that a fork keeps follow one that an origin keeps
+    if elsewhere and lineage.is_fork:  # the first messages that a fork keeps follow one that an origin keeps
         before.update(_read_digests(connection, lineage, elsewhere))
     return decode_rows(connection, rows, lineage, before, needs_parents=needs_parents)
 
 
 def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for home, kept in _group_by_home(lineage, seqs).items():
+    for home, kept in _group_by_home(connection, lineage, seqs).items():
         values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept}
         found.update((row.seq, row.digest) for row in connection.execute(_DIGESTS, values))
     return found
@@ -290,17 +290,18 @@ def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
 def find_existing(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[Seq, Position]:
     """Return the positions of those of these messages that exist, by `seq`."""
     found: dict[Seq, Position] = {}
-    for home, kept in _group_by_home(lineage, seqs).items():
+    for home, kept in _group_by_home(connection, lineage, seqs).items():
         for first in range(0, len(kept), _MAX_VARIABLES):
             values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept[first : first + _MAX_VARIABLES]}
             found.update((row.seq, row.position) for row in connection.execute(_POSITIONS, values))
     return found
 
 
-def _group_by_home(lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:
+def _group_by_home(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:
     homes: dict[ConversationKey, list[Seq]] = {}
-    for seq in seqs:
-        homes.setdefault(lineage.find_message_home(seq), []).append(seq)
+    for seq in sorted(seqs, reverse=True):  # from the nearest origin to the farthest
+        lineage = locate_message(connection, lineage, seq)
+        homes.setdefault(find_message_home(connection, lineage, seq), []).append(seq)
     return homes
 
 

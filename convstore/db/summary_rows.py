@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, bindparam, insert, literal, null, or_, select, update
 
 from convstore.db.dialect import few
-from convstore.db.fork_sharing import Lineage, is_kept
+from convstore.db.fork_sharing import Lineage, is_kept, locate_turn
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
@@ -37,17 +37,17 @@ _SET_LATEST = update(conversations).where(*_OF_CONVERSATION).values(summary_turn
 
 
 @cache
-def _chain_statement(depth: int) -> Any:
+def _chain_statement(width: int) -> Any:
     columns = list(table.c)
     latest = bindparam("turn", type_=BigInteger)
     start = select(*columns, literal(1, BigInteger).label("step")).where(
-        *is_kept(table, depth, latest), table.c.turn_seq == latest
+        *is_kept(table, width, latest), table.c.turn_seq == latest
     )
     chain = start.cte("chain", recursive=True)
     before = select(*columns, chain.c.step + 1).where(
-        *is_kept(table, depth, chain.c.previous_turn),
+        *is_kept(table, width, chain.c.previous_turn),
         table.c.turn_seq == chain.c.previous_turn,
-        few(chain.c.step < _MAX_CANDIDATES),
+        few(chain.c.step < bindparam("most", type_=BigInteger)),
         table.c.turn_seq < chain.c.turn_seq,  # a damaged row may name itself
     )
     chain = chain.union_all(before)
@@ -56,12 +56,17 @@ def _chain_statement(depth: int) -> Any:
 
 def read_summaries(connection: Connection, lineage: Lineage, turn: TurnNumber | None) -> list[Summary]:
     """Return a turn's summary and those that it replaced, latest first; eight at most."""
-    if turn is None:
-        return []
-    values = {**lineage.bind_turn_limits(), "turn": turn}
-    found = connection.execute(_chain_statement(len(lineage.origins)), values).all()
-    _check_types(found, lineage.key.id, "a summary")
-    return [decode_summary(row, lineage.key.id) for row in found]
+    found: list[Summary] = []
+    while turn is not None and len(found) < _MAX_CANDIDATES:
+        lineage = locate_turn(connection, lineage, turn)
+        values = {**lineage.bind_turn_limits(), "turn": turn, "most": _MAX_CANDIDATES - len(found)}
+        rows = connection.execute(_chain_statement(lineage.width), values).all()
+        _check_types(rows, lineage.key.id, "a summary")
+        found.extend(decode_summary(row, lineage.key.id) for row in rows)
+        turn = found[-1].previous_turn if rows else None
+        if turn is not None and lineage.knows_turn(turn):
+            break  # its row is missing, or names a later turn
+    return found
 
 
 def decode_summary(row: Row[Any], conversation_id: str) -> Summary:

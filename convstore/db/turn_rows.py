@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select
 
 from convstore.db.dialect import NO_LIMIT
-from convstore.db.fork_sharing import Lineage
+from convstore.db.fork_sharing import Lineage, find_turn_home, locate_turn
 from convstore.db.message_rows import check_digest, decode_message, read_inline_data, select_parent_digest
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row, missing_message
@@ -142,9 +142,10 @@ def find_interrupted_replies(
 ) -> frozenset[Seq]:
     """Return the `seq` of the messages that are partial replies of interrupted turns."""
     homes: dict[ConversationKey, set[int]] = {}
-    for record in records:
+    for record in reversed(records):  # from the nearest origin to the farthest
         if record.turn is not None and record.message["role"] == "assistant":
-            homes.setdefault(lineage.find_turn_home(record.turn), set()).add(record.turn)
+            lineage = locate_turn(connection, lineage, record.turn)
+            homes.setdefault(find_turn_home(connection, lineage, record.turn), set()).add(record.turn)
     found: set[Seq] = set()
     for home, seqs in homes.items():
         for some in _split(sorted(seqs), _MAX_VARIABLES):

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, bindparam, select, tuple_
 
 from convstore.db.conversation_rows import LATEST_REQUEST, decode_conversation
 from convstore.db.engine import Database
-from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.fork_sharing import Lineage, find_message_home, read_lineage
 from convstore.db.head_rows import ConversationState, decode_state
 from convstore.db.message_rows import (
     COLUMNS,
@@ -234,7 +234,7 @@ class _ConversationCheck:
             self.note(f"its next seq is {state.next_seq}, but message seq {last_seq} exists")
         if state.next_turn <= last_turn:
             self.note(f"its next turn is {state.next_turn}, but turn {last_turn} exists")
-        for origin in self._lineage.origins:
+        for origin in (*self._lineage.origins, *self._lineage.far):
             values = {"owner": self._key.owner, "id": origin.conversation_id}
             numbers = self._connection.execute(_NEXT_NUMBERS, values).one_or_none()
             if numbers is None:
@@ -286,7 +286,7 @@ class _ConversationCheck:
             return None
         if row.found_parent is not None:
             return row
-        home = self._lineage.find_message_home(row.parent_seq)
+        home = find_message_home(self._connection, self._lineage, row.parent_seq)
         values = {"owner": home.owner, "conversation_id": home.id, "seq": row.parent_seq}
         parent = self._connection.execute(_PARENT, values).one_or_none()
         if parent is None:

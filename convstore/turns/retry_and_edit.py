@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from convstore.db.ancestors import find_ancestors, read_message_at
-from convstore.db.fork_sharing import Lineage
+from convstore.db.fork_sharing import Lineage, find_turn_home
 from convstore.db.head_rows import read_state
 from convstore.db.lease_rows import Claim
 from convstore.db.message_rows import read_head, read_messages, read_turn_input
@@ -64,7 +64,7 @@ def _place_retry(connection: Connection, claim: Claim, request: TurnRequest) -> 
         return _repeat(request, latest, inputs)
     record = read_head(connection, lineage, head)
     if record is not None and record.turn is not None:
-        turn = find_turn(connection, lineage.find_turn_home(record.turn), record.turn)
+        turn = find_turn(connection, find_turn_home(connection, lineage, record.turn), record.turn)
         if turn is not None and turn.window is not None and turn.purpose is None:
             follows = turn.last_input_seq if turn.last_input_seq is not None else turn.base_seq
             if follows in (record.seq, record.parent_seq):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
-from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.fork_sharing import Lineage, Origin, find_message_home, find_turn_home, list_origins, read_lineage
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import attachments, conversations, messages, summaries, turns
 from convstore.messages.codec import StoredMessage, decode, digest
@@ -56,7 +56,8 @@ def check_conversation(
         )
         lineage = read_lineage(ConversationKey(owner, id), conversation["lineage"])
         stored, recorded, summarised = _read_rows(connection, lineage)
-        _check_lineage(connection, conversation, lineage)
+        origins = list(list_origins(connection, lineage))
+        _check_lineage(connection, conversation, lineage, origins)
         kept = connection.execute(select(attachments.c.digest, attachments.c.data).where(attachments.c.owner == owner))
         texts = encode_attachments({bytes(row.digest): bytes(row.data) for row in kept})
     exact = {
@@ -75,8 +76,8 @@ def check_conversation(
     ]
     assert len(outputs) == len(set(outputs)), f"two completed turns have the same output: {outputs}"
     _check_pointers(conversation, stored, recorded, summarised)
-    homes = {id, *(origin.conversation_id for origin in lineage.origins)}
-    chosen = {seq for home, seq in checked_out if home in homes} | {origin.up_to_seq for origin in lineage.origins}
+    homes = {id, *(origin.conversation_id for origin in origins)}
+    chosen = {seq for home, seq in checked_out if home in homes} | {origin.up_to_seq for origin in origins}
     _check_replay(path, stored, recorded, chosen)
     if not running:
         lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
@@ -89,9 +90,10 @@ def _read_rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Ro
     stored: Rows = {}
     recorded: Rows = {}
     summarised: Rows = {}
-    for home in (*(origin.conversation_id for origin in reversed(lineage.origins)), lineage.key.id):
+    origins = list(list_origins(connection, lineage))
+    for home in (*(origin.conversation_id for origin in reversed(origins)), lineage.key.id):
         for row in connection.execute(_select_rows(messages, lineage.key.owner, home)).mappings():
-            if lineage.find_message_home(row["seq"]).id == home:
+            if find_message_home(connection, lineage, row["seq"]).id == home:
                 stored[row["seq"]] = row
             else:
                 # Later messages of the origin have the same numbers as those of the fork.
@@ -99,13 +101,13 @@ def _read_rows(connection: Connection, lineage: Lineage) -> tuple[Rows, Rows, Ro
                     f"message seq {row['seq']}: the fork stores it, but it belongs to the origin"
                 )
         for row in connection.execute(_select_rows(turns, lineage.key.owner, home)).mappings():
-            if lineage.find_turn_home(row["seq"]).id == home:
+            if find_turn_home(connection, lineage, row["seq"]).id == home:
                 recorded[row["seq"]] = row
             else:
                 assert home != lineage.key.id, f"turn {row['seq']}: the fork stores it, but it belongs to the origin"
         rows = select(summaries).where(summaries.c.owner == lineage.key.owner, summaries.c.conversation_id == home)
         for row in connection.execute(rows).mappings():
-            if lineage.find_turn_home(row["turn_seq"]).id == home:
+            if find_turn_home(connection, lineage, row["turn_seq"]).id == home:
                 summarised[row["turn_seq"]] = row
     return stored, recorded, summarised
 
@@ -123,13 +125,15 @@ def check_all(engine: Engine, *, running: bool = False, checked_out: Collection[
     return len(keys)
 
 
-def _check_lineage(connection: Connection, conversation: RowMapping, lineage: Lineage) -> None:
+def _check_lineage(
+    connection: Connection, conversation: RowMapping, lineage: Lineage, origins: Sequence[Origin]
+) -> None:
     """Assert that all origins exist, nearest first, with lower numbers than the fork."""
-    for near, far in pairwise(lineage.origins):
+    for near, far in pairwise(origins):
         assert (near.up_to_seq, near.up_to_turn) >= (far.up_to_seq, far.up_to_turn), (
             "lineage: the nearest origin is not first"
         )
-    for origin in lineage.origins:
+    for origin in origins:
         row = connection.execute(
             select(conversations.c.next_seq, conversations.c.next_turn).where(
                 conversations.c.owner == lineage.key.owner, conversations.c.id == origin.conversation_id

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from convstore import Store
 from convstore.context.window import make_summary_messages
+from convstore.db.fork_sharing import find_turn_home
 from convstore.db.head_rows import read_head_seq
 from convstore.db.tables import summaries
 from convstore.messages.request_form import to_request
@@ -62,7 +63,8 @@ def _summary(store: Store, id: str, turn: TurnNumber) -> tuple[int, str]:
         _, lineage = read_head_seq(connection, ConversationKey("", id))
         row = connection.execute(
             select(summaries.c.up_to_seq, summaries.c.text).where(
-                summaries.c.conversation_id == lineage.find_turn_home(turn).id, summaries.c.turn_seq == turn
+                summaries.c.conversation_id == find_turn_home(connection, lineage, turn).id,
+                summaries.c.turn_seq == turn,
             )
         ).one()
     return row.up_to_seq, from_column(row.text) or ""
