@@ -201,6 +201,30 @@ def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
         yield Outgoing(record.message, record.position, is_reply=is_last and record.message["role"] == "assistant")
 
 
+class SendableBuffer:
+    """Makes stored messages sendable one after another.
+
+    A reply is held until the results of its tool calls and the beginning of the next turn are known.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[MessageRecord] = []
+
+    def add(self, record: MessageRecord) -> list[Message]:
+        """Add the next message of the path, and return the messages that are ready."""
+        ready: list[Message] = []
+        before = self._held[-1] if self._held else record
+        if record.message["role"] != "tool" and (before.turn is None or before.turn != record.turn):
+            ready = self.take_rest()
+        self._held.append(record)
+        return ready
+
+    def take_rest(self) -> list[Message]:
+        """Return the messages that were held."""
+        held, self._held = self._held, []
+        return make_records_sendable(held)
+
+
 def make_records_sendable(records: Sequence[MessageRecord]) -> list[Message]:
     """Return stored messages as they are sent."""
     return make_sendable(list(list_outgoing(records))).messages

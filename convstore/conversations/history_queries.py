@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from convstore.context.history_reader import find_summary
@@ -10,7 +11,7 @@ from convstore.context.window import make_records_sendable
 from convstore.db import history_rows, message_rows, turn_rows
 from convstore.db.ancestors import read_message_at
 from convstore.db.fork_sharing import Lineage
-from convstore.db.head_rows import read_head_seq, read_state
+from convstore.db.head_rows import Head, read_head, read_head_seq, read_state
 from convstore.db.history_rows import Reach
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
@@ -19,19 +20,54 @@ from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNum
 from convstore.values.results import MessageRecord, Summary, Turn, TurnStatus
 
 _MAX_UNANSWERED_TURNS = 20
+_PAGE_MESSAGES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PathPage:
+    """A part of a path that is read page by page, from its beginning."""
+
+    records: list[MessageRecord]
+    head: Head
+    """The end of the path, as it was when the first page was read."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no message of the path comes after this page."""
+        return not self.records or self.records[-1].position >= self.head.position
 
 
 def read_history(
     work: UnitOfWork, key: ConversationKey, limit: int | None, before: Seq | None = None
 ) -> list[MessageRecord]:
     """Return the last messages of the current path, or the last before message `before`."""
-    head, lineage = read_head_seq(work.connection, key)
+    head, lineage = read_head(work.connection, key)
     if before is not None:
         record = message_rows.find_message(work.connection, lineage, before)
         if record is None:
             raise InvalidInput(f"conversation {key.id!r} has no message with seq {before}")
-        head = record.parent_seq
-    return history_rows.read_path(work.connection, lineage, head, limit)
+        head = Head(record.parent_seq, Position(record.position - 1))
+    return history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
+
+
+def read_path_page(work: UnitOfWork, key: ConversationKey, before: PathPage | None) -> PathPage:
+    """Return the first page of the current path, or the next page of the same path.
+
+    Messages never change, so all pages together are the path as it was when the first one was read.
+
+    Args:
+        before: the page before; None: begin with the current path.
+    """
+    head, lineage = read_head(work.connection, key)
+    after = 0
+    if before is not None:
+        head, after = before.head, before.records[-1].position
+    last = min(after + _PAGE_MESSAGES, head.position)
+    if last == after:
+        return PathPage([], head)
+    end = read_message_at(work.connection, lineage, head.seq, Position(last)).seq
+    records = history_rows.read_path(work.connection, lineage, end, last - after, position=Position(last))
+    return PathPage(records, head)
 
 
 def read_message(work: UnitOfWork, key: ConversationKey, position: Position) -> MessageRecord:
@@ -44,6 +80,12 @@ def read_tree(work: UnitOfWork, key: ConversationKey) -> list[MessageRecord]:
     """Return every message, on the current path or off it, by `seq`."""
     _, lineage = read_head_seq(work.connection, key)
     return history_rows.read_tree(work.connection, lineage)
+
+
+def read_tree_page(work: UnitOfWork, key: ConversationKey, after: Seq) -> list[MessageRecord]:
+    """Return the next messages after message `after`, on the current path or off it, by `seq`; [] at the end."""
+    _, lineage = read_head_seq(work.connection, key)
+    return history_rows.read_tree(work.connection, lineage, after, _PAGE_MESSAGES)
 
 
 def read_turn_input(work: UnitOfWork, owner: str, turn: Turn) -> list[MessageRecord]:

@@ -5,14 +5,14 @@ Each message names its ancestors at fixed distances (`STRIDES`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Connection, Row, bindparam, case, select, union_all
+from sqlalchemy import CTE, BigInteger, Connection, bindparam, case, select, union_all
 
 from convstore.db.dialect import few, join_looked_up
-from convstore.db.fork_sharing import Lineage, is_kept, locate_message
+from convstore.db.fork_sharing import Lineage, is_kept, locate_position
 from convstore.db.message_rows import STRIDES, read_messages
 from convstore.db.tables import messages as table
 from convstore.errors import InvalidInput
@@ -21,8 +21,7 @@ from convstore.values.results import MessageRecord
 
 
 @cache
-def _ancestors_statement(dialect: str, width: int, count: int, *, ends_early: bool) -> Any:
-    """Return the statement that goes up to some positions; one that may end early returns every step."""
+def _ancestors_statement(dialect: str, width: int, count: int) -> Any:
     targets = union_all(
         *(select(bindparam(f"target_{number}", type_=BigInteger).label("target")) for number in range(count))
     ).subquery("targets")
@@ -51,8 +50,6 @@ def _ancestors_statement(dialect: str, width: int, count: int, *, ends_early: bo
         .where(few(way.c.position > way.c.target), ancestor.c.seq < way.c.seq)  # a damaged row may be its own ancestor
     )
     way = way.union_all(up)
-    if ends_early:
-        return select(way)
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)
 
 
@@ -70,36 +67,22 @@ def find_ancestors(
     wanted = sorted({position for position in positions if position > 0})
     if head == 0 or not wanted:
         return {}
-    lineage = locate_message(connection, lineage, head)
-    targets = {f"target_{number}": position for number, position in enumerate(wanted)}
-    values = {**lineage.bind_message_limits(), "head": head, **targets}
-    ends_early = bool(lineage.far)
-    statement = _ancestors_statement(connection.dialect.name, lineage.width, len(wanted), ends_early=ends_early)
-    rows = connection.execute(statement, values)
-    if not ends_early:
-        return {row.target: row.seq for row in rows}
-    last: dict[int, Row[Any]] = {}
-    for row in rows:
-        if row.target not in last or row.position < last[row.target].position:
-            last[row.target] = row
-    found: dict[Position, Seq] = {row.target: row.seq for row in last.values() if row.position == row.target}
-    rest: dict[Seq, list[int]] = {}
-    for target, row in last.items():
-        following = _find_following(row)
-        if row.position > target and not lineage.knows_message(following):
-            rest.setdefault(following, []).append(target)
-    for following, missed in rest.items():
-        found.update(find_ancestors(connection, lineage, following, missed))
+    if not lineage.far:
+        return _find_in_part(connection, lineage, head, wanted)
+    found: dict[Position, Seq] = {}
+    parts: dict[tuple[Lineage, Seq], list[int]] = {}
+    for position in wanted:
+        parts.setdefault(locate_position(connection, lineage, head, Position(position)), []).append(position)
+    for (part, beginning), some in parts.items():
+        found.update(_find_in_part(connection, part, beginning, some))
     return found
 
 
-def _find_following(row: Row[Any]) -> Seq:
-    """Return the next message on the way up, as the statement does."""
-    for stride in reversed(STRIDES):
-        back: Seq | None = getattr(row, f"back_{stride}")
-        if back is not None and (row.position - 1) // stride * stride >= row.target:
-            return back
-    return Seq(row.parent_seq)
+def _find_in_part(connection: Connection, part: Lineage, head: Seq, positions: Sequence[int]) -> dict[Position, Seq]:
+    targets = {f"target_{number}": position for number, position in enumerate(positions)}
+    statement = _ancestors_statement(connection.dialect.name, part.width, len(positions))
+    rows = connection.execute(statement, {**part.bind_message_limits(), "head": head, **targets})
+    return {row.target: row.seq for row in rows}
 
 
 def is_on_path(connection: Connection, lineage: Lineage, head: Seq, position: Position, seq: Seq) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, bindpa
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
 from convstore.messages.storable_text import to_json
-from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
+from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 
 _BASE = 16
 """From the row of a fork, the origins between two depths that it divides are one row away."""
@@ -41,7 +41,9 @@ class Origin:
     up_to_seq: Seq
     up_to_turn: TurnNumber
     depth: int = 0
-    """How many origins it has itself, where a row does not name all origins."""
+    """How many origins it has itself; 0 also if the row names all origins."""
+    up_to_position: Position = NO_POSITION
+    """The position of message `up_to_seq`; 0 also if the row names all origins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,19 @@ class Lineage:
         """Return True if this part of the lineage tells where turn `turn` is kept."""
         return not self.far or turn > self.far[0].up_to_turn
 
-    def list_fork_origins(self, seq: Seq, last_turn: TurnNumber) -> tuple[Origin, ...]:
+    def list_fork_origins(self, seq: Seq, position: Position, last_turn: TurnNumber) -> tuple[Origin, ...]:
         """Return the origins that the row of a fork of this conversation names.
 
         Args:
             seq: the last message that the fork shares.
+            position: its position.
             last_turn: the latest turn of this conversation.
         """
-        known = [*self.origins, *self.far]
-        clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in known]
-        origin = Origin(self.key.id, seq, last_turn)
+        clipped = [
+            replace(older, up_to_seq=seq, up_to_position=position) if older.up_to_seq >= seq else older
+            for older in (*self.origins, *self.far)
+        ]
+        origin = Origin(self.key.id, seq, last_turn, up_to_position=position)
         if not self.far:
             # An origin that keeps nothing is left out. The forked conversation itself always stays, because the fork
             # must name its origin.
@@ -173,6 +178,23 @@ def locate_turn(connection: Connection, lineage: Lineage, turn: TurnNumber) -> L
     return lineage
 
 
+def locate_position(connection: Connection, lineage: Lineage, head: Seq, position: Position) -> tuple[Lineage, Seq]:
+    """Return the part of a lineage that tells where the message at a position is kept, and where to begin there.
+
+    Args:
+        head: the message at which the path ends.
+        position: a position of this path.
+
+    Returns:
+        The part, and a message of the path at the position or after it, which the part tells too.
+    """
+    lineage = locate_message(connection, lineage, head)
+    while reaching := [far for far in lineage.far if far.up_to_seq >= head or far.up_to_position >= position]:
+        head = min(head, reaching[-1].up_to_seq)
+        lineage = _read_part(connection, lineage, reaching[-1])
+    return lineage, head
+
+
 def find_message_home(connection: Connection, lineage: Lineage, seq: Seq) -> ConversationKey:
     """Return the conversation that keeps message `seq`."""
     part = locate_message(connection, lineage, seq)
@@ -215,14 +237,24 @@ def _read_part(connection: Connection, lineage: Lineage, origin: Origin) -> Line
     return replace(part, start=origin.conversation_id)
 
 
+def names_all(origins: tuple[Origin, ...]) -> bool:
+    """Return True if these origins of a row are all that it has."""
+    return not origins or origins[0].depth == 0
+
+
 def write_lineage(origins: tuple[Origin, ...]) -> str | None:
     """Return the column of a lineage; None if the conversation is not a fork."""
     if not origins:
         return None
-    names_all = origins[0].depth == 0
+    plain = names_all(origins)
     return to_json(
         [
-            [origin.conversation_id, origin.up_to_seq, origin.up_to_turn, *(() if names_all else (origin.depth,))]
+            [
+                origin.conversation_id,
+                origin.up_to_seq,
+                origin.up_to_turn,
+                *(() if plain else (origin.depth, origin.up_to_position)),
+            ]
             for origin in origins
         ]
     )
@@ -240,7 +272,7 @@ def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
         origins = tuple(_read_origin(*item) for item in json.loads(column))
         if any(near.up_to_seq < far.up_to_seq for near, far in pairwise(origins)):
             raise ValueError("not nearest first")
-        if not origins or origins[0].depth == 0:
+        if names_all(origins):
             return Lineage(key, origins)
         if any(near.depth <= far.depth for near, far in pairwise(origins)):
             raise ValueError("its depths do not fall")
@@ -251,5 +283,5 @@ def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
     return Lineage(key, near, origins[len(near) :])
 
 
-def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0) -> Origin:
-    return Origin(str(conversation_id), Seq(int(seq)), TurnNumber(int(turn)), int(depth))
+def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0, position: Any = 0) -> Origin:
+    return Origin(str(conversation_id), Seq(int(seq)), TurnNumber(int(turn)), int(depth), Position(int(position)))

@@ -42,7 +42,7 @@ _STATE = select(
     table.c.summary_turn,
 ).where(*_LIVING)
 _STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
-_HEAD = select(table.c.head_seq, table.c.lineage).where(*_LIVING)
+_HEAD = select(table.c.head_seq, table.c.length, table.c.lineage).where(*_LIVING)
 _check_state, _check_head = RowCheck(_STATE.selected_columns), RowCheck(_HEAD.selected_columns)
 
 _AT_HEAD: dict[str, Any] = {"head_seq": bindparam("head"), "length": bindparam("position")}
@@ -103,8 +103,8 @@ def lock_state(connection: Connection, key: ConversationKey) -> ConversationStat
     return _check_and_decode(row, key) if row is not None else None
 
 
-def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Lineage]:
-    """Return the `seq` of a conversation's head, and its lineage; 0: an empty path.
+def read_head(connection: Connection, key: ConversationKey) -> tuple[Head, Lineage]:
+    """Return a conversation's head, and its lineage.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -113,7 +113,17 @@ def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Li
     if found is None:
         raise conversation_not_found(connection, key)
     _check_head([found], key.id)
-    return found.head_seq, read_lineage(key, found.lineage)
+    return Head(found.head_seq, found.length), read_lineage(key, found.lineage)
+
+
+def read_head_seq(connection: Connection, key: ConversationKey) -> tuple[Seq, Lineage]:
+    """Return the `seq` of a conversation's head, and its lineage; 0: an empty path.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+    """
+    head, lineage = read_head(connection, key)
+    return head.seq, lineage
 
 
 def check_expected_head(key: ConversationKey, head: Seq, expected: Seq | None) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Row,
+    Select,
     and_,
     bindparam,
     case,
@@ -33,13 +34,13 @@ from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_mes
 from convstore.db.message_rows import COLUMNS, check_rows, decode_rows, decode_rows_with_parents, select_parent_digest
 from convstore.db.row_errors import missing_message
 from convstore.db.tables import messages as table
-from convstore.values.identifiers import Seq
+from convstore.values.identifiers import NO_SEQ, Position, Seq
 from convstore.values.results import MessageRecord
 
 # A scan reads this many rows more than it needs. So it can skip a few failed turns and siblings near the head before a
 # recursive query has to read the rest.
 _SLACK_ROWS = 16
-_FIRST_SCAN_ROWS = 1000  # before the number of messages of the path is known
+_FIRST_SCAN_ROWS = 64  # before the number of messages of the path is known
 _FIRST_CLIMB_ROWS = 256
 _MIN_TOKENS = 4  # assumed for a message without a stored count, plus one token for each eight characters
 
@@ -128,7 +129,9 @@ def _count_tokens(row: FromClause) -> ColumnElement[int]:
     return func.coalesce(row.c.tokens, _MIN_TOKENS + length // 8)
 
 
-def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | None = None) -> list[MessageRecord]:
+def read_path(
+    connection: Connection, lineage: Lineage, head: Seq, limit: int | None = None, *, position: Position | None = None
+) -> list[MessageRecord]:
     """Return the path that ends at message `head`, in order.
 
     It usually takes one or two statements, and reads at most about twice the rows that it returns. There are more
@@ -137,6 +140,7 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
     Args:
         head: 0: the path is empty.
         limit: return only this many messages, the last ones.
+        position: the position of the head, if it is known; this may save a statement.
 
     Raises:
         DamagedRow: a message of the path is missing or cannot be decoded.
@@ -149,9 +153,10 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
     climb = most - 1 if lineage.is_fork else _FIRST_CLIMB_ROWS
     while wanted != 0 and len(found) < most:
         rows: Sequence[Row[Any]] = ()
-        left = min(most - len(found), found[-1].position - 1 if found else NO_LIMIT)
-        if _is_worth_scanning(lineage, wanted, left, is_first=not found):
-            rows = _scan(connection, lineage, wanted, left if found or limit is not None else _FIRST_SCAN_ROWS)
+        before = found[-1].position - 1 if found else position
+        left = min(most - len(found), before if before is not None else _FIRST_SCAN_ROWS)
+        if not lineage.is_fork and (before is None or wanted <= 2 * left + _SLACK_ROWS):
+            rows = _scan(connection, lineage, wanted, left)
         if not rows:
             rows = _read_up(connection, lineage, wanted, Reach(messages=max(1, min(climb, most - 1 - len(found)))))
             climb = min(2 * climb, NO_LIMIT)
@@ -161,16 +166,6 @@ def read_path(connection: Connection, lineage: Lineage, head: Seq, limit: int | 
         wanted = rows[-1].parent_seq
     within, before = (found, []) if limit is None else (found[:limit], found[limit:])
     return decode_rows(connection, within[::-1], lineage, _list_digests(before))
-
-
-def _is_worth_scanning(lineage: Lineage, wanted: Seq, left: int, *, is_first: bool) -> bool:
-    """Return True if a scan from message `wanted` reads few rows off the path.
-
-    Args:
-        left: how many messages of the path are still to be read.
-        is_first: whether nothing of the path was read; then its number of messages is not known.
-    """
-    return not lineage.is_fork and (is_first or wanted <= 2 * left + _SLACK_ROWS)
 
 
 def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
@@ -254,27 +249,32 @@ def _count_row_tokens(row: Row[Any]) -> int:
     return row.tokens if row.tokens is not None else _MIN_TOKENS + len(row.content or "") // 8
 
 
-_TREE = (
-    select(*COLUMNS)
+_TREE: Select[Any] = (
+    select(*COLUMNS, select_parent_digest(table))
     .where(*_IN_CONVERSATION, table.c.seq > bindparam("first"), table.c.seq <= bindparam("last"))
     .order_by(table.c.seq)
+    .limit(bindparam("most"))
 )
 
 
-def read_tree(connection: Connection, lineage: Lineage) -> list[MessageRecord]:
-    """Return every message of a conversation and of its shared past, by `seq`."""
+def read_tree(
+    connection: Connection, lineage: Lineage, after: Seq = NO_SEQ, limit: int = NO_LIMIT
+) -> list[MessageRecord]:
+    """Return the messages of a conversation and of its shared past, by `seq`.
+
+    Args:
+        after: return only messages with a greater `seq`.
+        limit: the maximum number of messages.
+    """
     found: list[MessageRecord] = []
-    digests: dict[int, bytes] = {}
-    first = 0
     origins = list(list_origins(connection, lineage))
     shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(origins)]
     for home, last in (*shared, (lineage.key.id, NO_LIMIT)):
-        values = {"owner": lineage.key.owner, "conversation_id": home, "first": first, "last": last}
-        rows = connection.execute(_TREE, values).all()
-        check_rows(rows, lineage)
-        found.extend(decode_rows(connection, rows, lineage, digests))
-        digests.update(_list_digests(rows))
-        first = last
+        if after < last and len(found) < limit:
+            values = {"owner": lineage.key.owner, "conversation_id": home, "first": after, "last": last}
+            rows = connection.execute(_TREE, {**values, "most": limit - len(found)}).all()
+            found.extend(decode_rows_with_parents(connection, rows, lineage))
+            after = Seq(last)
     return found
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from convstore.context.window import SendableBuffer
 from convstore.errors import DamagedRow
 from convstore.messages.message import Message
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
-from convstore.values.identifiers import Seq
+from convstore.values.identifiers import NO_SEQ, Seq
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner
 
@@ -109,6 +110,25 @@ class AsyncConversationMethods(ABC):
     ) -> builtins.list[Message]:
         return await self._run(ConversationMethods.history, conversation_id, limit=limit, exact=exact)
 
+    @documented_as(ConversationMethods.iterate_history)
+    async def iterate_history(self, conversation_id: str, *, exact: bool = False) -> AsyncIterator[Message]:
+        buffer = SendableBuffer()
+        async for record in self.iterate_messages(conversation_id):
+            for message in (record.message,) if exact else buffer.add(record):
+                yield message
+        for message in buffer.take_rest():
+            yield message
+
+    @documented_as(ConversationMethods.iterate_messages)
+    async def iterate_messages(self, conversation_id: str) -> AsyncIterator[MessageRecord]:
+        page = await self._run(ConversationMethods._read_path_page, conversation_id)
+        for record in page.records:
+            yield record
+        while not page.is_last:
+            page = await self._run(ConversationMethods._read_path_page, conversation_id, page)
+            for record in page.records:
+                yield record
+
     @documented_as(ConversationMethods.messages)
     async def messages(
         self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
@@ -187,6 +207,14 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.tree)
     async def tree(self, conversation_id: str) -> builtins.list[MessageRecord]:
         return await self._run(ConversationMethods.tree, conversation_id)
+
+    @documented_as(ConversationMethods.iterate_tree)
+    async def iterate_tree(self, conversation_id: str) -> AsyncIterator[MessageRecord]:
+        records = await self._run(ConversationMethods._read_tree_page, conversation_id, NO_SEQ)
+        while records:
+            for record in records:
+                yield record
+            records = await self._run(ConversationMethods._read_tree_page, conversation_id, records[-1].seq)
 
     @documented_as(ConversationMethods.at)
     async def at(self, conversation_id: str, position: int) -> MessageRecord:

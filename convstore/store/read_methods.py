@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from convstore.context.window import make_records_sendable
+from convstore.context.window import SendableBuffer, make_records_sendable
 from convstore.conversations import history_queries, lookup, usage_queries
+from convstore.conversations.history_queries import PathPage
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, DamagedRow, InvalidInput
 from convstore.messages.message import Message
-from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
 from convstore.values.validation import (
     check_before,
@@ -113,6 +114,39 @@ class ReadMethods:
         found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
         return [record.message for record in found] if exact else make_records_sendable(found)
 
+    def iterate_history(self, conversation_id: str, *, exact: bool = False) -> Iterator[Message]:
+        """Yield the messages of the conversation one by one, oldest first, as `history` returns them.
+
+        They are read page by page, so the memory that is needed does not grow with the conversation. If the
+        conversation changes meanwhile, the path is the one that the first page was read from.
+
+        Args:
+            conversation_id: the conversation's id.
+            exact: as for `history`.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation, or it was deleted meanwhile.
+        """
+        buffer = SendableBuffer()
+        for record in self.iterate_messages(conversation_id):
+            yield from (record.message,) if exact else buffer.add(record)
+        yield from buffer.take_rest()
+
+    def iterate_messages(self, conversation_id: str) -> Iterator[MessageRecord]:
+        """Yield the messages of the conversation with their places, oldest first, as `iterate_history` does.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation, or it was deleted meanwhile.
+        """
+        page = self._read_path_page(conversation_id)
+        yield from page.records
+        while not page.is_last:
+            page = self._read_path_page(conversation_id, page)
+            yield from page.records
+
+    def _read_path_page(self, conversation_id: str, before: PathPage | None = None) -> PathPage:
+        return self._transactions.read(history_queries.read_path_page, self._key(conversation_id), before)
+
     def messages(
         self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
     ) -> builtins.list[MessageRecord]:
@@ -175,6 +209,23 @@ class ReadMethods:
             ConversationNotFound: the owner has no such conversation.
         """
         return self._transactions.read(history_queries.read_tree, self._key(conversation_id))
+
+    def iterate_tree(self, conversation_id: str) -> Iterator[MessageRecord]:
+        """Yield every message of the conversation one by one, as `tree` returns them.
+
+        They are read page by page, so the memory that is needed does not grow with the conversation. Messages that are
+        stored meanwhile come at the end.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation, or it was deleted meanwhile.
+        """
+        records = self._read_tree_page(conversation_id, NO_SEQ)
+        while records:
+            yield from records
+            records = self._read_tree_page(conversation_id, records[-1].seq)
+
+    def _read_tree_page(self, conversation_id: str, after: Seq) -> builtins.list[MessageRecord]:
+        return self._transactions.read(history_queries.read_tree_page, self._key(conversation_id), after)
 
     def at(self, conversation_id: str, position: int) -> MessageRecord:
         """Return the message at a position (1, 2, 3 …) of the current path.

@@ -20,7 +20,7 @@ PAIRED = pytest.mark.parametrize(("sync", "asynchronous"), PAIRS, ids=["Store", 
 
 AT_ONCE = {"for_owner", "using", "stream", "retry_stream", "complete_stream", "edit_stream"}
 """Methods that only make an object: they have nothing to await."""
-GENERATORS = {"follow"}
+GENERATORS = {"follow", "iterate_history", "iterate_messages", "iterate_tree"}
 
 # The name in `AsyncStore` of each type of `Store`.
 TYPES = {
@@ -29,6 +29,8 @@ TYPES = {
     "TransactionView": "AsyncTransactionView",
     "ReplyStream": "AsyncReplyStream",
     "Iterator[str]": "AsyncIterator[str]",
+    "Iterator[Message]": "AsyncIterator[Message]",
+    "Iterator[MessageRecord]": "AsyncIterator[MessageRecord]",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -121,19 +121,9 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
     """
     id = store.new(model="test-model").id
     pins = [[place, place] for place in range(2, count, max(1, count // PINS))][:PINS]
+    rows = _get_cached_rows(count) if count <= MAX_CACHED_MESSAGES else _make_message_rows(range(count))
     with engine.connect() as connection, connection.begin():
-        raw: Any = connection.connection.driver_connection
-        if engine.dialect.name == "sqlite":
-            marks = ", ".join("?" * len(_COLUMNS))
-            statement = f"INSERT INTO convstore_messages ({', '.join(_COLUMNS)}) VALUES ({marks})"
-            raw.executemany(statement, _make_rows(id, count, "2026-01-01 00:00:00.000000"))
-        else:
-            with (
-                raw.cursor() as cursor,
-                cursor.copy(f"COPY convstore_messages ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
-            ):
-                for row in _make_rows(id, count, "2026-01-01T00:00:00Z"):
-                    copy.write_row(row)
+        _insert_rows(connection, id, rows)
         connection.execute(
             text(
                 "UPDATE convstore_conversations SET head_seq = :count, length = :count, next_seq = :next, pins = :pins "
@@ -146,28 +136,63 @@ def filled(store: Store, engine: Engine, count: int, *, summarised: bool = False
     return id
 
 
-def _make_rows(id: str, count: int, now: str) -> Iterator[tuple[Any, ...]]:
-    for row in _get_cached_rows(count) if count <= MAX_CACHED_MESSAGES else _make_message_rows(count):
-        yield "", id, *row, now
+def make_tree(store: Store, engine: Engine, parents: Sequence[int]) -> str:
+    """Make a conversation with a tree of messages, and return its id. The last message is its head.
+
+    Args:
+        parents: the `seq` of the parent of message 1, 2, 3 …; 0: the message begins a path.
+    """
+    id = store.new(model="test-model").id
+    rows = list(_make_message_rows(parents))
+    values = {"head": len(rows), "length": rows[-1][2], "next": len(rows) + 1, "id": id}
+    with engine.connect() as connection, connection.begin():
+        _insert_rows(connection, id, rows)
+        connection.execute(
+            text(
+                "UPDATE convstore_conversations SET head_seq = :head, length = :length, next_seq = :next WHERE id = :id"
+            ),
+            values,
+        )
+    return id
+
+
+def _insert_rows(connection: Connection, id: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    raw: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(_COLUMNS))
+        statement = f"INSERT INTO convstore_messages ({', '.join(_COLUMNS)}) VALUES ({marks})"
+        raw.executemany(statement, (("", id, *row, "2026-01-01 00:00:00.000000") for row in rows))
+        return
+    with raw.cursor() as cursor, cursor.copy(f"COPY convstore_messages ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(("", id, *row, "2026-01-01T00:00:00Z"))
 
 
 @lru_cache(3)
 def _get_cached_rows(count: int) -> list[tuple[Any, ...]]:
-    return list(_make_message_rows(count))
+    return list(_make_message_rows(range(count)))
 
 
-def _make_message_rows(count: int) -> Iterator[tuple[Any, ...]]:
-    context, parent = 0, b""
-    back = [None] * len(STRIDES)
-    system = max(1, count // SYSTEM_MESSAGES)
-    for seq in range(1, count + 1):
-        role = "system" if seq % system == 1 else "user" if seq % 2 == 0 else "assistant"
-        message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
-        parent = digest(parent, message)
-        yield seq, seq - 1, seq, role, message["content"], estimate_message(message), context, *back, parent
+def _make_message_rows(parents: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    system = max(1, len(parents) // SYSTEM_MESSAGES)
+    made: dict[int, tuple[Any, ...]] = {}
+    for seq, parent in enumerate(parents, 1):
+        _, _, position, role, _, _, context, *back, parent_digest = made.get(parent, _BEFORE_THE_FIRST)
         if role == "system":
-            context = seq
-        back = [seq if seq % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)]  # type: ignore[misc]
+            context = parent
+        strides = zip(STRIDES, back, strict=True)
+        back = [parent if position and position % stride == 0 else known for stride, known in strides]
+        role = "system" if seq % system == 1 else "user" if position % 2 else "assistant"
+        message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
+        tokens, own = estimate_message(message), digest(parent_digest, message)
+        row = (seq, parent, position + 1, role, message["content"], tokens, context, *back, own)
+        if len(parents) > MAX_CACHED_MESSAGES:
+            made.pop(seq - 100, None)
+        made[seq] = row
+        yield row
+
+
+_BEFORE_THE_FIRST = (0, 0, 0, "", "", 0, 0, *(None for _ in STRIDES), b"")
 
 
 def _summarise(work: UnitOfWork, id: str, up_to: int) -> None:
