@@ -54,6 +54,7 @@ def run_offline() -> None:
         version_table=VERSION_TABLE,
         version_table_schema=schema,
         literal_binds=True,
+        dialect_opts={"paramstyle": "named"},  # with psycopg's own, each % of a name would be written twice
         render_as_batch=True,
         transactional_ddl=True,
     )

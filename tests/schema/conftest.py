@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.cli.conftest import bare
 from tests.schema.old.kept import OLDER, Old, restored
+
+__all__ = ["bare"]
 
 
 @pytest.fixture(params=["db", "sql"])
