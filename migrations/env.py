@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateSchema
 
 from convstore.config import find_database_url
 from convstore.db.engine import open_database, parse_url
-from convstore.db.postgres_schema import make_enter_statement, read_current_schema, take_schema
+from convstore.db.postgres_schema import make_enter_sql, read_current_schema, take_schema
 from convstore.db.schema_upgrade import is_ours, migrating
 from convstore.db.tables import VERSION_TABLE, Base
 
@@ -62,7 +62,7 @@ def run_offline() -> None:
         if url.get_backend_name() == "postgresql":
             if schema is not None and context.get_starting_revision_argument() is None:
                 context.execute(CreateSchema(schema, if_not_exists=True))
-            context.execute(make_enter_statement(context.get_context().dialect, schema))
+            context.execute(make_enter_sql(context.get_context().dialect, schema))
         context.run_migrations()
 
 

@@ -88,16 +88,16 @@ class Database:
     def identity(self) -> Hashable:
         """The database, for comparing: equal for all that use the same tables in this process.
 
-        On PostgreSQL it is final after the first use, when the schema is known.
+        Before the first use on PostgreSQL, the schema is the one that another `Database` with this URL has found.
         """
         if self.is_sqlite:
             return os.path.realpath(self.path) if self.path is not None else self._in_memory
-        return self.engine.url, self.schema
+        return self.engine.url, self.schema or _current_schemas.get(self.engine.url)
 
     def keep_schema(self, schema: str | None) -> None:
         """Use the schema that was found at the first use, from now on, unless the caller named one."""
-        if self.schema is None:
-            self.schema = schema
+        if self.schema is None and schema is not None:
+            self.schema = _current_schemas[self.engine.url] = schema
 
     @property
     def label(self) -> str:
@@ -251,6 +251,9 @@ def is_undecodable_text(error: DatabaseUnavailable) -> bool:
     return _UNDECODABLE in str(getattr(error.__cause__, "orig", ""))
 
 
+_current_schemas: dict[URL, str] = {}
+"""The current schema, by URL, as it was last found."""
+
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[Pool] = []
 
@@ -322,6 +325,9 @@ def parse_url(url: str) -> URL:
         if _LIKE_A_URL.search(url):
             raise InvalidInput(_NOT_A_URL)
         return URL.create("sqlite", database=url)
+    if re.search(r"[?&]schema=?(&|$)", url):
+        # SQLAlchemy drops such a part. The tables would then be looked for elsewhere, perhaps in another tenant's.
+        raise InvalidInput("the name of the schema is empty")
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):

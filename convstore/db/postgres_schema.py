@@ -144,7 +144,7 @@ def enter_schema(connection: Connection, schema: str | None) -> None:
     connection.execute(_ENTER, {"schema": schema})
 
 
-def make_enter_statement(dialect: Dialect, schema: str | None) -> TextClause:
+def make_enter_sql(dialect: Dialect, schema: str | None) -> TextClause:
     """Return the statement of `enter_schema`, for SQL that is written and not run.
 
     Args:

@@ -225,7 +225,7 @@ def test_a_callers_transaction_uses_the_schema_of_each_store(url: str, engine: E
             with engine.begin() as connection:
                 views = [store.using(connection) for store in (one, two, third)]
                 for number, view in enumerate(views):
-                    view.new(f"Of {number}", id=f"same-{is_used}", messages=["Hi"])
+                    view.new(f"Of {number}", id=f"same-{is_used}", system="Hi")
                     assert connection.scalars(COUNT_MINE).all() == [2]
                 for number, view in enumerate(views):
                     assert view.get(f"same-{is_used}").title == f"Of {number}"
@@ -615,8 +615,9 @@ def test_two_different_schemas_are_refused_and_one_may_be_named_twice(bare: Prog
     Store(url, schema="t1").close()
     bare.set(CONVSTORE_DB=url)
     bare("list", "--schema", "t2").failed(2, "two schemas are given")
-    with pytest.raises(InvalidInput, match="is empty"):
-        Store("postgresql://app@127.0.0.1:1/app?schema=")
+    for empty in ("?schema=", "?schema", "?schema=&connect_timeout=2", "?connect_timeout=2&schema="):
+        with pytest.raises(InvalidInput, match="the name of the schema is empty"):
+            Store(f"postgresql://app@127.0.0.1:1/app{empty}")
 
 
 def test_sqlite_has_no_schemas(sqlite_url: str, tmp_path: Path, bare: Program) -> None:
