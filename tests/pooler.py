@@ -9,7 +9,6 @@ https://www.postgresql.org/docs/current/protocol-message-formats.html
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import threading
@@ -134,7 +133,6 @@ def _read_message(source: socket.socket) -> tuple[bytes, bytes]:
 def _read(source: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        select.select([source], [], [])
         piece = source.recv(size - len(data))
         if not piece:
             raise EOFError

@@ -150,15 +150,11 @@ def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTo
             f"database {database.label} has schema {found.current}, made by a newer convstore; "
             f"this one knows {found.head}: upgrade convstore"
         )
+    option = f" --schema {shlex.quote(database.given_schema)}" if database.given_schema is not None else ""
     has = f"schema {found.current}" if found.current else "no convstore schema"
     return SchemaOutdated(
-        f"database {database.label} has {has} and this release needs {found.head}: run `{_name_upgrade(database)}`"
+        f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade{option}`"
     )
-
-
-def _name_upgrade(database: Database) -> str:
-    schema = database.given_schema
-    return "convstore db upgrade" + (f" --schema {shlex.quote(schema)}" if schema is not None else "")
 
 
 def upgrade(url: str, schema: str | None = None) -> None:
