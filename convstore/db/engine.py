@@ -21,11 +21,9 @@ from sqlalchemy.engine import URL, make_url
 
 from convstore.db.postgres_schema import (
     bind_schema,
-    bound_to_schema,
     check_has_schemas,
     check_schema_name,
     find_bound_schema,
-    read_current_schema,
     take_schema,
 )
 from convstore.db.sqlite_engine import (
@@ -364,48 +362,6 @@ def _prepare_postgres(connection: Any, _: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET DateStyle TO 'ISO'")
     connection.commit()
-
-
-class CallersSchema:
-    """The schema of a store's tables on a caller's connection.
-
-    Args:
-        database: the store's database.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._found: str | None = None
-
-    @contextmanager
-    def bound(self, connection: Connection) -> Iterator[None]:
-        """Bind a connection to the schema within the block.
-
-        Raises:
-            DatabaseUnavailable: neither the store nor the connection names a schema that exists.
-        """
-        if connection.dialect.name == "sqlite":
-            yield
-            return
-        with bound_to_schema(connection, self._choose(connection)):
-            yield
-
-    def _choose(self, connection: Connection) -> str:
-        database = self._database
-        chosen = database.given_schema or find_bound_schema(connection.get_execution_options())
-        if chosen is None and _is_same_database(connection.engine, database.engine):
-            chosen = database.schema
-        if chosen is None:
-            # Read once, so that a search path that changes within the transaction changes nothing.
-            chosen = self._found = self._found or read_current_schema(connection)
-        return chosen
-
-
-def _is_same_database(one: Engine, other: Engine) -> bool:
-    def name(url: URL) -> tuple[object, ...]:  # the driver may differ: an asynchronous one has no store of its own
-        return url.get_backend_name(), url.username, url.host, url.port, url.database, url.query
-
-    return one.pool is other.pool or name(one.url) == name(other.url)
 
 
 @contextmanager

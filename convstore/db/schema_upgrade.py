@@ -152,6 +152,8 @@ def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTo
         )
     option = f" --schema {shlex.quote(database.given_schema)}" if database.given_schema is not None else ""
     has = f"schema {found.current}" if found.current else "no convstore schema"
+    if database.given_schema is None and found.place not in (None, "public"):
+        has += f" in its current schema {found.place!r}"
     return SchemaOutdated(
         f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade{option}`"
     )

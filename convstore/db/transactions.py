@@ -13,7 +13,8 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from convstore.db.engine import CallersSchema, Database, is_undecodable_text
+from convstore.db.callers_schema import CallersSchema
+from convstore.db.engine import Database, is_undecodable_text
 from convstore.db.schema_upgrade import ensure_schema
 from convstore.db.unit_of_work import Services, UnitOfWork
 from convstore.errors import DatabaseError, DatabaseUnavailable

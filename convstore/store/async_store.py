@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 
 from convstore.conversations.append import append_when_free, make_addition
-from convstore.db.engine import CallersSchema
+from convstore.db.callers_schema import CallersSchema
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_async_client

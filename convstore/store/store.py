@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine
 
-from convstore.db.engine import CallersSchema
+from convstore.db.callers_schema import CallersSchema
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_client

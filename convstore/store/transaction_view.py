@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
-from convstore.db.engine import CallersSchema
+from convstore.db.callers_schema import CallersSchema
 from convstore.db.transactions import CallersTransaction
 from convstore.db.unit_of_work import Services
 from convstore.store.async_methods import AsyncConversationMethods

@@ -91,7 +91,7 @@ def test_tables_elsewhere_on_the_search_path_are_never_taken(postgres_empty_url:
         url = make_url(url).set(username=role).render_as_string(hide_password=False)
     try:
         bare.set(CONVSTORE_DB=url)
-        bare("db", "check").failed(7, "no convstore schema")
+        bare("db", "check").failed(7, "no convstore schema in its current schema 't1' and this release needs")
         bare("list").failed(7, "no convstore schema")
         assert bare("db", "upgrade").code == 0
         assert find_tables(postgres_empty_url)["t1"] >= OURS
