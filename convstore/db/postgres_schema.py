@@ -92,8 +92,7 @@ def find_bound_schema(options: Mapping[str, object]) -> str | None:
 
 def bind_schema(connection: Connection, schema: str) -> None:
     """Let the statements of a connection mean the tables of one schema."""
-    before = connection.get_execution_options().get("schema_translate_map")
-    connection.execution_options(schema_translate_map={**(before or {}), None: schema})
+    connection.execution_options(schema_translate_map={None: schema})
 
 
 @contextmanager
