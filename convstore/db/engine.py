@@ -19,6 +19,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 
+from convstore.db.postgres_schema import (
+    bind_schema,
+    check_has_schemas,
+    check_schema_name,
+    find_bound_schema,
+    take_schema,
+)
 from convstore.db.sqlite_engine import (
     SQLITE_BUSY_SECONDS,
     find_sqlite_file,
@@ -44,9 +51,16 @@ _NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/
 
 
 class Database:
-    """An engine, with convstore's transactions. Threads may share it."""
+    """An engine, with convstore's transactions. Threads may share it.
 
-    def __init__(self, engine: Engine, *, owned: bool) -> None:
+    Args:
+        engine: the engine; a caller's own is not changed.
+        owned: whether `close` closes the engine's connections.
+        schema: the PostgreSQL schema that has the tables. None: the one that the engine's `schema_translate_map` names,
+            else the current one at the first use.
+    """
+
+    def __init__(self, engine: Engine, *, owned: bool, schema: str | None = None) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
@@ -57,22 +71,40 @@ class Database:
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
             raise InvalidInput(f"the driver {engine.dialect.driver!r} is asynchronous: use a sync one, such as psycopg")
+        if schema is not None:
+            check_has_schemas(engine.dialect.name)
+        elif not self.is_sqlite:
+            schema = find_bound_schema(engine.get_execution_options())
+        self.given_schema = check_schema_name(schema) if schema is not None else None
+        """The PostgreSQL schema that the caller named."""
+        self.schema = self.given_schema
+        """The PostgreSQL schema of all statements; None until `keep_schema`, and on SQLite."""
         if owned and (self.path is not None or not self.is_sqlite):
             _open.add(self)
 
     @property
     def identity(self) -> Hashable:
-        """The database, for comparing: equal for all that use the same file or URL in this process."""
+        """The database, for comparing: equal for all that use the same tables in this process.
+
+        Before the first use on PostgreSQL, the schema is the one that another `Database` with this URL has found.
+        """
         if self.is_sqlite:
             return os.path.realpath(self.path) if self.path is not None else self._in_memory
-        return self.engine.url
+        return self.engine.url, self.schema or _current_schemas.get(self.engine.url)
+
+    def keep_schema(self, schema: str | None) -> None:
+        """Use the schema that was found at the first use, from now on, unless the caller named one."""
+        if self.schema is None and schema is not None:
+            self.schema = _current_schemas[self.engine.url] = schema
 
     @property
     def label(self) -> str:
-        """The name of the database in messages: the file, or the URL without its password."""
+        """The name of the database in messages: the file, or the URL without its password, with a schema if given."""
         url = self.engine.url
         if self.is_sqlite:
             return url.database or ":memory:"
+        if self.given_schema is not None:
+            url = url.update_query_dict({"schema": self.given_schema})
         return url.difference_update_query(("password", "sslpassword")).render_as_string(hide_password=True)
 
     @contextmanager
@@ -102,7 +134,7 @@ class Database:
         kept = _keep_bytes if keeps_bytes and self.is_sqlite else nullcontext
         with (
             self._translated(),
-            self.engine.connect() as connection,
+            self._connect() as connection,
             transaction(connection, writes=writes),
             kept(connection),
         ):
@@ -112,6 +144,12 @@ class Database:
             raise DatabaseUnavailable(f"database {self.path}: it was written while it was read; try again")
         if writes:
             self._check_still_there(file)
+
+    def _connect(self) -> Connection:
+        connection = self.engine.connect()
+        if self.schema is not None:
+            bind_schema(connection, self.schema)
+        return connection
 
     def _check_still_there(self, file: tuple[int, int] | None) -> None:
         """Check that the file that was just written still has its name; otherwise others do not see what was written.
@@ -211,6 +249,9 @@ def is_undecodable_text(error: DatabaseUnavailable) -> bool:
     return _UNDECODABLE in str(getattr(error.__cause__, "orig", ""))
 
 
+_current_schemas: dict[URL, str] = {}
+"""The current schema, by URL, as it was last found."""
+
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[Pool] = []
 
@@ -227,26 +268,29 @@ def _forget_connections() -> None:
 os.register_at_fork(after_in_child=_forget_connections)
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, schema: str | None = None) -> Database:
     """Open the database that `url` names.
 
     The first use connects, and creates a missing SQLite file with mode 0600.
 
     Args:
-        url: a SQLAlchemy URL, or the path of a SQLite file. `postgres://` and `postgresql://` mean psycopg 3.
+        url: a SQLAlchemy URL, or the path of a SQLite file. `postgres://` and `postgresql://` mean psycopg 3. Its
+            `?schema=` means the same as `schema`.
+        schema: the PostgreSQL schema that has the tables; None: the current one at the first use.
 
     Raises:
-        InvalidInput: `url` is not a valid URL of SQLite or PostgreSQL.
+        InvalidInput: `url` is not a valid URL of SQLite or PostgreSQL, or `schema` no schema that it can have.
         DatabaseUnavailable: the driver is not installed.
     """
     parsed = parse_url(url)
     _check_backend(parsed.get_backend_name())
+    parsed, schema = take_schema(parsed, schema)
     try:
         if parsed.get_backend_name() == "sqlite":
             return Database(make_sqlite_engine(parsed), owned=True)
         engine = create_engine(parsed, connect_args=_get_postgres_arguments(parsed))
         event.listen(engine, "connect", _prepare_postgres)
-        return Database(engine, owned=True)
+        return Database(engine, owned=True, schema=schema)
     except exc.NoSuchModuleError:
         raise InvalidInput(f"unknown kind of database {parsed.drivername!r}; use sqlite or postgresql") from None
     except ImportError:
@@ -279,6 +323,9 @@ def parse_url(url: str) -> URL:
         if _LIKE_A_URL.search(url):
             raise InvalidInput(_NOT_A_URL)
         return URL.create("sqlite", database=url)
+    if re.search(r"[?&]schema=?(&|$)", url):
+        # SQLAlchemy drops such a part. The tables would then be looked for elsewhere, perhaps in another tenant's.
+        raise InvalidInput("the name of the schema is empty")
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):

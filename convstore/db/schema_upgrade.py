@@ -7,17 +7,19 @@ check reads two small tables. It does not import Alembic, because the import tak
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, inspect, select, text
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, inspect, select, text
 
 from convstore.db.engine import Database, open_database, transaction
+from convstore.db.postgres_schema import bind_schema, check_current_schema, enter_schema
 from convstore.db.sqlite_engine import file_lock
 from convstore.db.tables import VERSION_TABLE, Base, compatibility
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
@@ -31,6 +33,14 @@ HEAD = "0005"
 """The schema that this release writes. Revisions are numbered, so that a release can tell which one is newer."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": allows one upgrade of a PostgreSQL database at a time
+_VERSIONS = Table(VERSION_TABLE, MetaData(), Column("version_num", Text))
+# The catalogues, and not `inspect`, which would find a table of any schema in the search path.
+_FIND_POSTGRES_SCHEMA = text(f"""
+    SELECT pg_catalog.current_setting('server_encoding') AS encoding, place.name AS schema,
+           EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = place.name AND c.relname = '{VERSION_TABLE}') AS has_version
+    FROM (SELECT CAST(coalesce(:schema, pg_catalog.current_schema()) AS pg_catalog.text) AS name) AS place
+    """)  # noqa: S608 (a constant)
 _upgrading = threading.Lock()  # allows one in a process, because Alembic keeps its state in its modules
 
 
@@ -44,6 +54,8 @@ class SchemaState:
     """A release may use the database if it knows this revision; None: no such limit is stored."""
     head: str = HEAD
     """The revision that this release writes."""
+    place: str | None = field(default=None, compare=False)
+    """The PostgreSQL schema that has the tables, or is for them; None on SQLite."""
 
     @property
     def up_to_date(self) -> bool:
@@ -61,32 +73,47 @@ class SchemaState:
         return self.minimum is None or self.minimum <= self.head
 
 
-def read_state(connection: Connection) -> SchemaState:
+def read_state(connection: Connection, schema: str | None) -> SchemaState:
     """Return the schema of the database; write nothing.
 
+    Args:
+        schema: the PostgreSQL schema that has the tables; None: the current one.
+
     Raises:
-        DatabaseUnavailable: a PostgreSQL database is not in UTF-8, so it cannot hold every text.
+        DatabaseUnavailable: a PostgreSQL database is not in UTF-8, so it cannot hold every text; or it has no current
+            schema.
     """
-    if connection.dialect.name == "postgresql":
-        encoding = connection.scalar(text("SHOW server_encoding"))
-        if encoding != "UTF8":
+    if connection.dialect.name == "sqlite":
+        has_version = inspect(connection).has_table(VERSION_TABLE)
+    else:
+        found = connection.execute(_FIND_POSTGRES_SCHEMA, {"schema": schema}).one()
+        if found.encoding != "UTF8":
             raise DatabaseUnavailable(
-                f"the database {connection.engine.url.database!r} is in the encoding {encoding}, which cannot hold "
-                f"every text: create one with ENCODING 'UTF8' TEMPLATE template0"
+                f"the database {connection.engine.url.database!r} is in the encoding {found.encoding}, which cannot "
+                f"hold every text: create one with ENCODING 'UTF8' TEMPLATE template0"
             )
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return SchemaState(None, None)
-    current = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 (a constant)
+        schema = check_current_schema(connection, found.schema)
+        bind_schema(connection, schema)
+        has_version = found.has_version
+    if not has_version:
+        return SchemaState(None, None, place=schema)
+    current = connection.scalar(select(_VERSIONS.c.version_num))
     minimum = connection.scalar(select(compatibility.c.minimum_version)) if current is not None else None
-    return SchemaState(current, minimum)
+    return SchemaState(current, minimum, place=schema)
 
 
 def state(database: Database) -> SchemaState:
-    """Return the schema of the database; write nothing."""
+    """Return the schema of the database; write nothing.
+
+    If this release may use it, the PostgreSQL schema that has the tables stays the database's.
+    """
     if not _exists(database.path):
         return SchemaState(None, None)  # to connect would create the file
     with database.read() as connection:
-        return read_state(connection)
+        found = read_state(connection, database.schema)
+    if found.usable:
+        database.keep_schema(found.place)
+    return found
 
 
 def _exists(path: Path | None) -> bool:
@@ -123,15 +150,18 @@ def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTo
             f"database {database.label} has schema {found.current}, made by a newer convstore; "
             f"this one knows {found.head}: upgrade convstore"
         )
+    option = f" --schema {shlex.quote(database.given_schema)}" if database.given_schema is not None else ""
     has = f"schema {found.current}" if found.current else "no convstore schema"
+    if database.given_schema is None and found.place not in (None, "public"):
+        has += f" in its current schema {found.place!r}"
     return SchemaOutdated(
-        f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade`"
+        f"database {database.label} has {has} and this release needs {found.head}: run `convstore db upgrade{option}`"
     )
 
 
-def upgrade(url: str) -> None:
+def upgrade(url: str, schema: str | None = None) -> None:
     """Upgrade the database at `url` to this release's schema, if it is older."""
-    database = open_database(url)
+    database = open_database(url, schema)
     try:
         upgrade_database(database)
     finally:
@@ -141,7 +171,8 @@ def upgrade(url: str) -> None:
 def upgrade_database(database: Database) -> SchemaState:
     """Upgrade the database to this release's schema, and return the old schema.
 
-    Many processes may do this at once: the first one upgrades, and the others then find nothing to do.
+    Many processes may do this at once: the first one upgrades, and the others then find nothing to do. A PostgreSQL
+    schema that was named is created if it does not exist.
 
     Raises:
         SchemaTooNew: the database has a newer schema, which this release cannot use.
@@ -155,7 +186,7 @@ def upgrade_database(database: Database) -> SchemaState:
                 return before
             raise refusal(before, database)
         if not before.up_to_date:
-            with database._translated(), migrating(database.engine) as connection:
+            with database._translated(), migrating(database.engine, before.place) as connection:
                 config = alembic_config()
                 config.attributes["connection"] = connection
                 began = time.monotonic()
@@ -171,10 +202,11 @@ def upgrade_database(database: Database) -> SchemaState:
 
 
 @contextmanager
-def migrating(engine: Engine) -> Iterator[Connection]:
+def migrating(engine: Engine, schema: str | None = None) -> Iterator[Connection]:
     """Open a transaction in which a schema may change; every migration runs in one.
 
-    PostgreSQL: the transaction holds an advisory lock. SQLite: to change a table, Alembic copies it and drops the old
+    PostgreSQL: the transaction holds an advisory lock, and its search path is `schema` alone, or the current schema if
+    None, so that no migration changes tables elsewhere. SQLite: to change a table, Alembic copies it and drops the old
     one. Foreign keys forbid the drop, and they can only be switched off outside a transaction. So this function
     switches them off first, and checks the rows before the commit
     (https://sqlite.org/lang_altertable.html#otheralter).
@@ -183,6 +215,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name != "sqlite":
             with transaction(connection, writes=True):
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+                enter_schema(connection, schema)
                 yield connection
             return
         driver = connection.connection.driver_connection

@@ -13,6 +13,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from convstore.db.callers_schema import CallersSchema
 from convstore.db.engine import Database, is_undecodable_text
 from convstore.db.schema_upgrade import ensure_schema
 from convstore.db.unit_of_work import Services, UnitOfWork
@@ -68,9 +69,13 @@ class OwnTransactions:
     def __init__(self, database: Database, services: Services) -> None:
         self.database = database
         self.services = services
-        self.identity = database.identity
         self._has_schema = False
         self._preparing = threading.Lock()
+
+    @property
+    def identity(self) -> Hashable:
+        """Names the database: equal for all stores of this process that use it."""
+        return self.database.identity
 
     def renew_locks_after_fork(self) -> None:
         """Replace the lock in a forked child, because a thread of the parent may hold it."""
@@ -172,17 +177,22 @@ class CallersTransaction:
     identity = None
     may_wait = False  # while it waits, the caller's open transaction would block others
 
-    def __init__(self, connection: Connection, services: Services) -> None:
+    def __init__(self, connection: Connection, services: Services, schema: CallersSchema) -> None:
         self._connection = connection
         self.services = services
+        self._schema = schema
 
     def read(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return unit(self.services.begin(self._connection), *args, **kwargs)
+        return self._run(unit, *args, **kwargs)
 
     def write(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return unit(self.services.begin(self._connection), *args, **kwargs)
+        return self._run(unit, *args, **kwargs)
 
     def write_repeatable(
         self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        return unit(self.services.begin(self._connection), *args, **kwargs)
+        return self._run(unit, *args, **kwargs)
+
+    def _run(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._schema.bound(self._connection):
+            return unit(self.services.begin(self._connection), *args, **kwargs)

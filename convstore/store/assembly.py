@@ -56,10 +56,10 @@ def make_engine(
     )
 
 
-def open_given(url: str | os.PathLike[str] | None, engine: Engine | None) -> Database:
+def open_given(url: str | os.PathLike[str] | None, engine: Engine | None, schema: str | None) -> Database:
     """Return the database that a store is given: by URL, by the caller's engine, or by the environment."""
     if engine is None:
-        return open_database(find_database_url(os.fspath(url) if url is not None else None))
+        return open_database(find_database_url(os.fspath(url) if url is not None else None), schema)
     if url is not None:
         raise InvalidInput("give a url or an engine, not both")
-    return Database(engine, owned=False)
+    return Database(engine, owned=False, schema=schema)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 
 from convstore.conversations.append import append_when_free, make_addition
+from convstore.db.callers_schema import CallersSchema
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_async_client
@@ -83,6 +84,7 @@ class AsyncStore(AsyncConversationMethods):
         *,
         client: AsyncOpenAI | None = None,
         engine: Engine | None = None,
+        schema: str | None = None,
         owner: str = "",
         base_url: str | None = None,
         model: str | None = None,
@@ -96,7 +98,7 @@ class AsyncStore(AsyncConversationMethods):
         clients = ModelClients(client, partial(make_async_client, base_url))
         services = make_services(count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine),
+            open_given(url, engine, schema),
             services,
             clients,
             lease=lease,
@@ -119,7 +121,9 @@ class AsyncStore(AsyncConversationMethods):
 
     @documented_as(Store.using)
     def using(self, connection: AsyncConnection) -> AsyncTransactionView:
-        return AsyncTransactionView(connection, self._engine.transactions.services, self._owner)
+        transactions = self._engine.transactions
+        schema = CallersSchema(transactions.database)
+        return AsyncTransactionView(connection, transactions.services, self._owner, schema)
 
     @documented_as(Store.close)
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine
 
+from convstore.db.callers_schema import CallersSchema
 from convstore.leases.claims import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_client
@@ -55,6 +56,8 @@ class Store(ConversationMethods):
             switched off: a retry that nobody sees could double a reply. After a fork, use another client: the
             connections belong to the parent process.
         engine: your own SQLAlchemy engine, instead of a URL. It is not closed with the store.
+        schema: the PostgreSQL schema that has convstore's tables (docs/postgresql.md). None: the one that the URL names
+            as `?schema=`, else the current schema at the first use.
         owner: the owner of the conversations; see `for_owner`.
         base_url: URL of a server that speaks Chat Completions, for the client that the store makes.
         model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
@@ -72,7 +75,7 @@ class Store(ConversationMethods):
             holds for the client that convstore makes, not for your own.
 
     Raises:
-        InvalidInput: not a valid URL or owner, or wrong prices.
+        InvalidInput: not a valid URL, schema or owner, or wrong prices.
         DatabaseUnavailable: the database's driver is not installed.
     """
 
@@ -82,6 +85,7 @@ class Store(ConversationMethods):
         *,
         client: OpenAI | None = None,
         engine: Engine | None = None,
+        schema: str | None = None,
         owner: str = "",
         base_url: str | None = None,
         model: str | None = None,
@@ -95,7 +99,7 @@ class Store(ConversationMethods):
         clients = ModelClients(client, partial(make_client, base_url))
         services = make_services(count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine),
+            open_given(url, engine, schema),
             services,
             clients,
             lease=lease,
@@ -123,9 +127,13 @@ class Store(ConversationMethods):
         waits: a conversation with a running turn is busy at once.
 
         Args:
-            connection: a SQLAlchemy connection to a database that has convstore's tables.
+            connection: a SQLAlchemy connection to a database that has convstore's tables. On PostgreSQL they are in the
+                store's schema. To another database, if the store was given none, they are in the current schema of
+                the connection, which is read once.
         """
-        return TransactionView(connection, self._transactions.services, self._owner)
+        transactions = self._engine.transactions
+        schema = CallersSchema(transactions.database)
+        return TransactionView(connection, transactions.services, self._owner, schema)
 
     def close(self) -> None:
         """Stop background work, and close the connections to the database and the model.

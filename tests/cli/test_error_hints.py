@@ -45,7 +45,7 @@ def test_errors_of_the_library_name_no_command_except_db_upgrade() -> None:
         if not path.is_relative_to(package / "cli")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.Raise, ast.Return))
-        for command in re.findall(r"`convstore ([\w ]+)`", ast.unparse(node))
+        for command in re.findall(r"`convstore ([\w ]+)(?:\{option\})?`", ast.unparse(node))
     }
     assert named == {("schema_upgrade.py", "db upgrade")}
 

@@ -307,7 +307,7 @@ def inserts(store: Store) -> Iterator[list[float]]:
     times: list[float] = []
 
     def look(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
-        if statement.startswith("INSERT INTO convstore_deltas"):
+        if statement.startswith(("INSERT INTO convstore_deltas", "INSERT INTO public.convstore_deltas")):
             times.append(time.monotonic())
 
     engine = engine_of(store)

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from convstore.db import schema_upgrade
+from tests.cli.conftest import bare
 from tests.schema.old.kept import OLDER, Old, restored
+
+__all__ = ["bare"]
 
 
 @pytest.fixture(params=["db", "sql"])
@@ -20,3 +24,11 @@ def restore(request: pytest.FixtureRequest) -> Callable[[str], Old]:
 def old(request: pytest.FixtureRequest, restore: Callable[[str], Old]) -> Old:
     """Return the database of each earlier release, on each backend in turn."""
     return restore(request.param)
+
+
+@pytest.fixture
+def tenants_url(postgres_empty_url: str) -> str:
+    """Return a database with convstore's tables in the schemas `t1` and `t2` and in `public`."""
+    for schema in ("t1", "t2", "public"):
+        schema_upgrade.upgrade(postgres_empty_url, schema)
+    return postgres_empty_url

@@ -100,7 +100,7 @@ def copy_of_migrations(folder: Path, *scripts: str) -> Path:
 
 def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down: bool = False) -> None:
     """Run migrations as an upgrade does, with `migrations` instead of the project's own."""
-    with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
+    with opened(url) as database, schema_upgrade.migrating(database.engine, database.schema) as connection:
         config = schema_upgrade.alembic_config()
         if migrations is not None:
             config.set_main_option("script_location", str(migrations))
@@ -110,7 +110,7 @@ def migrate(url: str, migrations: Path | None = None, *, to: str = "head", down:
 
 def check_drift(url: str) -> None:
     """Raise the error of `alembic check` if models and database differ, through the project's env.py."""
-    with opened(url) as database, schema_upgrade.migrating(database.engine) as connection:
+    with opened(url) as database, schema_upgrade.migrating(database.engine, database.schema) as connection:
         config = Config(stdout=io.StringIO())
         config.set_main_option("script_location", str(schema_upgrade.migrations_folder()))
         config.attributes["connection"] = connection

@@ -12,7 +12,13 @@ import click
 
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
-from convstore.cli.options.store_options import StoreChoice, database_options, open_store, store_options
+from convstore.cli.options.store_options import (
+    DatabaseChoice,
+    StoreChoice,
+    database_options,
+    open_store,
+    store_options,
+)
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
 
 if TYPE_CHECKING:
@@ -30,25 +36,33 @@ def database() -> None:
 
 
 @contextmanager
-def _open(db: str | None) -> Iterator[Database]:
+def _open(choice: DatabaseChoice) -> Iterator[Database]:
     from convstore.config import find_database_url
     from convstore.db.engine import open_database
 
-    opened = open_database(find_database_url(db))
+    opened = open_database(find_database_url(choice.db), choice.schema)
     try:
         yield opened
     finally:
         opened.close()
 
 
-@database.command(epilog=format_examples("convstore db upgrade --db postgresql://app@localhost/app"))
+@database.command(
+    epilog=format_examples(
+        "convstore db upgrade --db postgresql://app@localhost/app",
+        "convstore db upgrade --db postgresql://app@localhost/app --schema tenant_a",
+    )
+)
 @json_option
 @database_options
-def upgrade(as_json: bool, db: str | None) -> None:
-    """Upgrade the schema to this release."""
+def upgrade(as_json: bool, database_choice: DatabaseChoice) -> None:
+    """Upgrade the schema to this release.
+
+    With `--schema`, the PostgreSQL schema is created if it does not exist.
+    """
     from convstore.db import schema_upgrade
 
-    with _open(db) as opened:
+    with _open(database_choice) as opened:
         before = schema_upgrade.upgrade_database(opened)
         after = schema_upgrade.state(opened)
         if as_json:
@@ -62,11 +76,11 @@ def upgrade(as_json: bool, db: str | None) -> None:
 @database.command(epilog=format_examples("convstore db current"))
 @json_option
 @database_options
-def current(as_json: bool, db: str | None) -> None:
+def current(as_json: bool, database_choice: DatabaseChoice) -> None:
     """Print the schema of the database."""
     from convstore.db import schema_upgrade
 
-    with _open(db) as opened:
+    with _open(database_choice) as opened:
         found = schema_upgrade.state(opened)
         if as_json:
             write_json(_state_to_json(opened, found))
@@ -77,7 +91,7 @@ def current(as_json: bool, db: str | None) -> None:
 @database.command(epilog=format_examples("convstore db check && echo ready"))
 @json_option
 @database_options
-def check(as_json: bool, db: str | None) -> None:
+def check(as_json: bool, database_choice: DatabaseChoice) -> None:
     """Check that this release can use the database.
 
     If not, the exit code is 7, and the reason is on stderr. No data are changed. A note says if the log of a SQLite
@@ -86,7 +100,7 @@ def check(as_json: bool, db: str | None) -> None:
     from convstore.db import schema_upgrade
     from convstore.db.sqlite_log import LOG_LIMIT_BYTES, format_megabytes
 
-    with _open(db) as opened:
+    with _open(database_choice) as opened:
         found = schema_upgrade.state(opened)
         log = opened.copy_log()
         if as_json:
@@ -123,7 +137,7 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
             sys.stderr.write(f"\r{so_far.conversations:,} conversations, {so_far.messages:,} messages ")
             sys.stderr.flush()
 
-    with _open(store_choice.db) as opened:
+    with _open(store_choice.database) as opened:
         label, state, key = opened.label, schema_upgrade.state(opened), None
         if not state.usable:
             raise schema_upgrade.refusal(state, opened)
@@ -162,11 +176,11 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @database_options
-def backup(file: Path, as_json: bool, db: str | None) -> None:
+def backup(file: Path, as_json: bool, database_choice: DatabaseChoice) -> None:
     """Copy a SQLite database to a new file, also while programs use it."""
     from convstore.db import sqlite_backup
 
-    with _open(db) as opened:
+    with _open(database_choice) as opened:
         sqlite_backup.back_up(opened, file)
         if as_json:
             write_json({"database": opened.label, "backup": str(file), "bytes": file.stat().st_size})
@@ -178,7 +192,7 @@ def backup(file: Path, as_json: bool, db: str | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @database_options
-def restore(file: Path, as_json: bool, db: str | None) -> None:
+def restore(file: Path, as_json: bool, database_choice: DatabaseChoice) -> None:
     """Replace all data of a SQLite database by those of a backup.
 
     Programs may go on using the database. The data before are kept in a new file beside it. A backup of an older schema
@@ -186,7 +200,7 @@ def restore(file: Path, as_json: bool, db: str | None) -> None:
     """
     from convstore.db import sqlite_backup
 
-    with _open(db) as opened:
+    with _open(database_choice) as opened:
         kept = sqlite_backup.restore(opened, file)
         if as_json:
             write_json({"database": opened.label, "backup": str(file), "kept": str(kept) if kept is not None else None})

@@ -1,4 +1,4 @@
-"""Define the options of every command (--db, --owner and -v), and open the store."""
+"""Define the options of every command (--db, --schema, --owner and -v), and open the store."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ _db_option = click.option(
     metavar="URL",
     help="Database: a SQLAlchemy URL or a SQLite file.  [default: CONVSTORE_DB, else a file in your data directory]",
 )
+_schema_option = click.option(
+    "--schema",
+    metavar="NAME",
+    help="PostgreSQL schema that has the tables.  [default: ?schema= of the URL, else the current schema]",
+)
 _owner_option = click.option(
     "--owner",
     envvar="CONVSTORE_OWNER",
@@ -30,36 +35,52 @@ _verbose_option = click.option(
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseChoice:
+    """The database that a command works with."""
+
+    db: str | None
+    schema: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreChoice:
     """The database and the owner that a command works with."""
 
-    db: str | None
+    database: DatabaseChoice
     owner: str
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --db, --owner and -v to a command.
+    """Add --db, --schema, --owner and -v to a command.
 
     The command receives a StoreChoice as `store_choice`.
     """
 
     @wraps(command)
-    def run(*, db: str | None, owner: str, **others: Any) -> None:
-        command(store_choice=StoreChoice(db, owner), **others)
+    def run(*, db: str | None, schema: str | None, owner: str, **others: Any) -> None:
+        command(store_choice=StoreChoice(DatabaseChoice(db, schema), owner), **others)
 
-    return _db_option(_owner_option(_log_option(run)))
+    return _db_option(_schema_option(_owner_option(_log_option(run))))
 
 
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --db and -v to a command; it receives `db`."""
-    return _db_option(_log_option(command))
+    """Add --db, --schema and -v to a command.
+
+    The command receives a DatabaseChoice as `database_choice`.
+    """
+
+    @wraps(command)
+    def run(*, db: str | None, schema: str | None, **others: Any) -> None:
+        command(database_choice=DatabaseChoice(db, schema), **others)
+
+    return _db_option(_schema_option(_log_option(run)))
 
 
 def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
     """Open the store that a command's options name."""
     from convstore.store.store import Store
 
-    return Store(choice.db, owner=choice.owner, base_url=base_url)
+    return Store(choice.database.db, schema=choice.database.schema, owner=choice.owner, base_url=base_url)
 
 
 def _log_option(command: Callable[..., Any]) -> Callable[..., Any]:
