@@ -264,7 +264,7 @@ def bury(connection: Connection, count: int) -> None:
 def test_iterating_takes_no_more_memory_for_a_long_conversation(backend: Backend, what: str) -> None:
     with open_metered(backend) as (store, _):
         engine = store._engine.transactions.database.engine
-        ids = [make_tree(store, engine, range(count)) for count in (1_000, 5_000)]
+        ids = [make_tree(store, engine, range(count)) for count in (2_000, 6_000)]
         iterate: Callable[[str], Iterator[object]] = getattr(store, f"iterate_{what}")
         peaks = []
         for id in (ids[0], *ids):  # the first time, statements are compiled
