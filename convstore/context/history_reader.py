@@ -19,7 +19,7 @@ from convstore.db.summary_rows import read_summaries
 from convstore.db.turn_rows import read_token_samples
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.token_factor import learn_token_factor
-from convstore.values.identifiers import Seq, TurnNumber
+from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
 
@@ -32,6 +32,8 @@ class PathEnd:
     head: Seq
     pins: Sequence[Pin] = ()
     summary_turn: TurnNumber | None = None
+    position: Position | None = None
+    """The position of the head, if it is known."""
 
 
 def read_token_scale(
@@ -59,7 +61,7 @@ def read_past(
         return Past(read_head(connection, lineage, head))
     pins, summary = find_pins_and_summary(connection, end)
     if options.last is None and options.max_context is None and summary is None:
-        path = read_path(connection, lineage, head)
+        path = read_path(connection, lineage, head, position=end.position)
         return Past(path[-1] if path else None, path)
     reach = Reach(
         turns=options.last + continues if options.last is not None else NO_LIMIT,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
-
 from convstore.db.ancestors import find_ancestors
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewFork, insert_fork
@@ -50,7 +48,7 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         name=request.name,
         title=request.title,
         head=head,
-        origins=_list_origins(work.connection, state, head),
+        origins=_list_origins(work, state, head),
         next_turn=state.next_turn,
         pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
         inherited_model=origin.model,
@@ -59,13 +57,13 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
     return insert_fork(work.connection, key, new, work.now)
 
 
-def _list_origins(connection: Connection, state: ConversationState, head: Head) -> tuple[Origin, ...]:
+def _list_origins(work: UnitOfWork, state: ConversationState, head: Head) -> tuple[Origin, ...]:
     """Return the origins that the row of the fork names, with their positions where these are stored."""
     origins = state.lineage.list_fork_origins(head.seq, head.position, TurnNumber(state.next_turn - 1))
     unknown = [origin.up_to_seq for origin in origins if origin.up_to_seq and not origin.up_to_position]
     if not unknown or names_all(origins):
         return origins
-    positions = read_positions(connection, state.lineage, unknown)
+    positions = read_positions(work.connection, state.lineage, unknown)
     return tuple(
         replace(origin, up_to_position=positions.get(origin.up_to_seq, origin.up_to_position)) for origin in origins
     )

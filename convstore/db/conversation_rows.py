@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Text, bindparam, null, select, tuple_, union_all
 
 from convstore.db.dialect import NO_LIMIT
-from convstore.db.fork_sharing import read_lineage
+from convstore.db.fork_sharing import read_lineage, read_nearest_origin
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import (
     DECODING_ERRORS,
@@ -191,7 +191,7 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
         window = json.loads(row.window) if row.window is not None else {}
         pins = tuple(Seq(int(seq)) for seq, _ in json.loads(row.pins or "[]"))
-        origins = read_lineage(ConversationKey(row.owner, row.id), row.lineage).origins
+        origin = read_nearest_origin(ConversationKey(row.owner, row.id), row.lineage)
         if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")
     except DECODING_ERRORS as error:
@@ -205,8 +205,8 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         metadata=metadata,
         window=window,
         pins=pins,
-        forked_from=origins[0].conversation_id if origins else None,
-        forked_at=origins[0].up_to_seq if origins else None,
+        forked_from=origin.conversation_id if origin is not None else None,
+        forked_at=origin.up_to_seq if origin is not None else None,
         length=row.length,
         head_seq=row.head_seq,
         model=settings.get("model") or requested.get("model") or inherited or None,

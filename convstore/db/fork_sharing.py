@@ -20,6 +20,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, bindpa
 
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
+from convstore.errors import DamagedRow
 from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 
@@ -277,10 +278,28 @@ def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
         if any(near.depth <= far.depth for near, far in pairwise(origins)):
             raise ValueError("its depths do not fall")
     except DECODING_ERRORS as error:
-        raise damaged_row(key.id, f"its lineage cannot be decoded ({error})") from error
+        raise _make_damaged(key, error) from error
     dense = _find_dense_depth(origins[0].depth + 1)
     near = tuple(origin for origin in origins if origin.depth >= dense)
     return Lineage(key, near, origins[len(near) :])
+
+
+def read_nearest_origin(key: ConversationKey, column: str | None) -> Origin | None:
+    """Return the conversation that a fork was made from, from its column; None if it is not a fork.
+
+    Raises:
+        DamagedRow: the column is not a lineage.
+    """
+    if column is None:
+        return None
+    try:
+        return _read_origin(*json.loads(column)[0])
+    except DECODING_ERRORS as error:
+        raise _make_damaged(key, error) from error
+
+
+def _make_damaged(key: ConversationKey, error: Exception) -> DamagedRow:
+    return damaged_row(key.id, f"its lineage cannot be decoded ({error})")
 
 
 def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0, position: Any = 0) -> Origin:

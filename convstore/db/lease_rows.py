@@ -27,7 +27,7 @@ from convstore.db.row_errors import conversation_not_found, damaged_row, read_js
 from convstore.db.tables import conversations as table
 from convstore.db.tables import turns
 from convstore.messages.storable_text import to_json
-from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
+from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
 _LIVING = (*_OF_CONVERSATION, table.c.deleted_at.is_(None))
@@ -37,6 +37,7 @@ _CLAIMED = (
     table.c.running_turn,
     table.c.next_seq,
     table.c.head_seq,
+    table.c.length,
     table.c.settings,
     table.c.lineage,
     table.c.window,
@@ -64,6 +65,8 @@ class Claim:
     turn: TurnNumber
     first_seq: Seq
     head_seq: Seq
+    length: Position
+    """The position of the head."""
     settings: dict[str, Any]
     lineage: Lineage
     window: dict[str, Any]
@@ -170,6 +173,7 @@ def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count:
         turn=row.running_turn,
         first_seq=Seq(row.next_seq - count),
         head_seq=row.head_seq,
+        length=row.length,
         settings=read_json_object(row.settings, key.id, "settings"),
         lineage=read_lineage(key, row.lineage),
         window=read_json_object(row.window, key.id, "window"),

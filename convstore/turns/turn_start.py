@@ -64,7 +64,8 @@ def start_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest, lea
     check_expected_head(key, claim.head_seq, terms.expected_head)
     placed = place_request(work.connection, claim, request)
     parameters = _make_parameters(claim.settings, placed.request)
-    end = PathEnd(claim.lineage, placed.after, claim.pins, claim.summary_turn)
+    position = claim.length if placed.after == claim.head_seq else None
+    end = PathEnd(claim.lineage, placed.after, claim.pins, claim.summary_turn, position)
     window = _choose_window(work, end, claim.window, parameters, placed.request)
     records = placed.records or _insert_input(work, claim, placed, window.past.head, len(request.messages))
     turn = RunningTurn(
@@ -106,7 +107,7 @@ def preview_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -
     state = read_state(work.connection, key)
     check_expected_head(key, state.head.seq, request.terms.expected_head)
     parameters = _make_parameters(conversation.settings, request)
-    end = PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn)
+    end = PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn, state.head.position)
     window = _choose_window(work, end, conversation.window, parameters, request)
     return Request(_make_body(parameters, window), window.report)
 

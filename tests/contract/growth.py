@@ -186,7 +186,7 @@ def _make_message_rows(parents: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         message = {"role": role, "content": f"message {seq} " + "of some words " * 6}
         tokens, own = estimate_message(message), digest(parent_digest, message)
         row = (seq, parent, position + 1, role, message["content"], tokens, context, *back, own)
-        if len(parents) > MAX_CACHED_MESSAGES:
+        if isinstance(parents, range):  # no later message needs it
             made.pop(seq - 100, None)
         made[seq] = row
         yield row

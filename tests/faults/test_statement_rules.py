@@ -125,7 +125,7 @@ def list_defined_statements() -> dict[str, Any]:
 def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
     choices: dict[str, list[Any]] = {
         "dialect": ["sqlite", "postgresql"],
-        "depth": [0, 1, 3],
+        "width": [0, 1, 4],
         "count": [1, 3],
         "moves_head": [True, False],
         "deleted": [True, False],
