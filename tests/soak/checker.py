@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, select
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select
 from convstore.db.engine import open_database
 from convstore.db.tables import conversations, deltas
 from convstore.db.verification import verify
-from tests.contract.invariants import check_conversation
+from tests.contract.invariants import CheckedOut, check_conversation
 from tests.soak.checks import (
     check_acknowledged,
     check_calls,
@@ -66,7 +66,7 @@ class Checker:
                 check_replies(evidence, snapshot),
                 check_one_at_a_time(evidence, snapshot),
                 check_takes(evidence),
-                _check_rows(engine, snapshot, at_end=at_end),
+                _check_rows(engine, snapshot, evidence.list_checked_out(), at_end=at_end),
                 _check_settled(engine, snapshot) if at_end else (),
             ):
                 self.violations |= dict.fromkeys(found)
@@ -84,14 +84,16 @@ def list_places(url: str) -> dict[Place, bool]:
     return {(row.owner, row.id): row.deleted_at is not None for row in rows}
 
 
-def _check_rows(engine: Engine, snapshot: Snapshot, *, at_end: bool) -> Iterator[str]:
+def _check_rows(
+    engine: Engine, snapshot: Snapshot, checked_out: Collection[CheckedOut], *, at_end: bool
+) -> Iterator[str]:
     """Yield what breaks the invariants of a conversation's rows."""
     since = datetime.now(UTC) - timedelta(seconds=RECENT_SECONDS)
     for (owner, id), written_at in snapshot.conversations.items():
         if not at_end and written_at < since:
             continue
         try:
-            check_conversation(engine, owner, id, running=not at_end)
+            check_conversation(engine, owner, id, running=not at_end, checked_out=checked_out)
         except Exception as error:  # also what no check expects, such as a row that cannot be decoded
             problem = str(error).splitlines()[0] if str(error) else ""
             yield f"owner {owner!r}, conversation {id!r}: {type(error).__name__}: {problem}"

@@ -20,7 +20,8 @@ GONE = {"ConversationDeleted", "ConversationNotFound"}
 LOST_DATABASE = {"DatabaseUnavailable", "ReplyNotStored"}
 """Allowed while a server is restarted. A SQLite file is always there."""
 REFUSED = {
-    **dict.fromkeys(("undo", "redo", "edit", "retry", "fork"), "InvalidInput"),  # there may be nothing to do
+    # There may be nothing to do.
+    **dict.fromkeys(("undo", "redo", "edit", "retry", "fork", "checkout", "pin", "unpin"), "InvalidInput"),
     "create": "ConversationExists",  # and is deleted
 }
 """By call: how else it may be refused."""
@@ -50,6 +51,12 @@ def check_acknowledged(evidence: Evidence, snapshot: Snapshot) -> Iterator[str]:
                 yield f"{call.where}: the appended message seq {seq} is {_describe(said)}, not {text!r}"
             elif snapshot.texts["user", text] != 1:
                 yield f"{call.where}: {text!r} was appended once, and is stored {snapshot.texts['user', text]} times"
+        if "attached" in told and (call.owner, call.conversation, told["attached"]) not in snapshot.messages:
+            yield f"{call.where}: message seq {told['attached']}, with an image, is missing"
+        for number, text in told.get("summaries", ()):
+            turn = snapshot.turns.get((call.owner, call.conversation, number))
+            if turn is None or turn.status != "completed" or turn.purpose != "summary":
+                yield f"{call.where}: the turn {number} of the summary {text!r} is {turn}"
         if "turn" in told:
             yield from _check_turn(call, told, snapshot)
 
@@ -169,7 +176,8 @@ def check_one_at_a_time(evidence: Evidence, snapshot: Snapshot) -> Iterator[str]
     held: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
     for turn in snapshot.turns.values():
         request = evidence.requests.get(turn.request) if turn.request is not None else None
-        if turn.status == "completed" and turn.ended_at is not None and request is not None:
+        # A summary is written beside other turns.
+        if turn.status == "completed" and turn.purpose is None and turn.ended_at is not None and request is not None:
             held[turn.owner, turn.conversation].append((request.at, turn.ended_at.timestamp(), turn.seq))
     for (owner, conversation), times in held.items():
         for (_, end, earlier), (begin, _, later) in pairwise(sorted(times)):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.contract.invariants import CheckedOut
 from tests.soak.journal import Entry, JournalReader
 from tests.soak.model_server import LOG
 from tests.soak.plan import Plan
@@ -77,6 +78,11 @@ class Evidence:
         for call in self.calls.values():
             if call.told is not None:
                 yield call, call.told
+
+    def list_checked_out(self) -> set[CheckedOut]:
+        """Return the messages to which calls moved heads, or may have: a process may be killed before it is told."""
+        calls = (call for call in self.calls.values() if call.does == "checkout" and call.text is not None)
+        return {(call.conversation, int(call.text or 0)) for call in calls}
 
     def count_outcomes(self) -> Counter[str]:
         """Count the calls by how they ended: `ok`, or the error."""

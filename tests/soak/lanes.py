@@ -6,6 +6,7 @@ import random
 import threading
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from convstore import ConversationDeleted, ConversationExists, ConvstoreError, S
 from tests.soak.journal import Entry, Journal
 from tests.soak.plan import CONVERSATIONS, OWNERS, SYSTEM, Plan
 
-# How many of 100 calls are of each kind.
+# How often each kind of call is made, beside the others.
 WEIGHTS = {
     "say": 20,
     "say_with_key": 12,
@@ -28,11 +29,23 @@ WEIGHTS = {
     "fork": 2,
     "delete": 2,
     "read": 4,
+    "stop": 3,
+    "cancel": 5,
+    "checkout": 3,
+    "pin": 3,
+    "unpin": 2,
+    "compact": 2,
+    "attach": 3,
 }
 LONGEST_PAUSE_SECONDS = 0.05
 KEPT_FORKS = 3
 NO_POSITION = 1_000_000
 """A position that no path has: an edit of it is refused."""
+IMAGE = b64encode(bytes(range(256)) * 16).decode()
+"""Long enough to be kept as an attachment."""
+
+AskBriefly = Callable[[str, str, str, float], Turn]
+"""Says a text in an owner's conversation, and cancels it after some seconds with a TimeoutError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class Lane:
     def __init__(self, name: str, plan: Plan, journal: Journal) -> None:
         self.call = ""
         """The call that is being made; the client sends it as a header, so that the server's log has it."""
+        self.ask_briefly: AskBriefly | None = None
+        """For a lane with tasks, which can be cancelled."""
         self._name = name
         self._plan = plan
         self._journal = journal
@@ -164,7 +179,12 @@ class Lane:
         """Edit one of the last messages of a user."""
 
         def edit(text: str) -> Turn:
-            said = [record for record in store.messages(target.id, limit=8) if record.message["role"] == "user"]
+            # A text as the new content keeps the images of a message, so those with images are left out.
+            said = [
+                record
+                for record in store.messages(target.id, limit=8)
+                if record.message["role"] == "user" and isinstance(record.message["content"], str)
+            ]
             position = self._random.choice(said).position if said else NO_POSITION
             return store.edit(target.id, position, text, wait=self._choose_wait())
 
@@ -198,6 +218,57 @@ class Lane:
     def read(self, store: Store, target: Target) -> Entry:
         """Read the whole path."""
         return self.do("read", target, lambda: {"read": len(store.history(target.id))})
+
+    def stop(self, store: Store, target: Target) -> Entry:
+        """Stop the turn that some caller runs."""
+        wait = self._random.choice([0.5, 5])
+        return self.do("stop", target, lambda: {"stopped": store.stop(target.id, wait=wait)})
+
+    def cancel(self, store: Store, target: Target) -> Entry:
+        """Say something in a task that is cancelled; in a lane without tasks, say it."""
+        ask = self.ask_briefly
+        if ask is None:
+            return self.say(store, target)
+        seconds = self._random.uniform(0.01, 1)
+        return self._ask("cancel", target, lambda text: ask(target.owner, target.id, text, seconds))
+
+    def checkout(self, store: Store, target: Target) -> Entry:
+        """Go to one of the last messages, on the path or off it."""
+        try:
+            seqs = [record.seq for record in store.tree(target.id)][-30:]
+        except ConvstoreError:
+            seqs = []
+        seq = self._random.choice(seqs or [NO_POSITION])
+        return self.do("checkout", target, lambda: {"head": store.checkout(target.id, seq).head_seq}, text=str(seq))
+
+    def pin(self, store: Store, target: Target) -> Entry:
+        """Pin one of the first messages."""
+        position = self._random.randrange(1, 12)
+        return self.do("pin", target, lambda: {"pins": list(store.pin(target.id, position).pins)})
+
+    def unpin(self, store: Store, target: Target) -> Entry:
+        """Unpin one of the first messages."""
+        position = self._random.randrange(1, 12)
+        return self.do("unpin", target, lambda: {"pins": list(store.unpin(target.id, position).pins)})
+
+    def compact(self, store: Store, target: Target) -> Entry:
+        """Let the model summarise the older part."""
+
+        def compact() -> Entry:
+            return {"summaries": [[summary.turn, summary.text] for summary in store.compact(target.id, keep_last=2)]}
+
+        return self.do("compact", target, compact)
+
+    def attach(self, store: Store, target: Target) -> Entry:
+        """Append a message with an image."""
+
+        def append() -> Entry:
+            image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}}
+            content = [{"type": "text", "text": self.call}, image]
+            (record,) = store.append(target.id, {"role": "user", "content": content}, wait=self._choose_wait())
+            return {"attached": record.seq}
+
+        return self.do("attach", target, append)
 
     def settle(self, store: Store, target: Target, *, is_deleted: bool) -> list[Entry]:
         """Use a conversation after the chaos, so that the turn of a dead process is taken over."""
@@ -247,6 +318,8 @@ class Lane:
             turn = getattr(error, "turn", None)
             if isinstance(turn, Turn):
                 ended |= describe_turn(turn)
+        except TimeoutError:
+            ended = {"cancelled": True}
         except Exception:
             ended = {"error": "unexpected", "said": traceback.format_exc()}
         ended |= {"call": self.call, "ended": time.monotonic()}

@@ -18,7 +18,7 @@ Place = tuple[str, str]
 _MESSAGE_COLUMNS = ("owner", "conversation_id", "seq", "turn_seq", "role", "content")
 _TURN_COLUMNS = (
     *("owner", "conversation_id", "seq", "status", "idempotency_key", "first_input_seq", "last_input_seq"),
-    *("output_seq", "response_id", "window", "error", "ended_at"),
+    *("output_seq", "purpose", "response_id", "window", "error", "ended_at"),
 )
 
 
@@ -32,6 +32,7 @@ class Said:
     turn: int | None
     role: str
     text: str
+    """Empty if the content is not a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class StoredTurn:
     first_input: int | None
     last_input: int | None
     output: int | None
+    purpose: str | None
     response_id: str | None
     window: str | None
     error: str | None
@@ -94,7 +96,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
     dated = connection.execute(select(conversations.c.owner, conversations.c.id, conversations.c.updated_at)).all()
     snapshot = Snapshot({(row.owner, row.id): row.updated_at for row in dated})
     for row in connection.execute(select(*(messages.c[name] for name in _MESSAGE_COLUMNS))):
-        said = Said(*row)
+        said = Said(row.owner, row.conversation_id, row.seq, row.turn_seq, row.role, row.content or "")
         snapshot.messages[said.owner, said.conversation, said.seq] = said
         snapshot.texts[said.role, said.text] += 1
         if said.turn is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import openai
 
-from convstore import AsyncStore, Store
+from convstore import AsyncStore, Store, Turn
 from convstore.leases import takeover
 from tests.faults.driven import drive
 from tests.processes import Channel
@@ -124,6 +124,14 @@ def open_async(plan: Plan, url: str, base_url: str, lane: Lane) -> Iterator[Stor
     client = openai.AsyncOpenAI(api_key="test", base_url=base_url, http_client=http)
     with asyncio.Runner() as runner:
         store = AsyncStore(url, client=client, model="test-model", lease=plan.lease)
+
+        def ask_briefly(owner: str, id: str, text: str, seconds: float) -> Turn:
+            async def ask() -> Turn:
+                return await asyncio.wait_for(store.for_owner(owner).say(id, text, wait=10), seconds)
+
+            return runner.run(ask())
+
+        lane.ask_briefly = ask_briefly
         try:
             yield drive(store, runner)
         finally:
