@@ -10,9 +10,10 @@ from sqlalchemy.schema import CreateSchema
 
 from convstore.config import find_database_url
 from convstore.db.engine import open_database, parse_url
+from convstore.db.models import Base
 from convstore.db.postgres_schema import make_enter_sql, read_current_schema, take_schema
 from convstore.db.schema_upgrade import is_ours, migrating
-from convstore.db.tables import VERSION_TABLE, Base
+from convstore.db.tables import VERSION_TABLE
 
 
 def run() -> None:

@@ -69,11 +69,11 @@ class Emptied:
     _USES = 100
 
     def __init__(self, server: str, template: str) -> None:
-        from convstore.db.tables import Base
+        from convstore.db.tables import metadata
 
         self._server = server
         self._template = template
-        tables = [table.name for table in reversed(Base.metadata.sorted_tables)]
+        tables = [table.name for table in reversed(metadata.sorted_tables)]
         tables.remove("convstore_compatibility")
         self._delete = sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)) for name in tables)
         self._stack = contextlib.ExitStack()

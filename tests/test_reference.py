@@ -22,7 +22,7 @@ from convstore import AsyncStore, Store
 from convstore.cli import convstore as program
 from convstore.cli.exit_codes import EXIT_CODES
 from convstore.db.engine import open_database
-from convstore.db.tables import Base
+from convstore.db.models import Base
 from convstore.errors import ConvstoreError
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.testing import ChatServer, Failure, Reply

@@ -5,6 +5,7 @@ They are inserts, clocks, lock waits and hints to the planner.
 
 from __future__ import annotations
 
+import importlib
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,6 @@ from sqlalchemy import (
     true,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -45,7 +45,8 @@ def insert_or_ignore(table: Table, dialect: str) -> Any:
 
     On PostgreSQL an error would end the transaction, which may be the caller's own.
     """
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    # Imported here, because the other dialect takes long to import and is not used.
+    insert: Any = importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert
     return insert(table).on_conflict_do_nothing()
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, inspec
 from convstore.db.engine import Database, open_database, transaction
 from convstore.db.postgres_schema import bind_schema, check_current_schema, enter_schema
 from convstore.db.sqlite_engine import file_lock
-from convstore.db.tables import VERSION_TABLE, Base, compatibility
+from convstore.db.tables import VERSION_TABLE, compatibility, metadata
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
 
 if TYPE_CHECKING:
@@ -259,4 +259,4 @@ def is_ours(name: str | None, kind: str, _parents: object = None) -> bool:
 
     Alembic must not compare an application's own tables.
     """
-    return kind != "table" or (name is not None and name in Base.metadata.tables)
+    return kind != "table" or (name is not None and name in metadata.tables)

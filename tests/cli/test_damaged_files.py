@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Table
 
 from convstore import Store
-from convstore.db.tables import Base
+from convstore.db.tables import metadata
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Ran
 from tests.faults.clients import open_store
@@ -52,7 +52,7 @@ COMMANDS = (
 VERIFY = ("db", "verify")
 SHOW = ("show", "victim")
 FEW = (COMMANDS[0], COMMANDS[3], COMMANDS[5], COMMANDS[6], COMMANDS[12])
-TABLES = [table for table in Base.metadata.sorted_tables if table.name != "convstore_compatibility"]
+TABLES = [table for table in metadata.sorted_tables if table.name != "convstore_compatibility"]
 IMAGE = {
     "type": "image_url",
     "image_url": {"url": "data:image/png;base64," + b64encode(bytes(range(256)) * 12).decode()},

@@ -101,7 +101,7 @@ def test_list_and_show_import_neither_openai_nor_alembic(
     bare("new", "--system", "Be brief.")
     modules = list_loaded_modules(*command)
     assert "convstore.store.store" in modules
-    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
+    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"})
 
 
 IN_TURN = """
@@ -141,7 +141,8 @@ def test_commands_that_call_no_model_import_neither_openai_nor_alembic(
         ),
     ]
     modules = set(json.loads(run_python(IN_TURN, json.dumps(lines)).splitlines()[-1]))
-    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs"})
+    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"})
+    assert ("sqlalchemy.dialects.postgresql" in modules) == (kind == "postgresql")
 
 
 @pytest.mark.parametrize(("path", "command"), EVERY, ids=NAMES)

@@ -15,10 +15,10 @@ from sqlalchemy import (
 
 from convstore import Store
 from convstore.db.engine import Database, open_database
-from convstore.db.tables import VERSION_TABLE, Base
+from convstore.db.tables import VERSION_TABLE, metadata
 from convstore.errors import ConversationNotFound
 
-OURS = {*Base.metadata.tables, VERSION_TABLE}
+OURS = {*metadata.tables, VERSION_TABLE}
 
 
 def in_schema(url: str, schema: str) -> str:

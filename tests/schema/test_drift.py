@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import text
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
+from convstore import Store
 from convstore.db import schema_upgrade
-from convstore.db.tables import VERSION_TABLE, Base
+from convstore.db.models import Base, ConversationRow, MessageRow
+from convstore.db.tables import VERSION_TABLE
 from tests.postgres import new_database
 from tests.schema.support import application_tables, check_drift, contents, fill, migrate, opened, ours
 
@@ -173,3 +176,18 @@ def test_a_downgraded_schema_can_be_upgraded_again(empty_url: str) -> None:
     schema_upgrade.upgrade(empty_url)
     assert _structure(empty_url) == structure
     fill(empty_url, conversations=2)
+
+
+def test_every_table_has_a_model_that_reads_it(database_url: str) -> None:
+    with Store(database_url) as store:
+        id = store.new("Games", metadata={"a": 1}, system="Be brief.").id
+        engine = store._engine.transactions.database.engine
+        message: Any = MessageRow
+        mapped = {mapper.local_table.name: mapper.class_ for mapper in Base.registry.mappers}
+        assert set(mapped) == set(Base.metadata.tables)
+        with Session(engine) as session:
+            for model in mapped.values():
+                session.scalars(select(model)).all()
+            conversation: Any = session.scalars(select(ConversationRow)).one()
+            assert (conversation.id, conversation.title, conversation.metadata_) == (id, "Games", '{"a":1}')
+            assert session.scalar(select(message.content).where(message.conversation_id == id)) == "Be brief."

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from convstore import Store, TurnStatus
 from convstore.db import schema_upgrade
-from convstore.db.tables import VERSION_TABLE, Base
+from convstore.db.tables import VERSION_TABLE, metadata
 from convstore.errors import DatabaseUnavailable, SchemaOutdated, SchemaTooNew
 from convstore.testing import ChatServer
 from tests.contract.invariants import check_conversation
@@ -146,7 +146,7 @@ def test_going_down_to_an_older_schema_and_up_again_keeps_what_that_schema_holds
     for table, (columns, rows) in lowered.items():
         if table != VERSION_TABLE:
             assert only(raised, table, columns) == (columns, rows), table
-    assert set(raised) == {*Base.metadata.tables, VERSION_TABLE}
+    assert set(raised) == {*metadata.tables, VERSION_TABLE}
 
 
 def test_going_down_puts_attachments_back_into_their_messages(database_url: str) -> None:

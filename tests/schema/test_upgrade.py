@@ -13,12 +13,12 @@ from sqlalchemy import make_url, text
 from convstore import Store
 from convstore.db import schema_upgrade
 from convstore.db.engine import Database
-from convstore.db.tables import VERSION_TABLE, Base
+from convstore.db.tables import VERSION_TABLE, metadata
 from convstore.errors import SchemaOutdated, SchemaTooNew
 from tests.schema.support import CHECKOUT, contents, fill, first_uses, migrate, opened, ours, run, upgrades
 
 OLDER = [f"{number:04}" for number in range(1, int(schema_upgrade.HEAD))]
-OURS = {*Base.metadata.tables, VERSION_TABLE}
+OURS = {*metadata.tables, VERSION_TABLE}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

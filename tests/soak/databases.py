@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, select
 
 from convstore.db.schema_upgrade import upgrade
-from convstore.db.tables import Base
+from convstore.db.tables import metadata
 from tests.faults.restartable import Restartable, restartable_server
 from tests.soak.plan import Plan
 
@@ -70,6 +70,6 @@ def open_snapshots(url: str) -> Iterator[Engine]:
 def write_rows(engine: Engine, path: Path) -> None:
     """Write every row into a file, for a database that ends with its server."""
     with path.open("w") as file, engine.connect() as connection:
-        for table in Base.metadata.sorted_tables:
+        for table in metadata.sorted_tables:
             for row in connection.execute(select(table)).mappings():
                 file.write(json.dumps({"table": table.name, **row}, default=str) + "\n")

@@ -1,0 +1,92 @@
+"""Declarative models and the partial indexes of the tables, for Alembic and for an application's own queries.
+
+The rest of convstore uses neither. So it starts without `sqlalchemy.orm`, and on SQLite without the dialect of
+PostgreSQL, which SQLAlchemy imports for the condition of an index. Models are for reading: only the store numbers rows
+and computes digests.
+
+>>> from sqlalchemy.orm import Session
+>>> from convstore.db.models import TurnRow
+>>> with Session(engine) as session:
+...     failed = session.scalars(select(TurnRow).where(TurnRow.owner == "ada", TurnRow.status == "failed")).all()
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, text
+from sqlalchemy.orm import DeclarativeBase
+
+from convstore.db import tables
+from convstore.db.tables import conversations, turns
+
+
+class Base(DeclarativeBase):
+    """The base of the models."""
+
+    metadata = tables.metadata
+
+
+class ConversationRow(Base):
+    """A conversation."""
+
+    __table__ = tables.conversations
+    __mapper_args__ = {"properties": {"metadata_": tables.conversations.c.metadata}}  # noqa: RUF012 (as SQLAlchemy has it)
+
+
+class MessageRow(Base):
+    """A message."""
+
+    __table__ = tables.messages
+
+
+class TurnRow(Base):
+    """A turn."""
+
+    __table__ = tables.turns
+
+
+class DeltaRow(Base):
+    """A piece of a reply that is still streaming."""
+
+    __table__ = tables.deltas
+
+
+class SummaryRow(Base):
+    """A summary."""
+
+    __table__ = tables.summaries
+
+
+class AttachmentRow(Base):
+    """The bytes of an attachment."""
+
+    __table__ = tables.attachments
+
+
+class CompatibilityRow(Base):
+    """The oldest schema that a release must know to use the database."""
+
+    __table__ = tables.compatibility
+
+
+_LIVE, _DELETED = "deleted_at IS NULL", "deleted_at IS NOT NULL"
+
+
+def _add(name: str, *columns: Column[object], where: str, unique: bool = False) -> None:
+    Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+_of = conversations.c
+_add("convstore_conversations_owner_name_key", _of.owner, _of.name, where=f"name IS NOT NULL AND {_LIVE}", unique=True)
+# Deleted conversations stay, and there may be many more of them than of others.
+_add("convstore_conversations_live_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_LIVE)
+_add("convstore_conversations_deleted_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_DELETED)
+_add("convstore_conversations_live_id_idx", _of.owner, _of.id, where=_LIVE)
+# A key is used up while its turn runs and after the turn completed. If the turn fails, the key is free again.
+_add(
+    "convstore_turns_owner_conversation_id_idempotency_key_key",
+    turns.c.owner,
+    turns.c.conversation_id,
+    turns.c.idempotency_key,
+    where="idempotency_key IS NOT NULL AND status IN ('running', 'completed')",
+    unique=True,
+)
