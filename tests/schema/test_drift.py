@@ -183,7 +183,7 @@ def test_every_table_has_a_model_that_reads_it(database_url: str) -> None:
         id = store.new("Games", metadata={"a": 1}, system="Be brief.").id
         engine = store._engine.transactions.database.engine
         message: Any = MessageRow
-        mapped = {mapper.local_table.name: mapper.class_ for mapper in Base.registry.mappers}
+        mapped = {str(mapper.local_table): mapper.class_ for mapper in Base.registry.mappers}
         assert set(mapped) == set(Base.metadata.tables)
         with Session(engine) as session:
             for model in mapped.values():
