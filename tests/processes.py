@@ -380,13 +380,13 @@ def _bury(pid: int) -> None:
 
 def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str, *, elsewhere: bool) -> None:
     """Run a child from its begin to its exit."""
-    from convstore.leases import lock_folders, process_locks
+    from convstore.leases import lock_folders
 
     status = 1
     try:
         tempfile.tempdir = tmpdir
         if elsewhere:
-            process_locks.find_folders = lambda _: lock_folders.find_folders(None)
+            lock_folders.find_folder_beside = lambda database: Path(tmpdir, "beside", database.name)
         channel = Channel(socket.socket(fileno=end))
         function = getattr(sys.modules[target[0]], target[1])
         try:

@@ -18,6 +18,8 @@ DEFAULT_LEASE_SECONDS = 30.0
 """How long a turn holds its conversation after its process was last heard of."""
 MAX_CLOCK_DIFFERENCE = timedelta(days=1)
 """Clocks that differ by more are not expected: a lease that expired longer ago has ended, without a watch."""
+CLOCK_TOLERANCE_SECONDS = 1.0
+"""Clocks that are kept in step differ by less."""
 WATCHED_SHARE_IF_EXPIRED = 1 / 2
 """The share of the span for which an expired lease must stay unchanged; renewals come every third of the span."""
 WATCHED_SHARE_IF_NOT_BELIEVED = 3 / 4
@@ -44,7 +46,7 @@ def has_ended(expires_at: datetime | None, span_seconds: float, now: datetime, w
     if now > expires_at:
         return watched_seconds >= span_seconds * WATCHED_SHARE_IF_EXPIRED or (now - expires_at) > MAX_CLOCK_DIFFERENCE
     first_seen = now - timedelta(seconds=watched_seconds)
-    is_believed = (expires_at - first_seen).total_seconds() <= span_seconds
+    is_believed = (expires_at - first_seen).total_seconds() <= span_seconds + CLOCK_TOLERANCE_SECONDS
     return not is_believed and watched_seconds >= span_seconds * WATCHED_SHARE_IF_NOT_BELIEVED
 
 

@@ -36,6 +36,8 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
         for file in process_locks._named.values():
             with suppress(OSError):
                 os.close(file.descriptor)
+        process_locks._files.clear()
+        process_locks._named.clear()
 
 
 @pytest.fixture
