@@ -161,13 +161,15 @@ class Zygote:
         """Run `target(channel, **arguments)` in a new process.
 
         Args:
-            host: the folder of the lock files of the child's host; by default, of this host.
+            host: the folder of the lock files of the child's host; by default, of this host. A child of another host
+                does not see the folder beside a SQLite file.
         """
         ours, theirs = socket.socketpair()
         request = {
             "target": [target.__module__, target.__qualname__],
             "arguments": arguments,
             "tmpdir": str(host or self.tmpdir),
+            "elsewhere": host is not None,
         }
         with theirs:
             pid = self._ask(request, theirs.fileno())
@@ -376,11 +378,15 @@ def _bury(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str) -> None:
+def _run(end: int, target: list[str], arguments: dict[str, Any], tmpdir: str, *, elsewhere: bool) -> None:
     """Run a child from its begin to its exit."""
+    from convstore.leases import lock_folders
+
     status = 1
     try:
         tempfile.tempdir = tmpdir
+        if elsewhere:
+            lock_folders.find_folder_beside = lambda database: Path(tmpdir, "beside", database.name)
         channel = Channel(socket.socket(fileno=end))
         function = getattr(sys.modules[target[0]], target[1])
         try:

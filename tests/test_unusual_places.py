@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from convstore import DatabaseUnavailable, NotConfigured, Store, TurnStatus, config
-from convstore.leases import process_locks
+from convstore.leases import lock_folders, process_locks
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.testing import ChatServer
 
@@ -46,14 +46,19 @@ def test_without_a_home_the_default_database_is_an_error_that_says_so(no_home: P
 
 
 def test_without_a_folder_for_temporary_files_turns_work_and_one_warning_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sqlite_url: str, chat_server: ChatServer
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    sqlite_url: str,
+    chat_server: ChatServer,
 ) -> None:
     def fail() -> NoReturn:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
+    no_folder = tmp_path / "missing"
+
     monkeypatch.setattr(tempfile, "gettempdir", fail)
-    monkeypatch.setattr(process_locks, "_name", None)
-    monkeypatch.setattr(process_locks, "_descriptor", None)
+    monkeypatch.setattr(lock_folders, "find_folder_beside", lambda _: no_folder / "beside")
     process_locks._warn_without_folder.cache_clear()
     with caplog.at_level(logging.WARNING), Store(sqlite_url, base_url=chat_server.url, model="m") as store:
         id = store.new().id

@@ -55,7 +55,7 @@ _APPEND = (
 _KEEP_PARTIAL = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD)
 _NUMBERS = {"next_seq": table.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
 _TAKE_LATE_NUMBERS = update(table).where(*_OF_CONVERSATION).values(**_NUMBERS).returning(table.c.next_seq)
-_FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null()}
+_FREED = {"running_turn": null(), "lease_token": null(), "lease_expires_at": null(), "lease_ms": null()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ _CLAIMED = (
     table.c.pins,
     table.c.summary_turn,
 )
-_HOLDER = (table.c.running_turn, table.c.lease_token)
+_HOLDER = (table.c.running_turn, table.c.lease_token, table.c.lease_expires_at, table.c.lease_ms)
 _FREED = (table.c.next_seq, table.c.lineage)
 _check_claimed, _check_holder, _check_freed = RowCheck(_CLAIMED), RowCheck(_HOLDER), RowCheck(_FREED)
 
@@ -81,7 +81,12 @@ class Holder:
 
     turn: TurnNumber
     token: str
+    expires_at: datetime | None
+    """When its lease expires, by the clock of its own host on SQLite, and of the server on PostgreSQL."""
     has_expired: bool
+    """Whether its lease has expired, by the clock of this host on SQLite, and of the server on PostgreSQL."""
+    span_seconds: float | None
+    """How long its lease lasts if it is not renewed; None: an older release claimed it."""
 
 
 @cache
@@ -96,6 +101,7 @@ def _claim_statement(dialect: str) -> Any:
             next_seq=table.c.next_seq + bindparam("count"),
             lease_token=bindparam("token"),
             lease_expires_at=lease_expiry(dialect),
+            lease_ms=bindparam("lease_ms"),
         )
         .returning(*_CLAIMED)
     )
@@ -112,7 +118,7 @@ def _renew_statement(dialect: str) -> Any:
     return (
         update(table)
         .where(*_OF_CONVERSATION, table.c.lease_token == bindparam("token"))
-        .values(lease_expires_at=lease_expiry(dialect))
+        .values(lease_expires_at=lease_expiry(dialect), lease_ms=bindparam("lease_ms"))
     )
 
 
@@ -125,6 +131,7 @@ def _free_statement(dialect: str) -> Any:
             running_turn=null(),
             lease_token=null(),
             lease_expires_at=null(),
+            lease_ms=null(),
             next_seq=table.c.next_seq + bindparam("count"),
         )
         .returning(*_FREED)
@@ -158,13 +165,18 @@ def _bind(key: ConversationKey) -> dict[str, Any]:
     return {"key_owner": key.owner, "key_id": key.id}
 
 
+def _bind_lease(dialect: str, lease: Lease, now: datetime) -> dict[str, Any]:
+    milliseconds = max(1, round(lease.span.total_seconds() * 1000))
+    return {"token": lease.token, "lease_ms": milliseconds, **lease_expiry_values(dialect, now, lease.span)}
+
+
 def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count: int, now: datetime) -> Claim | None:
     """Claim a conversation for a turn, and take `count` numbers for its messages.
 
     Return None if another turn holds the conversation, or it does not exist.
     """
     dialect = connection.dialect.name
-    values = {**_bind(key), "token": lease.token, "count": count, **lease_expiry_values(dialect, now, lease.span)}
+    values = {**_bind(key), "count": count, **_bind_lease(dialect, lease, now)}
     row = connection.execute(_claim_statement(dialect), values).one_or_none()
     if row is None:
         return None
@@ -196,7 +208,13 @@ def read_holder(connection: Connection, key: ConversationKey, now: datetime) -> 
     _check_holder([row], key.id)
     if row.lease_token is None:
         return None
-    return Holder(row.running_turn, row.lease_token, bool(row.has_expired))
+    return Holder(
+        turn=row.running_turn,
+        token=row.lease_token,
+        expires_at=row.lease_expires_at,
+        has_expired=bool(row.has_expired),
+        span_seconds=row.lease_ms / 1000 if row.lease_ms is not None and row.lease_ms > 0 else None,
+    )
 
 
 def renew_lease(connection: Connection, key: ConversationKey, lease: Lease, now: datetime) -> bool:
@@ -205,7 +223,7 @@ def renew_lease(connection: Connection, key: ConversationKey, lease: Lease, now:
     Return False if its token no longer holds the conversation.
     """
     dialect = connection.dialect.name
-    values = {**_bind(key), "token": lease.token, **lease_expiry_values(dialect, now, lease.span)}
+    values = {**_bind(key), **_bind_lease(dialect, lease, now)}
     return bool(connection.execute(_renew_statement(dialect), values).rowcount)
 
 

@@ -122,7 +122,7 @@ class OwnTransactions:
         may_repeat_commit: bool,
         retry_seconds: float = _RETRY_SECONDS,
     ) -> R:
-        self._prepare()
+        self.prepare()
         give_up_at = time.monotonic() + retry_seconds
         pause = _FIRST_PAUSE_SECONDS
         keeps_bytes = False
@@ -155,7 +155,8 @@ class OwnTransactions:
             else:
                 return result
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Create or check the database's schema, once."""
         if not self._has_schema:
             with self._preparing:
                 if not self._has_schema:

@@ -5,6 +5,7 @@ The functions that do database work take a `UnitOfWork`, or only its connection,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,12 +25,22 @@ class Services:
     """The services that the database work of one store needs besides a connection."""
 
     is_alive: IsAlive
+    lease_seconds: float
+    """How long a lease of this store lasts if it is not renewed."""
     count_tokens: TokenCounter
     get_prices: Callable[[], Prices]
 
     def begin(self, connection: Connection) -> UnitOfWork:
         """Return the unit of work of a transaction that has just begun."""
-        return UnitOfWork(connection, datetime.now(UTC), self.is_alive, self.count_tokens, self.get_prices)
+        return UnitOfWork(
+            connection=connection,
+            now=datetime.now(UTC),
+            began=time.monotonic(),
+            is_alive=self.is_alive,
+            lease_seconds=self.lease_seconds,
+            count_tokens=self.count_tokens,
+            get_prices=self.get_prices,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,10 @@ class UnitOfWork:
     connection: Connection
     now: datetime
     """When the transaction began, by the host's clock."""
+    began: float
+    """When the transaction began, by `time.monotonic`."""
     is_alive: IsAlive
+    lease_seconds: float
+    """How long a lease of this store lasts if it is not renewed."""
     count_tokens: TokenCounter
     get_prices: Callable[[], Prices]

@@ -9,9 +9,6 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import free_from_dead_turn
 from convstore.values.identifiers import ConversationKey, Seq
 
-DEFAULT_LEASE_SECONDS = 30.0
-"""How long a turn holds its conversation after its process was last heard of."""
-
 
 def claim_conversation(work: UnitOfWork, key: ConversationKey, lease: Lease, count: int) -> Claim:
     """Claim a conversation for a turn, with `count` numbers for its messages.

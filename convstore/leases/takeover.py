@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 
 from convstore.db.delta_rows import delete_deltas, read_deltas
+from convstore.db.dialect import is_sqlite
 from convstore.db.head_rows import Head, keep_partial_reply
 from convstore.db.lease_rows import Holder, free_row, interrupt_turn, read_holder, read_reply_parent
 from convstore.db.message_rows import Place, insert_messages, read_head
 from convstore.db.row_errors import conversation_locked
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy
+from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS, LEASES, has_ended
 from convstore.messages.chunk_accumulator import ChunkAccumulator
 from convstore.messages.message import is_replayable
 from convstore.values.identifiers import ConversationKey
 
 _logger = logging.getLogger(__name__)
+
 
 _ABANDONED = {
     "type": "Abandoned",
@@ -27,10 +30,24 @@ _STOPPED = {"type": "Stopped", "message": "stopped from elsewhere"}
 def is_dead(work: UnitOfWork, holder: Holder) -> bool:
     """Return True if the conversation may be taken from a turn: its process died, or its lease ran out elsewhere.
 
-    A process on this host that is known to live keeps its lease, however late it renews it.
+    A process on this host that is known to live keeps its lease, however late it renews it. On SQLite, the first look
+    at a lease of an unknown process begins a watch, and a later one finds that the lease has ended (`lease_watch`).
     """
     is_alive = work.is_alive(holder.token)
-    return holder.has_expired if is_alive is None else not is_alive
+    if is_alive is not None:
+        return not is_alive
+    if not is_sqlite(work.connection):  # the server's clock wrote the expiry, and judges it
+        return holder.has_expired
+    watched = LEASES.measure(holder.token, holder.expires_at, work.began)
+    return has_ended(holder.expires_at, _find_span(work, holder), work.now, watched)
+
+
+def _find_span(work: UnitOfWork, holder: Holder) -> float:
+    """Return how many seconds a lease lasts."""
+    if holder.span_seconds is not None:
+        return holder.span_seconds
+    # An older release claimed it. It has the span of this store, if all stores have one, or the default.
+    return max(work.lease_seconds, DEFAULT_LEASE_SECONDS)
 
 
 def is_held(work: UnitOfWork, key: ConversationKey) -> bool:

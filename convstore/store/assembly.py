@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -29,10 +29,18 @@ logging.getLogger("convstore").addHandler(logging.NullHandler())
 
 
 def make_services(
-    count_tokens: TokenCounter | None, prices: Mapping[str, Any] | str | os.PathLike[str] | None
+    database: Database,
+    lease: float,
+    count_tokens: TokenCounter | None,
+    prices: Mapping[str, Any] | str | os.PathLike[str] | None,
 ) -> Services:
     """Return the services of a store; a file of prices is read once, when it is first needed."""
-    return Services(is_alive, make_checked_counter(count_tokens or estimate_message), cache(make_price_loader(prices)))
+    return Services(
+        is_alive=partial(is_alive, database=database.path),
+        lease_seconds=lease,
+        count_tokens=make_checked_counter(count_tokens or estimate_message),
+        get_prices=cache(make_price_loader(prices)),
+    )
 
 
 def make_engine(
@@ -40,7 +48,6 @@ def make_engine(
     services: Services,
     clients: ModelClients,
     *,
-    lease: float,
     retries: int,
     model: str | None,
     max_reply_bytes: int,
@@ -49,7 +56,7 @@ def make_engine(
     return TurnEngine(
         OwnTransactions(database, services),
         clients,
-        lease_span=timedelta(seconds=lease),
+        lease_span=timedelta(seconds=services.lease_seconds),
         retries=retries,
         model=model,
         max_reply_bytes=max_reply_bytes,

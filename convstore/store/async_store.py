@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.db.callers_schema import CallersSchema
-from convstore.leases.claims import DEFAULT_LEASE_SECONDS
+from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_async_client
 from convstore.provider.raw_answer import MAX_REPLY_BYTES
@@ -96,12 +96,12 @@ class AsyncStore(AsyncConversationMethods):
     ) -> None:
         super().__init__(check_owner(owner))
         clients = ModelClients(client, partial(make_async_client, base_url))
-        services = make_services(count_tokens, prices)
+        database = open_given(url, engine, schema)
+        services = make_services(database, lease, count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine, schema),
+            database,
             services,
             clients,
-            lease=lease,
             retries=retries,
             model=model,
             max_reply_bytes=max_reply_bytes,

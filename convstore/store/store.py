@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, Engine
 
 from convstore.db.callers_schema import CallersSchema
-from convstore.leases.claims import DEFAULT_LEASE_SECONDS
+from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.openai_client import make_client
 from convstore.provider.raw_answer import MAX_REPLY_BYTES
@@ -97,12 +97,12 @@ class Store(ConversationMethods):
     ) -> None:
         owner = check_owner(owner)
         clients = ModelClients(client, partial(make_client, base_url))
-        services = make_services(count_tokens, prices)
+        database = open_given(url, engine, schema)
+        services = make_services(database, lease, count_tokens, prices)
         self._engine = make_engine(
-            open_given(url, engine, schema),
+            database,
             services,
             clients,
-            lease=lease,
             retries=retries,
             model=model,
             max_reply_bytes=max_reply_bytes,

@@ -16,7 +16,7 @@ from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import Conflict, ConversationNotFound, InvalidInput, ReplyNotStored
 from convstore.leases.heartbeat import Beat, Heartbeat, Watched
-from convstore.leases.process_locks import abandon_token, make_token, release_token
+from convstore.leases.process_locks import abandon_token, close_lock, make_token, release_token
 from convstore.leases.takeover import is_held
 from convstore.leases.waiting_lines import LINES, LineName
 from convstore.provider.model_clients import ModelClients
@@ -76,7 +76,9 @@ class TurnEngine:
         self._model = model
         self._lease_span = lease_span
         self._heartbeat = Heartbeat(lease_span, self._store_beat, transactions.database.shrink_idle_log)
+        self._path = transactions.database.path
         _engines.add(self)
+        weakref.finalize(self, close_lock, self._path, blocking=False).atexit = False
 
     @property
     def default_model(self) -> str | None:
@@ -98,7 +100,8 @@ class TurnEngine:
                 because after the call it would be too late.
         """
         self.transactions.services.get_prices()
-        lease = Lease(make_token(), self._lease_span)
+        self.transactions.prepare()  # a lock file lies beside a database that exists
+        lease = Lease(make_token(self._path), self._lease_span)
         try:
             started = self.transactions.write_repeatable(start_turn, key, request, lease)
         except (Conflict, ConversationNotFound, InvalidInput):
@@ -179,9 +182,10 @@ class TurnEngine:
         return self.transactions.write_repeatable(_store_beat, beat, Lease(turn.token, self._lease_span))
 
     def close(self) -> None:
-        """Stop the heartbeat, and close the database's connections."""
+        """Stop the heartbeat, close the database's connections, and remove the lock file."""
         self._heartbeat.close()
         self.transactions.close()
+        close_lock(self._path)
 
 
 def _is_stop_requested(work: UnitOfWork, key: ConversationKey, turn: TurnNumber) -> bool:

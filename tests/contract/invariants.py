@@ -80,8 +80,9 @@ def check_conversation(
     chosen = {seq for home, seq in checked_out if home in homes} | {origin.up_to_seq for origin in origins}
     _check_replay(path, stored, recorded, chosen)
     if not running:
-        lease = (conversation["running_turn"], conversation["lease_token"], conversation["lease_expires_at"])
-        assert lease == (None, None, None), f"no turn runs, but a lease holds the conversation: {lease}"
+        lease = [conversation[f"lease_{name}"] for name in ("token", "expires_at", "ms")]
+        lease.append(conversation["running_turn"])
+        assert lease == [None] * 4, f"no turn runs, but a lease holds the conversation: {lease}"
         assert conversation["compacting_until"] is None, "nobody compacts the conversation, but its row says so"
 
 

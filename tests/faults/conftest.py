@@ -27,15 +27,17 @@ def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
     zygote = get_zygote()
     zygote.tmpdir = host
     monkeypatch.setattr(tempfile, "tempdir", str(host))
-    monkeypatch.setattr(process_locks, "_name", None)
-    monkeypatch.setattr(process_locks, "_descriptor", None)
+    monkeypatch.setattr(process_locks, "_files", {})
+    monkeypatch.setattr(process_locks, "_named", {})
     try:
         yield zygote
     finally:
         zygote.discard()
-        if process_locks._descriptor is not None:
+        for file in process_locks._named.values():
             with suppress(OSError):
-                os.close(process_locks._descriptor)
+                os.close(file.descriptor)
+        process_locks._files.clear()
+        process_locks._named.clear()
 
 
 @pytest.fixture

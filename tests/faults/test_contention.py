@@ -503,7 +503,7 @@ def test_a_late_reply_is_stored_off_the_path(
         wait_for_deltas(store, id)
     child.signal(signal.SIGSTOP)
     wait_past_lease(store, id)
-    assert store.say(id, "next", wait=0).text == "You said: next"
+    assert store.say(id, "next").text == "You said: next"
     taken = store.turns(id)[0]
     assert taken.status is TurnStatus.INTERRUPTED
     assert taken.text == ("You said" if stream else "")

@@ -295,13 +295,14 @@ def test_many_callers_at_once_all_see_that_a_process_is_dead(
     with engine_of(store).connect() as connection:
         token = connection.scalar(select(conversations.c.lease_token))
     assert token is not None
-    assert process_locks.is_alive(token) is True
+    database = store._engine.transactions.database.path
+    assert process_locks.is_alive(token, database) is True
     child.kill()
     together = threading.Barrier(8)
 
     def ask(_: int) -> set[bool | None]:
         together.wait(PATIENCE)
-        return {process_locks.is_alive(token) for _ in range(500)}
+        return {process_locks.is_alive(token, database) for _ in range(500)}
 
     with ThreadPoolExecutor(8) as threads:
         assert set().union(*threads.map(ask, range(8))) == {False}

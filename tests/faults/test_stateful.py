@@ -25,7 +25,7 @@ from convstore import IdempotencyMismatch, InvalidInput, ReplyInterrupted, Store
 from convstore.db.delta_rows import insert_delta
 from convstore.db.lease_rows import Lease
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.leases import process_locks
+from convstore.leases import lock_folders
 from convstore.testing import ChatServer, Drop, Failure, Reply
 from convstore.turns.turn_request import make_say_request, make_terms
 from convstore.turns.turn_start import StartedTurn, start_turn
@@ -224,8 +224,8 @@ class Conversations(RuleBasedStateMachine):
     @rule(model=models, flushed=st.booleans())
     def crash(self, model: Model, flushed: bool) -> None:
         """Begin a turn in a process of this host that dies; a part of its reply may be stored."""
-        folder = process_locks._folder()
-        assert folder is not None
+        folder = lock_folders.find_folders(self.store._engine.transactions.database.path)[0]
+        folder.mkdir(mode=0o700, exist_ok=True)
         name = secrets.token_hex(16)
         self.dead.append(folder / name)
         self.dead[-1].touch()  # and no process holds its lock

@@ -94,18 +94,21 @@ def current(as_json: bool, database_choice: DatabaseChoice) -> None:
 def check(as_json: bool, database_choice: DatabaseChoice) -> None:
     """Check that this release can use the database.
 
-    If not, the exit code is 7, and the reason is on stderr. No data are changed. A note says if the log of a SQLite
-    file is large because another program reads it.
+    If not, the exit code is 7, and the reason is on stderr. No data are changed. Notes say if the log of a SQLite file
+    is large because another program reads it, and if the folder of lock files beside it is not trusted.
     """
     from convstore.db import schema_upgrade
     from convstore.db.sqlite_log import LOG_LIMIT_BYTES, format_megabytes
+    from convstore.leases.lock_folders import find_problem_beside
 
     with _open(database_choice) as opened:
         found = schema_upgrade.state(opened)
         log = opened.copy_log()
+        problem = find_problem_beside(opened.path) if opened.path is not None else None
         if as_json:
             sizes = {"log_bytes": log.size, "log_held_bytes": log.held} if log is not None else {}
-            write_json({**_state_to_json(opened, found), **sizes})
+            locks = {"lock_folder_problem": problem} if opened.path is not None else {}
+            write_json({**_state_to_json(opened, found), **sizes, **locks})
         if not found.usable:
             raise schema_upgrade.refusal(found, opened)
         if not as_json:
@@ -114,6 +117,11 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
             write_note(
                 f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot "
                 "be copied into the database while another program reads; end the programs that read it"
+            )
+        if problem is not None:
+            write_note(
+                f"convstore: {problem}, and is not used: a process that died may be noticed late; stop all programs "
+                "that use the database, then remove it"
             )
 
 
