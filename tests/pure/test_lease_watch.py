@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convstore.leases import lease_watch
 from convstore.leases.lease_watch import LeaseWatch, has_ended
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -22,7 +22,7 @@ shares = st.floats(0, 1)
 
 def look(watch: LeaseWatch, monkeypatch: pytest.MonkeyPatch, at: float, expires_at: datetime | None) -> float:
     """Look at a lease at a moment of the monotonic clock, and return for how long it is known to be unchanged."""
-    monkeypatch.setattr(lease_watch.time, "monotonic", lambda: at)
+    monkeypatch.setattr(time, "monotonic", lambda: at)
     return watch.measure("token", expires_at, at)
 
 
@@ -117,10 +117,10 @@ def test_time_that_passes_after_the_row_was_read_does_not_count(monkeypatch: pyt
     """A process may stand still between a read and the rule."""
     watch = LeaseWatch()
     look(watch, monkeypatch, 10, NOW)
-    monkeypatch.setattr(lease_watch.time, "monotonic", lambda: 500.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 500.0)
     assert watch.measure("token", NOW, read_after=11) == 1
     assert watch.measure("other", NOW, read_after=11) == 0
-    monkeypatch.setattr(lease_watch.time, "monotonic", lambda: 501.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 501.0)
     assert watch.measure("other", NOW, read_after=501) == 1
 
 
@@ -131,7 +131,7 @@ def test_the_watch_forgets_what_was_not_looked_at_for_longest(monkeypatch: pytes
     def measure(token: str) -> float:
         nonlocal moment
         moment += 1
-        monkeypatch.setattr(lease_watch.time, "monotonic", lambda: moment)
+        monkeypatch.setattr(time, "monotonic", lambda: moment)
         return watch.measure(token, NOW, moment)
 
     assert [measure(token) for token in ("a", "b", "a", "c", "a", "b")] == [0, 0, 2, 0, 4, 0]
