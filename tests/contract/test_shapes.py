@@ -273,4 +273,4 @@ def test_iterating_takes_no_more_memory_for_a_long_conversation(backend: Backend
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
             assert counted == store.get(id).length
-        assert peaks[2] <= 1.2 * peaks[1]
+        assert peaks[2] <= 1.5 * peaks[1]  # three times, if all messages were held

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from convstore import ConversationNotFound, HeadMoved, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
+from convstore.db import fork_sharing
 from convstore.messages.request_form import to_request
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import OWN_ENGINE_KINDS, Backend
@@ -522,8 +523,11 @@ class TreeMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("backend", OWN_ENGINE_KINDS, indirect=True)
 def test_random_operations_keep_every_message_and_send_the_current_path(
-    backend: Backend, chat_server: ChatServer
+    backend: Backend, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that a row names only some of its origins after a few forks.
+    monkeypatch.setattr(fork_sharing, "_BASE", 2)
+    monkeypatch.setattr(fork_sharing, "_MAX_PLAIN_ORIGINS", 3)
     store = backend.open()
 
     class BoundTreeMachine(TreeMachine):
