@@ -94,6 +94,8 @@ def test_undo_with_a_number_suggests_the_option(program: Program, number: str) -
         (["set", "temperature", "0.2"], ["`--temperature 0.2`", "convstore set --help"]),
         (["set", "games", "max_tokens", "5"], ["`--max-tokens 5`"]),
         (["set", "seed", "7"], ["`-o seed 7`"]),
+        (["set", "temperature=0.2"], ["unexpected 'temperature=0.2'", "`--temperature 0.2`"]),
+        (["set", "games", "seed=7"], ["`-o seed 7`"]),
         (["set", "--unset", "nosuch"], ["keeps no parameter 'nosuch'", "it keeps: model, seed"]),
         (["show", "--limit", "3"], ["'--limit'; `--last` does it", "convstore show --help"]),
         (["turns", "--last", "3"], ["'--last'; `--limit` does it"]),

@@ -77,6 +77,8 @@ def set_conversation(
     changes |= {key: value for key, value in (("name", name), ("title", title)) if value is not None}
     _add_removals(changes, unset)
     if not changes and not metadata:
+        if ref is not None and "=" in ref:
+            raise _refuse_words(context, [ref])
         raise click.UsageError("nothing to change.")
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
@@ -93,11 +95,13 @@ def set_conversation(
 
 
 def _refuse_words(context: click.Context, words: list[str]) -> click.UsageError:
-    """Return the error for words that are not options, such as `temperature 0.2`."""
-    key, value = words[-2:]
+    """Return the error for words that are not options, such as `temperature 0.2` or `temperature=0.2`."""
+    key, equals, value = words[-1].partition("=")
+    if not equals:
+        key, value = words[-2:]
     flag = f"--{key.replace('_', '-')}"
     has_option = any(flag in parameter.opts for parameter in context.command.params)
-    return click.UsageError(f"unexpected '{value}'; write `{flag if has_option else f'-o {key}'} {value}`.")
+    return click.UsageError(f"unexpected '{words[-1]}'; write `{flag if has_option else f'-o {key}'} {value}`.")
 
 
 def _check_removals(conversation: Conversation, unset: tuple[str, ...]) -> None:
