@@ -121,8 +121,11 @@ def test_a_value_of_another_type_is_named_or_harmless(
 
 
 def _restore(whole: Path, path: Path) -> None:
-    for file in path.parent.glob(path.name + "-*"):
-        file.unlink()
+    for left in path.parent.glob(path.name + "-*"):
+        if left.is_dir():  # of lock files
+            shutil.rmtree(left)
+        else:
+            left.unlink()
     shutil.copy(whole, path)
 
 
