@@ -414,6 +414,15 @@ def test_a_file_that_is_removed_while_the_model_thinks(
         _goes_on(store, id, after=[TurnStatus.INTERRUPTED])
 
 
+def remove_all(folder: Path) -> None:
+    """Remove what is in the folder of a database: its files, and the folder of lock files."""
+    for left in folder.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 @ASK
 def test_a_file_that_is_replaced_by_an_older_one_while_the_model_thinks(
     kind: str, path: Path, chat_server: ChatServer, ask: Ask, under_way: Begin, tmp_path: Path
@@ -425,8 +434,7 @@ def test_a_file_that_is_replaced_by_an_older_one_while_the_model_thinks(
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
             source.backup(target)
         turn = under_way(ask, store, id)
-        for file in path.parent.iterdir():
-            file.unlink()
+        remove_all(path.parent)
         backup.rename(path)
         with pytest.raises(ReplyNotStored, match="no longer has turn") as caught:
             turn.ended()
@@ -443,8 +451,7 @@ def test_a_file_that_is_replaced_by_another_database_while_the_model_thinks(
     with opened(kind, f"sqlite:///{path}", chat_server) as store:
         id = store.new().id
         turn = under_way(ask, store, id)
-        for file in path.parent.iterdir():
-            file.unlink()
+        remove_all(path.parent)
         shutil.copy(template, path)
         with pytest.raises(ReplyNotStored) as caught:
             turn.ended()
@@ -461,8 +468,7 @@ def test_an_old_caller_does_not_end_a_turn_of_a_new_conversation_with_the_same_i
     with opened("sync", f"sqlite:///{path}", chat_server) as store:
         id = store.new().id
         turn = under_way(ask, store, id)
-        for file in path.parent.iterdir():
-            file.unlink()
+        remove_all(path.parent)
         shutil.copy(template, path)
         assert store.new(id=id).length == 0
         _goes_on(store, id, after=[])  # a turn with the same number, and one more
