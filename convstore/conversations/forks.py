@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from convstore.db.ancestors import find_ancestors
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewFork, insert_fork
-from convstore.db.fork_sharing import Origin, names_all
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
-from convstore.db.message_rows import read_positions
 from convstore.db.summary_rows import read_summaries
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput
@@ -48,25 +46,13 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         name=request.name,
         title=request.title,
         head=head,
-        origins=_list_origins(work, state, head),
+        origins=state.lineage.list_fork_origins(head.seq, TurnNumber(state.next_turn - 1)),
         next_turn=state.next_turn,
         pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
         inherited_model=origin.model,
         summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
     )
     return insert_fork(work.connection, key, new, work.now)
-
-
-def _list_origins(work: UnitOfWork, state: ConversationState, head: Head) -> tuple[Origin, ...]:
-    """Return the origins that the row of the fork names, with their positions where these are stored."""
-    origins = state.lineage.list_fork_origins(head.seq, head.position, TurnNumber(state.next_turn - 1))
-    unknown = [origin.up_to_seq for origin in origins if origin.up_to_seq and not origin.up_to_position]
-    if not unknown or names_all(origins):
-        return origins
-    positions = read_positions(work.connection, state.lineage, unknown)
-    return tuple(
-        replace(origin, up_to_position=positions.get(origin.up_to_seq, origin.up_to_position)) for origin in origins
-    )
 
 
 def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:

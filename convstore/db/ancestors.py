@@ -5,14 +5,14 @@ Each message names its ancestors at fixed distances (`STRIDES`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Connection, bindparam, case, select, union_all
+from sqlalchemy import CTE, BigInteger, ColumnElement, Connection, Row, bindparam, case, select, union_all
 
 from convstore.db.dialect import few, join_looked_up
-from convstore.db.fork_sharing import Lineage, is_kept, locate_position
+from convstore.db.fork_sharing import Lineage, is_kept, locate_message
 from convstore.db.message_rows import STRIDES, read_messages
 from convstore.db.tables import messages as table
 from convstore.errors import InvalidInput
@@ -21,7 +21,8 @@ from convstore.values.results import MessageRecord
 
 
 @cache
-def _ancestors_statement(dialect: str, width: int, count: int) -> Any:
+def _ancestors_statement(dialect: str, width: int, count: int, *, ends_early: bool) -> Any:
+    """Return the statement that goes up to some positions; one that may end early returns every step."""
     targets = union_all(
         *(select(bindparam(f"target_{number}", type_=BigInteger).label("target")) for number in range(count))
     ).subquery("targets")
@@ -33,14 +34,7 @@ def _ancestors_statement(dialect: str, width: int, count: int) -> Any:
         .where(*is_kept(table, width, head), table.c.seq == head)
     )
     way: CTE = start.cte("way", recursive=True)
-    strides = [
-        (
-            way.c[f"back_{stride}"].is_not(None) & (((way.c.position - 1) // stride) * stride >= way.c.target),
-            way.c[f"back_{stride}"],
-        )
-        for stride in reversed(STRIDES)
-    ]
-    following = case(*strides, else_=way.c.parent_seq)
+    following = _choose_following(way)
     conditions = (*is_kept(table, width, following), table.c.seq == following)
     joined, ancestor = join_looked_up(dialect, way, table, conditions)
     known = [ancestor.c[f"back_{stride}"] for stride in STRIDES]
@@ -50,7 +44,21 @@ def _ancestors_statement(dialect: str, width: int, count: int) -> Any:
         .where(few(way.c.position > way.c.target), ancestor.c.seq < way.c.seq)  # a damaged row may be its own ancestor
     )
     way = way.union_all(up)
+    if ends_early:
+        return select(way.c.target, way.c.seq, way.c.position, _choose_following(way).label("following"))
     return select(way.c.target, way.c.seq).where(way.c.position == way.c.target)
+
+
+def _choose_following(way: CTE) -> ColumnElement[int]:
+    """Return the next message on the way up: the farthest known ancestor that is not before the target."""
+    strides = [
+        (
+            way.c[f"back_{stride}"].is_not(None) & (((way.c.position - 1) // stride) * stride >= way.c.target),
+            way.c[f"back_{stride}"],
+        )
+        for stride in reversed(STRIDES)
+    ]
+    return case(*strides, else_=way.c.parent_seq)
 
 
 def find_ancestors(
@@ -67,22 +75,25 @@ def find_ancestors(
     wanted = sorted({position for position in positions if position > 0})
     if head == 0 or not wanted:
         return {}
-    if not lineage.far:
-        return _find_in_part(connection, lineage, head, wanted)
-    found: dict[Position, Seq] = {}
-    parts: dict[tuple[Lineage, Seq], list[int]] = {}
-    for position in wanted:
-        parts.setdefault(locate_position(connection, lineage, head, Position(position)), []).append(position)
-    for (part, beginning), some in parts.items():
-        found.update(_find_in_part(connection, part, beginning, some))
-    return found
-
-
-def _find_in_part(connection: Connection, part: Lineage, head: Seq, positions: Sequence[int]) -> dict[Position, Seq]:
-    targets = {f"target_{number}": position for number, position in enumerate(positions)}
-    statement = _ancestors_statement(connection.dialect.name, part.width, len(positions))
+    part = locate_message(connection, lineage, head)
+    targets = {f"target_{number}": position for number, position in enumerate(wanted)}
+    statement = _ancestors_statement(connection.dialect.name, part.width, len(wanted), ends_early=bool(part.far))
     rows = connection.execute(statement, {**part.bind_message_limits(), "head": head, **targets})
-    return {row.target: row.seq for row in rows}
+    if not part.far:
+        return {row.target: row.seq for row in rows}
+    last: dict[int, Row[Any]] = {}
+    for row in rows:
+        if row.target not in last or row.position < last[row.target].position:
+            last[row.target] = row
+    found: dict[Position, Seq] = {row.target: row.seq for row in last.values() if row.position == row.target}
+    # The other ways go on at a message that this part of the lineage does not know.
+    rest: dict[Seq, list[int]] = {}
+    for row in last.values():
+        if row.position > row.target and not part.knows_message(row.following):
+            rest.setdefault(row.following, []).append(row.target)
+    for following, missed in rest.items():
+        found.update(find_ancestors(connection, part, following, missed))
+    return found
 
 
 def is_on_path(connection: Connection, lineage: Lineage, head: Seq, position: Position, seq: Seq) -> bool:

@@ -22,7 +22,7 @@ from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import to_json
-from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
 
 _BASE = 16
 """From the row of a fork, the origins between two depths that it divides are one row away."""
@@ -43,8 +43,6 @@ class Origin:
     up_to_turn: TurnNumber
     depth: int = 0
     """How many origins it has itself; 0 also if the row names all origins."""
-    up_to_position: Position = NO_POSITION
-    """The position of message `up_to_seq`; 0 also if the row names all origins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +69,22 @@ class Lineage:
 
     def knows_message(self, seq: Seq) -> bool:
         """Return True if this part of the lineage tells where message `seq` is kept."""
-        return not self.far or seq > self.far[0].up_to_seq
+        return not self.far or seq == NO_SEQ or seq > self.far[0].up_to_seq
 
     def knows_turn(self, turn: TurnNumber) -> bool:
         """Return True if this part of the lineage tells where turn `turn` is kept."""
         return not self.far or turn > self.far[0].up_to_turn
 
-    def list_fork_origins(self, seq: Seq, position: Position, last_turn: TurnNumber) -> tuple[Origin, ...]:
+    def list_fork_origins(self, seq: Seq, last_turn: TurnNumber) -> tuple[Origin, ...]:
         """Return the origins that the row of a fork of this conversation names.
 
         Args:
             seq: the last message that the fork shares.
-            position: its position.
             last_turn: the latest turn of this conversation.
         """
-        clipped = [
-            replace(older, up_to_seq=seq, up_to_position=position) if older.up_to_seq >= seq else older
-            for older in (*self.origins, *self.far)
-        ]
-        origin = Origin(self.key.id, seq, last_turn, up_to_position=position)
+        known = (*self.origins, *self.far)
+        clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in known]
+        origin = Origin(self.key.id, seq, last_turn)
         if not self.far:
             # An origin that keeps nothing is left out. The forked conversation itself always stays, because the fork
             # must name its origin.
@@ -179,23 +174,6 @@ def locate_turn(connection: Connection, lineage: Lineage, turn: TurnNumber) -> L
     return lineage
 
 
-def locate_position(connection: Connection, lineage: Lineage, head: Seq, position: Position) -> tuple[Lineage, Seq]:
-    """Return the part of a lineage that tells where the message at a position is kept, and where to begin there.
-
-    Args:
-        head: the message at which the path ends.
-        position: a position of this path.
-
-    Returns:
-        The part, and a message of the path at the position or after it, which the part tells too.
-    """
-    lineage = locate_message(connection, lineage, head)
-    while reaching := [far for far in lineage.far if far.up_to_seq >= head or far.up_to_position >= position]:
-        head = min(head, reaching[-1].up_to_seq)
-        lineage = _read_part(connection, lineage, reaching[-1])
-    return lineage, head
-
-
 def find_message_home(connection: Connection, lineage: Lineage, seq: Seq) -> ConversationKey:
     """Return the conversation that keeps message `seq`."""
     part = locate_message(connection, lineage, seq)
@@ -254,7 +232,7 @@ def write_lineage(origins: tuple[Origin, ...]) -> str | None:
                 origin.conversation_id,
                 origin.up_to_seq,
                 origin.up_to_turn,
-                *(() if plain else (origin.depth, origin.up_to_position)),
+                *(() if plain else (origin.depth,)),
             ]
             for origin in origins
         ]
@@ -302,5 +280,5 @@ def _make_damaged(key: ConversationKey, error: Exception) -> DamagedRow:
     return damaged_row(key.id, f"its lineage cannot be decoded ({error})")
 
 
-def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0, position: Any = 0) -> Origin:
-    return Origin(str(conversation_id), Seq(int(seq)), TurnNumber(int(turn)), int(depth), Position(int(position)))
+def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0) -> Origin:
+    return Origin(str(conversation_id), Seq(int(seq)), TurnNumber(int(turn)), int(depth))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select
 
 from convstore.db.attachment_rows import insert_attachments, read_attachments
 from convstore.db.fork_sharing import Lineage, find_message_home, locate_message
@@ -78,10 +78,6 @@ _BETWEEN = _WITH_PARENTS.where(table.c.seq >= bindparam("first"), table.c.seq <=
 _AMONG = (*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
 _DIGESTS = select(table.c.seq, table.c.digest).where(*_AMONG)
 _POSITIONS = select(table.c.seq, table.c.position).where(*_AMONG)
-_POSITIONS_OF_PLACES = select(table.c.seq, table.c.position).where(
-    table.c.owner == bindparam("owner"),
-    tuple_(table.c.conversation_id, table.c.seq).in_(bindparam("places", expanding=True)),
-)
 _MAX_VARIABLES = 500  # in one statement; an old SQLite takes 999
 
 
@@ -299,13 +295,6 @@ def find_existing(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
             values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept[first : first + _MAX_VARIABLES]}
             found.update((row.seq, row.position) for row in connection.execute(_POSITIONS, values))
     return found
-
-
-def read_positions(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[Seq, Position]:
-    """Return the positions of a few messages, by `seq`, in one statement for any number of origins."""
-    places = [(find_message_home(connection, lineage, seq).id, seq) for seq in set(seqs)]
-    rows = connection.execute(_POSITIONS_OF_PLACES, {"owner": lineage.key.owner, "places": places})
-    return {row.seq: row.position for row in rows}
 
 
 def _group_by_home(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:

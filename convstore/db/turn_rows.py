@@ -142,10 +142,10 @@ def find_interrupted_replies(
 ) -> frozenset[Seq]:
     """Return the `seq` of the messages that are partial replies of interrupted turns."""
     homes: dict[ConversationKey, set[int]] = {}
-    for record in reversed(records):  # from the nearest origin to the farthest
-        if record.turn is not None and record.message["role"] == "assistant":
-            lineage = locate_turn(connection, lineage, record.turn)
-            homes.setdefault(find_turn_home(connection, lineage, record.turn), set()).add(record.turn)
+    replies = {record.turn for record in records if record.turn is not None and record.message["role"] == "assistant"}
+    for turn in sorted(replies, reverse=True):  # from the nearest origin to the farthest
+        lineage = locate_turn(connection, lineage, turn)
+        homes.setdefault(find_turn_home(connection, lineage, turn), set()).add(turn)
     found: set[Seq] = set()
     for home, seqs in homes.items():
         for some in _split(sorted(seqs), _MAX_VARIABLES):

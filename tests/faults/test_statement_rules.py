@@ -126,6 +126,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
     choices: dict[str, list[Any]] = {
         "dialect": ["sqlite", "postgresql"],
         "width": [0, 1, 4],
+        "ends_early": [True, False],
         "count": [1, 3],
         "moves_head": [True, False],
         "deleted": [True, False],
