@@ -36,6 +36,8 @@ def check_schema_name(name: str) -> str:
     Raises:
         InvalidInput: PostgreSQL cannot have such a schema, or keeps the name for itself.
     """
+    if not isinstance(name, str):
+        raise InvalidInput(f"the schema must be a text, not {type(name).__name__}")
     if not name:
         raise InvalidInput("the name of the schema is empty")
     try:
