@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convstore.db.ancestors import find_ancestors
+from convstore.db.ancestors import find_message_at
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewFork, insert_fork
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
 from convstore.db.summary_rows import read_summaries
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import InvalidInput
 from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, Given
 
@@ -42,11 +41,12 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
     # The summary and pins of the shared past: a greater number here means another message in the fork.
     summaries = read_summaries(work.connection, state.lineage, state.summary_turn)
     new = NewFork(
-        key=ConversationKey(key.owner, request.new_id),
+        lineage=state.lineage.fork(
+            ConversationKey(key.owner, request.new_id), head.seq, TurnNumber(state.next_turn - 1)
+        ),
         name=request.name,
         title=request.title,
         head=head,
-        origins=state.lineage.list_fork_origins(head.seq, TurnNumber(state.next_turn - 1)),
         next_turn=state.next_turn,
         pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
         inherited_model=origin.model,
@@ -60,7 +60,4 @@ def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head
         return state.head
     if at == NO_POSITION:
         return Head(NO_SEQ, NO_POSITION)
-    found = find_ancestors(work.connection, state.lineage, state.head.seq, [at])
-    if at not in found:
-        raise InvalidInput(f"conversation {state.lineage.key.id!r} has no message at position {at}")
-    return Head(found[at], at)
+    return Head(find_message_at(work.connection, state.lineage, state.head.seq, at), at)

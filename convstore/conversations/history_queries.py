@@ -9,7 +9,7 @@ from typing import Any
 from convstore.context.history_reader import find_summary
 from convstore.context.window import make_records_sendable
 from convstore.db import history_rows, message_rows, turn_rows
-from convstore.db.ancestors import read_message_at
+from convstore.db.ancestors import find_message_at, read_message_at
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, read_head, read_head_seq, read_state
 from convstore.db.history_rows import Reach
@@ -65,7 +65,7 @@ def read_path_page(work: UnitOfWork, key: ConversationKey, before: PathPage | No
     last = min(after + _PAGE_MESSAGES, head.position)
     if last == after:
         return PathPage([], head)
-    end = read_message_at(work.connection, lineage, head.seq, Position(last)).seq
+    end = find_message_at(work.connection, lineage, head.seq, Position(last))
     records = history_rows.read_path(work.connection, lineage, end, last - after, position=Position(last))
     return PathPage(records, head)
 

@@ -13,7 +13,8 @@ from sqlalchemy import CTE, BigInteger, ColumnElement, Connection, Row, bindpara
 
 from convstore.db.dialect import few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, locate_message
-from convstore.db.message_rows import STRIDES, read_messages
+from convstore.db.message_rows import STRIDES, read_head, read_messages
+from convstore.db.row_errors import damaged_row
 from convstore.db.tables import messages as table
 from convstore.errors import InvalidInput
 from convstore.values.identifiers import Position, Seq
@@ -106,9 +107,23 @@ def read_message_at(connection: Connection, lineage: Lineage, head: Seq, positio
 
     Raises:
         InvalidInput: the path has no such position.
+        DamagedRow: the path has it, but the message or one after it is missing.
+    """
+    (record,) = read_messages(connection, lineage, [find_message_at(connection, lineage, head, position)])
+    return record
+
+
+def find_message_at(connection: Connection, lineage: Lineage, head: Seq, position: Position) -> Seq:
+    """Return the `seq` of the message at a position of the path to message `head`.
+
+    Raises:
+        InvalidInput: the path has no such position.
+        DamagedRow: the path has it, but the message or one after it is missing.
     """
     seq = find_ancestors(connection, lineage, head, [position]).get(position)
-    if seq is None:
-        raise InvalidInput(f"conversation {lineage.key.id!r} has no message at position {position}")
-    (record,) = read_messages(connection, lineage, [seq])
-    return record
+    if seq is not None:
+        return seq
+    last = read_head(connection, lineage, head)
+    if last is not None and 0 < position <= last.position:
+        raise damaged_row(lineage.key.id, f"its path to position {position} is broken")
+    raise InvalidInput(f"conversation {lineage.key.id!r} has no message at position {position}")

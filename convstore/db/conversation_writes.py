@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from convstore.db.conversation_rows import NEW_COLUMNS, decode_conversation, get_conversation
 from convstore.db.dialect import insert_or_ignore, is_sqlite
-from convstore.db.fork_sharing import Origin, write_lineage
+from convstore.db.fork_sharing import Lineage, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
 from convstore.db.row_errors import conversation_locked, conversation_not_found
 from convstore.db.tables import conversations as table
@@ -68,11 +68,10 @@ class NewConversation:
 class NewFork:
     """The values of a new fork; it copies all others from the origin."""
 
-    key: ConversationKey
     name: str | None
     title: Given[str]
     head: Head
-    origins: tuple[Origin, ...]
+    lineage: Lineage
     next_turn: TurnNumber
     pins: Sequence[Pin]
     """The pins in the shared past. Later pins are left out, because the fork gives their numbers to other messages."""
@@ -181,13 +180,13 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         "title": title,
     }
     given = {
-        "id": new.key.id,
+        "id": new.lineage.key.id,
         "name": new.name,
         "head_seq": new.head.seq,
         "length": new.head.position,
         "next_seq": new.head.seq + 1,
         "next_turn": new.next_turn,
-        "lineage": write_lineage(new.origins),
+        "lineage": write_lineage(new.lineage),
         "inherited_model": to_column(new.inherited_model or ""),  # not NULL, which means that it is not known
         "pins": encode_pins(new.pins),
         "summary_turn": new.summary_turn,
@@ -201,7 +200,7 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
     statement = _insert_statement(connection.dialect.name).from_select([*given, *copied], row).returning(*NEW_COLUMNS)
     inserted = connection.execute(statement).one_or_none()
     if inserted is None:
-        raise ConversationExists(f"the id {new.key.id!r} or the name {new.name!r} is taken; choose another")
+        raise ConversationExists(f"the id {new.lineage.key.id!r} or the name {new.name!r} is taken; choose another")
     return decode_conversation(inserted)
 
 

@@ -3,15 +3,15 @@
 A fork stores only what is new. Its numbers continue after the last message that it shares. Every smaller number belongs
 to the origin, or to an origin of the origin.
 
-A row names its nearest origins, and of the farther ones only a few: those at depths that 16, 256 … divide. So a fork of
-a thousand forks stores about fifty of them. `locate_message` and `locate_turn` read the rows of the others that are
-needed: one row for each factor of 16.
+The depth of a conversation is its number of origins. A row of a great depth names its nearest origins, and of the
+farther ones only a few: those at depths that 16, 256 … divide. So a fork of a thousand forks names about sixty.
+`locate_message` and `locate_turn` read the rows of the others that are needed: one row for each factor of 16.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,7 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumbe
 _BASE = 16
 """From the row of a fork, the origins between two depths that it divides are one row away."""
 _MAX_PLAIN_ORIGINS = 2 * _BASE - 1
-"""A row with so many origins names all of them, in the form that earlier releases read as well."""
+"""A row with so many origins names all of them."""
 
 _LINEAGE_OF = select(conversations.c.lineage).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
@@ -42,7 +42,7 @@ class Origin:
     up_to_seq: Seq
     up_to_turn: TurnNumber
     depth: int = 0
-    """How many origins it has itself; 0 also if the row names all origins."""
+    """Its depth; 0 also if it is not needed, because a row names all origins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Lineage:
     """Some of the farther origins. The rows of the first ones name those between them."""
     start: str | None = None
     """The conversation that keeps what is new after the first origin; None: the conversation itself."""
+    depth: int | None = None
+    """The depth of the row; None: it names all origins."""
 
     @property
     def is_fork(self) -> bool:
@@ -75,17 +77,18 @@ class Lineage:
         """Return True if this part of the lineage tells where turn `turn` is kept."""
         return not self.far or turn > self.far[0].up_to_turn
 
-    def list_fork_origins(self, seq: Seq, last_turn: TurnNumber) -> tuple[Origin, ...]:
-        """Return the origins that the row of a fork of this conversation names.
+    def fork(self, key: ConversationKey, seq: Seq, last_turn: TurnNumber) -> Lineage:
+        """Return the lineage of a fork of this conversation.
 
         Args:
+            key: the fork.
             seq: the last message that the fork shares.
             last_turn: the latest turn of this conversation.
         """
         known = (*self.origins, *self.far)
         clipped = [replace(older, up_to_seq=min(older.up_to_seq, seq)) for older in known]
         origin = Origin(self.key.id, seq, last_turn)
-        if not self.far:
+        if self.depth is None:
             # An origin that keeps nothing is left out. The forked conversation itself always stays, because the fork
             # must name its origin.
             clipped = [
@@ -94,10 +97,12 @@ class Lineage:
                 if near.up_to_seq > far.up_to_seq or near.up_to_turn > far.up_to_turn
             ]
             if len(clipped) < _MAX_PLAIN_ORIGINS:
-                return (origin, *clipped)
+                return Lineage(key, (origin, *clipped))
             clipped = [replace(older, depth=depth) for depth, older in enumerate(reversed(clipped))][::-1]
         origin = replace(origin, depth=clipped[0].depth + 1)
-        return (origin, *(older for older in clipped if _is_named(older.depth, origin.depth + 1)))
+        depth = origin.depth + 1
+        named = set(_list_named_depths(depth))
+        return _split(key, [older for older in (origin, *clipped) if older.depth in named], depth)
 
     def bind_message_limits(self) -> dict[str, Any]:
         """Return the parameters of `is_kept` for a table of messages."""
@@ -122,21 +127,23 @@ class Lineage:
         return values
 
 
-def _find_dense_depth(depth: int) -> int:
-    """Return the least depth from which a row at `depth` names every origin."""
-    return ((depth - 1) // _BASE - 1) * _BASE + 1
-
-
-def _is_named(depth: int, of: int) -> bool:
-    """Return True if a row at depth `of` names its origin at `depth`."""
-    if depth >= _find_dense_depth(of):
-        return True
-    stride = _BASE
-    while depth % stride == 0:
-        if depth >= ((of - 1) // (stride * _BASE) - 1) * stride * _BASE:
-            return True
+def _list_named_depths(depth: int) -> list[int]:
+    """Return the depths of the origins that a row at `depth` names, nearest first."""
+    named: set[int] = set()
+    stride = 1
+    while True:
+        first = max(0, ((depth - 1) // (stride * _BASE) - 1) * stride * _BASE)
+        named.update(range(first, depth, stride))
+        if first == 0:
+            return sorted(named, reverse=True)
         stride *= _BASE
-    return False
+
+
+def _split(key: ConversationKey, origins: Sequence[Origin], depth: int) -> Lineage:
+    """Return the lineage of a row at `depth` that names these origins, nearest first."""
+    first_far = max(0, ((depth - 1) // _BASE - 1) * _BASE)
+    near = tuple(origin for origin in origins if origin.depth > first_far)
+    return Lineage(key, near, tuple(origins[len(near) :]), depth=depth)
 
 
 def is_kept(table: FromClause, width: int, number: ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
@@ -211,30 +218,22 @@ def _read_part(connection: Connection, lineage: Lineage, origin: Origin) -> Line
     if row is None:
         raise damaged_row(lineage.key.id, f"conversation {origin.conversation_id!r}, which keeps its past, is missing")
     part = read_lineage(lineage.key, row.lineage)
-    if part.far and part.origins and part.origins[0].depth >= origin.depth:
-        raise damaged_row(lineage.key.id, f"conversation {origin.conversation_id!r} is its own origin")
+    if part.depth is not None and part.depth != origin.depth:
+        raise damaged_row(lineage.key.id, f"conversation {origin.conversation_id!r} is not the origin that it names")
     return replace(part, start=origin.conversation_id)
 
 
-def names_all(origins: tuple[Origin, ...]) -> bool:
-    """Return True if these origins of a row are all that it has."""
-    return not origins or origins[0].depth == 0
-
-
-def write_lineage(origins: tuple[Origin, ...]) -> str | None:
-    """Return the column of a lineage; None if the conversation is not a fork."""
-    if not origins:
-        return None
-    plain = names_all(origins)
+def write_lineage(lineage: Lineage) -> str:
+    """Return the column of a fork's lineage."""
     return to_json(
         [
             [
                 origin.conversation_id,
                 origin.up_to_seq,
                 origin.up_to_turn,
-                *(() if plain else (origin.depth,)),
+                *(() if lineage.depth is None else (origin.depth,)),
             ]
-            for origin in origins
+            for origin in (*lineage.origins, *lineage.far)
         ]
     )
 
@@ -248,18 +247,18 @@ def read_lineage(key: ConversationKey, column: str | None) -> Lineage:
     if column is None:
         return Lineage(key)
     try:
-        origins = tuple(_read_origin(*item) for item in json.loads(column))
+        items = _list_items(column)
+        origins = [_read_origin(*item) for item in items]
         if any(near.up_to_seq < far.up_to_seq for near, far in pairwise(origins)):
             raise ValueError("not nearest first")
-        if names_all(origins):
-            return Lineage(key, origins)
-        if any(near.depth <= far.depth for near, far in pairwise(origins)):
-            raise ValueError("its depths do not fall")
+        if all(len(item) == 3 for item in items):
+            return Lineage(key, tuple(origins))
+        depth = origins[0].depth + 1
+        if [origin.depth for origin in origins] != _list_named_depths(depth):
+            raise ValueError("not the origins that its depth needs")
+        return _split(key, origins, depth)
     except DECODING_ERRORS as error:
         raise _make_damaged(key, error) from error
-    dense = _find_dense_depth(origins[0].depth + 1)
-    near = tuple(origin for origin in origins if origin.depth >= dense)
-    return Lineage(key, near, origins[len(near) :])
 
 
 def read_nearest_origin(key: ConversationKey, column: str | None) -> Origin | None:
@@ -271,14 +270,21 @@ def read_nearest_origin(key: ConversationKey, column: str | None) -> Origin | No
     if column is None:
         return None
     try:
-        return _read_origin(*json.loads(column)[0])
+        return _read_origin(*_list_items(column)[0])
     except DECODING_ERRORS as error:
         raise _make_damaged(key, error) from error
 
 
-def _make_damaged(key: ConversationKey, error: Exception) -> DamagedRow:
-    return damaged_row(key.id, f"its lineage cannot be decoded ({error})")
+def _list_items(column: str) -> list[Any]:
+    items = json.loads(column)
+    if not isinstance(items, list) or not items:
+        raise ValueError("not a list of origins")
+    return items
 
 
 def _read_origin(conversation_id: object, seq: Any, turn: Any, depth: Any = 0) -> Origin:
     return Origin(str(conversation_id), Seq(int(seq)), TurnNumber(int(turn)), int(depth))
+
+
+def _make_damaged(key: ConversationKey, error: Exception) -> DamagedRow:
+    return damaged_row(key.id, f"its lineage cannot be decoded ({error})")

@@ -267,13 +267,15 @@ def read_tree(
         limit: the maximum number of messages.
     """
     found: list[MessageRecord] = []
-    origins = list(list_origins(connection, lineage))
-    shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(origins)]
+    digests: dict[int, bytes] = {}
+    complete = Lineage(lineage.key, tuple(list_origins(connection, lineage)))
+    shared = [(origin.conversation_id, int(origin.up_to_seq)) for origin in reversed(complete.origins)]
     for home, last in (*shared, (lineage.key.id, NO_LIMIT)):
         if after < last and len(found) < limit:
             values = {"owner": lineage.key.owner, "conversation_id": home, "first": after, "last": last}
             rows = connection.execute(_TREE, {**values, "most": limit - len(found)}).all()
-            found.extend(decode_rows_with_parents(connection, rows, lineage))
+            found.extend(decode_rows_with_parents(connection, rows, complete, digests))
+            digests.update(_list_digests(rows))
             after = Seq(last)
     return found
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select
@@ -268,11 +269,21 @@ def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversati
 
 
 def decode_rows_with_parents(
-    connection: Connection, rows: Sequence[Row[Any]], lineage: Lineage, *, needs_parents: bool = True
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    lineage: Lineage,
+    known: Mapping[int, bytes] = MappingProxyType({}),
+    *,
+    needs_parents: bool = True,
 ) -> list[MessageRecord]:
-    """Return rows of `COLUMNS` with `parent_digest` as messages, as `decode_rows` does."""
+    """Return rows of `COLUMNS` with `parent_digest` as messages, as `decode_rows` does.
+
+    Args:
+        known: digests of other messages, by `seq`.
+        needs_parents: as for `decode_rows`.
+    """
     check_rows(rows, lineage)
-    before = {row.parent_seq: row.parent_digest for row in rows if row.parent_digest is not None}
+    before = {**known, **{row.parent_seq: row.parent_digest for row in rows if row.parent_digest is not None}}
     elsewhere = {row.parent_seq for row in rows} - before.keys() - {row.seq for row in rows} - {NO_SEQ}
     if elsewhere and lineage.is_fork:  # the first messages that a fork keeps follow one that an origin keeps
         before.update(_read_digests(connection, lineage, elsewhere))

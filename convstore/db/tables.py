@@ -100,7 +100,8 @@ conversations = Table(
     Column("lease_expires_at", UtcDateTime),
     Column("lease_ms", BigInteger),  # how long the lease lasts if it is not renewed
     Column("creation_digest", LargeBinary),  # of the values at its creation
-    # Where a fork's shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first.
+    # Where a fork's shared past is kept: JSON [[conversation, up to seq, up to turn], …], nearest first. With more than
+    # 31 origins, only some are named, each with its depth as a fourth number: see `fork_sharing`.
     Column("lineage", Text),
     Column("inherited_model", Text),  # a fork's, until it has sent a request of its own
     Column("window", Text),  # JSON: the sticky window options

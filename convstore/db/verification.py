@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, select, tuple_
 
+from convstore.db.ancestors import find_message_at
 from convstore.db.conversation_rows import LATEST_REQUEST, decode_conversation
 from convstore.db.engine import Database
-from convstore.db.fork_sharing import Lineage, find_message_home, read_lineage
+from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
 from convstore.db.head_rows import ConversationState, decode_state
 from convstore.db.message_rows import (
     COLUMNS,
@@ -31,7 +32,7 @@ from convstore.db.turn_rows import READ_TURNS, decode_turns
 from convstore.errors import DamagedRow
 from convstore.messages.codec import StoredMessage
 from convstore.messages.inline_data import digest_attachment
-from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 
 _PAGE = 500
 _ATTACHMENT_PAGE = 16  # they may be large
@@ -241,6 +242,13 @@ class _ConversationCheck:
                 self.note(f"conversation {origin.conversation_id!r}, which keeps a part of its past, is missing")
             elif type(numbers.next_seq) is int and origin.up_to_seq >= numbers.next_seq:
                 self.note(f"it shares more messages of {origin.conversation_id!r} than that has")
+        with self._noting():
+            origins = list_origins(self._connection, self._lineage)
+            shared = {(origin.conversation_id, origin.up_to_seq) for origin in origins}
+            if any((origin.conversation_id, origin.up_to_seq) not in shared for origin in self._lineage.far):
+                self.note("its lineage and those of its origins do not fit together")
+            if state.head.seq in find_existing(self._connection, self._lineage, [state.head.seq]):
+                find_message_at(self._connection, self._lineage, state.head.seq, Position(1))
         named = {state.head.seq: state.head.position, **dict(state.pins)} if state.head.seq else dict(state.pins)
         positions = find_existing(self._connection, self._lineage, {*named, *state.redo} - {NO_SEQ})
         for seq, position in named.items():

@@ -7,6 +7,7 @@ from both.
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, create_engine, text
 from convstore import Store
 from convstore.db.fork_sharing import list_origins
 from convstore.db.head_rows import read_head_seq
+from convstore.db.verification import verify
 from convstore.errors import AmbiguousReference, DamagedRow, InvalidInput
 from convstore.testing import ChatServer, Reply
 from convstore.values.identifiers import ConversationKey
@@ -151,6 +153,8 @@ def test_a_fork_of_many_forks_costs_no_more_than_one_of_a_few(backend: Backend, 
         path = store.history(many_forks[-1], exact=True)
         told = [message["content"] for message in path if message["role"] != "system"]
         assert told == [f"{what} {number}" for number in range(300) for what in ("question", "answer")]
+        tree = measure(meter, lambda: store.tree(many_forks[-1]))
+        assert len(tree.statements) <= 300 + 300 / 16 + 4
         whole = measure(meter, reads[1]["history"])
         assert len(whole.statements) <= 300 / 16 * 2 + 4
         assert whole.rows <= 2 * len(path)
@@ -192,6 +196,9 @@ def test_a_chain_of_forks_is_read_right_from_every_place(backend: Backend) -> No
         assert [record.position for record in path] == list(range(1, 242))
         assert list(store.iterate_messages(tip)) == path
         assert list(store.iterate_history(tip)) == store.history(tip)
+        assert [record.seq for record in store.messages(tip, limit=None)] == [record.seq for record in path]
+        replies = [record for record in path if record.message["role"] == "assistant"]
+        assert store.interrupted(tip, path) == store.interrupted(tip, replies[::-1]) == frozenset()
         for limit in (1, 2, 31, 32, 33, 64, 65, 100, 240):
             assert store.messages(tip, limit=limit) == path[-limit:]
         for place in range(0, 241, 19):
@@ -230,8 +237,37 @@ def test_a_fork_of_which_an_origin_is_its_own_origin_is_a_damaged_row(backend: B
                 text("UPDATE convstore_conversations SET lineage = :lineage WHERE id = :id"),
                 {"lineage": copied, "id": far},
             )
-        with pytest.raises(DamagedRow, match="is its own origin"):
+        with pytest.raises(DamagedRow, match="is not the origin that it names"):
             store.history(ids[-1])
+
+
+@on_both
+@pytest.mark.parametrize("damage", ["no origins", "no list", "one left out", "one deeper", "no depths"])
+def test_a_lineage_that_names_other_origins_than_its_depth_needs_is_damage(backend: Backend, damage: str) -> None:
+    with open_metered(backend) as (store, _):
+        ids = make_chain(store, 60)
+        with store._engine.transactions.database.read() as connection:
+            named = json.loads(
+                connection.scalar(text("SELECT lineage FROM convstore_conversations WHERE id = :id"), {"id": ids[-1]})
+                or ""
+            )
+        damaged = {
+            "no origins": [],
+            "no list": {},
+            "one left out": named[:3] + named[4:],
+            "one deeper": [[*named[0][:3], named[0][3] + 1], *named[1:]],
+            "no depths": [origin[:3] for origin in named],
+        }[damage]
+        backend.damage(
+            "UPDATE convstore_conversations SET lineage = :lineage WHERE id = :id",
+            id=ids[-1],
+            lineage=json.dumps(damaged),
+        )
+        with pytest.raises(DamagedRow):
+            store.history(ids[-1])
+        with pytest.raises(DamagedRow):
+            store.at(ids[-1], 1)
+        assert verify(store._engine.transactions.database).damages
 
 
 def _read_far_origin(store: Store, id: str) -> str:
