@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -66,7 +66,7 @@ class Database:
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
-        self._in_memory = object()
+        self._sqlite_identity = os.path.realpath(self.path) if self.path is not None else object()
         self._log_watch = LogWatch(self.path) if self.path is not None else None
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
@@ -89,7 +89,7 @@ class Database:
         Before the first use on PostgreSQL, the schema is the one that another `Database` with this URL has found.
         """
         if self.is_sqlite:
-            return os.path.realpath(self.path) if self.path is not None else self._in_memory
+            return self._sqlite_identity
         return self.engine.url, self.schema or _current_schemas.get(self.engine.url)
 
     def keep_schema(self, schema: str | None) -> None:
@@ -138,12 +138,13 @@ class Database:
             transaction(connection, writes=writes),
             kept(connection),
         ):
-            file, version = connection.info.get("file"), connection.info.get("version")
+            info = connection.info
             yield connection
+        version = info.get("version")
         if version is not None and self.path is not None and version != find_version(self.path):
             raise DatabaseUnavailable(f"database {self.path}: it was written while it was read; try again")
         if writes:
-            self._check_still_there(file)
+            self._check_still_there(info)
 
     def _connect(self) -> Connection:
         connection = self.engine.connect()
@@ -151,16 +152,22 @@ class Database:
             bind_schema(connection, self.schema)
         return connection
 
-    def _check_still_there(self, file: tuple[int, int] | None) -> None:
+    def _check_still_there(self, info: Mapping[str, Any]) -> None:
         """Check that the file that was just written still has its name; otherwise others do not see what was written.
+
+        Args:
+            info: the `info` of the connection that wrote.
 
         Raises:
             DatabaseUnavailable: the file was removed or replaced meanwhile.
         """
-        if file is not None and self.path is not None and identify_file(self.path) != file:
+        file = info.get("file")
+        if file is None or self.path is None:
+            return
+        if identify_file(self.path) != file:
             raise DatabaseUnavailable(f"database {self.path}: its file was replaced while it was written")
         if self._log_watch is not None:
-            self._log_watch.check()
+            self._log_watch.check(info["log"])
 
     def copy_log(self, *, shrink: bool = False) -> LogState | None:
         """Copy the log of a SQLite file into the database, as far as no reader needs it. Nothing is waited for.

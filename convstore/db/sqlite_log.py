@@ -8,6 +8,7 @@ the rest, and `LOG_LIMIT_BYTES` gives the space back (https://sqlite.org/wal.htm
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,16 @@ class LogWatch:
         self._path = path
         self._warn_at = LARGE_LOG_BYTES
 
-    def check(self) -> None:
-        """Look at the size of the log; called after each write."""
-        size = measure_log(self._path)
+    def check(self, log: str) -> None:
+        """Look at the size of a log; called after each write.
+
+        Args:
+            log: the file.
+        """
+        try:
+            size = os.stat(log).st_size  # noqa: PTH116 (faster than a `Path`)
+        except OSError:
+            return
         if size < self._warn_at:
             if size < LARGE_LOG_BYTES:
                 self._warn_at = LARGE_LOG_BYTES
