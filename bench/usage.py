@@ -15,11 +15,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a script sees only its own folder
 
-from sqlalchemy import Connection, event, text
+import sqlalchemy
+from sqlalchemy import event, text
 
 from bench.clock import alternate
 from bench.databases import connect_postgres, connect_sqlite
 from convstore.db import usage_sums
+from convstore.db.connection import Connection
 from convstore.db.engine import Database, open_database
 from convstore.db.schema_upgrade import upgrade
 from convstore.usage.price_file import parse_prices
@@ -131,18 +133,18 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
                     flush=True,
                 )
                 if plans:
-                    _print_plans(connection, how)
+                    _print_plans(connection.plain, how)
     database.close()
 
 
-def _print_plans(connection: Connection, how: dict[str, Any]) -> None:
+def _print_plans(connection: sqlalchemy.Connection, how: dict[str, Any]) -> None:
     said: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         said.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", note)
-    usage_sums.report(connection, "", PRICES, **how)
+    usage_sums.report(Connection(connection), "", PRICES, **how)
     event.remove(connection, "before_cursor_execute", note)
     is_sqlite = connection.dialect.name == "sqlite"
     for statement, parameters in said:

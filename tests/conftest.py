@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import make_url
 
-from tests import compiled
+from tests import compiled, driver_events
 from tests.postgres import Emptied, new_database, running_server
 from tests.processes import end_zygote
 from tests.pythons import choose_pythons, newest_python
@@ -25,6 +25,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 compiled.share()
+driver_events.share()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"

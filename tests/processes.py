@@ -354,7 +354,7 @@ def _prepare() -> None:
     import convstore.cli
     import convstore.db.schema_upgrade
     import convstore.testing
-    from tests import compiled
+    from tests import compiled, driver_events
     from tests.faults import clients
 
     assert alembic.command
@@ -366,6 +366,7 @@ def _prepare() -> None:
         if not name.endswith("__main__"):
             importlib.import_module(name.removesuffix(".__init__"))
     compiled.share()
+    driver_events.share()
     clients.prepare()
     gc.collect()
     gc.freeze()

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
-
 from convstore.context.window import Past, TokenScale
 from convstore.db.ancestors import find_ancestors
+from convstore.db.connection import Connection
 from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import ConversationState, Pin

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, ColumnElement, Connection, Row, bindparam, case, select, union_all
+from sqlalchemy import CTE, BigInteger, ColumnElement, Row, bindparam, case, select, union_all
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, locate_message
 from convstore.db.message_rows import STRIDES, read_head, read_messages

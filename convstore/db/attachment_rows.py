@@ -10,8 +10,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore
 from convstore.db.tables import attachments as table
 
@@ -37,7 +38,7 @@ def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes,
     # Sorted, because two callers that store the same attachments could otherwise deadlock on PostgreSQL.
     rows = [{"owner": owner, "digest": digest, "data": blobs[digest], "created_at": now} for digest in sorted(blobs)]
     if rows:
-        connection.execute(_insert_statement(connection.dialect.name), rows)
+        connection.execute_many(_insert_statement(connection.dialect.name), rows)
 
 
 def read_attachments(connection: Connection, owner: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, bindparam, null, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Row, Text, bindparam, null, select, tuple_, union_all
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import read_lineage, read_nearest_origin
 from convstore.db.row_check import RowCheck

@@ -8,9 +8,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, literal, select, update
+from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
+from convstore.db.connection import Connection
 from convstore.db.conversation_rows import NEW_COLUMNS, decode_conversation, get_conversation
 from convstore.db.dialect import insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Lineage, write_lineage
@@ -95,7 +96,27 @@ class ConversationChange:
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    return insert_or_ignore(table, dialect)
+    return insert_or_ignore(table, dialect).returning(table.c.id)
+
+
+_GIVEN_TO_FORK = (
+    *("id", "name", "head_seq", "length", "next_seq", "next_turn", "lineage", "inherited_model", "pins"),
+    *("summary_turn", "created_at", "updated_at"),
+)
+# The owner too, so that a distributed PostgreSQL knows that the new row is on the same server.
+_COPIED_TO_FORK = ("owner", "settings", "metadata", "window")
+
+
+@cache
+def _fork_statement(dialect: str, *, keeps_title: bool) -> Any:
+    title = table.c.title if keeps_title else bindparam("new_title", type_=table.c.title.type)
+    row = select(
+        *(bindparam(f"new_{name}", type_=table.c[name].type).label(name) for name in _GIVEN_TO_FORK),
+        *(table.c[name] for name in _COPIED_TO_FORK),
+        title.label("title"),
+    ).where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
+    columns = [*_GIVEN_TO_FORK, *_COPIED_TO_FORK, "title"]
+    return insert_or_ignore(table, dialect).from_select(columns, row).returning(*NEW_COLUMNS)
 
 
 def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
@@ -108,7 +129,7 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
     """
     key, length = new.key, len(new.first)
     created = connection.execute(
-        _insert_statement(connection.dialect.name).returning(table.c.id),
+        _insert_statement(connection.dialect.name),
         {
             "owner": key.owner,
             "id": key.id,
@@ -170,15 +191,6 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
     Raises:
         ConversationExists: the new id or the name is taken.
     """
-    keeps_title = isinstance(new.title, Unchanged)
-    title = table.c.title if keeps_title else literal(to_column(_or_none(new.title)), table.c.title.type)
-    copied = {
-        "owner": table.c.owner,  # taken from the origin, so that a distributed PostgreSQL knows it is the same server
-        "settings": table.c.settings,
-        "metadata": table.c.metadata,
-        "window": table.c.window,
-        "title": title,
-    }
     given = {
         "id": new.lineage.key.id,
         "name": new.name,
@@ -193,12 +205,12 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         "created_at": now,
         "updated_at": now,
     }
-    row = select(
-        *(literal(value, table.c[name].type).label(name) for name, value in given.items()),
-        *(value.label(name) for name, value in copied.items()),
-    ).where(table.c.owner == origin.owner, table.c.id == origin.id)
-    statement = _insert_statement(connection.dialect.name).from_select([*given, *copied], row).returning(*NEW_COLUMNS)
-    inserted = connection.execute(statement).one_or_none()
+    values = {"key_owner": origin.owner, "key_id": origin.id, **{f"new_{name}": given[name] for name in _GIVEN_TO_FORK}}
+    keeps_title = isinstance(new.title, Unchanged)
+    if not keeps_title:
+        values["new_title"] = to_column(_or_none(new.title))
+    statement = _fork_statement(connection.dialect.name, keeps_title=keeps_title)
+    inserted = connection.execute(statement, values).one_or_none()
     if inserted is None:
         raise ConversationExists(f"the id {new.lineage.key.id!r} or the name {new.name!r} is taken; choose another")
     return decode_conversation(inserted)
@@ -263,7 +275,7 @@ def change_conversation(
     if not isinstance(change.metadata, Unchanged):
         values["metadata"] = to_json(dict(change.metadata or {}))
     try:
-        connection.execute(update(table).where(table.c.owner == key.owner, table.c.id == key.id).values(values))
+        connection.plain.execute(update(table).where(table.c.owner == key.owner, table.c.id == key.id).values(values))
     except IntegrityError:
         raise _make_name_taken(str(name)) from None
     return get_conversation(connection, key)

@@ -6,8 +6,9 @@ import json
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import bindparam, delete, select
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row

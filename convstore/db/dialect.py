@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     ColumnElement,
-    Connection,
     FromClause,
     Interval,
     Table,
@@ -29,6 +28,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import OperatorType
 
+from convstore.db.connection import Connection
 from convstore.db.tables import UtcDateTime
 
 NO_LIMIT = 2**62

@@ -16,9 +16,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Pool, create_engine, event, exc
+import sqlalchemy
+from sqlalchemy import Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 
+from convstore.db.connection import Connection, find_statements
 from convstore.db.postgres_schema import (
     bind_schema,
     check_has_schemas,
@@ -132,25 +134,18 @@ class Database:
     @contextmanager
     def _open(self, *, writes: bool, keeps_bytes: bool) -> Iterator[Connection]:
         kept = _keep_bytes if keeps_bytes and self.is_sqlite else nullcontext
-        with (
-            self._translated(),
-            self._connect() as connection,
-            transaction(connection, writes=writes),
-            kept(connection),
-        ):
-            info = connection.info
-            yield connection
+        with self._translated(), self.engine.connect() as plain:
+            if self.schema is not None:
+                bind_schema(plain, self.schema)
+            info = plain.info
+            connection = Connection(plain, find_statements(self.engine, self.schema) if self._owned else None)
+            with transaction(connection, writes=writes), kept(plain):
+                yield connection
         version = info.get("version")
         if version is not None and self.path is not None and version != find_version(self.path):
             raise DatabaseUnavailable(f"database {self.path}: it was written while it was read; try again")
         if writes:
             self._check_still_there(info)
-
-    def _connect(self) -> Connection:
-        connection = self.engine.connect()
-        if self.schema is not None:
-            bind_schema(connection, self.schema)
-        return connection
 
     def _check_still_there(self, info: Mapping[str, Any]) -> None:
         """Check that the file that was just written still has its name; otherwise others do not see what was written.
@@ -235,7 +230,7 @@ class Database:
 
 
 @contextmanager
-def _keep_bytes(connection: Connection) -> Iterator[None]:
+def _keep_bytes(connection: sqlalchemy.Connection) -> Iterator[None]:
     driver: Any = connection.connection.driver_connection
     before, driver.text_factory = driver.text_factory, _decode_or_keep
     try:
@@ -374,21 +369,22 @@ def _prepare_postgres(connection: Any, _: object) -> None:
 @contextmanager
 def transaction(connection: Connection, *, writes: bool) -> Iterator[None]:
     """Open a transaction, also on a caller's engine that begins transactions itself."""
+    plain = connection.plain
     if connection.dialect.name != "sqlite":
         # All reads of a read transaction see the same moment. A write transaction sees what others commit meanwhile.
-        connection.execution_options(isolation_level="READ COMMITTED" if writes else "REPEATABLE READ")
-        with connection.begin():
+        plain.execution_options(isolation_level="READ COMMITTED" if writes else "REPEATABLE READ")
+        with plain.begin():
             yield
         return
-    with connection.begin():
+    with plain.begin():
         # sqlite3 would begin a transaction only before the first write, and without a lock.
-        begun = getattr(connection.connection.driver_connection, "in_transaction", False)
+        begun = getattr(plain.connection.driver_connection, "in_transaction", False)
         if writes:
             if begun:
-                connection.exec_driver_sql("ROLLBACK")  # of the engine's own BEGIN, which takes no lock
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+                connection.run("ROLLBACK")  # of the engine's own BEGIN, which takes no lock
+            connection.run("BEGIN IMMEDIATE")
         elif not begun:
-            connection.exec_driver_sql("BEGIN")
+            connection.run("BEGIN")
         yield
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, bindparam, case, select
+from sqlalchemy import BigInteger, ColumnElement, FromClause, bindparam, case, select
 
+from convstore.db.connection import Connection
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import conversations
 from convstore.errors import DamagedRow

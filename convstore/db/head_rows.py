@@ -12,8 +12,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, null, select, update
+from sqlalchemy import bindparam, null, select, update
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import is_sqlite
 from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.row_check import RowCheck

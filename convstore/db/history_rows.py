@@ -17,7 +17,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Connection,
     FromClause,
     Row,
     Select,
@@ -29,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import NO_LIMIT, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_message
 from convstore.db.message_rows import COLUMNS, check_rows, decode_rows, decode_rows_with_parents, select_parent_digest
@@ -175,16 +175,14 @@ def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
 def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> list[Row[Any]]:
     """Return the rows of a path that a scan finds before it misses one, latest first."""
     values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
-    scan = connection.execute(_DOWN, {**values, "most": most + _SLACK_ROWS})
     found: list[Row[Any]] = []
     wanted = head
-    with scan:
-        for row in scan:
-            if row.seq == wanted:
-                found.append(row)
-                wanted = row.parent_seq
-                if wanted == 0 or len(found) == most:
-                    break
+    for row in connection.execute(_DOWN, {**values, "most": most + _SLACK_ROWS}):
+        if row.seq == wanted:
+            found.append(row)
+            wanted = row.parent_seq
+            if wanted == 0 or len(found) == most:
+                break
     check_rows(found, lineage)
     return found
 

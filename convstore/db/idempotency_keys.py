@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam
+from sqlalchemy import bindparam
 
+from convstore.db.connection import Connection
 from convstore.db.tables import turns as table
 from convstore.db.turn_rows import READ_TURNS, decode_turns
 from convstore.errors import IdempotencyMismatch

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, null, select, update
+from sqlalchemy import bindparam, null, select, update
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import (
     current_time,
     current_time_values,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, func, select, true
+from sqlalchemy import bindparam, func, select, true
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import is_sqlite
 from convstore.db.tables import conversations as table
 from convstore.values.identifiers import ConversationKey

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, bindparam, insert, select
+from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, insert, select
 
 from convstore.db.attachment_rows import insert_attachments, read_attachments
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, find_message_home, locate_message
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row, missing_message
@@ -132,7 +133,7 @@ def insert_messages(
         )
     insert_attachments(work.connection, key.owner, blobs, work.now)
     if rows:
-        work.connection.execute(_INSERT, rows)
+        work.connection.execute_many(_INSERT, rows)
     return added
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
+from convstore.db.connection import Connection
 from convstore.db.tables import conversations
 from convstore.errors import ConversationBusy, ConversationDeleted, ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey

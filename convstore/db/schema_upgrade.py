@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, inspect, select, text
 
+from convstore.db import connection as db_connection
 from convstore.db.engine import Database, open_database, transaction
 from convstore.db.postgres_schema import bind_schema, check_current_schema, enter_schema
 from convstore.db.sqlite_engine import file_lock
@@ -110,7 +111,7 @@ def state(database: Database) -> SchemaState:
     if not _exists(database.path):
         return SchemaState(None, None)  # to connect would create the file
     with database.read() as connection:
-        found = read_state(connection, database.schema)
+        found = read_state(connection.plain, database.schema)
     if found.usable:
         database.keep_schema(found.place)
     return found
@@ -213,7 +214,7 @@ def migrating(engine: Engine, schema: str | None = None) -> Iterator[Connection]
     """
     with engine.connect() as connection:
         if engine.dialect.name != "sqlite":
-            with transaction(connection, writes=True):
+            with transaction(db_connection.Connection(connection), writes=True):
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
                 enter_schema(connection, schema)
                 yield connection
@@ -226,7 +227,7 @@ def migrating(engine: Engine, schema: str | None = None) -> Iterator[Connection]
         enforced = driver.execute("PRAGMA foreign_keys").fetchone()[0]
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
-            with transaction(connection, writes=True):
+            with transaction(db_connection.Connection(connection), writes=True):
                 yield connection
                 damage = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchone()
                 if damage is not None:

@@ -6,8 +6,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, insert, literal, null, or_, select, update
+from sqlalchemy import BigInteger, Row, bindparam, insert, literal, null, or_, select, update
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import few
 from convstore.db.fork_sharing import Lineage, is_kept, locate_turn
 from convstore.db.row_check import RowCheck

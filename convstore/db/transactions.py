@@ -10,10 +10,11 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection
+import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
 from convstore.db.callers_schema import CallersSchema
+from convstore.db.connection import Connection
 from convstore.db.engine import Database, is_undecodable_text
 from convstore.db.schema_upgrade import ensure_schema
 from convstore.db.unit_of_work import Services, UnitOfWork
@@ -178,7 +179,7 @@ class CallersTransaction:
     identity = None
     may_wait = False  # while it waits, the caller's open transaction would block others
 
-    def __init__(self, connection: Connection, services: Services, schema: CallersSchema) -> None:
+    def __init__(self, connection: sqlalchemy.Connection, services: Services, schema: CallersSchema) -> None:
         self._connection = connection
         self.services = services
         self._schema = schema
@@ -196,4 +197,4 @@ class CallersTransaction:
 
     def _run(self, unit: Callable[Concatenate[UnitOfWork, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._schema.bound(self._connection):
-            return unit(self.services.begin(self._connection), *args, **kwargs)
+            return unit(self.services.begin(Connection(self._connection)), *args, **kwargs)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Row, bindparam, select
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import Lineage, find_turn_home, locate_turn
 from convstore.db.message_rows import check_digest, decode_message, read_inline_data, select_parent_digest
@@ -150,7 +151,8 @@ def find_interrupted_replies(
     for home, seqs in homes.items():
         for some in _split(sorted(seqs), _MAX_VARIABLES):
             values = {"owner": home.owner, "id": home.id, "seqs": some}
-            found.update(Seq(seq) for seq in connection.scalars(_INTERRUPTED, values) if seq is not None)
+            rows = connection.execute(_INTERRUPTED, values)
+            found.update(Seq(row[0]) for row in rows if row[0] is not None)
     return frozenset(found)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import bindparam, insert, update
 from sqlalchemy.exc import IntegrityError
 
+from convstore.db.connection import Connection
 from convstore.db.tables import turns as table
 from convstore.db.turn_rows import to_seconds
 from convstore.db.unit_of_work import UnitOfWork

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from sqlalchemy import Connection
-
+from convstore.db.connection import Connection
 from convstore.messages.token_counters import TokenCounter
 from convstore.usage.prices import Prices
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Date,
     Float,
     FromClause,
@@ -27,6 +26,7 @@ from sqlalchemy import (
     select,
 )
 
+from convstore.db.connection import Connection
 from convstore.db.dialect import hide_from_planner
 from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.tables import conversations
@@ -175,7 +175,7 @@ def _read_sums(
             .select_from(found)
             .outerjoin(conversations, and_(conversations.c.owner == owner, conversations.c.id == found.c.key))
         )
-    return [_decode_sums(row._mapping) for row in connection.execute(statement) if row.turns]
+    return [_decode_sums(row._mapping) for row in connection.plain.execute(statement) if row.turns]
 
 
 def _count_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -221,7 +221,7 @@ def _compute_costs(
         )
         sums = (func.count(cost).label("turns"), func.sum(cost).label("cost"))
         statement = _group_sums(key, sums, [*where, _UNPRICED])
-        for row in connection.execute(statement):
+        for row in connection.plain.execute(statement):
             turns, so_far = found.get(_to_text(row.key), (0, 0.0))
             found[_to_text(row.key)] = (turns + row.turns, so_far + (row.cost or 0.0) / TOKENS_PER_PRICE)
     return found
@@ -239,7 +239,7 @@ def _find_priced_kinds(connection: Connection, where: Where, prices: Prices) -> 
     )
     statement = select(table.c.model, table.c.requested_model, epoch.label("epoch")).where(*where, _UNPRICED).distinct()
     kinds = []
-    for row in connection.execute(statement) if prices.has_prices else ():
+    for row in connection.plain.execute(statement) if prices.has_prices else ():
         price = prices.find_price(from_column(row.model), from_column(row.requested_model), moments[row.epoch])
         if price is not None:
             is_of = [_equals(table.c.model, row.model), _equals(table.c.requested_model, row.requested_model)]
@@ -282,9 +282,9 @@ def _read_latencies(
     )
     of_all = _select_percentiles(altogether, None)
     if key is None:
-        (row,) = connection.execute(of_all)
+        (row,) = connection.plain.execute(of_all)
         return {}, _to_latencies(row)
-    rows = connection.execute(_select_percentiles(often, often.c.key).union_all(of_all)).all()
+    rows = connection.plain.execute(_select_percentiles(often, often.c.key).union_all(of_all)).all()
     return {_to_text(row.key): _to_latencies(row) for row in rows if not row.is_total}, next(
         _to_latencies(row) for row in rows if row.is_total
     )

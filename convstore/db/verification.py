@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, select, tuple_
+from sqlalchemy import Row, Select, and_, bindparam, select, tuple_
 
 from convstore.db.ancestors import find_message_at
+from convstore.db.connection import Connection
 from convstore.db.conversation_rows import LATEST_REQUEST, decode_conversation
 from convstore.db.engine import Database
 from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
@@ -151,10 +152,10 @@ def _verify_file(database: Database, found: Verification) -> None:
     if not database.is_sqlite:
         return
     with database.read(keeps_bytes=True) as connection:
-        for (problem,) in connection.exec_driver_sql("PRAGMA integrity_check(100)"):
+        for (problem,) in connection.plain.exec_driver_sql("PRAGMA integrity_check(100)"):
             if problem != "ok":
                 found.damages.append(Damage("", None, f"SQLite's integrity check: {problem}"))
-        for table, rowid, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        for table, rowid, parent, _ in connection.plain.exec_driver_sql("PRAGMA foreign_key_check"):
             found.damages.append(Damage("", None, f"{table}, row {rowid}: {parent} does not have its conversation"))
 
 
@@ -296,7 +297,7 @@ class _ConversationCheck:
             return row
         home = find_message_home(self._connection, self._lineage, row.parent_seq)
         values = {"owner": home.owner, "conversation_id": home.id, "seq": row.parent_seq}
-        parent = self._connection.execute(_PARENT, values).one_or_none()
+        parent: Row[Any] | None = self._connection.execute(_PARENT, values).one_or_none()
         if parent is None:
             raise missing_message(self._key.id, row.parent_seq)
         return parent

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
-
 from convstore.db.ancestors import find_ancestors, read_message_at
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, find_turn_home
 from convstore.db.head_rows import read_state
 from convstore.db.lease_rows import Claim

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, Engine, FromClause, RowMapping, Select, select
+from sqlalchemy import Engine, FromClause, RowMapping, Select, select
 
 from convstore import Store, Usage
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, Origin, find_message_home, find_turn_home, list_origins, read_lineage
 from convstore.db.message_rows import STRIDES
 from convstore.db.tables import attachments, conversations, messages, summaries, turns
@@ -48,7 +49,8 @@ def check_conversation(
             `_check_replay`.
     """
     engine = engine_of(store_or_engine) if isinstance(store_or_engine, Store) else store_or_engine
-    with engine.connect() as connection:
+    with engine.connect() as plain:
+        connection = Connection(plain)
         conversation = (
             connection.execute(select(conversations).where(conversations.c.owner == owner, conversations.c.id == id))
             .mappings()

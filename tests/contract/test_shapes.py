@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+import sqlalchemy
+from sqlalchemy import create_engine, text
 
 from convstore import Store
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import list_origins
 from convstore.db.head_rows import read_head_seq
 from convstore.db.verification import verify
@@ -216,7 +218,8 @@ def test_a_chain_of_forks_is_read_right_from_every_place(backend: Backend) -> No
         for id in (ids[17], ids[50], tip, early.id, earlier.id):
             check_conversation(engine, "", id)
         for number, id in enumerate(ids[::13]):
-            with engine.connect() as connection:
+            with engine.connect() as plain:
+                connection = Connection(plain)
                 _, lineage = read_head_seq(connection, ConversationKey("", id))
                 origins = [origin.conversation_id for origin in list_origins(connection, lineage)]
             assert origins == ids[: 13 * number][::-1]
@@ -282,7 +285,7 @@ def test_deleted_conversations_cost_the_others_nothing(backend: Backend) -> None
         found = []
         for count in (20, 20_000):
             with store._engine.transactions.database.write() as connection:
-                bury(connection, count)
+                bury(connection.plain, count)
                 connection.execute(text("ANALYZE"))  # else PostgreSQL takes twenty thousand rows for twenty
             alive = [store.new(name=f"name-{count}-{number}", id=f"user-{count}-{number}").id for number in range(30)]
             page = store.list(limit=25)
@@ -308,7 +311,7 @@ def get_ambiguous(store: Store, prefix: str) -> str:
     return str(raised.value)
 
 
-def bury(connection: Connection, count: int) -> None:
+def bury(connection: sqlalchemy.Connection, count: int) -> None:
     """Insert deleted conversations: later ones than all others, with ids that begin as theirs do."""
     rows = [{"id": f"user-{count}-0{number}", "at": f"2099-01-01 00:00:00.{number:06}"} for number in range(count)]
     connection.execute(

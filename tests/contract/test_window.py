@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+import sqlalchemy
+from sqlalchemy import text
 
 from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
 from convstore.context import history_reader
 from convstore.context.window import NewInput, Past, TokenScale, choose_window
 from convstore.db import head_rows, history_rows, summary_rows
 from convstore.db.ancestors import find_ancestors
+from convstore.db.connection import Connection
 from convstore.db.head_rows import ConversationState, Head
 from convstore.db.history_rows import Reach
 from convstore.testing import ChatServer, Failure, Raw, Reply
@@ -152,9 +154,10 @@ def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
     grove = Grove.make_random(store, chat_server, seed)
     rng = grove.rng
     seen = set()
-    with backend.connect() as connection:
+    with backend.connect() as plain:
+        connection = Connection(plain)
         if seed % 2:
-            clear_later_columns(backend, connection, rng)
+            clear_later_columns(backend, plain, rng)
         for state, path in list_states(connection, grove):
             check_paths(connection, state, path, rng)
             standing = history_reader.PathEnd(state.lineage, state.head.seq, state.pins, state.summary_turn)
@@ -173,7 +176,7 @@ def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
     assert seen >= {"too long", tuple}
 
 
-def clear_later_columns(backend: Backend, connection: Connection, rng: random.Random) -> None:
+def clear_later_columns(backend: Backend, connection: sqlalchemy.Connection, rng: random.Random) -> None:
     """Clear the columns of some messages that an earlier release did not have."""
     statement = "UPDATE convstore_messages SET tokens = NULL, back_32 = NULL, back_1024 = NULL, back_32768 = NULL "
     remainder = rng.randrange(5)

@@ -131,6 +131,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "moves_head": [True, False],
         "deleted": [True, False],
         "is_next_page": [True, False],
+        "keeps_title": [True, False],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from convstore import Store
 from convstore.context.window import make_summary_messages
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import find_turn_home
 from convstore.db.head_rows import read_head_seq
 from convstore.db.tables import summaries
@@ -59,7 +60,8 @@ def _expected(store: Store, id: str, tree: dict[Seq, MessageRecord], turn: Turn)
 
 
 def _summary(store: Store, id: str, turn: TurnNumber) -> tuple[int, str]:
-    with engine_of(store).connect() as connection:
+    with engine_of(store).connect() as plain:
+        connection = Connection(plain)
         _, lineage = read_head_seq(connection, ConversationKey("", id))
         row = connection.execute(
             select(summaries.c.up_to_seq, summaries.c.text).where(

@@ -38,7 +38,7 @@ def opened(url: str) -> Iterator[Database]:
 
 def contents(url: str) -> Contents:
     with opened(url) as database, database.read() as connection:
-        return {table: _rows(connection, table) for table in inspect(connection).get_table_names()}
+        return {table: _rows(connection.plain, table) for table in inspect(connection.plain).get_table_names()}
 
 
 def _rows(connection: Connection, table: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -87,7 +87,7 @@ def test_migrations_make_the_same_columns_as_the_models(empty_url: str, second_u
     """It compares collations, constraints and their names too, which Alembic does not; not the columns' order."""
     schema_upgrade.upgrade(empty_url)
     with opened(second_url) as database, database.write() as connection:
-        Base.metadata.create_all(connection)
+        Base.metadata.create_all(connection.plain)
     migrated, modelled = _structure(empty_url), _structure(second_url)
     assert {table for table, *_ in modelled} == set(Base.metadata.tables)
     assert [row for row in migrated if row[0] != VERSION_TABLE] == modelled

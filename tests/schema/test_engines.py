@@ -154,7 +154,7 @@ def test_closing_a_store_closes_the_connections_that_it_made(database_url: str) 
     schema_upgrade.upgrade(database_url)
     database = open_url(database_url)
     with database.read() as connection:
-        driver: Any = connection.connection.driver_connection
+        driver: Any = connection.plain.connection.driver_connection
     database.close()
     if database.is_sqlite:
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):

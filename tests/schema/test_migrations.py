@@ -27,7 +27,9 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
     assert len(before["convstore_messages"][1]) == 100 * 22
     assert len(before["convstore_turns"][1]) == 100
     with opened(sqlite_url) as database, database.read() as connection:
-        indexes = set(connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql NOTNULL")))
+        indexes = set(
+            connection.plain.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql NOTNULL"))
+        )
 
     migrate(sqlite_url, copy_of_migrations(tmp_path, REBUILD))
 
@@ -40,9 +42,9 @@ def test_a_batch_migration_of_a_full_sqlite_database_loses_no_row(sqlite_url: st
     assert after["convstore_version"][1] == [(revision_after(schema_upgrade.HEAD),)]
     with opened(sqlite_url) as database:
         with database.read() as connection:
-            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+            assert connection.plain.exec_driver_sql("PRAGMA foreign_key_check").all() == []
             assert indexes == set(
-                connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql NOTNULL"))
+                connection.plain.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql NOTNULL"))
             )
         for statement in (
             "DELETE FROM convstore_conversations",

@@ -163,7 +163,7 @@ def test_going_down_puts_attachments_back_into_their_messages(database_url: str)
         store.for_owner("ada").new(id="hers", messages=[message])
     migrate(database_url, to="0002", down=True)
     with opened(database_url) as database, database.read() as connection:
-        rows = connection.execute(text("SELECT extra FROM convstore_messages WHERE extra IS NOT NULL")).scalars()
+        rows = connection.plain.scalars(text("SELECT extra FROM convstore_messages WHERE extra IS NOT NULL"))
         assert [json.loads(extra) for extra in rows] == [{"content": message["content"]}] * 2
     schema_upgrade.upgrade(database_url)
     with Store(database_url) as store:

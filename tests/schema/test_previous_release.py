@@ -34,7 +34,7 @@ def by_old(store: Store, work: Writes, *args: Any, **kwargs: Any) -> Any:
     """Run a function of the previous release in its own transaction."""
     store.list(limit=1)  # it creates the schema
     with store._engine.transactions.database.write() as connection:
-        return work(connection, "ada", *args, **kwargs)
+        return work(connection.plain, "ada", *args, **kwargs)
 
 
 def said(*texts: str) -> list[Message]:

@@ -49,7 +49,7 @@ def test_every_connection_of_every_thread_is_durable_and_enforces_foreign_keys(s
         def look(_: int) -> tuple[int, tuple[object, ...]]:
             with database.read() as connection:
                 all_open.wait(30)  # so that each thread has its own connection
-                driver = connection.connection.driver_connection
+                driver = connection.plain.connection.driver_connection
                 assert driver is not None
 
                 pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -73,11 +73,11 @@ def test_a_writing_transaction_takes_the_lock_at_once_and_a_reading_one_does_not
             connection.set_trace_callback(told.append)
 
         with database.read() as connection:
-            connection.exec_driver_sql("SELECT count(*) FROM convstore_turns")
+            connection.plain.exec_driver_sql("SELECT count(*) FROM convstore_turns")
         assert told == ["BEGIN", "SELECT count(*) FROM convstore_turns", "COMMIT"]
         told.clear()
         with database.write() as connection:
-            connection.exec_driver_sql("UPDATE convstore_turns SET model = 'x'")
+            connection.plain.exec_driver_sql("UPDATE convstore_turns SET model = 'x'")
         assert told == ["BEGIN IMMEDIATE", "UPDATE convstore_turns SET model = 'x'", "COMMIT"]
         told.clear()
         with pytest.raises(RuntimeError), database.write():
