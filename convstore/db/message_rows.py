@@ -44,6 +44,7 @@ COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.digest,
     table.c.created_at,
 )
+_WIDTH = len(COLUMNS)
 _check_types = RowCheck(COLUMNS)
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
 _INSERT = insert(table)
@@ -349,18 +350,28 @@ def decode_rows(
     Raises:
         DamagedRow: a row cannot be decoded, was changed, or the message before it is missing.
     """
-    stored = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows]
-    texts = read_inline_data(connection, lineage.key.owner, stored)
+    id = lineage.key.id
+    with_extra = [StoredMessage(row.role, row.name, row.content, row.extra) for row in rows if row.extra is not None]
+    texts = read_inline_data(connection, lineage.key.owner, with_extra)
     digests: dict[int, bytes] = {NO_SEQ: b"", **before, **{row.seq: row.digest for row in rows}}
     found = []
-    for row, one in zip(rows, stored, strict=True):
-        message = decode_message(one, texts, lineage.key.id, row.seq)
-        parent = digests.get(row.parent_seq)
-        if parent is not None:
-            check_digest(row.digest, parent, message, lineage.key.id, row.seq)
+    for row in rows:
+        # All at once, which takes half the time of a look for each.
+        seq, parent, position, role, name, content, extra, tokens, context, turn, *back, stored, created_at = row[
+            :_WIDTH
+        ]
+        if extra is None and name is None and content is not None:
+            message: Message = {"role": role, "content": content}
+        else:
+            message = decode_message(StoredMessage(role, name, content, extra), texts, id, seq)
+        parent_digest = digests.get(parent)
+        if parent_digest is not None:
+            check_digest(stored, parent_digest, message, id, seq)
         elif needs_parents:
-            raise missing_message(lineage.key.id, row.parent_seq)
-        found.append(_decode_row(row, message))
+            raise missing_message(id, parent)
+        found.append(
+            MessageRecord(position, seq, parent, turn, created_at, message, stored, context, tokens, tuple(back))
+        )
     return found
 
 
@@ -374,18 +385,3 @@ def check_digest(stored: bytes, parent: bytes, message: Message, conversation_id
         raise damaged_row(
             conversation_id, f"message seq {seq} does not fit its digest: it, or the message before it, was changed"
         )
-
-
-def _decode_row(row: Row[Any], message: Message) -> MessageRecord:
-    return MessageRecord(
-        position=row.position,
-        seq=row.seq,
-        parent_seq=row.parent_seq,
-        turn=row.turn_seq,
-        created_at=row.created_at,
-        message=message,
-        digest=row.digest,
-        context_seq=row.context_seq,
-        tokens=row.tokens,
-        back=(row.back_32, row.back_1024, row.back_32768),
-    )

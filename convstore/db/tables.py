@@ -24,8 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 VERSION_TABLE = "convstore_version"
 
@@ -33,43 +32,37 @@ VERSION_TABLE = "convstore_version"
 Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 
-class _SqliteTime(sqlite.DATETIME):
-    """A time as SQLite stores it. A text that is not a time is returned as it is, so that an error can name its row."""
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        read = super().result_processor(dialect, coltype)
-
-        def process(value: Any) -> Any:
-            try:
-                return read(value) if read is not None else value
-            except (ValueError, TypeError):
-                return value
-
-        return process
-
-
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC.
 
-    SQLite stores it as text without a time zone. PostgreSQL stores a `timestamptz`, which is converted to UTC when it
-    is read.
+    SQLite stores it as text without a time zone, in the form of SQLAlchemy's own type. PostgreSQL stores a
+    `timestamptz`, which is converted to UTC when it is read.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(_SqliteTime() if dialect.name == "sqlite" else DateTime(timezone=True))  # type: ignore[no-untyped-call]
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return _write_sqlite_time if dialect.name == "sqlite" else None
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
+        return _read_sqlite_time if dialect.name == "sqlite" else _convert_to_utc
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if not isinstance(value, datetime):
-            return value  # NULL, or a damaged value, which `RowCheck` reports
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+def _write_sqlite_time(value: datetime | None) -> str | None:
+    return value.astimezone(UTC).isoformat(" ", "microseconds")[:26] if value is not None else None
+
+
+def _read_sqlite_time(value: Any) -> Any:
+    """Return a time; a text that is none as it is, so that an error can name its row."""
+    try:
+        return datetime.fromisoformat(value + "+00:00")
+    except (ValueError, TypeError):  # NULL too
+        return value
+
+
+def _convert_to_utc(value: datetime | None) -> datetime | None:
+    return value.astimezone(UTC) if value is not None else None
 
 
 metadata = MetaData(

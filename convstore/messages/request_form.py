@@ -32,6 +32,9 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
         message: the exact form, or the request form. The object itself is not changed.
         reasoning: send an assistant's reasoning too.
     """
+    content = message.get("content")
+    if len(message) == 2 and type(content) is str and content.isascii() and message["role"].isascii():
+        return dict(message)  # most messages: the rest would return the same
     by_assistant = message["role"] == "assistant"
     left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | REASONING_FIELDS
     request: Message = {}

@@ -21,7 +21,8 @@ EMPTY_REPLY_TEXT = "(no text)"
 
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
 _PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
-_SILENT = frozenset({"annotations", "parsed"}) | REASONING_FIELDS  # left out so often that no report names them
+_UNSENT = frozenset({"annotations", "parsed"})  # `to_request` leaves them out
+_SILENT = _UNSENT | REASONING_FIELDS  # left out so often that no report names them
 
 
 class Outgoing(NamedTuple):  # made for each message, and a dataclass takes three times as long to make
@@ -79,7 +80,7 @@ def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = Senda
         outgoing = messages[place]
         place += 1
         sendable.sources.append(outgoing)
-        if not outgoing.is_reply or _is_plain(outgoing.message):
+        if not outgoing.is_reply or _is_plain(outgoing.message, options):
             sendable.messages.append(to_request(outgoing.message, reasoning=options.reasoning))
             continue
         request, ids = _repair_reply(outgoing.message, outgoing.label, repair)
@@ -93,9 +94,15 @@ def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = Senda
     return sendable
 
 
-def _is_plain(reply: Message) -> bool:
-    """Return True if a reply holds only a text, so that nothing needs repair."""
-    return len(reply) == 2 and isinstance(reply.get("content"), str) and bool(reply["content"])
+def _is_plain(reply: Message, options: SendableOptions) -> bool:
+    """Return True if only the text of a reply is sent, so that nothing needs repair."""
+    content = reply.get("content")
+    if not content or not isinstance(content, str):
+        return False
+    return len(reply) == 2 or all(
+        value is None or key in ("role", "content") or (key in _UNSENT and key not in options.extra)
+        for key, value in reply.items()
+    )
 
 
 def _repair_reply(message: Message, label: str, repair: _Repair) -> tuple[Message, list[tuple[Any, str | None]]]:

@@ -10,6 +10,9 @@ import json
 
 from convstore.errors import InvalidMessage
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_to_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 
 def is_storable(text: str) -> bool:
     """Return True if both databases can hold the text unchanged."""
@@ -47,9 +50,9 @@ def to_json(value: object) -> str:
         InvalidMessage: the value cannot be written as JSON: a number has too many digits, or the nesting is too deep.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode(value)
         if not is_storable(text):
-            text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+            text = _encode_to_ascii(value)
     except (ValueError, RecursionError) as error:
         raise InvalidMessage(f"the value cannot be written as JSON: {error}") from None
     return text
