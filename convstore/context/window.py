@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import floor
-from typing import Any
+from typing import Any, Protocol
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
 from convstore.messages.message import Message
@@ -18,6 +18,7 @@ from convstore.messages.sendable import Outgoing, Sendable, SendableOptions, mak
 from convstore.messages.token_counters import TokenCounter
 from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
 from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
+from convstore.values.identifiers import Position, TurnNumber
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
 from convstore.values.window_report import WindowReport
@@ -194,7 +195,20 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     return Window(messages, total, report, past, new, options, scale, sendable)
 
 
-def list_outgoing(records: Sequence[MessageRecord]) -> Iterator[Outgoing]:
+class Stored(Protocol):
+    """What is needed of a stored message to send it."""
+
+    @property
+    def message(self) -> Message: ...
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def turn(self) -> TurnNumber | None: ...
+
+
+def list_outgoing(records: Sequence[Stored]) -> Iterator[Outgoing]:
     """Yield stored messages to send. The last message of a turn is the model's reply if its role is `assistant`."""
     for record, after in zip_longest(records, records[1:]):
         is_last = record.turn is not None and (after is None or after.turn != record.turn)
@@ -225,7 +239,7 @@ class SendableBuffer:
         return make_records_sendable(held)
 
 
-def make_records_sendable(records: Sequence[MessageRecord]) -> list[Message]:
+def make_records_sendable(records: Sequence[Stored]) -> list[Message]:
     """Return stored messages as they are sent."""
     return make_sendable(list(list_outgoing(records))).messages
 

@@ -13,6 +13,7 @@ from convstore.db.ancestors import find_message_at, read_message_at
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, read_head, read_head_seq, read_state
 from convstore.db.history_rows import Reach
+from convstore.db.message_rows import PathMessage
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.messages.tool_calls import find_unanswered_calls
@@ -48,6 +49,14 @@ def read_history(
             raise InvalidInput(f"conversation {key.id!r} has no message with seq {before}")
         head = Head(record.parent_seq, Position(record.position - 1))
     return history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
+
+
+def read_messages(work: UnitOfWork, key: ConversationKey, limit: int | None) -> Sequence[PathMessage | MessageRecord]:
+    """Return the last messages of the current path, as far as a request needs them."""
+    if limit is not None:
+        return read_history(work, key, limit)
+    head, lineage = read_head(work.connection, key)
+    return history_rows.read_path_messages(work.connection, lineage, head)
 
 
 def read_path_page(work: UnitOfWork, key: ConversationKey, before: PathPage | None) -> PathPage:

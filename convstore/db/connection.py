@@ -71,17 +71,24 @@ class _Compiled:
         self.sql = sql
         self._take = dict if places is None else _make_taker(places)
         self._fixed = fixed
-        self._writers = tuple(writers.items())
+        # By name, or by place.
+        self._writers = [
+            (place, writers[name])
+            for place, name in (enumerate(places) if places is not None else zip(writers, writers, strict=True))
+            if name in writers
+        ]
         self._columns = columns
         self._dialect = dialect
         self._make_row: _Convert | None = None
 
     def bind(self, values: Values) -> Any:
         """Return the parameters in the driver's form."""
-        bound = {**self._fixed, **values}
-        for name, write in self._writers:
-            bound[name] = write(bound[name])
-        return self._take(bound)
+        bound: Any = self._take({**self._fixed, **values} if self._fixed else values)
+        if self._writers:
+            bound = list(bound) if isinstance(bound, tuple) else bound
+            for place, write in self._writers:
+                bound[place] = write(bound[place])
+        return bound
 
     def read(self, cursor: Any) -> Rows:
         """Return the rows of a cursor."""
@@ -93,6 +100,11 @@ class _Compiled:
             rows = Rows(map(self._make_row, cursor.fetchall()))
         rows.rowcount = cursor.rowcount
         return rows
+
+    def read_as_stored(self, cursor: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a cursor as the driver returns them."""
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
 
 
 def _make_taker(places: Sequence[str]) -> Callable[[Values], tuple[Any, ...]]:
@@ -197,6 +209,19 @@ class Connection:
         if compiled is None:
             return self.plain.execute(statement, values)
         return self._perform(compiled.sql, compiled.bind(values), compiled.read)
+
+    def fetch(self, statement: Executable, values: Values) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows as plain tuples, which take half the time to make.
+
+        Args:
+            statement: its columns are texts, whole numbers and bytes, which no type of SQLAlchemy converts.
+            values: its parameters by name.
+        """
+        compiled = self._find(statement, values)
+        if compiled is None:
+            return [tuple(row) for row in self.plain.execute(statement, values)]
+        found: list[tuple[Any, ...]] = self._perform(compiled.sql, compiled.bind(values), compiled.read_as_stored)
+        return found
 
     def execute_many(self, statement: Executable, rows: Sequence[Values]) -> None:
         """Run a statement that returns nothing, once for each of some parameters; all have the same names."""

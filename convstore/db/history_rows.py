@@ -31,7 +31,17 @@ from sqlalchemy import (
 from convstore.db.connection import Connection
 from convstore.db.dialect import NO_LIMIT, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_message
-from convstore.db.message_rows import COLUMNS, check_rows, decode_rows, decode_rows_with_parents, select_parent_digest
+from convstore.db.head_rows import Head
+from convstore.db.message_rows import (
+    COLUMNS,
+    MESSAGE_COLUMNS,
+    PathMessage,
+    check_rows,
+    decode_path,
+    decode_rows,
+    decode_rows_with_parents,
+    select_parent_digest,
+)
 from convstore.db.row_errors import missing_message
 from convstore.db.tables import messages as table
 from convstore.values.identifiers import NO_SEQ, Position, Seq
@@ -45,12 +55,19 @@ _FIRST_CLIMB_ROWS = 256
 _MIN_TOKENS = 4  # assumed for a message without a stored count, plus one token for each eight characters
 
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
-_DOWN = (
-    select(*COLUMNS)
-    .where(*_IN_CONVERSATION, table.c.seq <= bindparam("head"))
-    .order_by(table.c.seq.desc())
-    .limit(bindparam("most"))
-)
+
+
+def _select_down(*columns: ColumnElement[Any]) -> Select[Any]:
+    """Return the statement that scans a conversation from a message down; its rows begin with `seq` and its parent."""
+    return (
+        select(*columns)
+        .where(*_IN_CONVERSATION, table.c.seq <= bindparam("head"))
+        .order_by(table.c.seq.desc())
+        .limit(bindparam("most"))
+    )
+
+
+_DOWN, _MESSAGES_DOWN = _select_down(*COLUMNS), _select_down(*MESSAGE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +191,48 @@ def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
 
 def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> list[Row[Any]]:
     """Return the rows of a path that a scan finds before it misses one, latest first."""
-    values = {"owner": lineage.key.owner, "conversation_id": lineage.key.id, "head": head}
-    found: list[Row[Any]] = []
-    wanted = head
-    for row in connection.execute(_DOWN, {**values, "most": most + _SLACK_ROWS}):
-        if row.seq == wanted:
+    found: list[Row[Any]] = _take_path(connection.execute(_DOWN, _bind_scan(lineage, head, most)), head, most)
+    check_rows(found, lineage)
+    return found
+
+
+def _bind_scan(lineage: Lineage, head: Seq, most: int) -> dict[str, Any]:
+    return {
+        "owner": lineage.key.owner,
+        "conversation_id": lineage.key.id,
+        "head": head,
+        "most": most + _SLACK_ROWS,
+    }
+
+
+def _take_path(rows: Iterable[Any], head: Seq, most: int) -> list[Any]:
+    """Return the rows of the path among scanned ones, up to the first that is missing, or to `most`."""
+    found: list[Any] = []
+    wanted: int = head
+    for row in rows:
+        if row[0] == wanted:
             found.append(row)
-            wanted = row.parent_seq
+            wanted = row[1]
             if wanted == 0 or len(found) == most:
                 break
-    check_rows(found, lineage)
+    return found
+
+
+def read_path_messages(connection: Connection, lineage: Lineage, head: Head) -> list[PathMessage]:
+    """Return the messages of the path that ends at `head`, in order: faster than `read_path`.
+
+    Raises:
+        DamagedRow: a message of the path is missing or cannot be decoded.
+    """
+    most = head.position
+    rows: list[tuple[Any, ...]] = []
+    if head.seq and not lineage.is_fork and head.seq <= 2 * most + _SLACK_ROWS:
+        scanned = connection.fetch(_MESSAGES_DOWN, _bind_scan(lineage, head.seq, most))
+        rows = _take_path(scanned, head.seq, most)
+    first = Seq(rows[-1][1]) if rows else head.seq
+    before = read_path(connection, lineage, first, position=Position(most - len(rows)))
+    found = [PathMessage(record.message, record.position, record.turn) for record in before]
+    found += decode_path(connection, rows[::-1], lineage, before[-1] if before else None)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, insert, select
 
@@ -27,6 +27,7 @@ from convstore.values.results import MessageRecord, Turn
 STRIDES = (32, 1024, 32768)
 """The distances at which a message names its ancestors, in the columns `back_…`."""
 
+_BACK_COLUMNS = tuple(f"back_{stride}" for stride in STRIDES)
 CONTEXT_ROLES = ("system", "developer")
 
 COLUMNS: tuple[ColumnElement[Any], ...] = (
@@ -40,12 +41,23 @@ COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.tokens,
     table.c.context_seq,
     table.c.turn_seq,
-    *(table.c[f"back_{stride}"] for stride in STRIDES),
+    *(table.c[name] for name in _BACK_COLUMNS),
     table.c.digest,
     table.c.created_at,
 )
 _WIDTH = len(COLUMNS)
-_check_types = RowCheck(COLUMNS)
+MESSAGE_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    table.c.seq,
+    table.c.parent_seq,
+    table.c.role,
+    table.c.name,
+    table.c.content,
+    table.c.extra,
+    table.c.turn_seq,
+    table.c.digest,
+)
+"""What `decode_path` needs of a message."""
+_check_types, _check_message_types = RowCheck(COLUMNS), RowCheck(MESSAGE_COLUMNS)
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
 _INSERT = insert(table)
 
@@ -82,6 +94,14 @@ _AMONG = (*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
 _DIGESTS = select(table.c.seq, table.c.digest).where(*_AMONG)
 _POSITIONS = select(table.c.seq, table.c.position).where(*_AMONG)
 _MAX_VARIABLES = 500  # in one statement; an old SQLite takes 999
+
+
+class PathMessage(NamedTuple):
+    """A message of a path, without the rest of its row."""
+
+    message: Message
+    position: Position
+    turn: TurnNumber | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +147,7 @@ def insert_messages(
                 "tokens": record.tokens,
                 "context_seq": record.context_seq,
                 "turn_seq": place.turn,
-                **{f"back_{stride}": seq for stride, seq in zip(STRIDES, record.back, strict=True)},
+                **dict(zip(_BACK_COLUMNS, record.back, strict=True)),
                 "digest": record.digest,
                 "created_at": work.now,
             }
@@ -145,10 +165,11 @@ def _make_child(
     if parent is None:
         return MessageRecord(Position(1), seq, NO_SEQ, turn, work.now, message, digest(b"", message), NO_SEQ, tokens)
     context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq
-    back = tuple(
-        parent.seq if parent.position % stride == 0 else known
-        for stride, known in zip(STRIDES, parent.back, strict=True)
-    )
+    back = parent.back
+    if parent.position % STRIDES[0] == 0:
+        back = tuple(
+            parent.seq if parent.position % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)
+        )
     return MessageRecord(
         position=Position(parent.position + 1),
         seq=seq,
@@ -372,6 +393,37 @@ def decode_rows(
         found.append(
             MessageRecord(position, seq, parent, turn, created_at, message, stored, context, tokens, tuple(back))
         )
+    return found
+
+
+def decode_path(
+    connection: Connection, rows: Sequence[tuple[Any, ...]], lineage: Lineage, before: MessageRecord | None
+) -> list[PathMessage]:
+    """Return rows of `MESSAGE_COLUMNS`, each the parent of the next, as messages.
+
+    Each message is checked against the digest of the message before it.
+
+    Args:
+        before: the message before the first row; None: the path begins there.
+
+    Raises:
+        DamagedRow: a row cannot be decoded, or was changed.
+    """
+    id = lineage.key.id
+    _check_message_types(rows, id, "message seq")
+    with_extra = [StoredMessage(*row[2:6]) for row in rows if row[5] is not None]
+    texts = read_inline_data(connection, lineage.key.owner, with_extra)
+    position, parent = (before.position, before.digest) if before is not None else (0, b"")
+    found = []
+    for seq, _, role, name, content, extra, turn, stored in rows:
+        if extra is None and name is None and content is not None:
+            message: Message = {"role": role, "content": content}
+        else:
+            message = decode_message(StoredMessage(role, name, content, extra), texts, id, seq)
+        check_digest(stored, parent, message, id, seq)
+        position += 1
+        parent = stored
+        found.append(PathMessage(message, Position(position), turn))
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Float, Integer, LargeBinary, Numeric, Row, Table, Text
+from sqlalchemy import BigInteger, ColumnElement, Float, Integer, LargeBinary, Numeric, Table, Text
 
 from convstore.db.row_errors import damaged_row
 from convstore.db.tables import UtcDateTime
@@ -36,10 +36,12 @@ class RowCheck:
     """
 
     def __init__(self, columns: Iterable[ColumnElement[Any]]) -> None:
+        columns = list(columns)
         self._columns = [_describe(column) for column in columns]
+        self._seq_place = next((place for place, column in enumerate(columns) if column.name == "seq"), None)
         self._known: set[tuple[type, ...]] = set()
 
-    def __call__(self, rows: Iterable[Row[*tuple[Any, ...]]], conversation_id: str, name: str = "") -> None:
+    def __call__(self, rows: Iterable[Sequence[Any]], conversation_id: str, name: str = "") -> None:
         """Check rows of a conversation.
 
         Args:
@@ -59,7 +61,7 @@ class RowCheck:
         for (column, allowed, kind, nullable), value in zip(self._columns, row, strict=False):
             if (value is None and nullable) or type(value) in allowed:
                 continue
-            where = f"{name} {getattr(row, 'seq', '')}".strip()
+            where = f"{name} {row[self._seq_place] if self._seq_place is not None else ''}".strip()
             raise damaged_row(conversation_id, f"{where + ': ' if where else ''}column {column} does not hold {kind}")
 
 

@@ -9,6 +9,7 @@ called `messages`. Every key begins with the owner, so that the key of one owner
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -49,6 +50,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return _read_sqlite_time if dialect.name == "sqlite" else _convert_to_utc
 
 
+@lru_cache(maxsize=64)  # all rows of a transaction have the same time
 def _write_sqlite_time(value: datetime | None) -> str | None:
     return value.astimezone(UTC).isoformat(" ", "microseconds")[:26] if value is not None else None
 

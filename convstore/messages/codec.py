@@ -52,6 +52,9 @@ def encode(message: Message) -> StoredMessage:
         InvalidMessage: the message cannot be written as JSON.
     """
     role: str = message["role"]
+    content = message.get("content")
+    if len(message) == 2 and isinstance(content, str) and is_storable(role) and is_storable(content):
+        return StoredMessage(role, None, content, None)
     columns: dict[str, str] = {}
     extra: Message = {}
     for key, value in message.items():

@@ -44,10 +44,10 @@ def to_plain(value: object) -> Any:
 
 
 def _to_plain(value: object, remaining_depth: int) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return _to_plain_text(value)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         if value.bit_length() > _MAX_INTEGER_BITS:
             raise InvalidMessage("a whole number has more than 4,300 digits, which not every JSON parser reads")
@@ -58,7 +58,7 @@ def _to_plain(value: object, remaining_depth: int) -> Any:
         return float(value)
     if remaining_depth == 0:
         raise InvalidMessage(f"the value is nested more than {MAX_NESTING_DEPTH} levels deep")
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # to look for an abstract class takes longer
         return _to_plain_object(value, remaining_depth - 1)
     dump = getattr(value, "model_dump", None)  # a pydantic model; all types of openai are pydantic models
     if dump is not None and not isinstance(value, type):
@@ -87,6 +87,8 @@ def _to_plain_object(value: Mapping[Any, object], remaining_depth: int) -> dict[
 
 
 def _to_plain_text(value: str) -> str:
+    if type(value) is str and value.isascii():
+        return value
     if isinstance(value, KeptText):
         return value
     # For a string that is a member of an enum, this is its value, not its name.

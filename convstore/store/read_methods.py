@@ -111,7 +111,7 @@ class ReadMethods:
         Raises:
             ConversationNotFound: the owner has no such conversation.
         """
-        found = self._transactions.read(history_queries.read_history, self._key(conversation_id), check_limit(limit))
+        found = self._transactions.read(history_queries.read_messages, self._key(conversation_id), check_limit(limit))
         return [record.message for record in found] if exact else make_records_sendable(found)
 
     def iterate_history(self, conversation_id: str, *, exact: bool = False) -> Iterator[Message]:
