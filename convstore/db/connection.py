@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import sqlalchemy
 from sqlalchemy import Dialect, Engine, Executable
@@ -25,6 +24,7 @@ _DRIVERS = frozenset({"pysqlite", "psycopg"})
 _ENGINE_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _DIALECT_EVENTS = ("do_execute", "do_executemany", "do_execute_no_params")
 _NO_VALUES: Values = {}
+_MAX_COMPILED = 1000  # there are about 200; more are statements that were made for one call
 
 
 class Rows(list[Any]):
@@ -145,16 +145,18 @@ class Statements:
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
         self._dialect = dialect
         self._schema = schema
-        self._compiled: WeakKeyDictionary[Executable, dict[tuple[str, ...], _Compiled | None]] = WeakKeyDictionary()
+        self._compiled: dict[tuple[Executable, tuple[str, ...]], _Compiled | None] = {}
 
     def find(self, statement: Executable, names: tuple[str, ...]) -> _Compiled | None:
         """Return the compiled form of a statement with these parameters; None if it differs from call to call."""
-        forms = self._compiled.get(statement)
-        if forms is None:
-            forms = self._compiled[statement] = {}
-        if names not in forms:
-            forms[names] = self._compile(statement, names)
-        return forms[names]
+        key = statement, names
+        try:
+            return self._compiled[key]
+        except KeyError:
+            if len(self._compiled) >= _MAX_COMPILED:
+                self._compiled.clear()
+            compiled = self._compiled[key] = self._compile(statement, names)
+            return compiled
 
     def _compile(self, statement: Any, names: tuple[str, ...]) -> _Compiled | None:
         place: dict[str, Any] = {}

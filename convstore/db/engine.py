@@ -13,7 +13,7 @@ import re
 import sqlite3
 import weakref
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy
@@ -109,18 +109,15 @@ class Database:
             url = url.update_query_dict({"schema": self.given_schema})
         return url.difference_update_query(("password", "sslpassword")).render_as_string(hide_password=True)
 
-    @contextmanager
-    def read(self, *, keeps_bytes: bool = False) -> Iterator[Connection]:
+    def read(self, *, keeps_bytes: bool = False) -> AbstractContextManager[Connection]:
         """Open a read transaction, which sees the database as it was at one moment.
 
         Args:
             keeps_bytes: whether a text that is not UTF-8 is returned as bytes, so that an error can name its row.
         """
-        with self._open(writes=False, keeps_bytes=keeps_bytes) as connection:
-            yield connection
+        return self._open(writes=False, keeps_bytes=keeps_bytes)
 
-    @contextmanager
-    def write(self, *, keeps_bytes: bool = False) -> Iterator[Connection]:
+    def write(self, *, keeps_bytes: bool = False) -> AbstractContextManager[Connection]:
         """Open a write transaction.
 
         It is committed at the end of the block, and rolled back if the block raises an error.
@@ -128,8 +125,7 @@ class Database:
         Args:
             keeps_bytes: as for `read`.
         """
-        with self._open(writes=True, keeps_bytes=keeps_bytes) as connection:
-            yield connection
+        return self._open(writes=True, keeps_bytes=keeps_bytes)
 
     @contextmanager
     def _open(self, *, writes: bool, keeps_bytes: bool) -> Iterator[Connection]:
