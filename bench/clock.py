@@ -1,9 +1,10 @@
 """Measure times in turn, so that a disturbance of the machine hits everything that is compared."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,29 @@ def alternate(rounds: int, *actions: Callable[[int], object]) -> list[Timing]:
             action(number)
             times.append((time.perf_counter() - wall, time.thread_time() - cpu))
     return [Timing(median(wall for wall, _ in times) * 1000, median(cpu for _, cpu in times) * 1000) for times in taken]
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Measures what happens within its `with` block, in seconds.
+
+    >>> with Stopwatch() as taken:
+    ...     work()
+    >>> taken.wall, taken.cpu
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    """CPU time of the process, all threads together."""
+
+    def __enter__(self) -> Self:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+
+def take_medians(taken: Sequence[Stopwatch]) -> tuple[float, float]:
+    """Return the median wall time and the median CPU time."""
+    return median(one.wall for one in taken), median(one.cpu for one in taken)

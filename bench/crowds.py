@@ -1,11 +1,8 @@
 """Measure many callers at once beside few: the same calls on the same number of conversations."""
 
-import resource
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 
+from bench.clock import Stopwatch, take_medians
 from bench.databases import Copies
 from bench.figures import Row
 from bench.model import MODEL, QUESTION
@@ -17,14 +14,14 @@ CONVERSATIONS, FEW = 20, 20
 def measure_crowds(copies: Copies, calls: int, rounds: int) -> list[Row]:
     """Return the row of one backend: `calls` turns, first by 20 threads, then by as many threads as calls."""
     with copies.store(copies.timed) as store:
-        few: list[tuple[float, float]] = []
-        many: list[tuple[float, float]] = []
+        few: list[Stopwatch] = []
+        many: list[Stopwatch] = []
         for _ in range(rounds):
-            few.append(_time(lambda: _say_all(store, calls, FEW)))
-            many.append(_time(lambda: _say_all(store, calls, calls)))
-    (few_wall, few_cpu), (many_wall, many_cpu) = (
-        (median(wall for wall, _ in times), median(cpu for _, cpu in times)) for times in (few, many)
-    )
+            for threads, taken in ((FEW, few), (calls, many)):
+                with Stopwatch() as one:
+                    _say_all(store, calls, threads)
+                taken.append(one)
+    (few_wall, few_cpu), (many_wall, many_cpu) = map(take_medians, (few, many))
     return [
         (
             f"{many_wall / few_wall:.2f}",
@@ -41,15 +38,3 @@ def _say_all(store: Store, calls: int, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for turn in [pool.submit(store.say, ids[n % CONVERSATIONS], QUESTION, wait=600) for n in range(calls)]:
             turn.result()
-
-
-def _time(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the wall time and the CPU time of this process that some work takes, in seconds."""
-    cpu, wall = _read_cpu(), time.perf_counter()
-    work()
-    return time.perf_counter() - wall, _read_cpu() - cpu
-
-
-def _read_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

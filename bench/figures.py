@@ -73,7 +73,7 @@ def turns(copies: Copies, scale: Scale) -> list[Row]:
     rows: list[Row] = []
     for kind, label, operation in TURNS:
         ids = [f"{kind}-{number}" for number in range(scale.turns)]
-        steps = _record(copies, operation, ids)
+        steps = record(copies, operation, ids)
         with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
             ours, bare = alternate(scale.turns, _ours(store, operation, ids), _bare(connection, steps))
         _check_equal(copies, ids[-1])
@@ -94,7 +94,7 @@ def growth(copies: Copies, scale: Scale) -> list[Row]:
     rows: list[Row] = []
     short, long = (f"long-{length}" for length in (scale.short, scale.long))
     for label, operation in GROWTH:
-        steps = _record(copies, operation, [short, long] * scale.repeats)
+        steps = record(copies, operation, [short, long] * scale.repeats)
         with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
             ours_short, bare_short, ours_long, bare_long = alternate(
                 scale.repeats,
@@ -124,7 +124,7 @@ def costs(copies: Copies, scale: Scale) -> list[Row]:
         ("a message alone", say_alone, "long", (10, scale.long)),
         ("with all its history", say_with_history, "whole", (10, 1_000)),
     ):
-        short, long = (_record(copies, operation, [f"{kind}-{length}"])[0] for length in lengths)
+        short, long = (record(copies, operation, [f"{kind}-{length}"])[0] for length in lengths)
         few, many = _count(short), _count(long)
         columns = [f"{a} → {b}" for a, b in zip(few, many, strict=True)]
         size = " → ".join(f"{length:,}" for length in lengths)
@@ -167,7 +167,7 @@ def _process(arguments: list[str], url: str) -> Callable[[int], object]:
     return lambda _: subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
-def _record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[Step]]:
+def record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[Step]]:
     with recording() as recorder, copies.store(copies.recorded) as store:
         store.get(ids[0])  # the first use of a store also reads the schema
         recorder.take()

@@ -46,3 +46,14 @@ def dialogue(length: int) -> list[dict[str, str]]:
     """Return `length` messages, user and assistant in turn."""
     pair = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     return [pair[place % 2] for place in range(length)]
+
+
+class AsyncFakeClient:
+    """The same for `openai.AsyncOpenAI`."""
+
+    def __init__(self) -> None:
+        self.chat = self.completions = self
+        self._completion = ChatCompletion.model_validate(_COMPLETION)
+
+    async def create(self, **_: Any) -> ChatCompletion:
+        return self._completion

@@ -92,12 +92,11 @@ class _Compiled:
 
     def read(self, cursor: Any) -> Rows:
         """Return the rows of a cursor."""
-        if cursor.description is None:
-            rows = Rows()
-        else:
-            if self._make_row is None:
-                self._make_row = _make_row_maker(self._columns, cursor.description, self._dialect)
-            rows = Rows(map(self._make_row, cursor.fetchall()))
+        if self._make_row is None:  # once, because psycopg makes a description anew each time
+            description = cursor.description
+            if description is not None:
+                self._make_row = _make_row_maker(self._columns, description, self._dialect)
+        rows = Rows(map(self._make_row, cursor.fetchall())) if self._make_row is not None else Rows()
         rows.rowcount = cursor.rowcount
         return rows
 

@@ -68,7 +68,7 @@ class Database:
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
-        self._sqlite_identity = os.path.realpath(self.path) if self.path is not None else object()
+        self._name = self._make_name()
         self._log_watch = LogWatch(self.path) if self.path is not None else None
         _check_backend(engine.dialect.name)
         if engine.dialect.is_async:
@@ -84,6 +84,12 @@ class Database:
         if owned and (self.path is not None or not self.is_sqlite):
             _open.add(self)
 
+    def _make_name(self) -> Hashable:
+        """Return what names the database in this process, without its schema; made once, because it takes long."""
+        if not self.is_sqlite:
+            return self.engine.url.set(password=None).render_as_string()
+        return os.path.realpath(self.path) if self.path is not None else object()
+
     @property
     def identity(self) -> Hashable:
         """The database, for comparing: equal for all that use the same tables in this process.
@@ -91,13 +97,13 @@ class Database:
         Before the first use on PostgreSQL, the schema is the one that another `Database` with this URL has found.
         """
         if self.is_sqlite:
-            return self._sqlite_identity
-        return self.engine.url, self.schema or _current_schemas.get(self.engine.url)
+            return self._name
+        return self._name, self.schema or _current_schemas.get(self._name)
 
     def keep_schema(self, schema: str | None) -> None:
         """Use the schema that was found at the first use, from now on, unless the caller named one."""
         if self.schema is None and schema is not None:
-            self.schema = _current_schemas[self.engine.url] = schema
+            self.schema = _current_schemas[self._name] = schema
 
     @property
     def label(self) -> str:
@@ -247,8 +253,8 @@ def is_undecodable_text(error: DatabaseUnavailable) -> bool:
     return _UNDECODABLE in str(getattr(error.__cause__, "orig", ""))
 
 
-_current_schemas: dict[URL, str] = {}
-"""The current schema, by URL, as it was last found."""
+_current_schemas: dict[Hashable, str] = {}
+"""The current schema, by the name of the database, as it was last found."""
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[Pool] = []
