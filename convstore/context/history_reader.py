@@ -15,7 +15,7 @@ from convstore.db.head_rows import ConversationState, Pin
 from convstore.db.history_rows import Reach, read_context_messages, read_path, read_path_end
 from convstore.db.message_rows import read_head, read_messages
 from convstore.db.summary_rows import read_summaries
-from convstore.db.turn_rows import read_token_samples
+from convstore.db.turn_rows import read_token_samples, read_window
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.token_factor import learn_token_factor
 from convstore.values.identifiers import Position, Seq, TurnNumber
@@ -78,7 +78,21 @@ def read_past(
     outside = [seq for seq in pins if seq not in inside]
     if outside:
         pinned = [*read_messages(connection, lineage, outside), *pinned]
-    return Past(tail[-1], tail, context, pinned, summary)
+    return Past(tail[-1], tail, context, pinned, summary, _find_begun(connection, lineage, tail, options))
+
+
+def _find_begun(
+    connection: Connection, lineage: Lineage, tail: Sequence[MessageRecord], options: WindowOptions
+) -> Seq | None:
+    """Return where the window of the latest reply began, if the next one shall begin there too."""
+    if not options.keeps_beginning:
+        return None
+    turns = (record.turn for record in reversed(tail) if record.message["role"] == "assistant")
+    turn = next((turn for turn in turns if turn is not None), None)
+    report = read_window(connection, lineage, turn) if turn is not None else None
+    if report is None or report.options.max_context != options.max_context:
+        return None
+    return report.from_seq
 
 
 def _read_summarised_past(

@@ -18,11 +18,14 @@ from convstore.messages.sendable import Outgoing, Sendable, SendableOptions, mak
 from convstore.messages.token_counters import TokenCounter
 from convstore.messages.token_estimate import TOKENS_PER_REQUEST, estimate_json, estimate_message
 from convstore.messages.tool_calls import find_missing_results, insert_placeholders, make_placeholder
-from convstore.values.identifiers import Position, TurnNumber
+from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
 from convstore.values.window_report import WindowReport
 
+# Less would cut less often; more would leave out less. With turns of at most a fortieth of the budget, ten turns follow
+# before the next cut.
+_SHARE_AFTER_CUT = 3 / 4
 _CONTEXT_ROLES = ("system", "developer")
 _COUNTED_PARAMETERS = ("tools", "functions", "response_format")  # sent besides the messages, and read by the model
 SUMMARY_REQUEST = "Summarise our conversation so far, so that we can go on from your summary."
@@ -42,6 +45,8 @@ class Past:
     """The pinned messages of the path, in the tail or before it."""
     summary: Summary | None = None
     """The summary that replaces everything before the tail."""
+    begun: Seq | None = None
+    """The message at which the window before began, if this one shall begin there too."""
 
     @property
     def is_whole(self) -> bool:
@@ -101,8 +106,9 @@ class Window:
     def shrink(self, share: float) -> Window | None:
         """Return a window of at most `share` of the tokens; None if nothing can be left out."""
         most = max(1, floor(self.tokens * self.scale.factor * share))
+        options = replace(self.options, max_context=most, cache_stable=False)
         try:
-            smaller = choose_window(self.past, self.new, replace(self.options, max_context=most), self.scale)
+            smaller = choose_window(self.past, self.new, options, self.scale)
         except InvalidInput:
             return None
         if smaller.tokens >= self.tokens:  # a share of a few tokens is as many
@@ -159,7 +165,10 @@ def choose_window(past: Past, new: NewInput, options: WindowOptions, scale: Toke
     places = _list_possible_beginnings(past, new, options)
     stays = [_is_context(record) or record.seq in pinned for record in past.tail]
     budget = scale.to_counted(options.max_context) if options.max_context is not None else None
-    begin, total = _find_beginning(places, counts, stays, fixed, budget)
+    costs = _Costs(counts, stays, fixed)
+    begin, total = costs.find_beginning(places, budget)
+    if begin is not None and budget is not None and options.keeps_beginning and not (past.is_whole and begin == 0):
+        begin, total = _keep_beginning([place for place in places if place >= begin], past, costs, budget)
     if begin is None:
         raise ContextTooLong(
             f"what must be sent is about {scale.to_model(total)} tokens or more (the new message, system messages, "
@@ -260,26 +269,48 @@ def _list_possible_beginnings(past: Past, new: NewInput, options: WindowOptions)
     return sorted(set(places))
 
 
-def _find_beginning(
-    places: Sequence[int], counts: Sequence[int], stays: Sequence[bool], fixed: int, budget: int | None
-) -> tuple[int | None, int]:
-    """Return the earliest place from which everything fits, and the counted tokens of the whole request.
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """The counted tokens of what may be sent."""
 
-    Return None and the least number of tokens if nothing fits.
+    counts: Sequence[int]
+    """Of each message of the tail."""
+    stays: Sequence[bool]
+    """Whether each of them is sent even if the window begins after it."""
+    fixed: int
+    """Of everything else."""
+
+    def find_beginning(self, places: Sequence[int], budget: int | None) -> tuple[int | None, int]:
+        """Return the earliest place from which everything fits, and the tokens of the whole request.
+
+        Return None and the least number of tokens if nothing fits.
+        """
+        total = self.fixed + sum(self.counts)
+        at = 0
+        for place in places:
+            total -= sum(self.counts[number] for number in range(at, place) if not self.stays[number])
+            at = place
+            if budget is None or total <= budget:
+                return place, total
+        return None, total
+
+
+def _keep_beginning(places: Sequence[int], past: Past, costs: _Costs, budget: int) -> tuple[int | None, int]:
+    """Return where the window before began; or a later place that leaves room for some turns to come.
+
+    The last turn is always sent if it fits.
 
     Args:
-        counts: tokens of each message of the tail.
-        stays: whether each of them is sent even if the window begins after it.
-        fixed: tokens of everything else.
+        places: the possible beginnings from which everything fits, earliest first.
     """
-    total = fixed + sum(counts)
-    at = 0
-    for place in places:
-        total -= sum(counts[number] for number in range(at, place) if not stays[number])
-        at = place
-        if budget is None or total <= budget:
-            return place, total
-    return None, total
+    within = [place for place in places if place < len(past.tail)] or places
+    begun = next((place for place in within if place < len(past.tail) and past.tail[place].seq == past.begun), None)
+    if begun is not None:
+        return costs.find_beginning([begun], budget)
+    always = costs.fixed + sum(count for count, stays in zip(costs.counts, costs.stays, strict=True) if stays)
+    room = always + floor((budget - always) * _SHARE_AFTER_CUT)
+    found, total = costs.find_beginning(within, room)
+    return (found, total) if found is not None else costs.find_beginning(within[-1:], budget)
 
 
 def make_summary_messages(text: str) -> list[Message]:

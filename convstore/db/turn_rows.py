@@ -81,6 +81,9 @@ _SAMPLES_OF_OWNER = _select_samples(
     .limit(_MAX_TURNS_OF_OWNER)
 )
 
+_WINDOW = select(table.c.window).where(
+    table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("id"), table.c.seq == bindparam("seq")
+)
 _check_sample = RowCheck(_SAMPLE_COLUMNS[:2])
 _INTERRUPTED = select(table.c.output_seq).where(
     table.c.owner == bindparam("owner"),
@@ -106,6 +109,22 @@ def read_token_samples(connection: Connection, key: ConversationKey, model: str)
         if sum(estimated for estimated, _ in found) >= MIN_TOKENS_FOR_OWN_FACTOR:
             return found
     return []
+
+
+def read_window(connection: Connection, lineage: Lineage, turn: TurnNumber) -> WindowReport | None:
+    """Return the window of a turn of the path; None: the turn has none, or is missing.
+
+    Raises:
+        DamagedRow: it cannot be decoded.
+    """
+    key = find_turn_home(connection, lineage, turn)
+    column = connection.scalar(_WINDOW, {"owner": key.owner, "id": key.id, "seq": turn})
+    if column is None:
+        return None
+    try:
+        return WindowReport.from_json_object(_read_object(column))
+    except DECODING_ERRORS as error:
+        raise damaged_row(lineage.key.id, f"the window of turn {turn} cannot be decoded ({error})") from error
 
 
 def find_latest_request(connection: Connection, key: ConversationKey, before: TurnNumber) -> Turn | None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from convstore.errors import InvalidParameter
 
-_SWITCHES = frozenset({"history", "fill_missing_tools", "send_reasoning", "accept_done"})
+_SWITCHES = frozenset({"history", "fill_missing_tools", "send_reasoning", "accept_done", "cache_stable"})
 _MAY_BE_ZERO = frozenset({"last", "keep_last"})
 _MAX_NUMBER = 2**53  # the largest whole number that every reader of JSON keeps exact
 
@@ -23,6 +23,10 @@ class WindowOptions:
     """The largest number of turns of the history to send; None: all."""
     max_context: int | None = None
     """The largest number of tokens that the request may have; None: any number."""
+    cache_stable: bool = True
+    """With `max_context`: True: the window begins where the one before began, until that no longer fits; then it gets a
+    quarter smaller. So most of a request is the beginning of the next one, which providers cache. False: the window
+    begins as early as fits."""
     on_overflow: str = "error"
     """What to do if the provider finds the request too long: `"error"`, or `"trim"` it and call once more."""
     fill_missing_tools: bool = False
@@ -37,6 +41,11 @@ class WindowOptions:
     """If a request has this many tokens or more, the conversation is compacted after the turn; None: never."""
     keep_last: int = 2
     """The number of last turns that a summary does not cover."""
+
+    @property
+    def keeps_beginning(self) -> bool:
+        """Whether the window begins where the one before began, if that fits."""
+        return self.cache_stable and self.max_context is not None and self.last is None
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Self:

@@ -7,11 +7,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
 from convstore.context import history_reader
@@ -19,10 +20,12 @@ from convstore.context.window import NewInput, Past, TokenScale, choose_window
 from convstore.db import head_rows, history_rows, summary_rows
 from convstore.db.ancestors import find_ancestors
 from convstore.db.connection import Connection
+from convstore.db.fork_sharing import find_turn_home
 from convstore.db.head_rows import ConversationState, Head
 from convstore.db.history_rows import Reach
+from convstore.db.tables import turns
 from convstore.testing import ChatServer, Failure, Raw, Reply
-from convstore.values.identifiers import ConversationKey, Position
+from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.results import MessageRecord, Summary
 from convstore.values.window_options import WindowOptions
 from tests.contract.conftest import ON_ALL_BACKENDS, Backend
@@ -123,7 +126,22 @@ def select_past(
         [record for record in path[:up_to] if record.message["role"] in ("system", "developer")],
         [record for record in path if record.seq in pins],
         summary,
+        find_begun(connection, state, path, chosen),
     )
+
+
+def find_begun(
+    connection: Connection, state: ConversationState, path: list[MessageRecord], chosen: WindowOptions
+) -> Seq | None:
+    """Return where the window of the path's last reply began, if the budget was the same."""
+    replies = [record.turn for record in path if record.turn is not None and record.message["role"] == "assistant"]
+    if not chosen.cache_stable or chosen.last is not None or chosen.max_context is None or not replies:
+        return None
+    home = find_turn_home(connection, state.lineage, replies[-1])
+    where = (turns.c.conversation_id == home.id, turns.c.seq == replies[-1])
+    window = json.loads(connection.plain.scalar(select(turns.c.window).where(*where)) or "{}")
+    begun: Seq | None = window.get("from_seq")
+    return begun if window.get("options", {}).get("max_context") == chosen.max_context else None
 
 
 def choose_outcome(found: Past, sending: NewInput, chosen: WindowOptions, scale: TokenScale) -> Any:
@@ -141,6 +159,7 @@ def make_random_options(rng: random.Random) -> WindowOptions:
         history=rng.random() < 0.95,
         last=rng.choice([None, None, 0, 1, 2, 5, 50]),
         max_context=rng.choice([None, None, 30, 100, 300, 1000, 5000]),
+        cache_stable=rng.random() < 0.5,
         fill_missing_tools=rng.random() < 0.8,
     )
 
@@ -269,7 +288,7 @@ def test_max_context_sends_as_many_turns_as_fit_and_reports_the_tokens(
     chat_server.otherwise = lambda _: Reply("ok", usage=None)
     tokens = {}
     for most in range(33, 120, 5):
-        request = store.preview(id, "now", max_context=most)
+        request = store.preview(id, "now", max_context=most, cache_stable=False)
         assert request.window.tokens is not None
         assert len(request["messages"]) * 10 + 3 == request.window.tokens <= most
         tokens[most] = request.window.tokens
@@ -279,6 +298,47 @@ def test_max_context_sends_as_many_turns_as_fit_and_reports_the_tokens(
         assert most - used < 30
     store.say(id, "now", max_context=63)
     assert read_sent_messages(chat_server) == [TURNS[0], TURNS[4], *TURNS[6:], NEW_MESSAGE]
+
+
+@ON_BOTH_DATABASES
+@pytest.mark.parametrize(("stable", "least", "most"), [(True, 0.8, 1.0), (False, 0.0, 0.2)])
+def test_most_of_a_request_is_the_beginning_of_the_next_one(
+    backend: Backend, chat_server: ChatServer, stable: bool, least: float, most: float
+) -> None:
+    """Providers cache the beginnings of requests. Here each turn has a fortieth of the budget."""
+    store = backend.open(count_tokens=lambda message: 10)
+    chat_server.otherwise = lambda _: Reply("ok", usage=None)
+    id = store.new(system="Be brief", max_context=800, cache_stable=stable).id
+    store.append(id, *[{"role": role, "content": "before"} for _ in range(60) for role in ("user", "assistant")])
+    sent = []
+    for number in range(100):
+        turn = store.say(id, f"question {number}")
+        sent.append(read_sent_messages(chat_server))
+        assert turn.estimated_tokens is not None
+        assert 580 <= turn.estimated_tokens <= 800
+    shared = sum(
+        next(
+            (place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), len(before)
+        )
+        for before, after in pairwise(sent)
+    )
+    assert least <= shared / sum(map(len, sent[1:])) <= most
+
+
+def test_a_window_begins_where_the_one_of_the_paths_last_reply_began(store: Store, chat_server: ChatServer) -> None:
+    chat_server.otherwise = lambda _: Reply("ok", usage=None)
+    id = store.new(max_context=400, messages=TURNS[:4] * 2 + TURNS[5:] * 20).id
+    first = store.say(id, "one").window
+    assert first is not None
+    assert store.preview(id, "two").window.from_seq == first.from_seq
+    assert store.preview(id, "two", max_context=200).window.from_seq != first.from_seq  # another budget
+    store.append(id, {"role": "user", "content": "told"}, {"role": "assistant", "content": "not by a model"})
+    fork = store.fork(id).id
+    assert store.preview(fork, "two").window.from_seq == first.from_seq
+    assert store.say(fork, "two").window == store.say(id, "two").window
+    store.undo(id, 2)
+    store.checkout(id, first.from_seq or 0)  # a path that needs no cut
+    assert store.preview(id, "three", max_context=100_000).window.left_out == 0
 
 
 def test_reported_usage_scales_the_token_estimate(backend: Backend, chat_server: ChatServer) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import floor
 from typing import Any
 
 import pytest
@@ -74,7 +75,10 @@ def draw_past(draw: st.DrawFn) -> tuple[list[MessageRecord], Past]:
         last = path[up_to - 1]
         summary = Summary(TurnNumber(7), last.seq, last.position, "so far", draw(st.integers(1, 30)), None, NOW)
     context = [record for record in path[:up_to] if record.message["role"] in CONTEXT]
-    return path, Past(path[-1] if path else None, path[up_to:], context, pinned, summary)
+    begun = draw(st.none() | st.sampled_from(path)) if path else None
+    return path, Past(
+        path[-1] if path else None, path[up_to:], context, pinned, summary, begun.seq if begun is not None else None
+    )
 
 
 def find_beginnings(path: Sequence[MessageRecord]) -> list[int]:
@@ -90,6 +94,7 @@ window_options = st.builds(
     WindowOptions,
     last=st.none() | st.integers(0, 4),
     max_context=st.none() | st.integers(1, 300),
+    cache_stable=st.booleans(),
     fill_missing_tools=st.booleans(),
 )
 new_inputs = st.builds(
@@ -141,7 +146,7 @@ def count_window_tokens(held: list[MessageRecord], past: Past, sending: NewInput
 
 @settings(max_examples=400, deadline=None)
 @given(draw_past(), new_inputs, window_options, scales)
-def test_the_largest_window_of_whole_turns_that_the_options_allow_is_chosen(
+def test_the_window_of_whole_turns_that_the_options_ask_for_is_chosen(
     drawn: tuple[list[MessageRecord], Past], sending: NewInput, chosen: WindowOptions, scale: TokenScale
 ) -> None:
     path, past = drawn
@@ -166,6 +171,14 @@ def test_the_largest_window_of_whole_turns_that_the_options_allow_is_chosen(
             choose_window(past, sending, chosen, scale)
         return
     place, held = fitting[0]
+    if chosen.cache_stable and limit is not None and chosen.last is None and place > windows[0][0]:
+        always = list_windows(path, past, replace(sending, continues=False))[-1][1]
+        least = count_window_tokens(always, past, sending, chosen)
+        room = least + floor((floor(limit / scale.factor) - least) * 3 / 4)
+        later = [window for window in fitting if window[0] < len(path)] or fitting
+        same = [window for window in later if window[0] < len(path) and path[window[0]].seq == past.begun]
+        smaller = [window for window in later if count_window_tokens(window[1], past, sending, chosen) <= room]
+        place, held = [*same, *smaller, later[-1]][0]
     stand_in = make_summary_messages(past.summary.text) if past.summary is not None else []
     leading = next((n for n, one in enumerate(held) if one.position > place or one.message["role"] not in CONTEXT), 99)
     of_path = [one.message for one in held]

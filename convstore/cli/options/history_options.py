@@ -10,7 +10,7 @@ import click
 
 WINDOW_OPTION_NAMES = frozenset(
     {
-        *("history", "last", "max_context", "on_overflow"),
+        *("history", "last", "max_context", "cache_stable", "on_overflow"),
         *("fill_missing_tools", "send_reasoning", "send_extra", "accept_done", "compact_at", "keep_last"),
     }
 )
@@ -40,6 +40,11 @@ _CALL_OPTIONS = (
         type=_read_limit,
         metavar="TOKENS|all",
         help="Largest request, in tokens; older history is left out.",
+    ),
+    click.option(
+        "--cache-stable/--no-cache-stable",
+        default=None,
+        help="With --max-context: begin where the last request began, while that fits, or as early as fits.",
     ),
     click.option(
         "--on-overflow",

@@ -20,6 +20,7 @@ _RESERVED_NAMES = {
     "history": "use --no-history",
     "last": "use --last",
     "max_context": "use --max-context",
+    "cache_stable": "use --no-cache-stable",
     "on_overflow": "use --on-overflow",
     "fill_missing_tools": "use --fill-missing-tools",
     "send_reasoning": "use --send-reasoning",
