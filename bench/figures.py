@@ -27,6 +27,7 @@ class Scale:
     starts: int
     crowd: int
     crowd_rounds: int
+    throughput: int
     short: int = 100
     long: int = 100_000
 
@@ -57,6 +58,18 @@ def read_last(store: Store, id: str) -> object:
     return store.messages(id, limit=50)
 
 
+def read_last_20(store: Store, id: str) -> object:
+    return store.messages(id, limit=20)
+
+
+def read_all(store: Store, id: str) -> object:
+    return store.history(id)
+
+
+def append_1000(store: Store, id: str) -> object:
+    return store.append(id, *dialogue(1000))
+
+
 TURNS: list[tuple[str, str, Operation]] = [
     ("alone", "a message alone", say_alone),
     ("history", "with 10 messages before it", say_with_history),
@@ -77,6 +90,30 @@ def turns(copies: Copies, scale: Scale) -> list[Row]:
         with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
             ours, bare = alternate(scale.turns, _ours(store, operation, ids), _bare(connection, steps))
         _check_equal(copies, ids[-1])
+        rows.append(
+            (
+                _ratio(ours.wall, bare.wall),
+                _ratio(ours.cpu, bare.cpu),
+                f"{copies.backend}, {label}",
+                _ms(ours.wall),
+                f"{_ms(bare.wall)} {copies.driver}",
+            )
+        )
+    return rows
+
+
+def reads(copies: Copies, scale: Scale) -> list[Row]:
+    """Measure reading and appending many messages beside the same statements by the bare driver."""
+    rows: list[Row] = []
+    for label, id, times, operation in (
+        ("read the last 20", f"long-{scale.long}", scale.repeats, read_last_20),
+        ("read all 1,000", "whole-1000", scale.repeats, read_all),
+        ("append 1,000 at once", "whole-10", max(3, scale.repeats // 10), append_1000),
+    ):
+        steps = record(copies, operation, [id] * times)
+        with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
+            ours, bare = alternate(times, _ours(store, operation, [id] * times), _bare(connection, steps))
+        _check_equal(copies, id)
         rows.append(
             (
                 _ratio(ours.wall, bare.wall),

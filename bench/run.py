@@ -21,10 +21,11 @@ from bench import figures
 from bench.crowds import measure_crowds
 from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
+from bench.throughput import measure_throughput
 from tests.postgres import running_server
 
-FULL = Scale(turns=250, repeats=100, starts=9, crowd=300, crowd_rounds=3)
-QUICK = Scale(turns=10, repeats=5, starts=1, crowd=40, crowd_rounds=1, long=2_000)
+FULL = Scale(turns=250, repeats=100, starts=9, crowd=300, crowd_rounds=3, throughput=600)
+QUICK = Scale(turns=10, repeats=5, starts=1, crowd=40, crowd_rounds=1, throughput=20, long=2_000)
 
 
 def main() -> None:
@@ -45,6 +46,11 @@ def main() -> None:
                 [row for copies in both for row in figures.turns(copies, scale)],
             )
             _table(
+                "Many messages, beside the same statements by the bare driver",
+                ("ratio", "CPU", "act", "convstore", "bare driver"),
+                [row for copies in both for row in figures.reads(copies, scale)],
+            )
+            _table(
                 f"From {scale.short:,} to {scale.long:,} messages",
                 ("growth", "bare growth", "to bare", "act", "convstore", "bare driver"),
                 [row for copies in both for row in figures.growth(copies, scale)],
@@ -58,6 +64,11 @@ def main() -> None:
                 f"{scale.crowd} turns in 20 conversations, {scale.crowd} callers at once beside 20 at once",
                 ("ratio", "CPU", "database", "all at once", "20 at once"),
                 [row for copies in both for row in measure_crowds(copies, scale.crowd, scale.crowd_rounds)],
+            )
+            _table(
+                "Turns a second, each in a conversation of its own, beside the bare driver with as many threads",
+                ("of bare", "CPU", "callers", "convstore", "bare driver"),
+                measure_throughput(postgres, scale.throughput, (1, 16, 64), scale.crowd_rounds),
             )
             _table(
                 "Start-up, whole processes",

@@ -23,10 +23,14 @@ ROWS = [
             "read the last 50",
             "append one",
             "say one alone",
+            "read the last 20",
+            "read all 1,000",
+            "append 1,000 at once",
         )
     ),
     "SQLite",
     "PostgreSQL",
+    *(f"PostgreSQL, {count} {kind}" for count in (1, 16, 64) for kind in ("threads", "tasks")),
     *(f"convstore {argument}" for argument in ("--help", "--version", "list")),
 ]
 

@@ -39,22 +39,35 @@ class PathPage:
 
 
 def read_history(
-    work: UnitOfWork, key: ConversationKey, limit: int | None, before: Seq | None = None
+    work: UnitOfWork,
+    key: ConversationKey,
+    limit: int | None,
+    before: Seq | None = None,
+    max_bytes: int | None = None,
 ) -> list[MessageRecord]:
-    """Return the last messages of the current path, or the last before message `before`."""
+    """Return the last messages of the current path, or the last before message `before`.
+
+    Args:
+        max_bytes: return no more messages than have so many bytes, but at least one.
+    """
     head, lineage = read_head(work.connection, key)
     if before is not None:
-        record = message_rows.find_message(work.connection, lineage, before)
-        if record is None:
+        found = message_rows.find_place(work.connection, lineage, before)
+        if found is None:
             raise InvalidInput(f"conversation {key.id!r} has no message with seq {before}")
-        head = Head(record.parent_seq, Position(record.position - 1))
+        parent, position = found
+        head = Head(parent, Position(position - 1))
+    if max_bytes is not None:
+        return history_rows.read_path_within(work.connection, lineage, head.seq, limit, max_bytes)
     return history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
 
 
-def read_messages(work: UnitOfWork, key: ConversationKey, limit: int | None) -> Sequence[PathMessage | MessageRecord]:
+def read_messages(
+    work: UnitOfWork, key: ConversationKey, limit: int | None, max_bytes: int | None = None
+) -> Sequence[PathMessage | MessageRecord]:
     """Return the last messages of the current path, as far as a request needs them."""
-    if limit is not None:
-        return read_history(work, key, limit)
+    if limit is not None or max_bytes is not None:
+        return read_history(work, key, limit, max_bytes=max_bytes)
     head, lineage = read_head(work.connection, key)
     return history_rows.read_path_messages(work.connection, lineage, head)
 

@@ -5,7 +5,7 @@ Messages refer to them by their digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import insert_or_ignore
+from convstore.db.dialect import count_bytes, insert_or_ignore
 from convstore.db.tables import attachments as table
 
 # In one statement. SQLite takes 32,766 variables (https://sqlite.org/limits.html), and PostgreSQL's protocol 65,535.
@@ -39,6 +39,21 @@ def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes,
     rows = [{"owner": owner, "digest": digest, "data": blobs[digest], "created_at": now} for digest in sorted(blobs)]
     if rows:
         connection.execute_many(_insert_statement(connection.dialect.name), rows)
+
+
+@cache
+def _sizes_statement(dialect: str) -> Any:
+    return select(table.c.digest, count_bytes(dialect, table.c.data).label("size")).where(
+        table.c.owner == bindparam("owner"), table.c.digest.in_(bindparam("digests", expanding=True))
+    )
+
+
+def read_sizes(connection: Connection, owner: str, digests: Collection[bytes]) -> dict[bytes, int]:
+    """Return the numbers of bytes of some attachments, by digest. Missing ones are left out."""
+    if not digests:
+        return {}
+    rows = connection.execute(_sizes_statement(connection.dialect.name), {"owner": owner, "digests": list(digests)})
+    return {row.digest: row.size for row in rows}
 
 
 def read_attachments(connection: Connection, owner: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:

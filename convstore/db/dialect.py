@@ -10,13 +10,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     FromClause,
     Interval,
+    LargeBinary,
     Table,
     and_,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
@@ -125,6 +128,13 @@ def _compile_few(element: few, compiler: SQLCompiler, **how: Any) -> str:
 @compiles(few, "sqlite")
 def _compile_few_for_sqlite(element: few, compiler: SQLCompiler, **how: Any) -> str:
     return f"likelihood({compiler.process(element.clauses, **how)}, 0.000001)"
+
+
+def count_bytes(dialect: str, column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the expression for the number of bytes of a text or of bytes; 0 for NULL."""
+    # `octet_length` is new in SQLite 3.43.
+    length = func.length(cast(column, LargeBinary)) if dialect == "sqlite" else func.octet_length(column)
+    return func.coalesce(length, 0, type_=BigInteger)
 
 
 def hide_from_planner(column: ColumnElement[Any], value: object) -> ColumnElement[Any]:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import NO_LIMIT, few, join_looked_up
+from convstore.db.dialect import NO_LIMIT, count_bytes, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_message
 from convstore.db.head_rows import Head
 from convstore.db.message_rows import (
@@ -40,6 +40,8 @@ from convstore.db.message_rows import (
     decode_path,
     decode_rows,
     decode_rows_with_parents,
+    measure_attachments,
+    read_messages,
     select_parent_digest,
 )
 from convstore.db.row_errors import missing_message
@@ -294,6 +296,68 @@ def _bind_reach(reach: Reach, found: Sequence[Row[Any]]) -> dict[str, int]:
 
 def _count_row_tokens(row: Row[Any]) -> int:
     return row.tokens if row.tokens is not None else _MIN_TOKENS + len(row.content or "") // 8
+
+
+@cache
+def _measure_up_statement(dialect: str, width: int) -> Any:
+    """Return the statement that measures a message and its ancestors, and reads no content."""
+    head = bindparam("head", type_=BigInteger)
+    start = select(table.c.seq, table.c.parent_seq, literal(1, BigInteger).label("step")).where(
+        *is_kept(table, width, head), table.c.seq == head
+    )
+    path = start.cte("path", recursive=True)
+    joined, parent = _join_message(dialect, width, path, path.c.parent_seq)
+    up = (
+        select(parent.c.seq, parent.c.parent_seq, path.c.step + 1)
+        .select_from(joined)
+        .where(few(path.c.step < bindparam("most", type_=BigInteger)), parent.c.seq < path.c.seq)
+    )
+    path = path.union_all(up)
+    joined, row = _join_message(dialect, width, path, path.c.seq)
+    size = count_bytes(dialect, row.c.content) + count_bytes(dialect, row.c.extra)
+    # Beside attachments, which are stored apart, the other fields are short.
+    references = case((func.substr(row.c.extra, 1, 1) == "[", row.c.extra))
+    return (
+        select(row.c.seq, row.c.parent_seq, size.label("size"), references.label("references"))
+        .select_from(joined)
+        .where(few(path.c.step > 0))
+        .order_by(path.c.step)
+    )
+
+
+def read_path_within(
+    connection: Connection, lineage: Lineage, head: Seq, limit: int | None, max_bytes: int
+) -> list[MessageRecord]:
+    """Return the end of the path to message `head`, in order, of at most so many bytes.
+
+    The last message is always returned. What does not fit is measured, and not read.
+
+    Args:
+        limit: return at most so many messages; None: any number.
+        max_bytes: the largest sum of the bytes of the stored messages, attachments as base64.
+
+    Raises:
+        DamagedRow: a message is missing or cannot be decoded.
+    """
+    most = NO_LIMIT if limit is None else limit
+    within: list[Seq] = []
+    left, wanted, part = max_bytes, head, lineage
+    while wanted != NO_SEQ and len(within) < most and left >= 0:
+        part = locate_message(connection, part, wanted)
+        values = {**part.bind_message_limits(), "head": wanted, "most": min(_FIRST_CLIMB_ROWS, most - len(within))}
+        rows = connection.execute(_measure_up_statement(connection.dialect.name, part.width), values).all()
+        if not rows:
+            raise missing_message(lineage.key.id, wanted)
+        for row in rows:
+            left -= row.size + measure_attachments(connection, lineage, row.references)
+            if left < 0 and within:
+                break
+            within.append(row.seq)
+        wanted = rows[-1].parent_seq
+    found: list[MessageRecord] = []
+    for first in range(0, len(within), _FIRST_CLIMB_ROWS):
+        found = [*read_messages(connection, lineage, within[first : first + _FIRST_CLIMB_ROWS]), *found]
+    return found
 
 
 _TREE: Select[Any] = (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, insert, select
 
-from convstore.db.attachment_rows import insert_attachments, read_attachments
+from convstore.db.attachment_rows import insert_attachments, read_attachments, read_sizes
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, find_message_home, locate_message
 from convstore.db.row_check import RowCheck
@@ -90,6 +90,8 @@ _SEVERAL = _WITH_PARENTS.where(table.c.seq.in_(bindparam("seqs", expanding=True)
 _BETWEEN = _WITH_PARENTS.where(table.c.seq >= bindparam("first"), table.c.seq <= bindparam("last")).order_by(
     table.c.seq
 )
+_PLACE = select(table.c.parent_seq, table.c.position).where(*_IN_CONVERSATION, table.c.seq == bindparam("seq"))
+_check_place = RowCheck(_PLACE.selected_columns)
 _AMONG = (*_IN_CONVERSATION, table.c.seq.in_(bindparam("seqs", expanding=True)))
 _DIGESTS = select(table.c.seq, table.c.digest).where(*_AMONG)
 _POSITIONS = select(table.c.seq, table.c.position).where(*_AMONG)
@@ -184,6 +186,15 @@ def _make_child(
     )
 
 
+def find_place(connection: Connection, lineage: Lineage, seq: Seq) -> tuple[Seq, Position] | None:
+    """Return the parent and the position of a message, or None; its content is not read."""
+    row = connection.execute(_PLACE, {**_bind_home(connection, lineage, seq), "seq": seq}).one_or_none()
+    if row is None:
+        return None
+    _check_place([row], lineage.key.id, f"message seq {seq}")
+    return Seq(row.parent_seq), Position(row.position)
+
+
 def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageRecord | None:
     """Return the message with this number, or None."""
     rows = connection.execute(_ONE, {**_bind_home(connection, lineage, seq), "seq": seq}).all()
@@ -273,6 +284,20 @@ def read_inline_data(connection: Connection, owner: str, stored: Iterable[Stored
         with suppress(ValueError, RecursionError):  # `decode_message` reports a damaged row
             wanted |= find_attachment_digests(one)
     return encode_attachments(read_attachments(connection, owner, wanted))
+
+
+def measure_attachments(connection: Connection, lineage: Lineage, extra: str | None) -> int:
+    """Return the bytes of the attachments that a message refers to, as base64.
+
+    Args:
+        extra: the column, if it has references, else None.
+    """
+    if extra is None:
+        return 0
+    digests: set[bytes] = set()
+    with suppress(ValueError, RecursionError):  # `decode_message` reports a damaged row
+        digests = find_attachment_digests(StoredMessage("", None, None, extra))
+    return sum(-(-size // 3) * 4 for size in read_sizes(connection, lineage.key.owner, digests).values())
 
 
 def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:

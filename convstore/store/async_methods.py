@@ -106,9 +106,16 @@ class AsyncConversationMethods(ABC):
 
     @documented_as(ConversationMethods.history)
     async def history(
-        self, conversation_id: str, *, limit: int | None = None, exact: bool = False
+        self,
+        conversation_id: str,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+        exact: bool = False,
     ) -> builtins.list[Message]:
-        return await self._run(ConversationMethods.history, conversation_id, limit=limit, exact=exact)
+        return await self._run(
+            ConversationMethods.history, conversation_id, limit=limit, max_bytes=max_bytes, exact=exact
+        )
 
     @documented_as(ConversationMethods.iterate_history)
     async def iterate_history(self, conversation_id: str, *, exact: bool = False) -> AsyncIterator[Message]:
@@ -131,9 +138,16 @@ class AsyncConversationMethods(ABC):
 
     @documented_as(ConversationMethods.messages)
     async def messages(
-        self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
+        self,
+        conversation_id: str,
+        *,
+        before: int | None = None,
+        limit: int | None = 100,
+        max_bytes: int | None = None,
     ) -> builtins.list[MessageRecord]:
-        return await self._run(ConversationMethods.messages, conversation_id, before=before, limit=limit)
+        return await self._run(
+            ConversationMethods.messages, conversation_id, before=before, limit=limit, max_bytes=max_bytes
+        )
 
     @documented_as(ConversationMethods.turns)
     async def turns(

@@ -100,18 +100,30 @@ class ReadMethods:
             on_damaged(error)
         return found
 
-    def history(self, conversation_id: str, *, limit: int | None = None, exact: bool = False) -> builtins.list[Message]:
+    def history(
+        self,
+        conversation_id: str,
+        *,
+        limit: int | None = None,
+        max_bytes: int | None = None,
+        exact: bool = False,
+    ) -> builtins.list[Message]:
         """Return the conversation as a list of messages, oldest first.
 
         Args:
             conversation_id: the conversation's id.
             limit: return only the last so many messages; None: all.
+            max_bytes: return only as many of the last messages as have so many bytes together (UTF-8, attachments as
+                base64), and at least one; None: all.
             exact: True: as they were stored; False: in request form, which `create(messages=…)` takes.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.
+            InvalidInput: a limit is not a whole number of at least 0.
         """
-        found = self._transactions.read(history_queries.read_messages, self._key(conversation_id), check_limit(limit))
+        found = self._transactions.read(
+            history_queries.read_messages, self._key(conversation_id), check_limit(limit), check_limit(max_bytes)
+        )
         return [record.message for record in found] if exact else make_records_sendable(found)
 
     def iterate_history(self, conversation_id: str, *, exact: bool = False) -> Iterator[Message]:
@@ -148,7 +160,12 @@ class ReadMethods:
         return self._transactions.read(history_queries.read_path_page, self._key(conversation_id), before)
 
     def messages(
-        self, conversation_id: str, *, before: int | None = None, limit: int | None = 100
+        self,
+        conversation_id: str,
+        *,
+        before: int | None = None,
+        limit: int | None = 100,
+        max_bytes: int | None = None,
     ) -> builtins.list[MessageRecord]:
         """Return the messages of the conversation with their places, oldest first: a page, from the end.
 
@@ -156,10 +173,11 @@ class ReadMethods:
             conversation_id: the conversation's id.
             before: the `seq` of the first message of the page read last; None: read from the end.
             limit: the maximum number of messages; None: all.
+            max_bytes: the maximum number of bytes, as for `history`; None: any number.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.
-            InvalidInput: no message has this `seq`.
+            InvalidInput: no message has this `seq`, or a limit is not a whole number of at least 0.
         """
         before = check_before(before)
         return self._transactions.read(
@@ -167,6 +185,7 @@ class ReadMethods:
             self._key(conversation_id),
             check_limit(limit),
             Seq(before) if before is not None else None,
+            check_limit(max_bytes),
         )
 
     def turns(self, conversation_id: str, *, before: int | None = None, limit: int | None = 100) -> builtins.list[Turn]:

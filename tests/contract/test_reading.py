@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import suppress
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from convstore import InvalidInput, Store, Turn, TurnFailed, TurnStatus
+from convstore import DamagedRow, InvalidInput, MessageRecord, Store, Turn, TurnFailed, TurnStatus
+from convstore.messages.codec import encode
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import ON_ALL_BACKENDS
+from tests.contract.conftest import ON_ALL_BACKENDS, Backend
 from tests.contract.test_append import MESSAGES, USAGE
 
 COMPARED_FIELDS = [field.name for field in fields(Turn) if field.name != "latency"]
@@ -179,3 +182,73 @@ def test_turns_are_returned_in_order_and_in_pages(store: Store, chat_server: Cha
     assert store.turns(id, before=1) == []
     assert store.turns(id, limit=0) == []
     assert store.turns(id, limit=None) == whole
+
+
+def count_stored_bytes(message: dict[str, Any]) -> int:
+    """Return the bytes of a message as it is stored, with attachments as base64."""
+    stored = encode(message)
+    texts = [text.encode() for text in (stored.content, stored.extra) if text is not None]
+    return sum(map(len, texts)) + sum(len(base64.b64encode(blob)) for blob in stored.blobs.values())
+
+
+def make_message_of_many_kinds(number: int) -> dict[str, Any]:
+    """Return a message: a text of any size and script, one with other fields, or one with an attachment."""
+    kind = number % 4
+    if kind == 0:
+        return {"role": "user", "content": "word " * (number * 7 % 50)}
+    if kind == 1:
+        return {"role": "assistant", "content": "空白" * (number % 9), "refusal": None, "vendor": ["x" * number]}
+    if kind == 2:
+        url = f"data:image/png;base64,{base64.b64encode(bytes([number]) * (4_000 + number)).decode()}"
+        return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}] * (1 + number % 3)}
+    return {"role": "assistant", "content": None, "refusal": "no"}
+
+
+def test_max_bytes_returns_the_longest_end_that_has_so_many_bytes(store: Store) -> None:
+    path = [make_message_of_many_kinds(number) for number in range(40)]
+    id = store.new(messages=path[:30]).id
+    for number in range(30, 40, 2):
+        id = store.fork(id).id
+        store.append(id, *path[number : number + 2])
+    sizes = [count_stored_bytes(message) for message in path]
+    for most in (0, 1, 50, *(sum(sizes[place:]) + extra for place in range(0, 40, 3) for extra in (-1, 0))):
+        count = max(1, sum(sum(sizes[place:]) <= most for place in range(40)))
+        assert store.history(id, max_bytes=most, exact=True) == path[-count:], most
+        assert store.messages(id, max_bytes=most, limit=3) == store.messages(id, limit=min(3, count))
+    assert store.history(id, max_bytes=10**9) == store.history(id)
+    assert store.history(id, max_bytes=10**9, limit=0) == []
+    assert store.history(store.new().id, max_bytes=1) == []
+
+
+def test_pages_of_limited_bytes_add_up_to_the_complete_path(store: Store) -> None:
+    id = store.new(messages=[make_message_of_many_kinds(number) for number in range(30)]).id
+    found: list[MessageRecord] = []
+    while page := store.messages(id, before=found[0].seq if found else None, max_bytes=6_000):
+        found = [*page, *found]
+    assert found == store.messages(id, limit=None)
+
+
+def test_what_does_not_fit_is_not_read(store: Store, backend: Backend) -> None:
+    large = {"role": "user", "content": "x" * 100_000}
+    id = store.new(messages=[make_user("a"), large, make_user("b"), make_user("c")]).id
+    backend.damage(
+        "UPDATE convstore_messages SET content = 'y' || content WHERE conversation_id = :id AND seq = 2", id=id
+    )
+    last = store.messages(id, max_bytes=1_000)
+    assert [record.seq for record in last] == [3, 4]
+    with pytest.raises(DamagedRow):
+        store.messages(id, before=3, max_bytes=1_000)  # at least one message, however large
+    assert [record.seq for record in store.messages(id, before=2, max_bytes=1_000)] == [1]
+
+
+def test_max_bytes_is_checked(store: Store) -> None:
+    id = store.new().id
+    for wrong in (-1, 1.5, True, "3"):
+        with pytest.raises(InvalidInput, match="a limit must be"):
+            store.history(id, max_bytes=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="a limit must be"):
+            store.messages(id, max_bytes=wrong)  # type: ignore[arg-type]
+
+
+def make_user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
