@@ -1,6 +1,6 @@
 # The one door. A fresh clone needs Python 3.11 or newer, make and a network; everything else goes into .venv.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 4
 MINUTES ?= 10
 VENV := .venv
 RUN := $(VENV)/bin/python

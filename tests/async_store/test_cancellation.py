@@ -85,8 +85,9 @@ async def opened(url: str, server: ChatServer) -> AsyncIterator[AsyncStore]:
 
 
 def sent_since(server: ChatServer, asked: int, question: str) -> list[str]:
-    """Return the messages sent with a text; the request of a cancelled call may arrive as late as that one."""
-    sent = [[message["content"] for message in request.body["messages"]] for request in server.requests[asked:]]
+    """Return the messages sent with a text; the request of a cancelled call may arrive as late as that one, or cut."""
+    bodies = [request.body for request in server.requests[asked:] if "messages" in request.body]
+    sent = [[message["content"] for message in body["messages"]] for body in bodies]
     return next(contents for contents in sent if contents[-1] == question)
 
 

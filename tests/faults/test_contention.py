@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,10 +112,12 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
         if enough:
             then()
 
-    @event.listens_for(Engine, "after_cursor_execute")
     def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("SELECT") and "AS has_expired" in statement:
             note()
+
+    event.listen(Engine, "after_cursor_execute", after)
+    _listening.append(after)
 
     def enter_and_note(self: WaitingLines, place: Place) -> None:
         enter(self, place)
@@ -124,10 +126,16 @@ def watch_the_turned_away(count: int, then: Callable[[], None]) -> None:
     WaitingLines.enter = enter_and_note  # type: ignore[method-assign]
 
 
+_listening: list[Callable[..., None]] = []
+
+
 @pytest.fixture(autouse=True)
-def keep_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put back what `watch_the_turned_away` replaces."""
     monkeypatch.setattr(WaitingLines, "enter", WaitingLines.enter)
+    yield
+    while _listening:
+        event.remove(Engine, "after_cursor_execute", _listening.pop())
 
 
 @pytest.fixture
