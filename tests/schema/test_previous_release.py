@@ -107,6 +107,8 @@ def test_a_conversation_of_the_previous_release_is_like_any_other(store: Store, 
 def test_a_turn_of_the_previous_release_that_died_is_taken_over(store: Store) -> None:
     by_old(store, old.create, "theirs", [])
     by_old(store, old.begin, "theirs", "Are you there?", delta="I was about to")
+    with store._engine.transactions.database.write() as connection:  # on SQLite, a lease of today is watched first
+        connection.execute(text("UPDATE convstore_conversations SET lease_expires_at = '2026-01-01 00:00:00.000000'"))
     assert list(store.follow("theirs")) == ["I was about to"]
     store.append("theirs", "Anybody?")
     (turn,) = store.turns("theirs")
