@@ -83,47 +83,35 @@ GROWTH: list[tuple[str, Operation]] = [
 
 def turns(copies: Copies, scale: Scale) -> list[Row]:
     """Measure a turn by `Store.say` beside the same statements by the bare driver, each in a new conversation."""
-    rows: list[Row] = []
-    for kind, label, operation in TURNS:
-        ids = [f"{kind}-{number}" for number in range(scale.turns)]
-        steps = record(copies, operation, ids)
-        with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
-            ours, bare = alternate(scale.turns, _ours(store, operation, ids), _bare(connection, steps))
-        _check_equal(copies, ids[-1])
-        rows.append(
-            (
-                _ratio(ours.wall, bare.wall),
-                _ratio(ours.cpu, bare.cpu),
-                f"{copies.backend}, {label}",
-                _ms(ours.wall),
-                f"{_ms(bare.wall)} {copies.driver}",
-            )
-        )
-    return rows
+    return [
+        _compare(copies, label, operation, [f"{kind}-{number}" for number in range(scale.turns)])
+        for kind, label, operation in TURNS
+    ]
 
 
 def reads(copies: Copies, scale: Scale) -> list[Row]:
     """Measure reading and appending many messages beside the same statements by the bare driver."""
-    rows: list[Row] = []
-    for label, id, times, operation in (
-        ("read the last 20", f"long-{scale.long}", scale.repeats, read_last_20),
-        ("read all 1,000", "whole-1000", scale.repeats, read_all),
-        ("append 1,000 at once", "whole-10", max(3, scale.repeats // 10), append_1000),
-    ):
-        steps = record(copies, operation, [id] * times)
-        with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
-            ours, bare = alternate(times, _ours(store, operation, [id] * times), _bare(connection, steps))
-        _check_equal(copies, id)
-        rows.append(
-            (
-                _ratio(ours.wall, bare.wall),
-                _ratio(ours.cpu, bare.cpu),
-                f"{copies.backend}, {label}",
-                _ms(ours.wall),
-                f"{_ms(bare.wall)} {copies.driver}",
-            )
-        )
-    return rows
+    few = max(3, scale.repeats // 10)
+    return [
+        _compare(copies, "read the last 20", read_last_20, [f"long-{scale.long}"] * scale.repeats),
+        _compare(copies, "read all 1,000", read_all, ["whole-1000"] * scale.repeats),
+        _compare(copies, "append 1,000 at once", append_1000, ["whole-10"] * few),
+    ]
+
+
+def _compare(copies: Copies, label: str, operation: Operation, ids: list[str]) -> Row:
+    """Measure calls, one with each id, beside the same statements by the bare driver."""
+    steps = record(copies, operation, ids)
+    with copies.store(copies.timed) as store, closing(copies.connect(copies.bare)) as connection:
+        ours, bare = alternate(len(ids), _ours(store, operation, ids), _bare(connection, steps))
+    _check_equal(copies, ids[-1])
+    return (
+        _ratio(ours.wall, bare.wall),
+        _ratio(ours.cpu, bare.cpu),
+        f"{copies.backend}, {label}",
+        _ms(ours.wall),
+        f"{_ms(bare.wall)} {copies.driver}",
+    )
 
 
 def growth(copies: Copies, scale: Scale) -> list[Row]:
