@@ -170,12 +170,14 @@ def read_path(
     found: list[Row[Any]] = []
     wanted = head
     climb = most - 1 if lineage.is_fork else _FIRST_CLIMB_ROWS
+    scans = not lineage.is_fork
     while wanted != 0 and len(found) < most:
         rows: Sequence[Row[Any]] = ()
         before = found[-1].position - 1 if found else position
         left = min(most - len(found), before if before is not None else _FIRST_SCAN_ROWS)
-        if not lineage.is_fork and (before is None or wanted <= 2 * left + _SLACK_ROWS):
+        if scans and (before is None or wanted <= 2 * before + _SLACK_ROWS):
             rows = _scan(connection, lineage, wanted, left)
+            scans = 2 * len(rows) >= left  # the path may be dense on the whole, and not here
         if not rows:
             rows = _read_up(connection, lineage, wanted, Reach(messages=max(1, min(climb, most - 1 - len(found)))))
             climb = min(2 * climb, NO_LIMIT)

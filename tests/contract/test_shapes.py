@@ -105,6 +105,21 @@ def test_a_path_costs_what_it_returns_however_much_is_stored_beside_it(
 
 
 @on_both
+def test_a_page_of_a_long_path_is_scanned_and_a_sparse_end_is_not_scanned_twice(backend: Backend) -> None:
+    with open_metered(backend) as (store, meter):
+        engine = store._engine.transactions.database.engine
+        dense = make_tree(store, engine, list(range(2_000)))
+        page = measure(meter, lambda: store.messages(dense, limit=50))
+        assert not [statement for statement in page.statements if "RECURSIVE" in statement]
+        assert page.rows <= 50 + 20
+        sparse_end = [*range(3_000), *(2_999 + place for place in make_comb(40, 40))]
+        id = make_tree(store, engine, sparse_end)
+        page = measure(meter, lambda: store.messages(id, limit=30))
+        assert len(page.statements) <= 3
+        assert page.rows <= 2 * 30 + 40
+
+
+@on_both
 def test_a_path_that_is_dense_and_sparse_by_turns_is_read_in_order(backend: Backend) -> None:
     with open_metered(backend) as (store, meter):
         parents = list(range(1500))
