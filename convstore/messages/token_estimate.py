@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -77,10 +78,13 @@ def estimate_message(message: Message) -> int:
     Args:
         message: the exact form, or the request form.
     """
+    content = message.get("content")
+    if len(message) == 2 and isinstance(content, str) and content.isascii():  # most messages: the rest gives the same
+        return TOKENS_PER_MESSAGE + _estimate_role(message["role"]) + estimate_text(content)
     total: int = TOKENS_PER_MESSAGE
     for key, value in to_request(message).items():
         if key == "role":
-            total += estimate_text(value) - 1
+            total += _estimate_role(value)
         elif key in ("content", "refusal"):
             total += _estimate_content(value)
         elif key in ("name", "tool_call_id"):
@@ -94,6 +98,11 @@ def estimate_message(message: Message) -> int:
         else:
             total += estimate_text(key) + _estimate_value(value)
     return total
+
+
+@lru_cache(maxsize=64)
+def _estimate_role(role: str) -> int:
+    return estimate_text(role) - 1
 
 
 def estimate_text(text: str) -> int:
