@@ -65,6 +65,8 @@ class _Pooler:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
+                # Else each small message waits until the one before it is acknowledged: 40 ms for each statement.
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._clients.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 

@@ -9,7 +9,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from convstore import __version__
 from convstore.testing import ChatServer, Reply
+from tests.forking_python import ForkingPython, forking_python
 from tests.pythons import choose_pythons, newest_python
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -56,18 +57,30 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@pytest.fixture(scope="session")
+def forking(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingPython]:
+    """Yield a process that forks programs on the installed package."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    with forking_python(sys.executable, "-W", "error", cwd=tmp_path_factory.mktemp("forking"), env=env) as forking:
+        assert forking.package.is_relative_to(installed), f"not the wheel but {forking.package} would be tested"
+        yield forking
+
+
 @pytest.fixture
-def run_installed(installed: Path, tmp_path: Path) -> Run:
-    """Return a function that runs a Python program on the installed package, in an empty folder."""
+def run_installed(installed: Path, forking: ForkingPython, tmp_path: Path) -> Run:
+    """Return a function that runs a Python program on the installed package, in an empty folder.
+
+    With `new=True` it is a new Python; else it is forked from one that has imported the package.
+    """
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, new: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(installed), **environment}
+        if not new:
+            return forking.run(*arguments, cwd=empty, env=env)
         return _run(sys.executable, "-W", "error", *arguments, cwd=empty, env=env)
 
-    where = run("-c", "import convstore; print(convstore.__file__)").stdout.strip()
-    assert Path(where).is_relative_to(installed), f"not the wheel but {where} would be tested"
     return run
 
 
@@ -121,7 +134,7 @@ def test_an_installed_package_makes_a_database_and_holds_a_dialogue(
 ) -> None:
     chat_server.script(Reply("In Beijing."), Reply("In London."))
     environment = _environment(database_url, chat_server)
-    said = run_installed("-c", DIALOGUE, **environment).stdout
+    said = run_installed("-c", DIALOGUE, new=True, **environment).stdout
     assert said.splitlines() == [
         "system Be brief.",
         "user Where were the 2008 games held?",
@@ -142,7 +155,7 @@ def test_an_installed_command_upgrades_a_database_and_remembers(
 
 def _remembers(run_installed: Run, convstore: str, environment: dict[str, str], chat_server: ChatServer) -> None:
     chat_server.script(Reply("I will."), Reply("It is 4821."))
-    assert "schema none -> " in run_installed(convstore, "db", "upgrade", **environment).stdout
+    assert "schema none -> " in run_installed(convstore, "db", "upgrade", new=True, **environment).stdout
     id = run_installed(convstore, "new", "Secret", "--system", "Answer briefly.", **environment).stdout.strip()
     run_installed(convstore, "say", "-c", id, "The secret code is 4821. Please remember it.", **environment)
     said = run_installed(convstore, "say", "-c", id, "What is the secret code?", **environment)
@@ -168,10 +181,27 @@ def installed_elsewhere(built: Path, tmp_path_factory: pytest.TempPathFactory) -
     assert NEWEST is not None
     folder = tmp_path_factory.mktemp("elsewhere")
     (wheel,) = built.glob("*.whl")
-    _run(str(NEWEST[0]), "-m", "venv", str(folder), cwd=folder)
-    pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--no-compile")
-    _run(*pip, f"{wheel}[postgres]", cwd=folder)
+    _install(NEWEST[0], folder, f"{wheel}[postgres]")
     return folder / "bin"
+
+
+def _install(python: Path, folder: Path, *packages: str) -> None:
+    """Make an environment of a Python in a folder, and install packages into it.
+
+    The pip of the tests installs: to unpack another one takes longer than all the rest.
+    """
+    _run(str(python), "-m", "venv", "--without-pip", str(folder), cwd=folder)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin" / "python"))
+    _run(*pip, "install", "--no-compile", *packages, cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def forking_elsewhere(installed_elsewhere: Path) -> Iterator[ForkingPython]:
+    """Yield a process that forks programs on the newest Python."""
+    elsewhere = str(installed_elsewhere / "python")
+    with forking_python(elsewhere, "-W", "error", cwd=installed_elsewhere, env=dict(os.environ)) as forking:
+        assert forking.package.is_relative_to(installed_elsewhere.parent)
+        yield forking
 
 
 if NEWEST is not None:  # else the summary says that no newer Python exists
@@ -180,6 +210,7 @@ if NEWEST is not None:  # else the summary says that no newer Python exists
     @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
     def test_the_package_works_on_the_newest_python(
         installed_elsewhere: Path,
+        forking_elsewhere: ForkingPython,
         tmp_path: Path,
         backend: str,
         python: str,
@@ -188,13 +219,15 @@ if NEWEST is not None:  # else the summary says that no newer Python exists
     ) -> None:
         url = request.getfixturevalue("sqlite_url" if backend == "sqlite" else "postgres_empty_url")
 
-        def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        def run(*arguments: str, new: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+            env = {**os.environ, **environment}
+            if not new:
+                return forking_elsewhere.run(*arguments, cwd=tmp_path, env=env)
             elsewhere = str(installed_elsewhere / "python")
-            return _run(elsewhere, "-W", "error", *arguments, cwd=tmp_path, env={**os.environ, **environment})
+            return _run(elsewhere, "-W", "error", *arguments, cwd=tmp_path, env=env)
 
-        where = run("-c", "import convstore, sys; print(sys.version.split()[0], convstore.__file__)").stdout.split()
-        assert f"python{where[0]}".startswith(f"{python}.")
-        assert Path(where[1]).is_relative_to(installed_elsewhere.parent)
+        version = run("-c", "import sys; print(sys.version.split()[0])").stdout
+        assert f"python{version}".startswith(f"{python}.")
         _remembers(run, str(installed_elsewhere / "convstore"), _environment(url, chat_server), chat_server)
 
 
@@ -226,26 +259,45 @@ def installed_with_oldest(
     """Return the folder of programs of a new environment: the wheel and its oldest dependencies."""
     folder = tmp_path_factory.mktemp("oldest")
     (wheel,) = built.glob("*.whl")
-    # The pip of the tests installs: to unpack another one takes longer than all the rest.
-    _run(str(OLDEST_PYTHONS[request.param]), "-m", "venv", "--without-pip", str(folder), cwd=folder)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin" / "python"))
-    _run(*pip, "install", "--no-compile", str(wheel), *map(str, read_oldest().values()), cwd=folder)
+    _install(OLDEST_PYTHONS[request.param], folder, str(wheel), *map(str, read_oldest().values()))
     return folder / "bin"
 
 
-@pytest.fixture
-def run_oldest(installed_with_oldest: Path, tmp_path: Path, database_url: str, chat_server: ChatServer) -> Run:
-    """Return a function that runs a program with the oldest dependencies."""
+def _clean_environment() -> dict[str, str]:
     # PYTHONPATH would bring the checkout in; what the first program compiles is for those after it.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    environment = clean | _environment(database_url, chat_server)
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
-    def run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def forking_oldest(installed_with_oldest: Path) -> Iterator[ForkingPython]:
+    """Yield a process that forks programs with the oldest dependencies."""
+    python = str(installed_with_oldest / "python")
+    with forking_python(python, "-W", "error", cwd=installed_with_oldest, env=_clean_environment()) as forking:
+        where = forking.package
+        assert where.is_relative_to(installed_with_oldest.parent), f"not the wheel but {where} would be tested"
+        yield forking
+
+
+@pytest.fixture
+def run_oldest(
+    installed_with_oldest: Path,
+    forking_oldest: ForkingPython,
+    tmp_path: Path,
+    database_url: str,
+    chat_server: ChatServer,
+) -> Run:
+    """Return a function that runs a program with the oldest dependencies.
+
+    With `new=True` it is a new Python; else it is forked from one that has imported the package.
+    """
+    environment = _clean_environment() | _environment(database_url, chat_server)
+
+    def run(*arguments: str, new: bool = False, status: int = 0) -> subprocess.CompletedProcess[str]:
+        if not new:
+            return forking_oldest.run(*arguments, cwd=tmp_path, env=environment, status=status)
         python = (str(installed_with_oldest / "python"), "-P", "-W", "error")
         return _run(*python, *arguments, cwd=tmp_path, env=environment, status=status)
 
-    where = run("-c", "import convstore; print(convstore.__file__)").stdout.strip()
-    assert Path(where).is_relative_to(installed_with_oldest.parent), f"not the wheel but {where} would be tested"
     return run
 
 
@@ -254,7 +306,7 @@ def test_the_package_works_with_the_oldest_direct_dependencies(run_oldest: Run, 
     versions = json.loads(run_oldest("-c", VERSIONS, *oldest).stdout)
     assert [name for name, floor in oldest.items() if versions[name] not in floor.specifier] == [], versions
 
-    id, messages = run_oldest(str(CHECKOUT / "tests" / "oldest_dialogue.py")).stdout.split()
+    id, messages = run_oldest(str(CHECKOUT / "tests" / "oldest_dialogue.py"), new=True).stdout.split()
     assert messages == "9"
 
     command = str(installed_with_oldest / "convstore")

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import openai
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from convstore import AsyncStore, Store
 from convstore.db.schema_upgrade import upgrade
@@ -37,11 +37,14 @@ ON_THREE_BACKENDS = pytest.mark.parametrize("backend", ["sqlite-file", "postgres
 class Backend:
     """One database. Open stores on it, or read it without a store."""
 
-    def __init__(self, kind: str, url: str, client: openai.OpenAI, async_opener: AsyncOpener | None) -> None:
+    def __init__(
+        self, kind: str, url: str, client: openai.OpenAI, async_opener: AsyncOpener | None, memory_template: bytes
+    ) -> None:
         self.kind = kind
         self.url = url
         self.client = client
         self._async_opener = async_opener
+        self._memory_template = memory_template
         self.is_intact = True
         """False if the test damaged rows on purpose. Then nobody checks the rows at the end of the test."""
         self.checked_out: set[CheckedOut] = set()
@@ -65,6 +68,8 @@ class Backend:
         where: dict[str, Any] = {"engine": self.engine()} if self.kind.endswith("-engine") else {"url": self.url}
         store = Store(**where, **options) if self._async_opener is None else self._async_opener.open(**where, **options)
         self._stores.append(store)
+        if self.is_memory:
+            event.listen(engine_of(store), "connect", lambda driver, _: driver.deserialize(self._memory_template))
         return store
 
     def engine(self) -> Engine:
@@ -158,8 +163,21 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def memory_template() -> bytes:
+    """Return a SQLite database in memory with convstore's schema: a copy is far cheaper than an upgrade."""
+    with Store("sqlite://") as store:
+        store.list()  # creates the tables
+        with engine_of(store).connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            template: bytes = driver.serialize()
+            return template
+
+
 @pytest.fixture(params=OWN_ENGINE_KINDS)
-def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI) -> Iterator[Backend]:
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenAI, memory_template: bytes
+) -> Iterator[Backend]:
     """Yield an empty database of each kind; check its rows at the end of the test."""
     kind: str = request.param
     if "postgresql" in kind:
@@ -172,7 +190,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, client: openai.OpenA
         shutil.copy(template, path)
         url = f"sqlite:///{path}"
     async_opener = request.getfixturevalue("async_opener") if kind in ASYNC_KINDS else None
-    backend = Backend(kind, url, client, async_opener)
+    backend = Backend(kind, url, client, async_opener, memory_template)
     try:
         yield backend
         if backend.is_intact:

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from convstore import Store, TurnFailed
+from convstore.testing import ChatServer, Failure
 
 _making = threading.Lock()
 
@@ -25,20 +26,28 @@ def _one_http_client() -> openai.DefaultHttpxClient:
 
 
 def prepare() -> None:
-    """Do once what takes long."""
+    """Do once what takes long: the first reply and the first stream of a process also build openai's types."""
     _http_client()
-    with open_store("sqlite://", "http://127.0.0.1:1/v1", retries=0) as store:  # no server listens here
+    with (
+        ChatServer() as server,
+        openai.DefaultHttpxClient(trust_env=False) as http,  # no child may share a connection with another
+        open_store("sqlite://", server.url, http=http) as store,
+    ):
         id = store.new(messages=[{"role": "system", "content": "Hi"}]).id
         for key in (None, "k"):
-            with suppress(TurnFailed):
-                store.say(id, "Hi", idempotency_key=key)
+            store.say(id, "Hi", idempotency_key=key)
+        with store.stream(id, "Hi") as reply:
+            list(reply)
         store.append(id, "Hi", idempotency_key="l")
         store.history(id)
+        server.script(Failure(400))
+        with suppress(TurnFailed):
+            store.say(id, "Hi")
 
 
-def open_store(url: str, base_url: str, *, mark: str = "", **options: Any) -> Store:
+def open_store(url: str, base_url: str, *, mark: str = "", http: Any = None, **options: Any) -> Store:
     """Return a store that calls the scripted server; its requests have `mark` as a header."""
     client = openai.OpenAI(
-        api_key="test", base_url=base_url, http_client=_http_client(), default_headers={"X-Mark": mark}
+        api_key="test", base_url=base_url, http_client=http or _http_client(), default_headers={"X-Mark": mark}
     )
     return Store(url, client=client, model="test-model", **options)

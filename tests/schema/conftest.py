@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from convstore.db import schema_upgrade
+from convstore.leases import lease_watch
 from tests.cli.conftest import bare
 from tests.schema.old.kept import OLDER, Old, restored
 
@@ -14,8 +16,13 @@ __all__ = ["bare"]
 
 
 @pytest.fixture(params=["db", "sql"])
-def restore(request: pytest.FixtureRequest) -> Callable[[str], Old]:
-    """Return a function that restores a database of a release: a SQLite file, or a PostgreSQL database."""
+def restore(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Old]:
+    """Return a function that restores a database of a release: a SQLite file, or a PostgreSQL database.
+
+    The leases in it count as expired for longer than clocks may differ. They do so from a day after the file was made;
+    on that day, each would be watched for 15 seconds. `test_differing_clocks.py` tests those watches.
+    """
+    monkeypatch.setattr(lease_watch, "MAX_CLOCK_DIFFERENCE", timedelta(0))
     url: str = request.getfixturevalue("sqlite_url" if request.param == "db" else "postgres_empty_url")
     return lambda revision: restored(revision, request.param, url)
 

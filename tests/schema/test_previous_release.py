@@ -14,6 +14,7 @@ from sqlalchemy.exc import NoResultFound
 
 from convstore import Store, TurnStatus
 from convstore.errors import InvalidInput
+from convstore.leases import takeover
 from convstore.testing import ChatServer
 from tests.contract.invariants import check_all, engine_of
 from tests.schema import release_0002 as old
@@ -104,13 +105,15 @@ def test_a_conversation_of_the_previous_release_is_like_any_other(store: Store, 
     assert store.say("theirs", "Bye").text == "You said: Bye"
 
 
-def test_a_turn_of_the_previous_release_that_died_is_taken_over(store: Store) -> None:
+def test_a_turn_of_the_previous_release_that_died_is_taken_over(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     by_old(store, old.create, "theirs", [])
     by_old(store, old.begin, "theirs", "Are you there?", delta="I was about to")
-    with store._engine.transactions.database.write() as connection:  # on SQLite, a lease of today is watched first
-        connection.execute(text("UPDATE convstore_conversations SET lease_expires_at = '2026-01-01 00:00:00.000000'"))
-    assert list(store.follow("theirs")) == ["I was about to"]
-    store.append("theirs", "Anybody?")
+    monkeypatch.setattr(takeover, "DEFAULT_LEASE_SECONDS", 1.0)  # a SQLite store watches the lease for half of this
+    with Store(database_url, owner="ada", lease=1.0) as shorter:
+        assert list(shorter.follow("theirs")) == ["I was about to"]
+        shorter.append("theirs", "Anybody?")
     (turn,) = store.turns("theirs")
     assert (turn.status, turn.text) == (TurnStatus.INTERRUPTED, "I was about to")
     assert store.history("theirs") == [{"role": "user", "content": "Anybody?"}]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,22 +49,11 @@ def unpacked(name: str) -> bytes:
     return gzip.decompress((FOLDER / f"{name}.gz").read_bytes())
 
 
-def expire_leases(path: Path) -> None:
-    """Let the leases of dead turns end more than a day ago: such leases are not watched first, so no test waits."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "UPDATE convstore_conversations SET lease_expires_at = '2026-01-01 00:00:00.000000'"
-            " WHERE lease_expires_at IS NOT NULL"
-        )
-
-
 def restored(revision: str, kind: str, url: str) -> Old:
     """Restore a release's database into an empty place: a SQLite file ("db") or a PostgreSQL database ("sql")."""
     name = f"{revision}.{kind}"
     if kind == "db":
-        path = Path(url.removeprefix("sqlite:///"))
-        path.write_bytes(unpacked(name))
-        expire_leases(path)
+        Path(url.removeprefix("sqlite:///")).write_bytes(unpacked(name))
     else:
         with opened(url) as database, database.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
