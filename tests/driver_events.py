@@ -5,7 +5,8 @@ listen to count statements and to strike at one. They must strike where users ar
 the driver's work here. Stores with a caller's engine use SQLAlchemy's execution, in these tests too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from convstore.db import connection
@@ -42,3 +43,14 @@ def _perform_with_events(
         self._translate(error, sql, None)
         raise
     return _perform(self, sql, bound, read_after, is_many=is_many)
+
+
+@contextmanager
+def taken_back() -> Iterator[None]:
+    """Let the driver run statements as it does for users: nobody listens in this block."""
+    shared = connection.Connection._perform
+    connection.Connection._perform = _perform  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        connection.Connection._perform = shared  # type: ignore[method-assign]
