@@ -20,12 +20,12 @@ from sqlalchemy import event, text
 
 from bench.clock import alternate
 from bench.databases import connect_postgres, connect_sqlite
+from convstore import Store
 from convstore.db import usage_sums
 from convstore.db.connection import Connection
 from convstore.db.engine import Database, open_database
 from convstore.db.schema_upgrade import upgrade
 from convstore.usage.price_file import parse_prices
-from convstore.usage.prices import Prices
 from tests.postgres import new_database, running_server
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,18 +33,15 @@ DAYS = 300
 PER_CONVERSATION = 50
 LAST_WEEK = BEGAN + timedelta(days=DAYS - 7)
 MODELS = ("gpt-4o-mini", "gpt-4o", "o3-mini", "claude", "local")
-PRICES: Prices = parse_prices(
-    {
-        "models": {
-            "gpt-4o-mini*": {"prompt": 0.15, "completion": 0.6},
-            "gpt-4o": [
-                {"prompt": 5, "completion": 15},
-                {"since": (BEGAN + timedelta(days=100)).date(), "prompt": 2.5, "completion": 10},
-            ],
-        }
-    },
-    "bench",
-)
+PRICES = {
+    "models": {
+        "gpt-4o-mini*": {"prompt": 0.15, "completion": 0.6},
+        "gpt-4o": [
+            {"prompt": 5, "completion": 15},
+            {"since": (BEGAN + timedelta(days=100)).date(), "prompt": 2.5, "completion": 10},
+        ],
+    }
+}
 ONE_PASS = "SELECT count(*), sum(prompt_tokens) FROM convstore_turns WHERE owner = ''"
 
 # Random, and the same on both databases. A third of the turns have no stored cost, 5 % have no reply.
@@ -116,23 +113,31 @@ def measure(name: str, url: str, connect: Callable[[str], Any], turns: int, *, p
     began = time.monotonic()
     fill(database, turns)
     print(f"\n{name}, {turns:,} turns (filled in {time.monotonic() - began:.0f} s)\n   ratio      CPU   report")
-    with closing(connect(url)) as bare:
-        for label, how in reports(turns):
+    with closing(connect(url)) as bare, Store(url, prices=PRICES) as store:
+
+        def read_turns(_: int) -> object:
             with database.read() as connection:
+                return usage_sums.report(connection, "", parse_prices(PRICES, "bench"))
 
-                def report(_: int, how: dict[str, Any] = how, on: Connection = connection) -> object:
-                    return usage_sums.report(on, "", PRICES, **how)
+        def pass_once(_: int) -> object:
+            return bare.execute(ONE_PASS).fetchall()
 
-                ours, one_pass = alternate(3, report, lambda _: bare.execute(ONE_PASS).fetchall())
-                cpu = (
-                    f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "
-                )  # without the server's CPU time
-                print(
-                    f"  {ours.wall / one_pass.wall:6.2f}   {cpu}   {label:<26} {ours.wall:9.1f} ms   one pass "
-                    f"{one_pass.wall:7.1f} ms",
-                    flush=True,
-                )
-                if plans:
+        def print_row(label: str, report: Callable[[int], object], rounds: int = 3) -> None:
+            ours, one_pass = alternate(rounds, report, pass_once)
+            # The thread does not see the processor time of a server.
+            cpu = f"{ours.cpu / one_pass.cpu:6.2f}" if database.is_sqlite else "      "
+            print(
+                f"  {ours.wall / one_pass.wall:6.2f}   {cpu}   {label:<33} {ours.wall:9.1f} ms   one pass "
+                f"{one_pass.wall:7.1f} ms",
+                flush=True,
+            )
+
+        print_row("all, without sums of past days", read_turns)
+        print_row("all, the first time: it sums days", lambda _: store.usage(), rounds=1)
+        for label, how in reports(turns):
+            print_row(label, lambda _, how=how: store.usage(**how))  # type: ignore[misc]
+            if plans:
+                with database.read() as connection:
                     _print_plans(connection.plain, how)
     database.close()
 
@@ -144,7 +149,7 @@ def _print_plans(connection: sqlalchemy.Connection, how: dict[str, Any]) -> None
         said.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", note)
-    usage_sums.report(Connection(connection), "", PRICES, **how)
+    usage_sums.report(Connection(connection), "", parse_prices(PRICES, "bench"), **how)
     event.remove(connection, "before_cursor_execute", note)
     is_sqlite = connection.dialect.name == "sqlite"
     for statement, parameters in said:

@@ -10,7 +10,22 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import ConversationKey
 
 if TYPE_CHECKING:
+    from convstore.db.daily_usage import Span, UsagePlan
     from convstore.usage.usage_report import UsageReport
+
+
+def plan_usage(work: UnitOfWork, owner: str, *, since: datetime | None, until: datetime | None) -> UsagePlan:
+    """Return from where a report takes its numbers: which past days have sums, and which should be summed first."""
+    from convstore.db import daily_usage
+
+    return daily_usage.plan_usage(work, owner, since, until)
+
+
+def sum_days(work: UnitOfWork, owner: str, span: Span) -> None:
+    """Store the sums of each day of a span, for the reports to come."""
+    from convstore.db import daily_usage
+
+    daily_usage.sum_days(work, owner, span)
 
 
 def read_usage(
@@ -21,16 +36,30 @@ def read_usage(
     since: datetime | None,
     until: datetime | None,
     by: str | None,
+    plan: UsagePlan | None = None,
 ) -> UsageReport:
     """Return what an owner's turns used, or one conversation's.
+
+    Args:
+        plan: the result of `plan_usage` for the same time; None: all turns are read.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
     """
-    from convstore.db.usage_sums import report
+    from convstore.db.usage_sums import report, report_days
 
     prices = work.get_prices()
-    found = report(work.connection, owner, prices, conversation_id=conversation_id, since=since, until=until, by=by)
+    if plan is not None and plan.days:
+        return report_days(work.connection, owner, prices, plan, since=since, until=until, by=by)
+    found = report(
+        work.connection,
+        owner,
+        prices,
+        conversation_id=conversation_id,
+        since=since,
+        until=until,
+        by=by,
+    )
     if conversation_id is not None and not found.total.turns:
         read_head_seq(work.connection, ConversationKey(owner, conversation_id))  # raises if it does not exist
     return found

@@ -48,9 +48,17 @@ def insert_or_ignore(table: Table, dialect: str) -> Any:
 
     On PostgreSQL an error would end the transaction, which may be the caller's own.
     """
+    return _insert(table, dialect).on_conflict_do_nothing()
+
+
+def insert_or_update(table: Table, values: dict[str, Any], dialect: str) -> Any:
+    """Return an INSERT that sets these values instead if the row exists."""
+    return _insert(table, dialect).on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
+
+
+def _insert(table: Table, dialect: str) -> Any:
     # Imported here, because the other dialect takes long to import and is not used.
-    insert: Any = importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert
-    return insert(table).on_conflict_do_nothing()
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 # Leases expire by the server's clock on PostgreSQL, because callers run on many hosts, and by the host's clock on

@@ -27,6 +27,7 @@ from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import conversation_not_found, damaged_row, read_json_object
 from convstore.db.tables import conversations as table
 from convstore.db.tables import turns
+from convstore.db.turn_writes import forget_late_sums
 from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
@@ -155,6 +156,7 @@ _INTERRUPT = (
     update(turns)
     .where(*_OF_TURN, turns.c.status == "running")
     .values(status="interrupted", ended_at=bindparam("now"), error=bindparam("reason"), output_seq=bindparam("output"))
+    .returning(turns.c.started_at)
 )
 _REQUEST_STOP = update(turns).where(*_OF_TURN, turns.c.status == "running").values(stop_requested_at=bindparam("now"))
 
@@ -269,7 +271,9 @@ def interrupt_turn(
 ) -> None:
     """Mark a running turn as interrupted, with its partial reply if it has one."""
     values = {"turn": turn, "now": now, "reason": to_json(reason), "output": output_seq}
-    connection.execute(_INTERRUPT, {**_bind(key), **values})
+    for row in connection.execute(_INTERRUPT, {**_bind(key), **values}):
+        if isinstance(row.started_at, datetime):  # not a damaged one
+            forget_late_sums(connection, key.owner, row.started_at, now)
 
 
 def request_stop(connection: Connection, key: ConversationKey, turn: TurnNumber, now: datetime) -> bool:

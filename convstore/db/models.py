@@ -62,6 +62,12 @@ class AttachmentRow(Base):
     __table__ = tables.attachments
 
 
+class DailyUsageRow(Base):
+    """What the turns of a past day used."""
+
+    __table__ = tables.daily_usage
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 

@@ -225,6 +225,16 @@ attachments = Table(
 )
 """The bytes of an image, a sound or a file, stored once for each owner."""
 
+daily_usage = Table(
+    "convstore_daily_usage",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("day", Key, primary_key=True),  # UTC, such as 2026-11-22
+    Column("turns", BigInteger, nullable=False),  # of the day, when the sums were made, also those that do not count
+    Column("sums", Text),  # JSON: a list of the sums of each model; NULL: they must be made again
+)
+"""What the turns of a past day used, so that a report of many days need not read their turns."""
+
 compatibility = Table(
     "convstore_compatibility",
     metadata,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, insert, update
@@ -25,6 +25,8 @@ _CLOSE = update(table).where(
     table.c.conversation_id == bindparam("key_id"),
     table.c.seq == bindparam("key_seq"),
 )
+# Days are summed a day after they end. Half of that is for hosts with clocks that differ.
+_LATE = timedelta(hours=12)
 _NO_COMPLETION = Completion((), None)
 
 
@@ -75,6 +77,15 @@ def insert_ended_turn(work: UnitOfWork, turn: EndedTurn, outcome: TurnOutcome) -
             "ended_at": work.now,
         },
     )
+    forget_late_sums(work.connection, turn.key.owner, started_at, work.now)
+
+
+def forget_late_sums(connection: Connection, owner: str, started_at: datetime, now: datetime) -> None:
+    """Delete the sums of the day on which a turn began, if the turn ends so late that they may exist."""
+    if now - started_at >= _LATE:
+        from convstore.db.daily_usage import forget_day  # no other turn needs it
+
+        forget_day(connection, owner, started_at)
 
 
 def _insert(connection: Connection, values: dict[str, Any]) -> None:
@@ -102,6 +113,7 @@ def close_turn(
     values = {name: value for name, value in columns.items() if name not in keep}
     key = {"key_owner": turn.key.owner, "key_id": turn.key.id, "key_seq": turn.seq}
     work.connection.execute(_CLOSE, {**key, **values})
+    forget_late_sums(work.connection, turn.key.owner, turn.started_at, work.now)
     return _make_turn(work, turn, outcome, output_seq, cost)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, select, tuple_
@@ -144,6 +145,7 @@ def verify(
     for one in _list_keys(database):
         _verify_conversation(database, one, found, tell)
     _verify_attachments(database, found, tell)
+    _verify_daily_usage(database, found)
     return found
 
 
@@ -384,6 +386,20 @@ def _verify_attachments(database: Database, found: Verification, tell: Callable[
         if len(rows) < _ATTACHMENT_PAGE:
             return
         after = {"after_owner": rows[-1].owner, "after_digest": rows[-1].digest}
+
+
+def _verify_daily_usage(database: Database, found: Verification) -> None:
+    """Compare the sums of usage with the turns, each month in a transaction of its own."""
+    from convstore.db.daily_usage import check_days, list_owners
+
+    with database.read(keeps_bytes=True) as connection:
+        owners = list_owners(connection)
+    for owner in owners:
+        after: date | None = date.min
+        while after is not None:
+            with database.read(keeps_bytes=True) as connection:
+                problems, after = check_days(connection, owner, after)
+            found.damages.extend(Damage(owner, None, problem) for problem in problems)
 
 
 def _find_damaged_attachments(rows: Iterable[Row[Any]]) -> Iterator[Damage]:

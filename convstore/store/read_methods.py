@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from datetime import date, datetime
@@ -12,7 +13,7 @@ from convstore.context.window import SendableBuffer, make_records_sendable
 from convstore.conversations import history_queries, lookup, usage_queries
 from convstore.conversations.history_queries import PathPage
 from convstore.db.transactions import Transactions
-from convstore.errors import ConversationNotFound, DamagedRow, InvalidInput
+from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError, InvalidInput
 from convstore.messages.message import Message
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, MessageRecord, Summary, Turn
@@ -26,7 +27,10 @@ from convstore.values.validation import (
 )
 
 if TYPE_CHECKING:
+    from convstore.db.daily_usage import UsagePlan
     from convstore.usage.usage_report import UsageBy, UsageReport
+
+_logger = logging.getLogger(__name__)
 
 
 class ReadMethods:
@@ -301,14 +305,28 @@ class ReadMethods:
         """
         from convstore.usage.usage_report import check_moment, check_usage_by
 
+        begin, end = check_moment(since, "since"), check_moment(until, "until")
+        grouping = check_usage_by(by)
+        plan = None
+        if conversation_id is not None:
+            check_existing_id(conversation_id)
+        elif grouping != "conversation":
+            plan = self._plan_usage(begin, end)
         return self._transactions.read(
-            usage_queries.read_usage,
-            self._owner,
-            check_existing_id(conversation_id) if conversation_id is not None else None,
-            since=check_moment(since, "since"),
-            until=check_moment(until, "until"),
-            by=check_usage_by(by),
+            usage_queries.read_usage, self._owner, conversation_id, since=begin, until=end, by=grouping, plan=plan
         )
+
+    def _plan_usage(self, since: datetime | None, until: datetime | None) -> UsagePlan:
+        """Return from where a report takes its numbers; first sum past days with many turns."""
+        plan = self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
+        if not plan.to_sum or not self._transactions.may_wait:  # in a caller's transaction, others would have to wait
+            return plan
+        try:
+            for span in plan.to_sum:
+                self._transactions.write_repeatable(usage_queries.sum_days, self._owner, span)
+        except DatabaseError as error:  # the database can only be read, or another program writes for long
+            _logger.info("usage: past days could not be summed, so their turns are read (%s)", type(error).__name__)
+        return self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
 
     def usage_by_owner(
         self, *, since: datetime | date | None = None, until: datetime | date | None = None

@@ -176,21 +176,57 @@ def add_missing_costs(groups: Iterable[UsageSums], costs: Mapping[str | None, tu
     return [add_cost(group) for group in groups]
 
 
-def _build_row(key: str | None, groups: Sequence[UsageSums], latencies: Latencies) -> UsageRow:
-    cost = _sum_known(group.cost for group in groups)
-    return UsageRow(
+def merge_sums(key: str | None, groups: Sequence[UsageSums]) -> UsageSums:
+    """Return the sums of several groups as one group with this key."""
+    return UsageSums(
         key=key,
-        label=groups[0].label if key is not None else None,
+        label=None,
         turns=sum(group.turns for group in groups),
         failed=sum(group.failed for group in groups),
         interrupted=sum(group.interrupted for group in groups),
+        without_usage=sum(group.without_usage for group in groups),
+        unpriced=sum(group.unpriced for group in groups),
         prompt_tokens=_sum_known(group.prompt_tokens for group in groups),
         cached_tokens=_sum_known(group.cached_tokens for group in groups),
         completion_tokens=_sum_known(group.completion_tokens for group in groups),
         reasoning_tokens=_sum_known(group.reasoning_tokens for group in groups),
-        turns_without_usage=sum(group.without_usage for group in groups),
-        cost=round(float(cost), 9) if cost is not None else None,
-        turns_without_price=sum(group.unpriced for group in groups),
+        cost=_sum_known(group.cost for group in groups),
+    )
+
+
+def find_percentiles(times: Mapping[int, int]) -> Latencies:
+    """Return the median and the 95th percentile of latencies, by the nearest rank.
+
+    Args:
+        times: how many turns had each latency in milliseconds.
+    """
+    count = sum(times.values())
+    ranks = [-(-count * percent // 100) for percent in (50, 95)]
+    found: list[float | None] = [None, None]
+    so_far = 0
+    for latency in sorted(times):
+        so_far += times[latency]
+        for place, rank in enumerate(ranks):
+            if found[place] is None and so_far >= rank:
+                found[place] = latency / 1000
+    return (found[0], found[1])
+
+
+def _build_row(key: str | None, groups: Sequence[UsageSums], latencies: Latencies) -> UsageRow:
+    sums = merge_sums(key, groups)
+    return UsageRow(
+        key=key,
+        label=groups[0].label if key is not None else None,
+        turns=sums.turns,
+        failed=sums.failed,
+        interrupted=sums.interrupted,
+        prompt_tokens=sums.prompt_tokens,
+        cached_tokens=sums.cached_tokens,
+        completion_tokens=sums.completion_tokens,
+        reasoning_tokens=sums.reasoning_tokens,
+        turns_without_usage=sums.without_usage,
+        cost=round(float(sums.cost), 9) if sums.cost is not None else None,
+        turns_without_price=sums.unpriced,
         latency_median=latencies[0],
         latency_p95=latencies[1],
     )

@@ -144,7 +144,10 @@ def test_the_modules_define_the_statements_of_a_turn() -> None:
     assert {"lease_rows._claim_statement{'dialect': 'postgresql'}", "head_rows._MOVE"} <= DEFINED.keys()
 
 
-ACROSS_OWNERS = {f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")}
+ACROSS_OWNERS = {
+    "daily_usage._OWNERS",
+    *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
+}
 """`db verify` checks the rows of all owners: it is for administrators."""
 
 

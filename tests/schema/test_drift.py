@@ -33,6 +33,8 @@ KEY_COLUMNS = {
     ("convstore_summaries", "owner"),
     ("convstore_summaries", "conversation_id"),
     ("convstore_attachments", "owner"),
+    ("convstore_daily_usage", "owner"),
+    ("convstore_daily_usage", "day"),
 }
 
 

@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy import text as statement
 
 from convstore import Store
@@ -58,6 +59,8 @@ class Filling:
                 self.tree()
             if HEAD >= "0004":
                 self.odd_answers()
+            if HEAD >= "0005":
+                self.many_forks()
             self.killed()
 
     def new(self, id: str, owner: str = "", **how: Any) -> str:
@@ -266,6 +269,18 @@ class Filling:
         store.checkout("tree", 7)
         store.delete("fork")
 
+    # --- of 0005 ---
+
+    def many_forks(self) -> None:
+        """Store a fork with so many origins that its row names only some of them."""
+        self.new("origin-0", model="model-of-the-origin")
+        self.store.append("origin-0", {"role": "user", "content": "At the beginning"})
+        for number in range(1, 41):
+            id = f"origin-{number}"
+            self.store.fork(f"origin-{number - 1}", new_id=id)
+            self.store.append(id, {"role": "user", "content": f"Added by fork {number}"})
+        self.store.say("origin-40", "What was added?")
+
     # --- of processes that are suspended or killed ---
 
     def late(self) -> None:
@@ -321,7 +336,12 @@ class Filling:
         """Start a process that asks, and hold it at a point of its reply."""
         go, held = threading.Event(), threading.Event()
         self.server.script(dataclasses.replace(reply, hold=go, started=held))
-        # Like a process on another host: nobody here knows whether it lives.
+        # Like a process on another host: nobody here knows whether it lives. Since 0005 its lock file lies beside the
+        # SQLite file, unless the folder for it is open to others.
+        path = make_url(self.url).database
+        if HEAD >= "0005" and self.url.startswith("sqlite") and path is not None:
+            Path(path + "-locks").mkdir(exist_ok=True)
+            Path(path + "-locks").chmod(0o755)
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "TMPDIR": folder}
             with subprocess.Popen([*self.command(id, how), self.server.url], env=environment) as process:
