@@ -28,6 +28,8 @@ class Scale:
     crowd: int
     crowd_rounds: int
     throughput: int
+    conversations: int
+    stored: int
     short: int = 100
     long: int = 100_000
 
@@ -206,7 +208,7 @@ def record(copies: Copies, operation: Operation, ids: list[str]) -> list[list[St
 
 def _count(steps: list[Step]) -> tuple[int, int, int]:
     """Return the number of statements (without BEGIN), of commits, and of received rows."""
-    commits = sum(step.sql is COMMIT for step in steps)
+    commits = sum(step.sql == COMMIT for step in steps)
     begins = sum(step.sql.startswith(BEGIN) for step in steps)
     return len(steps) - commits - begins, commits, sum(step.received for step in steps)
 

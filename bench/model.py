@@ -8,7 +8,7 @@ ANSWER = "The 2008 Summer Olympics were held in Beijing, China, from 8 to 24 Aug
 QUESTION = "Where were the Olympic games of 2008 held, and where were the ones that followed? "
 MODEL = "fake-model"
 
-_COMPLETION = {
+COMPLETION: dict[str, Any] = {
     "id": "chatcmpl-bench",
     "object": "chat.completion",
     "created": 1_700_000_000,
@@ -36,7 +36,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.chat = self.completions = self
-        self._completion = ChatCompletion.model_validate(_COMPLETION)
+        self._completion = ChatCompletion.model_validate(COMPLETION)
 
     def create(self, **_: Any) -> ChatCompletion:
         return self._completion
@@ -53,7 +53,7 @@ class AsyncFakeClient:
 
     def __init__(self) -> None:
         self.chat = self.completions = self
-        self._completion = ChatCompletion.model_validate(_COMPLETION)
+        self._completion = ChatCompletion.model_validate(COMPLETION)
 
     async def create(self, **_: Any) -> ChatCompletion:
         return self._completion

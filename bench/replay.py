@@ -98,7 +98,7 @@ def replay(connection: Any, steps: Sequence[Step]) -> None:
     SQLite gets the store's BEGIN; psycopg sends its own before the first statement.
     """
     for step in steps:
-        if step.sql is COMMIT:
+        if step.sql == COMMIT:
             connection.commit()
             continue
         cursor = connection.cursor()

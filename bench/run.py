@@ -21,11 +21,32 @@ from bench import figures
 from bench.crowds import measure_crowds
 from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
-from bench.throughput import measure_throughput
+from bench.lookups import measure_forks, measure_lookups
+from bench.storage import TEXT_BYTES, fill, measure_bytes, measure_verify
+from bench.throughput import measure_processes, measure_throughput
 from tests.postgres import running_server
 
-FULL = Scale(turns=250, repeats=100, starts=9, crowd=300, crowd_rounds=3, throughput=600)
-QUICK = Scale(turns=10, repeats=5, starts=1, crowd=40, crowd_rounds=1, throughput=20, long=2_000)
+FULL = Scale(
+    turns=250,
+    repeats=100,
+    starts=9,
+    crowd=300,
+    crowd_rounds=3,
+    throughput=600,
+    conversations=1_000_000,
+    stored=20_000,
+)
+QUICK = Scale(
+    turns=10,
+    repeats=5,
+    starts=1,
+    crowd=40,
+    crowd_rounds=1,
+    throughput=20,
+    conversations=200,
+    stored=5_000,
+    long=2_000,
+)
 
 
 def main() -> None:
@@ -68,13 +89,33 @@ def main() -> None:
             _table(
                 "Turns a second, each in a conversation of its own, beside the bare driver with as many threads",
                 ("of bare", "CPU", "callers", "convstore", "bare driver"),
-                measure_throughput(postgres, scale.throughput, (1, 16, 64), scale.crowd_rounds),
+                [
+                    *measure_throughput(postgres, scale.throughput, (1, 16, 64), scale.crowd_rounds),
+                    measure_processes(postgres, scale.throughput, scale.crowd_rounds),
+                ],
+            )
+            _table(
+                f"Finding one of {scale.conversations:,} conversations, and forking one: milliseconds",
+                ("wall", "CPU", "act", "wall / CPU of the bare driver"),
+                [row for copies in both for row in (*measure_lookups(copies, scale), *measure_forks(copies, scale))],
             )
             _table(
                 "Start-up, whole processes",
                 ("ratio", "to pass", "command", "convstore", "what it needs", "python -c"),
                 figures.starts(sqlite.timed, scale),
             )
+        path = Path(folder) / "stored.db"
+        fill(path, scale.stored)
+        _table(
+            f"Where the bytes of a SQLite file go: {scale.stored:,} messages of {TEXT_BYTES} characters",
+            ("to text", "what", "bytes"),
+            measure_bytes(path, scale.stored),
+        )
+        _table(
+            "db verify: messages a second",
+            ("messages a second", "database"),
+            measure_verify(Path(folder) / "verified.db", 2 * scale.stored),
+        )
     print(f"\n{time.monotonic() - began:.0f} seconds; medians, taken in alternation")
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from multiprocessing import get_context
 from queue import SimpleQueue
 from typing import Any
 
@@ -38,19 +39,29 @@ def _measure(
     ours: list[Stopwatch] = []
     bare: list[Stopwatch] = []
     for number in range(rounds):
-        ids = [f"{kind}-{count}-{number}-{turn}" for turn in range(turns)]
-        for url in (copies.recorded, copies.timed, copies.bare):
-            with copies.store(url) as store:
-                for id in ids:
-                    store.new(id=id, model=MODEL)
+        ids = _make_conversations(copies, f"{kind}-{count}-{number}", turns)
         steps = record(copies, say_alone, ids)
         ours.append(run(copies, ids, count))
         bare.append(_run_bare(copies, steps, count))
+    return _make_row(copies, f"{count} {kind}", turns, ours, bare)
+
+
+def _make_conversations(copies: Copies, name: str, count: int) -> list[str]:
+    """Create conversations with the same ids in each copy, and return the ids."""
+    ids = [f"{name}-{number}" for number in range(count)]
+    for url in (copies.recorded, copies.timed, copies.bare):
+        with copies.store(url) as store:
+            for id in ids:
+                store.new(id=id, model=MODEL)
+    return ids
+
+
+def _make_row(copies: Copies, label: str, turns: int, ours: list[Stopwatch], bare: list[Stopwatch]) -> Row:
     (our_wall, our_cpu), (bare_wall, bare_cpu) = map(take_medians, (ours, bare))
     return (
         f"{bare_wall / our_wall:.2f}",
         f"{our_cpu / bare_cpu:.2f}",
-        f"{copies.backend}, {count} {kind}",
+        f"{copies.backend}, {label}",
         f"{turns / our_wall:,.0f}",
         f"{turns / bare_wall:,.0f} {copies.driver}",
     )
@@ -95,3 +106,45 @@ def _run_bare(copies: Copies, steps: list[list[Step]], count: int) -> Stopwatch:
         with Stopwatch() as taken:
             list(pool.map(turn, steps))
     return taken
+
+
+PROCESSES = 2
+_THREADS = 8
+
+
+def measure_processes(copies: Copies, turns: int, rounds: int) -> Row:
+    """Return the row of two processes with eight threads each."""
+    ours: list[Stopwatch] = []
+    bare: list[Stopwatch] = []
+    for number in range(rounds):
+        ids = _make_conversations(copies, f"processes-{number}", turns)
+        steps = record(copies, say_alone, ids)
+        ours.append(_run_processes(_run_threads, copies, ids))
+        bare.append(_run_processes(_run_bare, copies, steps))
+    return _make_row(copies, f"{PROCESSES} processes, {_THREADS} threads each", turns, ours, bare)
+
+
+def _run_processes(run: Callable[[Copies, Any, int], Stopwatch], copies: Copies, work: list[Any]) -> Stopwatch:
+    """Run a part of the work in each of some processes, at the same time.
+
+    Returns:
+        The time of the slowest, and the processor time of all.
+    """
+    spawning = get_context("spawn")
+    ready = spawning.Barrier(PROCESSES)
+    results: Any = spawning.SimpleQueue()
+    parts = [work[place::PROCESSES] for place in range(PROCESSES)]
+    processes = [spawning.Process(target=_work, args=(run, copies, part, ready, results)) for part in parts]
+    for process in processes:
+        process.start()
+    taken: list[Stopwatch] = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return Stopwatch(max(one.wall for one in taken), sum(one.cpu for one in taken))
+
+
+def _work(
+    run: Callable[[Copies, Any, int], Stopwatch], copies: Copies, part: list[Any], ready: Any, results: Any
+) -> None:
+    ready.wait(60)
+    results.put(run(copies, part, _THREADS))

@@ -31,6 +31,19 @@ ROWS = [
     "SQLite",
     "PostgreSQL",
     *(f"PostgreSQL, {count} {kind}" for count in (1, 16, 64) for kind in ("threads", "tasks")),
+    "PostgreSQL, 2 processes, 8 threads each",
+    *(
+        f"{backend}, {act}"
+        for backend in ("SQLite", "PostgreSQL")
+        for act in (
+            "list, the first page",
+            "get by id",
+            "get by 7 characters of an id",
+            "get by name",
+            "fork of 10 messages",
+            "fork of 2,000 messages",
+        )
+    ),
     *(f"convstore {argument}" for argument in ("--help", "--version", "list")),
 ]
 
@@ -64,12 +77,21 @@ def printed(bench_folder: Path, postgres_server: str, databases_before: set[str]
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_begins_with_its_ratios(printed: str, row: str) -> None:
-    lines = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}  ", line)]
+    lines = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}(  |$)", line)]
     assert lines, printed
     for line in lines:
         first, second = line.split()[:2]
         assert float(first) > 0
         assert float(second) > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "least"),
+    [("text of the messages", 1), ("the file", 1.5), ("SQLite, 10,000 messages of 300 characters", 1)],
+)
+def test_the_rows_about_storage_begin_with_a_number(printed: str, row: str, least: float) -> None:
+    (line,) = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}(  |$)", line)]
+    assert float(line.split()[0].replace(",", "")) >= least
 
 
 def test_a_say_is_as_many_statements_and_commits_at_any_length(printed: str) -> None:
