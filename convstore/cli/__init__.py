@@ -9,7 +9,7 @@ import importlib
 import signal
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,32 +19,37 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.text_input import check_arguments
 from convstore.cli.render.output_streams import abandon_stdout, prepare_streams, report_lost_characters
 
-_COMMANDS = {
-    "checkout": "checkout.checkout",
-    "compact": "compact.compact",
-    "db": "db.database",
-    "delete": "delete.delete",
-    "edit": "edit.edit",
-    "follow": "follow.follow",
-    "fork": "fork.fork",
-    "list": "list.list_conversations",
-    "new": "new.new",
-    "pin": "pin.pin",
-    "redo": "redo.redo",
-    "restore": "restore.restore",
-    "retry": "retry.retry",
-    "say": "say.say",
-    "set": "set.set_conversation",
-    "show": "show.show",
-    "stop": "stop.stop",
-    "tool-result": "tool_result.tool_result",
-    "turns": "turns.turns",
-    "undo": "undo.undo",
-    "unpin": "unpin.unpin",
-    "usage": "usage.usage",
-}
-"""The module and the function of each command. Only the module of the command that runs is imported."""
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
+_COMMANDS = {
+    "checkout": ("checkout.checkout", "Move the head to any message."),
+    "compact": ("compact.compact", "Summarise the older messages of a conversation."),
+    "db": ("db.database", "Inspect and upgrade the database schema."),
+    "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),
+    "edit": ("edit.edit", "Edit a message and ask again."),
+    "follow": ("follow.follow", "Print a reply that another process streams."),
+    "fork": ("fork.fork", "Fork a conversation and print the new id."),
+    "list": ("list.list_conversations", "List conversations, latest activity first."),
+    "new": ("new.new", "Start a conversation and print its id."),
+    "pin": ("pin.pin", "Always send a message."),
+    "redo": ("redo.redo", "Redo the turns of the latest undo."),
+    "restore": ("restore.restore", "Restore a deleted conversation."),
+    "retry": ("retry.retry", "Ask the last question again."),
+    "say": ("say.say", "Say something and print the reply."),
+    "set": ("set.set_conversation", "Change a conversation's parameters, window, name or title."),
+    "show": ("show.show", "Print a conversation's messages."),
+    "stop": ("stop.stop", "Interrupt a reply in another process."),
+    "tool-result": ("tool_result.tool_result", "Give the result of a tool call."),
+    "turns": ("turns.turns", "List the turns of a conversation."),
+    "undo": ("undo.undo", "Undo the last turn: message and reply."),
+    "unpin": ("unpin.unpin", "Stop always sending a message."),
+    "usage": ("usage.usage", "Show turns, tokens, cost and latency."),
+}
+"""The module and the function of each command, and its help in short.
+
+Only the module of the command that runs is imported. `--help` and completion take the short help from here.
+"""
 
 _OTHER_NAMES = {
     "ask": "say",
@@ -67,9 +72,23 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name].split(".")
+        module, name = _COMMANDS[cmd_name][0].split(".")
         command: click.Command = getattr(importlib.import_module(f"convstore.cli.commands.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in sorted(_COMMANDS.items())])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # click imports it to complete
+
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in sorted(_COMMANDS.items())
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]  # then the options of the group
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
