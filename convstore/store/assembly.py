@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
@@ -19,9 +19,11 @@ from convstore.errors import InvalidInput
 from convstore.leases.process_locks import is_alive
 from convstore.messages.token_counters import TokenCounter, make_checked_counter
 from convstore.messages.token_estimate import estimate_message
-from convstore.provider.model_clients import ModelClients
-from convstore.turns.turn_engine import TurnEngine
 from convstore.usage.price_file import make_price_loader
+
+if TYPE_CHECKING:
+    from convstore.provider.model_clients import ModelClients
+    from convstore.turns.turn_engine import TurnEngine
 
 # Without a handler of the application's own, Python would print warnings on stderr
 # (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library).
@@ -53,6 +55,8 @@ def make_engine(
     max_reply_bytes: int,
 ) -> TurnEngine:
     """Return the engine of a store."""
+    from convstore.turns.turn_engine import TurnEngine  # a `Reader` needs none
+
     return TurnEngine(
         OwnTransactions(database, services),
         clients,

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from convstore import Store
-from convstore.cli import convstore
+from convstore.cli import _COMMANDS, convstore
 from tests.cli.program import Program, commands_of, run_python
 from tests.processes import ROOT
 
@@ -100,8 +100,39 @@ def test_list_and_show_import_neither_openai_nor_alembic(
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
     modules = list_loaded_modules(*command)
-    assert "convstore.store.store" in modules
+    assert "convstore.store.reader" in modules
     assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"})
+
+
+@pytest.mark.parametrize("command", ["list", "show", "turns", "usage"])
+def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(
+    bare: Program, sqlite_url: str, command: str
+) -> None:
+    bare.set(CONVSTORE_DB=sqlite_url)
+    bare("new", "--system", "Be brief.")
+    modules = list_loaded_modules(command)
+    assert "convstore.store.read_methods" in modules
+    assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))]
+
+
+def test_the_overview_of_commands_and_completion_import_no_command(bare: Program) -> None:
+    bare.set(_CONVSTORE_COMPLETE="bash_complete", COMP_WORDS="convstore s", COMP_CWORD="1")
+    for arguments in (["--help"], []):  # without arguments, the environment asks for completion
+        assert not [name for name in list_loaded_modules(*arguments) if name.startswith("convstore.cli.commands.")]
+
+
+def test_the_overview_says_what_each_command_says() -> None:
+    for name, (_, summary) in _COMMANDS.items():
+        command = convstore.get_command(click.Context(convstore), name)
+        assert command is not None
+        assert command.get_short_help_str(1000) == summary
+
+
+def test_completion_offers_the_commands_and_their_help() -> None:
+    context = click.Context(convstore)
+    offered = {item.value: item.help for item in convstore.shell_complete(context, "s")}
+    assert offered == {name: summary for name, (_, summary) in _COMMANDS.items() if name.startswith("s")}
+    assert {"-V", "--version"} <= {item.value for item in convstore.shell_complete(context, "-")}
 
 
 IN_TURN = """
@@ -201,7 +232,7 @@ def test_a_bug_is_reported_in_one_line_that_says_how_to_see_the_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("convstore.store.store.Store.list", broken)
+    monkeypatch.setattr("convstore.store.read_methods.ReadMethods.list", broken)
     program("list").failed(1, "RuntimeError: two lines", "CONVSTORE_DEBUG=1")
     program.set(CONVSTORE_DEBUG="1")
     assert "Traceback" in program("list").err

@@ -12,7 +12,7 @@ import click
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, pager_option
-from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
 from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
 from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
@@ -23,7 +23,7 @@ from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
     from convstore.messages.message import Message
-    from convstore.store.store import Store
+    from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord, Turn
 
 _NO_POSITION = "–"  # printed before a message that is not on the path
@@ -69,7 +69,7 @@ def show(
     """
     if is_tree and (last is not None or folder is not None):
         raise click.UsageError("--tree shows every message: give it without --last and --save-attachments.")
-    with open_store(store_choice) as store:
+    with open_reader(store_choice) as store:
         conversation = find_conversation(store, ref)
         if is_tree:
             with page_output(uses_pager=uses_pager and not as_json):
@@ -97,7 +97,7 @@ def show(
             _print_unanswered(turn, asked)
 
 
-def _show_tree(store: Store, conversation: Conversation, *, as_json: bool) -> None:
+def _show_tree(store: ReadMethods, conversation: Conversation, *, as_json: bool) -> None:
     if as_json:
         write_json({**conversation_to_json(conversation), "tree": tree_to_json(store, conversation)}, indent=2)
     else:

@@ -11,7 +11,7 @@ import click
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, limit_option, pager_option
-from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
 from convstore.cli.render.json_forms import full_turn_to_json
 from convstore.cli.render.output_streams import format_json, format_local_time, make_one_line, write_note
 from convstore.cli.render.pager import page_output
@@ -36,7 +36,7 @@ def turns(ref: str | None, limit: int, as_json: bool, uses_pager: bool, store_ch
     Each turn has its status, times, tokens and error; failed and interrupted turns are listed too. REF is a name, an id
     or the beginning of an id; the default is the conversation used last.
     """
-    with open_store(store_choice) as store:
+    with open_reader(store_choice) as store:
         conversation = find_conversation(store, ref)
         found = [(turn, store.input_of(turn)) for turn in store.turns(conversation.id, limit=limit or None)]
     if as_json:

@@ -9,7 +9,7 @@ import click
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, pager_option
-from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
 from convstore.cli.options.time_options import since_option, until_option
 from convstore.cli.render.json_forms import usage_to_json
 from convstore.cli.render.output_streams import write_json, write_note
@@ -54,7 +54,7 @@ def usage(
     """
     if by == "owner" and ref is not None:
         raise click.UsageError("give REF or --by owner, not both.")
-    with open_store(store_choice) as store:
+    with open_reader(store_choice) as store:
         conversation_id = find_conversation(store, ref).id if ref is not None else None
         if by == "owner":
             report = store.usage_by_owner(since=since, until=until)

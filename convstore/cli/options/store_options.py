@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from convstore.store.reader import Reader
     from convstore.store.store import Store
 
 _db_option = click.option(
@@ -81,6 +82,13 @@ def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
     from convstore.store.store import Store
 
     return Store(choice.database.db, schema=choice.database.schema, owner=choice.owner, base_url=base_url)
+
+
+def open_reader(choice: StoreChoice) -> Reader:
+    """Open the store that a command's options name, for a command that only reads; this starts faster."""
+    from convstore.store.reader import Reader
+
+    return Reader(choice.database.db, schema=choice.database.schema, owner=choice.owner)
 
 
 def _log_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from convstore.cli.render.output_streams import format_json, write_json, write_t
 
 if TYPE_CHECKING:
     from convstore.messages.message import Message
-    from convstore.store.store import Store
+    from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord
 
 _MESSAGE_WIDTH = 60  # columns for the first words of a message
@@ -31,7 +31,7 @@ def describe_settings(conversation: Conversation) -> str:
     return " · ".join(f"{key} {_format_value(value)}" for key, value in kept.items())
 
 
-def print_head(store: Store, conversation: Conversation, *, as_json: bool) -> None:
+def print_head(store: ReadMethods, conversation: Conversation, *, as_json: bool) -> None:
     """Print where the head is after `undo`, `redo` or `checkout`.
 
     Print the conversation as JSON, or else a note if stderr is a terminal.
@@ -44,7 +44,7 @@ def print_head(store: Store, conversation: Conversation, *, as_json: bool) -> No
         write_terminal_note(f"the head is {place}")
 
 
-def print_pin(store: Store, conversation: Conversation, position: int, change: str, *, as_json: bool) -> None:
+def print_pin(store: ReadMethods, conversation: Conversation, position: int, change: str, *, as_json: bool) -> None:
     """Print which message was pinned or unpinned.
 
     Print the conversation as JSON, or else a note if stderr is a terminal.
@@ -58,7 +58,7 @@ def print_pin(store: Store, conversation: Conversation, position: int, change: s
         write_terminal_note(f"{change}: {position} {_label_message(store.at(conversation.id, position).message)}")
 
 
-def find_first_undone(store: Store, conversation: Conversation, page: list[MessageRecord]) -> str:
+def find_first_undone(store: ReadMethods, conversation: Conversation, page: list[MessageRecord]) -> str:
     """Return the first words of the first user message that an undo took off the path.
 
     Args:

@@ -14,14 +14,14 @@ from convstore.cli.render.output_streams import has_colours, make_one_line
 from convstore.cli.render.tree_drawing import ASCII_GLYPHS, BOX_GLYPHS, Glyphs, draw_tree, find_leaves, find_path
 
 if TYPE_CHECKING:
-    from convstore.store.store import Store
+    from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord, Summary
 
 _DEFAULT_WIDTH = 100  # columns, if stdout is not a terminal
 _STATUS_REMARKS = {"running": "being answered", "unanswered": "not answered"}
 
 
-def print_tree(store: Store, conversation: Conversation) -> None:
+def print_tree(store: ReadMethods, conversation: Conversation) -> None:
     """Print the tree as lines."""
     records = store.tree(conversation.id)
     remarks = _collect_remarks(
@@ -34,7 +34,7 @@ def print_tree(store: Store, conversation: Conversation) -> None:
         sys.stdout.write((click.style(line.text, dim=True) if coloured and not line.on_path else line.text) + "\n")
 
 
-def tree_to_json(store: Store, conversation: Conversation) -> list[dict[str, Any]]:
+def tree_to_json(store: ReadMethods, conversation: Conversation) -> list[dict[str, Any]]:
     """Return the JSON form of every message, with its place in the tree."""
     records = store.tree(conversation.id)
     statuses = _find_statuses(store, conversation, records)
@@ -51,7 +51,7 @@ def tree_to_json(store: Store, conversation: Conversation) -> list[dict[str, Any
     ]
 
 
-def _find_statuses(store: Store, conversation: Conversation, records: Sequence[MessageRecord]) -> dict[int, str]:
+def _find_statuses(store: ReadMethods, conversation: Conversation, records: Sequence[MessageRecord]) -> dict[int, str]:
     """Return the turn's status of each partial reply and each unanswered message.
 
     The key is the `seq` of the message.
