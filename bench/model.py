@@ -34,10 +34,9 @@ _COMPLETION = {
 class FakeClient:
     """The part of `openai.OpenAI` that a store calls, `.chat.completions.create`, as a plain function call."""
 
-    def __init__(self, answer: str = ANSWER) -> None:
+    def __init__(self) -> None:
         self.chat = self.completions = self
         self._completion = ChatCompletion.model_validate(_COMPLETION)
-        self._completion.choices[0].message.content = answer
 
     def create(self, **_: Any) -> ChatCompletion:
         return self._completion
