@@ -55,9 +55,7 @@ class Adk(AsyncPeerStore):
         return str(message.content.parts[0].text)
 
     def _get(self, key: str, config: Any) -> Any:
-        return self.run(
-            self._service.get_session(app_name="bench", user_id="user", session_id=key, config=config)
-        )
+        return self.run(self._service.get_session(app_name="bench", user_id="user", session_id=key, config=config))
 
     def close(self) -> None:
         self.run(self._service.close())

@@ -1,7 +1,7 @@
 """Adapters of the sessions of the OpenAI Agents SDK."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.peers.peer_store import ROLES, AsyncPeerStore, make_async_url
 
@@ -9,7 +9,7 @@ from bench.peers.peer_store import ROLES, AsyncPeerStore, make_async_url
 class _AgentsSession(AsyncPeerStore):
     """A session of the OpenAI Agents SDK: `add_items` for the user's message, and again for the reply."""
 
-    packages = ("openai-agents",)
+    packages: ClassVar[tuple[str, ...]] = ("openai-agents",)
 
     def __init__(self, place: str) -> None:
         super().__init__(place)

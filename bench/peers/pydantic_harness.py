@@ -35,7 +35,10 @@ class PydanticHarness(AsyncPeerStore):
 
     def reopen(self, key: str) -> None:
         saved = self.run(self._store.get(conversation_id=key))
-        self._known[key] = (saved.summary, list(saved.messages))
+        if saved is None:  # nothing was saved yet
+            self.create(key)
+        else:
+            self._known[key] = (saved.summary, list(saved.messages))
 
     def add_messages(self, key: str, texts: Sequence[str]) -> None:
         kinds = (self._request, self._response)

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TextIO
 
 from bench.peers.all_stores import find_store
@@ -58,22 +59,22 @@ class Worker:
         while added < order["count"] and time.perf_counter() - began < order["seconds"]:
             size = min(self._store.batch, order["count"] - added)
             texts = [_write_message(number) for number in range(added, added + size)]
-            taken = measure(lambda texts=texts: self._store.add_messages(order["key"], texts))
+            taken = measure(partial(self._store.add_messages, order["key"], texts))
             total = {name: total[name] + taken[name] for name in total}
             added += size
         return {**total, "count": added}
 
     def _take_turn(self, order: Order) -> Order:
         self._turns += 1
-        answer = write_text(self._turns * 2 + 1, ANSWER_CHARACTERS)
+        answer: str = order.get("answer") or write_text(self._turns * 2 + 1, ANSWER_CHARACTERS)
         question = order.get("question") or write_text(self._turns * 2, QUESTION_CHARACTERS)
 
         def wait() -> str:
             self._answer({"model": "called"})
             next(self._lines)
-            return order.get("answer", answer)
+            return answer
 
-        self._store.model = wait if order.get("hold") else lambda: order.get("answer", answer)
+        self._store.model = wait if order.get("hold") else lambda: answer
         return measure(lambda: self._store.take_turn(order["key"], question))
 
     def _read(self, read: Callable[[str], Any], key: str) -> Order:

@@ -1,5 +1,6 @@
 """Start a store in a process of its own, and give it orders."""
 
+import contextlib
 import json
 import select
 import subprocess
@@ -103,7 +104,5 @@ class WorkerProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             assert stream is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):  # an order that it had not read
                 stream.close()
-            except BrokenPipeError:
-                pass  # an order that it had not read
