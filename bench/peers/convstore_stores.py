@@ -32,13 +32,16 @@ class ConvstoreSay(PeerStore):
         self._store.say(key, question, last=5)
 
     def read_last(self, key: str) -> Sequence[Any]:
-        return self._store.messages(key, limit=20)
+        return self._store.history(key, limit=20)
 
     def load_all(self, key: str) -> Sequence[Any]:
-        return self._store.messages(key, limit=None)
+        return self._store.history(key)
 
     def read_text(self, message: Any) -> str:
-        return str(message.message["content"])
+        return str(message["content"])
+
+    def list_stored(self, key: str) -> Sequence[Any]:
+        return [record.message for record in self._store.tree(key)]
 
     def close(self) -> None:
         self._store.close()

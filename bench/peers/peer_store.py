@@ -63,6 +63,10 @@ class PeerStore:
         """Return all messages of the conversation."""
         raise NotImplementedError
 
+    def list_stored(self, key: str) -> Sequence[Any]:
+        """Return all messages, also those that are stored and not part of the conversation as it is now."""
+        return self.load_all(key)
+
     def read_text(self, message: Any) -> str:
         """Return the text of a message that `load_all` returned."""
         return str(message.content)

@@ -47,7 +47,8 @@ class Worker:
             "turn": self._take_turn,
             "read": lambda order: self._read(self._store.read_last, order["key"]),
             "load": lambda order: self._read(self._store.load_all, order["key"]),
-            "texts": self._list_texts,
+            "texts": lambda order: self._list_texts(self._store.load_all, order["key"]),
+            "stored texts": lambda order: self._list_texts(self._store.list_stored, order["key"]),
             "close": lambda _: measure(self._store.close),
         }
         return acts[order["do"]](order)
@@ -82,8 +83,8 @@ class Worker:
         taken = measure(lambda: found.append(read(key)))
         return {**taken, "count": len(found[0])}
 
-    def _list_texts(self, order: Order) -> Order:
-        return {"texts": [self._store.read_text(message) for message in self._store.load_all(order["key"])]}
+    def _list_texts(self, read: Callable[[str], Any], key: str) -> Order:
+        return {"texts": [self._store.read_text(message) for message in read(key)]}
 
     def _answer(self, answer: Order) -> None:
         print(json.dumps(answer), file=self._out, flush=True)
