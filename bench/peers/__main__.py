@@ -22,10 +22,13 @@ MODES = {"SQLite": ("SQLite",), "PostgreSQL": ("PostgreSQL, fsync off", "Postgre
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure convstore beside other conversation stores.")
     parser.add_argument("--longest", type=int, default=100_000, help="longest conversation; 100,000 by default")
+    parser.add_argument(
+        "--fill-seconds", type=float, default=120, help="a store that needs more for a length is stopped"
+    )
     parser.add_argument("--only", default="", help="only stores with this in their name, and the bare drivers")
     parser.add_argument("--out", type=Path, default=Path("build/bench-peers"), help="folder for the results")
     given = parser.parse_args()
-    scale = Scale([length for length in LENGTHS if length <= given.longest])
+    scale = Scale([length for length in LENGTHS if length <= given.longest], fill_seconds=given.fill_seconds)
     began = time.monotonic()
     sections: dict[str, list[StoreResults]] = {}
     with tempfile.TemporaryDirectory(prefix="convstore-peers-") as folder, making_places(Path(folder)) as places:

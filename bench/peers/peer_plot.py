@@ -17,7 +17,9 @@ def draw_plot(results: Results, path: Path) -> None:
     """Draw a row of plots for each database, on logarithmic scales: without "fsync off", which the tables have."""
     names = list(dict.fromkeys(one.name for stores in results.sections.values() for one in stores))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "convstore", "font.size": 8})
+    mpl.rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "convstore", "font.size": 8, "font.sans-serif": ["DejaVu Sans"]}
+    )
     figure, rows = plt.subplots(len(SECTIONS), len(ACTS), figsize=(11, 8), squeeze=False)
     for section, row in zip(SECTIONS, rows, strict=True):
         for (act, title), axes in zip(ACTS.items(), row, strict=True):
@@ -35,7 +37,6 @@ def draw_plot(results: Results, path: Path) -> None:
                     color="black" if ours else colours[one.name],
                     linestyle="--" if "append" in one.name else ":" if "commits" in one.name else "-",
                     linewidth=2 if ours else 1,
-                    marker=".",
                 )
         row[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False)
     figure.tight_layout()

@@ -78,7 +78,7 @@ def judge_order(found: list[str], told: list[str]) -> str:
     """
     failed = "" if len(told) == 4 else ", a turn fails"
     if any(text not in found for text in told):
-        return "loses a turn" + failed
+        return "a turn is missing" + failed
     pairs = [tuple(found[place : place + 2]) for place in range(0, len(found), 2)]
     return ("in order" if all(pair in {FIRST, SECOND} for pair in pairs) else "interleaved") + failed
 
