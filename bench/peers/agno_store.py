@@ -1,5 +1,6 @@
 """Adapter of agno's sessions."""
 
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,6 @@ class Agno(PeerStore):
     def __init__(self, place: str) -> None:
         super().__init__(place)
         from agno.db.base import SessionType
-        from agno.db.sqlite import SqliteDb
         from agno.models.message import Message
         from agno.run.agent import RunOutput
         from agno.run.base import RunStatus
@@ -25,13 +25,20 @@ class Agno(PeerStore):
 
         self._message, self._output, self._agent_session = Message, RunOutput, AgentSession
         self._completed, self._agent = RunStatus.completed, SessionType.AGENT
-        self._db = SqliteDb(db_file=place)
+        self._db = self.open_db()
         self._sessions: dict[str, Any] = {}
         self._runs: dict[str, int] = {}
 
+    def open_db(self) -> Any:
+        from agno.db.sqlite import SqliteDb
+
+        return SqliteDb(db_file=self.place)
+
     def create(self, key: str) -> None:
         self._sessions[key] = self._db.upsert_session(
-            self._agent_session(session_id=key, agent_id="bench", session_data={}, metadata={})
+            self._agent_session(
+                session_id=key, agent_id="bench", session_data={}, metadata={}, created_at=int(time.time())
+            )
         )
         self._runs[key] = 0
 
@@ -72,3 +79,14 @@ class Agno(PeerStore):
 
     def close(self) -> None:
         self._db.close()
+
+
+class AgnoPostgres(Agno):
+    name = "agno PostgresDb"
+    backend = "PostgreSQL"
+    packages = ("agno", "SQLAlchemy", "psycopg")
+
+    def open_db(self) -> Any:
+        from agno.db.postgres import PostgresDb
+
+        return PostgresDb(db_url=self.place)

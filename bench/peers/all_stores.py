@@ -2,7 +2,7 @@
 
 from bench.peers.adk_store import Adk, AdkPostgres
 from bench.peers.agents_sdk import AgentsAdvancedSQLite, AgentsSQLAlchemy, AgentsSQLAlchemyPostgres, AgentsSQLite
-from bench.peers.agno_store import Agno
+from bench.peers.agno_store import Agno, AgnoPostgres
 from bench.peers.bare_drivers import BarePostgres, BareSQLite
 from bench.peers.convstore_stores import (
     ConvstoreAppend,
@@ -38,6 +38,7 @@ STORES: tuple[type[PeerStore], ...] = (
     LangGraphPostgres,
     AdkPostgres,
     LlamaIndexPostgres,
+    AgnoPostgres,
 )
 """Every store; the first of each backend is what the others are compared with."""
 

@@ -108,17 +108,17 @@ def _change_rows(place: str) -> int:
     changed = 0
     with _connect(place) as connection:
         columns = connection.execute(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns "
-            "WHERE table_schema = 'public' AND is_updatable = 'YES' AND is_generated = 'NEVER' "
-            "AND data_type = ANY(%s)",
+            "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns "
+            "WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND is_updatable = 'YES' "
+            "AND is_generated = 'NEVER' AND data_type = ANY(%s)",
             (list(_WITH_TEXT),),
         ).fetchall()
-        for table, column, kind in columns:
+        for schema, table, column, kind in columns:
             value = sql.SQL("encode({}, 'escape')" if kind == "bytea" else "{}::text").format(sql.Identifier(column))
             back = sql.SQL("decode({}, 'escape')" if kind == "bytea" else "{}::" + kind)
             replaced = back.format(sql.SQL("replace({}, {}, {})").format(value, MARK, CHANGED_MARK))
             update = sql.SQL("UPDATE {} SET {} = {} WHERE position({} in {}) > 0").format(
-                sql.Identifier(table), sql.Identifier(column), replaced, MARK, value
+                sql.Identifier(schema, table), sql.Identifier(column), replaced, MARK, value
             )
             changed += connection.execute(update).rowcount
     return changed
