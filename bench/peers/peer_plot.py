@@ -16,7 +16,7 @@ COLOURS = mpl.colormaps["tab20"].colors
 def draw_plot(results: Results, path: Path) -> None:
     """Draw a row of plots for each database, on logarithmic scales: without "fsync off", which the tables have."""
     names = list(dict.fromkeys(one.name for stores in results.sections.values() for one in stores))
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    colours = {name: COLOURS[place * 2 % 19] for place, name in enumerate(names)}
     mpl.rcParams.update(
         {"svg.fonttype": "none", "svg.hashsalt": "convstore", "font.size": 8, "font.sans-serif": ["DejaVu Sans"]}
     )
@@ -25,6 +25,8 @@ def draw_plot(results: Results, path: Path) -> None:
         for (act, title), axes in zip(ACTS.items(), row, strict=True):
             axes.set(xscale="log", yscale="log", xlabel="messages in the conversation", ylabel="milliseconds")
             axes.set_title(f"{section}: {title}")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:,.6g}")
             axes.minorticks_off()  # each tick is bytes in the file
             axes.grid(which="major", linewidth=0.3)
             for one in results.sections.get(section, []):
