@@ -37,7 +37,7 @@ lint: $(VENV)/.dev-stamp ## ruff and mypy
 bench: $(VENV)/.dev-stamp ## measure
 	$(RUN) bench/run.py
 
-bench-peers: $(PEERS)/.peers-stamp ## measure beside other conversation stores, fifteen minutes (LONGEST=1000000)
+bench-peers: $(PEERS)/.peers-stamp ## measure beside other conversation stores, some twenty minutes (LONGEST=1000000)
 	$(PEERS)/bin/python -m bench.peers $(if $(LONGEST),--longest $(LONGEST))
 
 soak: $(VENV)/.dev-stamp ## ten minutes of callers that are killed and stopped, on both databases (MINUTES=1, SEED=…)
