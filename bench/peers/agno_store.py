@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.model import MODEL
 from bench.peers.peer_store import PeerStore
@@ -13,7 +13,7 @@ class Agno(PeerStore):
     """`SqliteDb`: one run for each turn, stored as an agent does at its end: `upsert_session`, then `upsert_run`."""
 
     name = "agno SqliteDb"
-    packages = ("agno", "SQLAlchemy")
+    packages: ClassVar[tuple[str, ...]] = ("agno", "SQLAlchemy")
 
     def __init__(self, place: str) -> None:
         super().__init__(place)
