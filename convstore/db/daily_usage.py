@@ -122,13 +122,14 @@ def plan_usage(work: UnitOfWork, owner: str, since: datetime | None, until: date
     """
     connection = work.connection
     whole = Span(since or BEGINNING_OF_TIME, until or END_OF_TIME)
-    first = whole.since.date() if whole.since == begin_day(whole.since.date()) else whole.since.date() + _DAY
-    end = min(whole.until.date(), work.now.date() - _AGE_OF_SUMMED_DAYS)
+    first, end = whole.since.date(), min(whole.until.date(), work.now.date() - _AGE_OF_SUMMED_DAYS)
     if first >= end:
         return UsagePlan((), (whole,), ())
+    if whole.since > begin_day(first):
+        first += _DAY
     days = _read_days(connection, owner, first, end)
     unsummed: dict[date, int] = {}
-    outside = [(first, end)]
+    outside = [(first, end)]  # it may be empty
     if days:
         after = days[-1].day + _DAY
         outside = [(first, days[0].day), (after, end)]

@@ -197,6 +197,14 @@ def test_usage_refuses_invalid_arguments(store: Store) -> None:
         store.usage(since=datetime.min.replace(tzinfo=timezone(timedelta(hours=5))))
 
 
+def test_a_report_of_the_first_or_the_last_moments_of_all_time_is_empty(store: Store) -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for since in (first, first + MICROSECOND, last - MICROSECOND, last):
+        for until in (None, first, first + MICROSECOND, last):
+            for by in (None, "day"):
+                assert store.usage(since=since, until=until, by=by).total.turns == 0
+
+
 # --- invalid prices ---
 
 
