@@ -19,6 +19,7 @@ from sqlalchemy import Dialect, Engine, Executable
 
 Values = Mapping[str, Any]
 _Convert = Callable[[Any], Any]
+_Choose = Callable[[list[Any]], list[Any]]
 
 _DRIVERS = frozenset({"pysqlite", "psycopg"})
 _ENGINE_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
@@ -90,13 +91,16 @@ class _Compiled:
                 bound[place] = write(bound[place])
         return bound
 
-    def read(self, cursor: Any) -> Rows:
-        """Return the rows of a cursor."""
+    def read(self, cursor: Any, choose: _Choose | None = None) -> Rows:
+        """Return the rows of a cursor, or those of them that `choose` returns."""
         if self._make_row is None:  # once, because psycopg makes a description anew each time
             description = cursor.description
             if description is not None:
                 self._make_row = _make_row_maker(self._columns, description, self._dialect)
-        rows = Rows(map(self._make_row, cursor.fetchall())) if self._make_row is not None else Rows()
+        rows = Rows()
+        if self._make_row is not None:
+            found = cursor.fetchall()
+            rows.extend(map(self._make_row, found if choose is None else choose(found)))
         rows.rowcount = cursor.rowcount
         return rows
 
@@ -210,6 +214,18 @@ class Connection:
         if compiled is None:
             return self.plain.execute(statement, values)
         return self._perform(compiled.sql, compiled.bind(values), compiled.read)
+
+    def execute_and_choose(self, statement: Executable, values: Values, choose: _Choose) -> list[Any]:
+        """Run a statement, and return those of its rows that `choose` returns; only they are converted.
+
+        Args:
+            choose: takes rows as the driver returns them, and returns some of them.
+        """
+        compiled = self._find(statement, values)
+        if compiled is None:
+            return choose(list(self.plain.execute(statement, values)))
+        found: list[Any] = self._perform(compiled.sql, compiled.bind(values), lambda rows: compiled.read(rows, choose))
+        return found
 
     def fetch(self, statement: Executable, values: Values) -> list[tuple[Any, ...]]:
         """Run a statement, and return its rows as plain tuples, which take half the time to make.

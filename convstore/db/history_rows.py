@@ -195,7 +195,8 @@ def _list_digests(rows: Iterable[Row[Any]]) -> dict[int, bytes]:
 
 def _scan(connection: Connection, lineage: Lineage, head: Seq, most: int) -> list[Row[Any]]:
     """Return the rows of a path that a scan finds before it misses one, latest first."""
-    found: list[Row[Any]] = _take_path(connection.execute(_DOWN, _bind_scan(lineage, head, most)), head, most)
+    values = _bind_scan(lineage, head, most)
+    found = connection.execute_and_choose(_DOWN, values, lambda rows: _take_path(rows, head, most))
     check_rows(found, lineage)
     return found
 
