@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 _MEMORY = Path("/dev/shm")
-_PREFIX = "convstore-tests-"
+_PREFIX = "conv-"  # short, because the path of a socket has 107 bytes at most
 _ENOUGH_BYTES = 4 << 30  # a run needs one quarter of it
 
 
