@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import make_url
 
-from tests import compiled, driver_events
+from tests import compiled, driver_events, memory_folder
 from tests.postgres import Emptied, new_database, running_server
 from tests.processes import end_zygote
 from tests.pythons import choose_pythons, newest_python
@@ -26,6 +27,9 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 compiled.share()
 driver_events.share()
+
+# With `-n`, the process that starts the workers gives them its folder.
+in_memory = None if "PYTEST_XDIST_WORKER" in os.environ else memory_folder.use()
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NO_SHARED_DATA = f"NOT RUN: the shared dialogues are not in {SHARED_DATA}"
@@ -67,6 +71,12 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish() -> None:
     """End the process that others are forked from."""
     end_zygote()
+
+
+def pytest_unconfigure() -> None:
+    """Remove the temporary files that are in memory."""
+    if in_memory is not None:
+        shutil.rmtree(in_memory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

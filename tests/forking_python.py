@@ -33,10 +33,20 @@ class ForkingPython:
         """Where it has found the package."""
 
     def run(
-        self, *arguments: str, cwd: Path, env: dict[str, str], status: int = 0
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: dict[str, str],
+        status: int | None = 0,
+        written: Path | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a script, `-m module` or `-c code` in a new process, and check its exit status."""
-        streams = cwd / "stdout", cwd / "stderr"
+        """Run a script, `-m module` or `-c code` in a new process, and check its exit status.
+
+        Args:
+            status: the exit status that is right; None: any.
+            written: a folder for what the program writes until it ends; by default `cwd`.
+        """
+        streams = (written or cwd) / "stdout", (written or cwd) / "stderr"
         request = {"arguments": arguments, "directory": str(cwd), "environment": env, "streams": [*map(str, streams)]}
         assert self._process.stdin is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -44,7 +54,7 @@ class ForkingPython:
         out, err = (stream.read_text() for stream in streams)
         for stream in streams:
             stream.unlink()
-        assert ended == status, out + err
+        assert status in (None, ended), out + err
         return subprocess.CompletedProcess(arguments, ended, out, err)
 
     def _read(self) -> Any:

@@ -428,12 +428,24 @@ def _run_program(files: list[int], program: list[str], environment: dict[str, st
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        status = _flush_as_python_does(status)
         with suppress(OSError):
             os.write(files[0], str(status).encode())
         os._exit(status)
+
+
+def _flush_as_python_does(status: Any) -> Any:
+    """Flush the streams at the end of a program, and return its exit status: 120 if that failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream.closed:
+            continue
+        try:
+            stream.flush()
+        except OSError as error:
+            with suppress(OSError):
+                os.write(2, f"Exception ignored in: {stream!r}\n{error!r}\n".encode())
+            status = 120
+    return status
 
 
 if __name__ == "__main__":

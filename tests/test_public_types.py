@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -35,6 +36,7 @@ def annotations_of(kind: type) -> Iterator[tuple[str, str, str]]:
                     yield f"{kind.__name__}.{name}({parameter})", function.__module__, str(annotation)
 
 
+@functools.cache
 def homes(module: str) -> dict[str, str]:
     """Return the names that a module imports, also for type checkers, each with its module."""
     source = inspect.getsource(sys.modules[module])

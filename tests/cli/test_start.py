@@ -35,21 +35,27 @@ THEIRS = {
     "asyncio",
 }
 HEAVY = OURS | THEIRS | {"logging"}
+OF_MODEL_AND_SCHEMA = {"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"}
+"""Modules that only a call of the model or a change of the schema needs."""
 LOADED = """
 import json, sys
 from convstore.cli import main
-sys.argv[0] = "convstore"
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-finally:
-    print("\\n" + json.dumps(sorted(sys.modules)))
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["convstore", *line]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (line, end.code)
+    print("\\n" + json.dumps([line, sorted(sys.modules)]))
 """
 
 
-def list_loaded_modules(*arguments: str) -> set[str]:
-    return set(json.loads(run_python(LOADED, *arguments).splitlines()[-1]))
+def list_loaded_modules(*lines: list[str]) -> list[tuple[list[str], set[str]]]:
+    """Run command lines one after another in a new Python; return each with the modules loaded at its end."""
+    printed = run_python(LOADED, json.dumps(lines)).splitlines()
+    found = [json.loads(text) for text in printed if text.startswith("[[")]
+    assert [line for line, _ in found] == list(lines)
+    return [(line, set(modules)) for line, modules in found]
 
 
 def walk_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -73,18 +79,16 @@ def test_the_program_has_exactly_these_commands() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--version"], *([*path, flag] for path, _ in EVERY for flag in ("-h",))], ids=" ".join
-)
-def test_help_and_version_import_click_and_nothing_heavier(arguments: list[str]) -> None:
-    modules = list_loaded_modules(*arguments)
-    assert "click" in modules
-    assert modules & HEAVY == set()
+def test_help_and_version_import_click_and_nothing_heavier() -> None:
+    # What one command line loads stays loaded for the next ones: the first one that fails is to blame.
+    for line, modules in list_loaded_modules(["--version"], *([*path, "-h"] for path, _ in EVERY)):
+        assert "click" in modules
+        assert modules & HEAVY == set(), line
 
 
 def test_the_list_of_folders_is_read_from_the_package() -> None:
     assert {"convstore.store", "convstore.db", "convstore.turns", "convstore.values", "convstore.messages"} <= OURS
-    modules = list_loaded_modules("list", "--db", ":memory:")
+    [(_, modules)] = list_loaded_modules(["list", "--db", ":memory:"])
     assert modules >= {
         "convstore.store",
         "convstore.db",
@@ -92,33 +96,32 @@ def test_the_list_of_folders_is_read_from_the_package() -> None:
     }  # `list_loaded_modules` finds modules of these folders
 
 
-@pytest.mark.parametrize("command", [["list"], ["show"], ["list", "--json"], ["show", "--json"]], ids=" ".join)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_list_and_show_import_neither_openai_nor_alembic(
-    bare: Program, request: pytest.FixtureRequest, kind: str, command: list[str]
+    bare: Program, request: pytest.FixtureRequest, kind: str
 ) -> None:
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
-    modules = list_loaded_modules(*command)
-    assert "convstore.store.reader" in modules
-    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"})
+    for line, modules in list_loaded_modules(["list"], ["show"], ["list", "--json"], ["show", "--json"]):
+        assert "convstore.store.reader" in modules
+        assert modules.isdisjoint(OF_MODEL_AND_SCHEMA), line
 
 
-@pytest.mark.parametrize("command", ["list", "show", "turns", "usage"])
-def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(
-    bare: Program, sqlite_url: str, command: str
-) -> None:
+def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(bare: Program, sqlite_url: str) -> None:
     bare.set(CONVSTORE_DB=sqlite_url)
     bare("new", "--system", "Be brief.")
-    modules = list_loaded_modules(command)
-    assert "convstore.store.read_methods" in modules
-    assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))]
+    for line, modules in list_loaded_modules(["list"], ["show"], ["turns"], ["usage"]):
+        assert "convstore.store.read_methods" in modules
+        assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))], line
 
 
 def test_the_overview_of_commands_and_completion_import_no_command(bare: Program) -> None:
+    [(_, of_overview)] = list_loaded_modules(["--help"])
     bare.set(_CONVSTORE_COMPLETE="bash_complete", COMP_WORDS="convstore s", COMP_CWORD="1")
-    for arguments in (["--help"], []):  # without arguments, the environment asks for completion
-        assert not [name for name in list_loaded_modules(*arguments) if name.startswith("convstore.cli.commands.")]
+    [(_, of_completion)] = list_loaded_modules([])
+    assert "click.shell_completion" in of_completion
+    for modules in (of_overview, of_completion):
+        assert not [name for name in modules if name.startswith("convstore.cli.commands.")]
 
 
 def test_the_overview_says_what_each_command_says() -> None:
@@ -133,19 +136,6 @@ def test_completion_offers_the_commands_and_their_help() -> None:
     offered = {item.value: item.help for item in convstore.shell_complete(context, "s")}
     assert offered == {name: summary for name, (_, summary) in _COMMANDS.items() if name.startswith("s")}
     assert {"-V", "--version"} <= {item.value for item in convstore.shell_complete(context, "-")}
-
-
-IN_TURN = """
-import json, sys
-from convstore.cli import main
-for line in json.loads(sys.argv[1]):
-    sys.argv = ["convstore", *line]
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code, (line, end.code)
-print("\\n" + json.dumps(sorted(sys.modules)))
-"""
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -171,8 +161,8 @@ def test_commands_that_call_no_model_import_neither_openai_nor_alembic(
             ["show", "copy", "--tree", "--json"],
         ),
     ]
-    modules = set(json.loads(run_python(IN_TURN, json.dumps(lines)).splitlines()[-1]))
-    assert modules.isdisjoint({"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"})
+    for line, modules in list_loaded_modules(*lines):
+        assert modules.isdisjoint(OF_MODEL_AND_SCHEMA), line
     assert ("sqlalchemy.dialects.postgresql" in modules) == (kind == "postgresql")
 
 

@@ -12,7 +12,7 @@ import pytest
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import Program, Rows, command
 from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, read_screen
-from tests.processes import ROOT
+from tests.processes import ROOT, can_fork_program, write_program
 
 WILD = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x08e\rf\x7fg\x90h\x0bi\tj"
 COLOURS = ("\x1b[1m", "\x1b[2m")
@@ -211,12 +211,30 @@ def test_retry_names_the_message_that_it_sends_again(program: Program, chat_serv
 # --- closed and full outputs ---
 
 
-def run_in_shell(shell: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell command in which `convstore` is the real program."""
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an executable `convstore` that is forked: a new Python takes ten times as long."""
+    folder = tmp_path_factory.mktemp("programs")
+    write_program(folder)
+    return folder
+
+
+def run_in_shell(shell: str, programs: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which `convstore` is the real program.
+
+    Args:
+        programs: the folder with that program; None starts a new Python for each.
+    """
+    if programs is None:
+        shell = f'convstore() {{ "$PYTHON" -m convstore "$@"; }}; {shell}'
+        environment = {"PYTHON": str(command()[0])}
+    else:
+        assert can_fork_program()
+        environment = {"PATH": os.pathsep.join((str(programs), os.environ["PATH"]))}
     return subprocess.run(
-        ["bash", "-c", f'convstore() {{ "$PYTHON" -m convstore "$@"; }}; {shell}'],
+        ["bash", "-c", shell],
         cwd=ROOT,
-        env={**os.environ, "PYTHON": str(command()[0])},
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -225,26 +243,32 @@ def run_in_shell(shell: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+NEW = None
+"""In place of the folder of programs: start a new Python. One case of each test does; its end flushes the streams."""
+
+
 @pytest.mark.parametrize("what", ["list --limit 0", "show", "list --limit 0 --json"])
-def test_a_pipe_that_closes_early_is_no_error(program: Program, what: str) -> None:
+def test_a_pipe_that_closes_early_is_no_error(program: Program, programs: Path, what: str) -> None:
     program("new", "x" * 200_000)
     program("new", "y" * 200_000, "-m", "z" * 200_000)
-    ran = run_in_shell(f"convstore {what} | head -c 1")
+    ran = run_in_shell(f"convstore {what} | head -c 1", NEW if what == "show" else programs)
     assert (len(ran.stdout), ran.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("what", ["list", "show", "--help", "new", "say hi --no-stream"])
-def test_a_pipe_that_is_already_closed_is_no_error(program: Program, what: str) -> None:
+def test_a_pipe_that_is_already_closed_is_no_error(program: Program, programs: Path, what: str) -> None:
     program("new", "short")
-    ran = run_in_shell(f"convstore {what} | :")
+    ran = run_in_shell(f"convstore {what} | :", NEW if what == "list" else programs)
     assert (ran.stdout, ran.stderr) == ("", "")
 
 
-def test_a_pipe_that_closes_during_a_stream_stops_it(program: Program, chat_server: ChatServer, rows: Rows) -> None:
+def test_a_pipe_that_closes_during_a_stream_stops_it(
+    program: Program, programs: Path, chat_server: ChatServer, rows: Rows
+) -> None:
     pieces = ["first line\n", *(f"{number}\n" for number in range(3000))]
     chat_server.script(Reply(pieces=pieces, delay=0.001))
     program("new")
-    ran = run_in_shell("convstore say hi | head -1")
+    ran = run_in_shell("convstore say hi | head -1", programs)
     assert (ran.stdout, ran.stderr) == ("first line\n", "")
     [(status, _)] = rows.turns
     assert status == "interrupted"
@@ -253,11 +277,11 @@ def test_a_pipe_that_closes_during_a_stream_stops_it(program: Program, chat_serv
 
 @pytest.mark.parametrize("mode", ["", "--no-stream", "--json"])
 def test_a_full_disk_at_stdout_is_reported_in_one_line_and_loses_nothing(
-    program: Program, chat_server: ChatServer, mode: str
+    program: Program, programs: Path, chat_server: ChatServer, mode: str
 ) -> None:
     program("new")
     chat_server.script(Reply(pieces=[f"{number} " * 1000 for number in range(20)]))
-    ran = run_in_shell(f"convstore say hi {mode} > /dev/full; echo $? >&2")
+    ran = run_in_shell(f"convstore say hi {mode} > /dev/full; echo $? >&2", programs if mode else NEW)
     assert ran.stderr == "convstore: cannot write to stdout: No space left on device\n1\n"
     content = program("show", "--json").json["messages"][1]["message"]["content"]
     assert content == "".join(f"{number} " * 1000 for number in range(20))
@@ -266,9 +290,9 @@ def test_a_full_disk_at_stdout_is_reported_in_one_line_and_loses_nothing(
 
 
 @pytest.mark.parametrize("what", ["list", "show", "turns --json", "--help"])
-def test_every_command_says_that_it_cannot_write_to_stdout(program: Program, what: str) -> None:
+def test_every_command_says_that_it_cannot_write_to_stdout(program: Program, programs: Path, what: str) -> None:
     program("new", "short")
-    ran = run_in_shell(f"convstore {what} > /dev/full; echo $? >&2")
+    ran = run_in_shell(f"convstore {what} > /dev/full; echo $? >&2", NEW if what == "--help" else programs)
     assert ran.stderr == "convstore: cannot write to stdout: No space left on device\n1\n"
 
 

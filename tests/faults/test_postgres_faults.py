@@ -287,6 +287,14 @@ class Saboteur:
         if self._at(connection.driver_connection, "after COMMIT"):
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
+    def _terminate(self, pid: int) -> None:
+        """Terminate a backend, and wait for its end. PostgreSQL's own wait looks only ten times a second."""
+        assert self._admin.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone() == (True,)
+        deadline = time.monotonic() + 10
+        while self._admin.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() is not None:
+            assert time.monotonic() < deadline, "the backend goes on"
+            time.sleep(0.002)
+
     def _at(self, connection: Any, point: str) -> bool:
         if threading.current_thread().name == "convstore-heartbeat":
             return False
@@ -295,7 +303,7 @@ class Saboteur:
         if strikes:
             self.struck = True
             pid = connection.info.backend_pid
-            assert self._admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
+            self._terminate(pid)
             if point == "after COMMIT":
                 with pytest.raises(psycopg.OperationalError):
                     connection.execute("SELECT 1")  # now the client knows too

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import io
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +23,7 @@ from sqlalchemy import Connection, inspect, text
 from convstore import Store
 from convstore.db import schema_upgrade
 from convstore.db.engine import Database, open_database
+from tests.forking_python import ForkingPython, forking_python
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -117,17 +121,36 @@ def check_drift(url: str) -> None:
         command.check(config)
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program in a new process; every warning is an error."""
+def run(*arguments: str, cwd: Path, new: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in its own process; every warning is an error.
+
+    Args:
+        new: start a new Python, also for a module. Otherwise a process that has imported convstore and Alembic forks
+            the programs of modules: the imports would take nearly all of their time.
+    """
+    environment = {**os.environ, **environment}
+    if arguments[0] == "-m" and not new:
+        forking, written = _start_forking()
+        return forking.run(*arguments, cwd=cwd, env=environment, status=None, written=written)
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@functools.cache
+def _start_forking() -> tuple[ForkingPython, Path]:
+    """Start the process that forks, at the first use in this process, which ends it and removes its folder."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    written = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="convstore-forking-")))
+    python = (sys.executable, "-W", "error")
+    return stack.enter_context(forking_python(*python, cwd=CHECKOUT, env=dict(os.environ))), written
 
 
 # Processes that begin at the same moment.

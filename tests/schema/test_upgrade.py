@@ -32,7 +32,7 @@ def empty_url(request: pytest.FixtureRequest) -> str:
 
 
 def test_plain_alembic_upgrades_the_database_of_the_environment(empty_url: str) -> None:
-    done = run("-m", "alembic", "upgrade", "head", cwd=CHECKOUT, CONVSTORE_DB=empty_url)
+    done = run("-m", "alembic", "upgrade", "head", cwd=CHECKOUT, new=True, CONVSTORE_DB=empty_url)
     assert done.returncode == 0, done.stderr
     checked = run("-m", "alembic", "check", cwd=CHECKOUT, CONVSTORE_DB=empty_url)
     assert (checked.returncode, checked.stdout) == (0, "No new upgrade operations detected.\n"), checked.stderr
@@ -72,7 +72,7 @@ def test_the_sql_that_alembic_writes_makes_the_schema(empty_url: str) -> None:
 
 
 def test_the_command_upgrades_and_prints_what_it_did(empty_url: str, tmp_path: Path) -> None:
-    done = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)
+    done = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, new=True, CONVSTORE_DB=empty_url)
     assert done.returncode == 0, done.stderr
     assert f"schema none -> {schema_upgrade.HEAD}" in done.stdout
     again = run("-m", "convstore", "db", "upgrade", cwd=tmp_path, CONVSTORE_DB=empty_url)

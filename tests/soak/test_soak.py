@@ -115,11 +115,12 @@ def check(plan: Plan, store: Store) -> Callable[[], list[str]]:
     return check
 
 
-def test_a_short_soak_finds_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_short_soak_finds_nothing_and_leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("soak")  # a short name: the path of a socket has 107 bytes at most
     done = subprocess.run(
         [sys.executable, "-m", "tests.soak.run", "--minutes", "0.06", "--seed", "1", "--databases", "sqlite"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -129,8 +130,8 @@ def test_a_short_soak_finds_nothing_and_leaves_nothing_behind(tmp_path: Path) ->
     assert done.stdout.endswith("no violation, SEED=1\n")
     assert "kills" in done.stdout
     # Each process that runs turns has a lock file here while it lives; the folder stays.
-    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == []
-    assert {path.name for path in tmp_path.iterdir()} <= {f"convstore-{os.getuid()}"}
+    assert [path.name for path in folder.rglob("*") if not path.is_dir()] == []
+    assert {path.name for path in folder.iterdir()} <= {f"convstore-{os.getuid()}"}
 
 
 def test_the_checks_find_nothing_in_an_undamaged_database(check: Callable[[], list[str]]) -> None:
