@@ -164,13 +164,8 @@ def make_random_options(rng: random.Random) -> WindowOptions:
     )
 
 
-SEEDS = {"sqlite-file": [*range(6), 123], "postgresql": [0, 3, 123]}
-"""PostgreSQL has fewer, because a grove takes seconds; an odd number clears the columns of later releases."""
-
-
-@pytest.mark.parametrize(
-    ("backend", "seed"), [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds], indirect=["backend"]
-)
+@ON_BOTH_DATABASES
+@pytest.mark.parametrize("seed", [*range(6), 123])
 def test_a_window_read_with_limits_equals_the_window_of_the_complete_path(
     backend: Backend, chat_server: ChatServer, seed: int
 ) -> None:
