@@ -13,6 +13,17 @@ from bench.databases import Copies
 from bench.model import MODEL, QUESTION, dialogue
 from bench.replay import BEGIN, COMMIT, Step, recording, replay
 from convstore import Store
+from convstore.testing import ChatServer, Reply
+
+# What a program needs that asks a model once and has a database: the same imports, and the request of `say`.
+_BARE_SAY = f"""
+import sys, click, sqlalchemy, openai
+with sqlalchemy.create_engine(sys.argv[1]).connect() as connection:
+    connection.execute(sqlalchemy.text("SELECT id FROM convstore_conversations LIMIT 1")).all()
+messages = [{{"role": "user", "content": "Hi"}}]
+for chunk in openai.OpenAI().chat.completions.create(model="{MODEL}", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
+"""
 
 Row = tuple[str, ...]
 Operation = Callable[[Store, str], object]
@@ -163,15 +174,25 @@ def costs(copies: Copies, scale: Scale) -> list[Row]:
 def starts(url: str, scale: Scale) -> list[Row]:
     """Measure whole processes beside Python alone, and beside the import of the package that they need."""
     nothing, click, sqlalchemy = (["-c", code] for code in ("pass", "import click", "import sqlalchemy"))
-    commands = [["-m", "convstore", argument] for argument in ("--help", "--version", "list")]
-    timings = alternate(scale.starts, *(_process(each, url) for each in (nothing, click, sqlalchemy, *commands)))
-    empty, with_click, with_sqlalchemy, *ours = (timing.wall for timing in timings)
-    needs = [(with_click, "import click"), (with_click, "import click"), (with_sqlalchemy, "import sqlalchemy")]
+    commands = [
+        ["-m", "convstore", *line] for line in (["--help"], ["--version"], ["list"], ["say", "Hi", "-c", "alone-0"])
+    ]
+    with ChatServer() as server:
+        server.otherwise = lambda _: Reply("Hello.")
+        every = (nothing, click, sqlalchemy, ["-c", _BARE_SAY, url], *commands)
+        timings = alternate(scale.starts, *(_process(each, url, server.url) for each in every))
+    empty, with_click, with_sqlalchemy, bare_say, *ours = (timing.wall for timing in timings)
+    needs = [
+        (with_click, "import click"),
+        (with_click, "import click"),
+        (with_sqlalchemy, "import sqlalchemy"),
+        (bare_say, "a program that asks"),
+    ]
     return [
         (
             _ratio(taken, needed),
             _ratio(taken, empty),
-            f"convstore {command[-1]}",
+            f"convstore {command[2]}",
             _ms(taken),
             f"{_ms(needed)} {need}",
             f"{_ms(empty)} pass",
@@ -188,9 +209,9 @@ def _bare(connection: Any, steps: list[list[Step]]) -> Callable[[int], object]:
     return lambda number: replay(connection, steps[number])
 
 
-def _process(arguments: list[str], url: str) -> Callable[[int], object]:
+def _process(arguments: list[str], url: str, server: str) -> Callable[[int], object]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONVSTORE_", "OPENAI_"))}
-    environment = {**kept, "CONVSTORE_DB": url}
+    environment = {**kept, "CONVSTORE_DB": url, "OPENAI_BASE_URL": server, "OPENAI_API_KEY": "none"}
     command = [sys.executable, *arguments]
     return lambda _: subprocess.run(command, check=True, capture_output=True, env=environment)
 

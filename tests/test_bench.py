@@ -44,7 +44,7 @@ ROWS = [
             "fork of 2,000 messages",
         )
     ),
-    *(f"convstore {argument}" for argument in ("--help", "--version", "list")),
+    *(f"convstore {argument}" for argument in ("--help", "--version", "list", "say")),
 ]
 
 

@@ -17,6 +17,7 @@ from convstore.db.message_rows import read_head, read_messages
 from convstore.db.summary_rows import read_summaries
 from convstore.db.turn_rows import read_token_samples, read_window
 from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import DamagedRow
 from convstore.messages.token_factor import learn_token_factor
 from convstore.values.identifiers import Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, Summary
@@ -89,7 +90,10 @@ def _find_begun(
         return None
     turns = (record.turn for record in reversed(tail) if record.message["role"] == "assistant")
     turn = next((turn for turn in turns if turn is not None), None)
-    report = read_window(connection, lineage, turn) if turn is not None else None
+    try:
+        report = read_window(connection, lineage, turn) if turn is not None else None
+    except DamagedRow:  # `turns` and `db verify` name it; the window can be cut without it
+        return None
     if report is None or report.options.max_context != options.max_context:
         return None
     return report.from_seq

@@ -26,6 +26,7 @@ from convstore.values.window_report import WindowReport
 # Less would cut less often; more would leave out less. With turns of at most a fortieth of the budget, ten turns follow
 # before the next cut.
 _SHARE_AFTER_CUT = 3 / 4
+_LEAST_SHARE = 0.5  # of what is not always sent; else the window is cut anew
 _CONTEXT_ROLES = ("system", "developer")
 _COUNTED_PARAMETERS = ("tools", "functions", "response_format")  # sent besides the messages, and read by the model
 SUMMARY_REQUEST = "Summarise our conversation so far, so that we can go on from your summary."
@@ -298,6 +299,8 @@ class _Costs:
 def _keep_beginning(places: Sequence[int], past: Past, costs: _Costs, budget: int) -> tuple[int | None, int]:
     """Return where the window before began; or a later place that leaves room for some turns to come.
 
+    Where it began is left if that fills less than half of the room, and something earlier fits: after a turn with a
+    much smaller window (`last=1`, many tools, another model), the history would come back only turn by turn.
     The last turn is always sent if it fits.
 
     Args:
@@ -305,9 +308,11 @@ def _keep_beginning(places: Sequence[int], past: Past, costs: _Costs, budget: in
     """
     within = [place for place in places if place < len(past.tail)] or places
     begun = next((place for place in within if place < len(past.tail) and past.tail[place].seq == past.begun), None)
-    if begun is not None:
-        return costs.find_beginning([begun], budget)
     always = costs.fixed + sum(count for count, stays in zip(costs.counts, costs.stays, strict=True) if stays)
+    if begun is not None:
+        kept, total = costs.find_beginning([begun], budget)
+        if begun == within[0] or total - always >= (budget - always) * _LEAST_SHARE:
+            return kept, total
     room = always + floor((budget - always) * _SHARE_AFTER_CUT)
     found, total = costs.find_beginning(within, room)
     return (found, total) if found is not None else costs.find_beginning(within[-1:], budget)

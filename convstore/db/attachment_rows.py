@@ -50,10 +50,13 @@ def _sizes_statement(dialect: str) -> Any:
 
 def read_sizes(connection: Connection, owner: str, digests: Collection[bytes]) -> dict[bytes, int]:
     """Return the numbers of bytes of some attachments, by digest. Missing ones are left out."""
-    if not digests:
-        return {}
-    rows = connection.execute(_sizes_statement(connection.dialect.name), {"owner": owner, "digests": list(digests)})
-    return {row.digest: row.size for row in rows}
+    found: dict[bytes, int] = {}
+    wanted = sorted(digests)
+    for start in range(0, len(wanted), _MAX_DIGESTS):
+        some = {"owner": owner, "digests": wanted[start : start + _MAX_DIGESTS]}
+        rows = connection.execute(_sizes_statement(connection.dialect.name), some)
+        found.update((row.digest, row.size) for row in rows)
+    return found
 
 
 def read_attachments(connection: Connection, owner: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:

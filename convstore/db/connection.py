@@ -10,9 +10,12 @@ calls both ways.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import sqlalchemy
 from sqlalchemy import Dialect, Engine, Executable
@@ -168,6 +171,8 @@ class Statements:
         compiled = statement.compile(dialect=self._dialect, column_keys=list(names), **place)
         if compiled.post_compile_params or compiled.literal_execute_params:
             return None  # `IN (…)` has as many places as there are values
+        if any(compiled.binds[name].required and name not in names for name in compiled.params):
+            return None  # SQLAlchemy's execution names the value that is missing
         writers = {}
         for name in compiled.params:
             write = compiled.binds[name].type.dialect_impl(self._dialect).bind_processor(self._dialect)
@@ -279,6 +284,9 @@ class Connection:
             cursor.close()
         except BaseException as error:
             self._translate(error, sql, cursor)
+            if cursor is not None:
+                with suppress(Exception):  # the error is the one to raise
+                    cursor.close()
             raise
         return result
 
@@ -305,13 +313,18 @@ def find_statements(engine: Engine, schema: str | None) -> Statements | None:
         return None
     # Engines of one kind share them: what is compiled depends on the driver, the server's version and the schema.
     key = (type(dialect), dialect.server_version_info, schema)
-    if key not in _statements:
-        _statements[key] = Statements(dialect, schema)
-    return _statements[key]
+    found = _statements.get(key)
+    if found is None:
+        found = _statements[key] = Statements(dialect, schema)
+        _latest.append(found)
+    return found
 
 
 def _has_listeners(dispatch: Any, events: Iterable[str]) -> bool:
     return any(getattr(dispatch, name) for name in events)
 
 
-_statements: dict[Hashable, Statements] = {}
+# A database keeps its own, so that those of a schema are forgotten with its last database; the latest ones stay longer,
+# for a program that opens a store for each request.
+_statements: WeakValueDictionary[Hashable, Statements] = WeakValueDictionary()
+_latest: deque[Statements] = deque(maxlen=16)

@@ -20,7 +20,7 @@ import sqlalchemy
 from sqlalchemy import Engine, Pool, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 
-from convstore.db.connection import Connection, find_statements
+from convstore.db.connection import Connection, Statements, find_statements
 from convstore.db.postgres_schema import (
     bind_schema,
     check_has_schemas,
@@ -68,6 +68,7 @@ class Database:
         self.path = find_sqlite_file(engine.url) if self.is_sqlite else None
         """The file of a SQLite database; None if it is in memory."""
         self._owned = owned
+        self._statements: Statements | None = None
         self._name = self._make_name()
         self._log_watch = LogWatch(self.path) if self.path is not None else None
         _check_backend(engine.dialect.name)
@@ -140,7 +141,9 @@ class Database:
             if self.schema is not None:
                 bind_schema(plain, self.schema)
             info = plain.info
-            connection = Connection(plain, find_statements(self.engine, self.schema) if self._owned else None)
+            # Kept here, because all databases of one kind and schema share them as long as one of them needs them.
+            self._statements = find_statements(self.engine, self.schema) if self._owned else None
+            connection = Connection(plain, self._statements)
             with transaction(connection, writes=writes), kept(plain):
                 yield connection
         version = info.get("version")
@@ -396,7 +399,7 @@ def _is_from_driver(error: UnicodeDecodeError) -> bool:
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     return place is not None and str(place.tb_frame.f_globals["__name__"]).startswith(
-        ("sqlalchemy.", "convstore.db.sqlite")
+        ("sqlalchemy.", "convstore.db.connection", "convstore.db.sqlite")
     )
 
 

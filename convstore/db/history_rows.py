@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -36,6 +36,7 @@ from convstore.db.message_rows import (
     COLUMNS,
     MESSAGE_COLUMNS,
     PathMessage,
+    check_path_types,
     check_rows,
     decode_path,
     decode_rows,
@@ -44,7 +45,7 @@ from convstore.db.message_rows import (
     read_messages,
     select_parent_digest,
 )
-from convstore.db.row_errors import missing_message
+from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
 from convstore.values.identifiers import NO_SEQ, Position, Seq
 from convstore.values.results import MessageRecord
@@ -234,6 +235,7 @@ def read_path_messages(connection: Connection, lineage: Lineage, head: Head) -> 
     if head.seq and not lineage.is_fork and head.seq <= 2 * most + _SLACK_ROWS:
         scanned = connection.fetch(_MESSAGES_DOWN, _bind_scan(lineage, head.seq, most))
         rows = _take_path(scanned, head.seq, most)
+    check_path_types(rows, lineage)
     first = Seq(rows[-1][1]) if rows else head.seq
     before = read_path(connection, lineage, first, position=Position(most - len(rows)))
     found = [PathMessage(record.message, record.position, record.turn) for record in before]
@@ -303,29 +305,39 @@ def _count_row_tokens(row: Row[Any]) -> int:
 
 @cache
 def _measure_up_statement(dialect: str, width: int) -> Any:
-    """Return the statement that measures a message and its ancestors, and reads no content."""
+    """Return the statement that measures a message and its ancestors, until they are too many bytes.
+
+    It reads no content.
+    """
     head = bindparam("head", type_=BigInteger)
-    start = select(table.c.seq, table.c.parent_seq, literal(1, BigInteger).label("step")).where(
-        *is_kept(table, width, head), table.c.seq == head
-    )
+    start = select(
+        table.c.seq,
+        table.c.parent_seq,
+        literal(1, BigInteger).label("step"),
+        _count_stored_bytes(dialect, table).label("total"),
+    ).where(*is_kept(table, width, head), table.c.seq == head)
     path = start.cte("path", recursive=True)
     joined, parent = _join_message(dialect, width, path, path.c.parent_seq)
+    fits = and_(path.c.step < bindparam("most", type_=BigInteger), path.c.total <= bindparam("left", type_=BigInteger))
     up = (
-        select(parent.c.seq, parent.c.parent_seq, path.c.step + 1)
+        select(parent.c.seq, parent.c.parent_seq, path.c.step + 1, path.c.total + _count_stored_bytes(dialect, parent))
         .select_from(joined)
-        .where(few(path.c.step < bindparam("most", type_=BigInteger)), parent.c.seq < path.c.seq)
+        .where(few(fits), parent.c.seq < path.c.seq)  # a damaged row may be its own ancestor
     )
     path = path.union_all(up)
     joined, row = _join_message(dialect, width, path, path.c.seq)
-    size = count_bytes(dialect, row.c.content) + count_bytes(dialect, row.c.extra)
     # Beside attachments, which are stored apart, the other fields are short.
     references = case((func.substr(row.c.extra, 1, 1) == "[", row.c.extra))
     return (
-        select(row.c.seq, row.c.parent_seq, size.label("size"), references.label("references"))
+        select(row.c.seq, row.c.parent_seq, path.c.total, references.label("references"))
         .select_from(joined)
         .where(few(path.c.step > 0))
         .order_by(path.c.step)
     )
+
+
+def _count_stored_bytes(dialect: str, row: FromClause) -> ColumnElement[int]:
+    return count_bytes(dialect, row.c.content) + count_bytes(dialect, row.c.extra)
 
 
 def read_path_within(
@@ -333,7 +345,7 @@ def read_path_within(
 ) -> list[MessageRecord]:
     """Return the end of the path to message `head`, in order, of at most so many bytes.
 
-    The last message is always returned. What does not fit is measured, and not read.
+    The last message is always returned. Of what does not fit, only the first message is measured, and nothing is read.
 
     Args:
         limit: return at most so many messages; None: any number.
@@ -347,12 +359,18 @@ def read_path_within(
     left, wanted, part = max_bytes, head, lineage
     while wanted != NO_SEQ and len(within) < most and left >= 0:
         part = locate_message(connection, part, wanted)
-        values = {**part.bind_message_limits(), "head": wanted, "most": min(_FIRST_CLIMB_ROWS, most - len(within))}
+        climb = min(_FIRST_CLIMB_ROWS, most - len(within))
+        values = {**part.bind_message_limits(), "head": wanted, "most": climb, "left": left}
         rows = connection.execute(_measure_up_statement(connection.dialect.name, part.width), values).all()
         if not rows:
             raise missing_message(lineage.key.id, wanted)
         for row in rows:
-            left -= row.size + measure_attachments(connection, lineage, row.references)
+            if not (isinstance(row.parent_seq, int) and row.parent_seq < row.seq):
+                raise damaged_row(lineage.key.id, f"message seq {row.seq} is its own ancestor")
+        attached = measure_attachments(connection, lineage, [row.references for row in rows])
+        before = left
+        for row, size in zip(rows, accumulate(attached), strict=True):
+            left = before - row.total - size
             if left < 0 and within:
                 break
             within.append(row.seq)

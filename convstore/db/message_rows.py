@@ -286,18 +286,19 @@ def read_inline_data(connection: Connection, owner: str, stored: Iterable[Stored
     return encode_attachments(read_attachments(connection, owner, wanted))
 
 
-def measure_attachments(connection: Connection, lineage: Lineage, extra: str | None) -> int:
-    """Return the bytes of the attachments that a message refers to, as base64.
+def measure_attachments(connection: Connection, lineage: Lineage, extras: Sequence[str | None]) -> list[int]:
+    """Return the bytes of the attachments that each message refers to, as base64.
 
     Args:
-        extra: the column, if it has references, else None.
+        extras: the column of each message, if it has references, else None.
     """
-    if extra is None:
-        return 0
-    digests: set[bytes] = set()
-    with suppress(ValueError, RecursionError):  # `decode_message` reports a damaged row
-        digests = find_attachment_digests(StoredMessage("", None, None, extra))
-    return sum(-(-size // 3) * 4 for size in read_sizes(connection, lineage.key.owner, digests).values())
+    digests: list[set[bytes]] = [set() for _ in extras]
+    for place, extra in enumerate(extras):
+        with suppress(ValueError, RecursionError):  # `decode_message` reports a damaged row
+            if extra is not None:
+                digests[place] = find_attachment_digests(StoredMessage("", None, None, extra))
+    sizes = read_sizes(connection, lineage.key.owner, set().union(*digests))
+    return [sum(-(-sizes.get(digest, 0) // 3) * 4 for digest in some) for some in digests]
 
 
 def decode_message(stored: StoredMessage, texts: Mapping[bytes, str], conversation_id: str, seq: int) -> Message:
@@ -421,6 +422,15 @@ def decode_rows(
     return found
 
 
+def check_path_types(rows: Sequence[tuple[Any, ...]], lineage: Lineage) -> None:
+    """Check that rows of `MESSAGE_COLUMNS` hold values of their columns' types.
+
+    Raises:
+        DamagedRow: a value has another type.
+    """
+    _check_message_types(rows, lineage.key.id, "message seq")
+
+
 def decode_path(
     connection: Connection, rows: Sequence[tuple[Any, ...]], lineage: Lineage, before: MessageRecord | None
 ) -> list[PathMessage]:
@@ -429,13 +439,13 @@ def decode_path(
     Each message is checked against the digest of the message before it.
 
     Args:
+        rows: rows that `check_path_types` has passed.
         before: the message before the first row; None: the path begins there.
 
     Raises:
         DamagedRow: a row cannot be decoded, or was changed.
     """
     id = lineage.key.id
-    _check_message_types(rows, id, "message seq")
     with_extra = [StoredMessage(*row[2:6]) for row in rows if row[5] is not None]
     texts = read_inline_data(connection, lineage.key.owner, with_extra)
     position, parent = (before.position, before.digest) if before is not None else (0, b"")

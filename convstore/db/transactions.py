@@ -126,7 +126,7 @@ class OwnTransactions:
         self.prepare()
         give_up_at = time.monotonic() + retry_seconds
         pause = _FIRST_PAUSE_SECONDS
-        keeps_bytes = False
+        keeps_bytes = has_repeated = False
         while True:
             returned = False
             try:
@@ -143,8 +143,11 @@ class OwnTransactions:
                     keeps_bytes = True  # a damaged row: the repeated unit of work finds out which
                     continue
                 may_repeat = error.transient and (may_repeat_commit or not returned)
-                if not may_repeat or time.monotonic() + pause > give_up_at:
+                # PostgreSQL looks for a deadlock after a second, so then the time is over; a repetition is worth it.
+                is_late = time.monotonic() + pause > give_up_at and (has_repeated or not _is_deadlock(error))
+                if not may_repeat or is_late:
                     raise
+                has_repeated = True
                 _logger.info(
                     "database %s: repeating a transaction in %.2f s (%s)",
                     self.database.label,
@@ -168,6 +171,10 @@ class OwnTransactions:
         """Close the database's connections; the next unit of work opens them again."""
         self.database.close()
         self._has_schema = False  # a database in memory is lost when its connection is closed
+
+
+def _is_deadlock(error: DatabaseUnavailable) -> bool:
+    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == "40P01"
 
 
 class CallersTransaction:

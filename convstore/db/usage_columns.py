@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, Float, Text, and_, case, cast, func, null, or_
+from sqlalchemy import ColumnElement, Date, DateTime, Float, Text, and_, case, cast, func, null, or_
 
 from convstore.db.tables import turns as table
 from convstore.values.results import TurnStatus
@@ -74,6 +75,15 @@ def select_day(dialect: str) -> ColumnElement[Any]:
     if dialect == "sqlite":
         return func.substr(table.c.started_at, 1, 10, type_=Text())
     return cast(func.timezone("UTC", table.c.started_at), Date)
+
+
+def select_bounds(dialect: str, day: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return the expressions for the first moment of a day, given as text, and for the first one after it."""
+    if dialect == "sqlite":
+        # Moments are stored as texts. In each, a space follows the day, and `!` is the next character after the space.
+        return day, day + "!"
+    begin = cast(day, DateTime())
+    return func.timezone("UTC", begin), func.timezone("UTC", begin + timedelta(days=1))
 
 
 # Beginning and width of the ranges in which latencies are counted: at most 2.5 % of the latency, exact below 100 ms.

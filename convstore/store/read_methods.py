@@ -310,23 +310,32 @@ class ReadMethods:
         plan = None
         if conversation_id is not None:
             check_existing_id(conversation_id)
-        elif grouping != "conversation":
+        elif grouping != "conversation" and self._transactions.may_wait:  # not in a caller's transaction
             plan = self._plan_usage(begin, end)
         return self._transactions.read(
             usage_queries.read_usage, self._owner, conversation_id, since=begin, until=end, by=grouping, plan=plan
         )
 
-    def _plan_usage(self, since: datetime | None, until: datetime | None) -> UsagePlan:
-        """Return from where a report takes its numbers; first sum past days with many turns."""
-        plan = self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
-        if not plan.to_sum or not self._transactions.may_wait:  # in a caller's transaction, others would have to wait
-            return plan
+    def _plan_usage(self, since: datetime | None, until: datetime | None) -> UsagePlan | None:
+        """Return from where a report takes its numbers; first sum past days with many turns.
+
+        Return None if all turns are to be read.
+        """
         try:
+            plan = self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
+            if not plan.to_sum:
+                return plan
             for span in plan.to_sum:
-                self._transactions.write_repeatable(usage_queries.sum_days, self._owner, span)
-        except DatabaseError as error:  # the database can only be read, or another program writes for long
-            _logger.info("usage: past days could not be summed, so their turns are read (%s)", type(error).__name__)
-        return self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
+                try:
+                    self._transactions.write_repeatable(usage_queries.sum_days, self._owner, span)
+                except DamagedRow as error:  # these turns are read, and the report names the damage
+                    _logger.warning("usage: %s", error.problem)
+            return self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
+        except DamagedRow:
+            raise
+        except DatabaseError as error:  # the database can only be read, another program writes for long, …
+            _logger.info("usage: the turns are read instead of sums (%s)", type(error).__name__)
+            return None
 
     def usage_by_owner(
         self, *, since: datetime | date | None = None, until: datetime | date | None = None

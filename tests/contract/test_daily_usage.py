@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -10,10 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, make_url, select, text, true, update
 
 from convstore import DamagedRow, Store
-from convstore.db import daily_usage, unit_of_work
+from convstore.db import daily_usage, lock_wait, unit_of_work
 from convstore.db.lease_rows import interrupt_turn
 from convstore.db.tables import daily_usage as sums_table
 from convstore.db.tables import turns as table
@@ -21,7 +22,7 @@ from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.db.verification import verify
 from convstore.errors import DatabaseError
-from convstore.values.identifiers import ConversationKey, TurnNumber
+from convstore.values.identifiers import ConversationKey, TurnNumber, make_conversation_id
 from tests.contract.conftest import Backend
 from tests.contract.invariants import engine_of
 from tests.contract.test_usage import (
@@ -102,10 +103,9 @@ def test_a_report_reads_the_sums_and_no_turn_of_their_days(backend: Backend) -> 
     for by in (None, "model", "day"):
         with record_statements(engine_of(store)) as seen:
             store.usage(by=by)
-        read = [statement for statement, _ in seen if "convstore_turns" in statement]
-        # One count checks the sums and two find days without them; one each adds up the time before and after them.
-        assert len(seen) - len(read) == 1
-        assert len(read) == 5
+        # One reads the days with sums, and checks them; two look for days before and after them, and two add up the
+        # time before and after them.
+        assert len(seen) == 5
         bounds = [values for statement, values in seen if "prompt_tokens" in statement]
         assert len(bounds) == 2
         for values in bounds:
@@ -127,6 +127,20 @@ def test_a_turn_that_is_added_to_a_summed_day_is_counted(backend: Backend, by: A
     change(backend, delete(table).where(table.c.seq >= 1001))
     for _ in range(2):
         check_report(store.usage(by=by), [*every, added[0]], by, is_rounded=True)
+
+
+def test_changes_that_hide_each_other_in_a_total_are_found(backend: Backend) -> None:
+    store = backend.open(prices=MODEL_PRICES)
+    every = [make_turn(seq=n, started_at=DAY_STARTS[n % 3] + HOUR) for n in range(1, 31)]
+    insert_turns(backend, store, every)
+    store.usage()
+    moved = [turn | {"seq": 100 + turn["seq"], "started_at": DAY_STARTS[0] + HOUR} for turn in every[:2]]
+    change(backend, delete(table).where(table.c.seq <= 2), insert(table).values(moved))
+    for _ in range(2):
+        check_report(store.usage(by="day"), every[2:] + moved, "day", is_rounded=True)
+    cleared = update(sums_table).where(sums_table.c.day == "2026-03-02").values(sums=None)
+    change(backend, cleared, delete(table).where(table.c.seq == 3))
+    check_report(store.usage(by="day"), every[3:] + moved, "day", is_rounded=True)
 
 
 def test_days_with_other_turns_are_read_if_they_may_not_be_summed(
@@ -192,14 +206,14 @@ def test_a_turn_that_is_interrupted_days_after_it_began_is_counted(backend: Back
     store = backend.open(prices=MODEL_PRICES)
     insert_turns(backend, store, [make_turn(status="running", output_seq=None)])
     assert store.usage().total.turns == 0
-    key = ConversationKey("", "one")
-    get_transactions(store).write(
-        lambda work: interrupt_turn(
-            work.connection, key, TurnNumber(1), reason={"type": "Abandoned"}, output_seq=None, now=work.now
-        )
-    )
+    get_transactions(store).write(interrupt_first_turn)
     for _ in range(2):
         assert store.usage().total.interrupted == 1
+
+
+def interrupt_first_turn(work: UnitOfWork) -> None:
+    key = ConversationKey("", "one")
+    interrupt_turn(work.connection, key, TurnNumber(1), reason={"type": "Abandoned"}, output_seq=None, now=work.now)
 
 
 def get_transactions(store: Store) -> OwnTransactions:
@@ -316,6 +330,74 @@ def test_verify_finds_sums_that_do_not_fit_the_turns(backend: Backend, sums: str
     assert find_problems() == []
     change(backend, update(sums_table).where(sums_table.c.day == "2026-03-02").values(sums=sums))
     assert find_problems() == [problem]
+
+
+@pytest.mark.parametrize("backend", ["sqlite-file", "async-sqlite-file"], indirect=True)
+@pytest.mark.parametrize(
+    "values",
+    [
+        "started_at = '2026-03-0x 01:00:00.000000'",
+        "started_at = '2026-03-02'",
+        "model = x'ff00'",
+        "model = CAST(x'ff61' AS TEXT)",
+        "latency_ms = 'slow'",
+        "latency_ms = 3.5",
+        "latency_ms = 9e999",
+        "prompt_tokens = 9e999",
+        "prompt_tokens = 'many'",
+        "cost = 9e999",
+    ],
+)
+@pytest.mark.parametrize("is_summed", [True, False])
+def test_a_damaged_turn_of_a_past_day_is_counted_or_named(backend: Backend, values: str, is_summed: bool) -> None:
+    store = backend.open(prices=MODEL_PRICES)
+    every = [make_turn(seq=n, started_at=DAY_STARTS[n % 3] + HOUR, cost=1.0) for n in range(1, 31)]
+    insert_turns(backend, store, every)
+    if is_summed:
+        store.usage()
+    change(backend, text(f"UPDATE convstore_turns SET {values} WHERE seq = 4"))
+    for by in (None, "model", "day"):
+        with contextlib.suppress(DamagedRow):
+            assert store.usage(by=by).total.turns >= 29
+    verified = verify(get_transactions(store).database)  # it goes on to the end
+    assert (verified.turns, verified.conversations) == (30, 1)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_report_does_not_wait_for_ever_for_the_row_of_a_day(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_wait, "_LIMIT", select(func.set_config("lock_timeout", "100ms", true())))
+    store = backend.open(prices=MODEL_PRICES)
+    every = [make_turn(seq=n) for n in range(1, 4)]
+    insert_turns(backend, store, every)
+    with backend.connect() as connection, connection.begin():
+        connection.execute(insert(sums_table).values(owner="", day="2026-03-02", turns=0))
+        check_report(store.usage(), every, None)  # it reads the turns
+    check_report(store.usage(), every, None, is_rounded=True)
+    assert read_sums(backend)["", "2026-03-02"] is not None
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_role_that_may_not_use_sums_reads_the_turns_and_ends_late_ones(backend: Backend) -> None:
+    owner = backend.open(prices=MODEL_PRICES)
+    every = [make_turn(seq=n, status="failed") for n in range(1, 4)]
+    insert_turns(backend, owner, [*every[1:], make_turn(seq=1, status="running", output_seq=None)])
+    role = f"clerk_{make_conversation_id()}"
+    change(
+        backend,
+        text(f"CREATE ROLE {role} LOGIN"),
+        text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"),
+        text(f"REVOKE ALL ON convstore_daily_usage FROM {role}"),
+    )
+    try:
+        url = make_url(backend.url).set(username=role)
+        with Store(url.render_as_string(hide_password=False), prices=MODEL_PRICES) as store:
+            check_report(store.usage(), every[1:], None)
+            get_transactions(store).write(interrupt_first_turn)
+            assert store.usage().total.turns == 3
+    finally:
+        change(backend, text(f"DROP OWNED BY {role}"), text(f"DROP ROLE {role}"))
 
 
 @pytest.mark.parametrize("sums", ["{not json", "[1]", '[{"model": 1}]', "7"])

@@ -176,7 +176,14 @@ def test_the_window_of_whole_turns_that_the_options_ask_for_is_chosen(
         least = count_window_tokens(always, past, sending, chosen)
         room = least + floor((floor(limit / scale.factor) - least) * 3 / 4)
         later = [window for window in fitting if window[0] < len(path)] or fitting
-        same = [window for window in later if window[0] < len(path) and path[window[0]].seq == past.begun]
+        half = (floor(limit / scale.factor) - least) / 2
+        same = [
+            (at, some)
+            for at, some in later
+            if at < len(path)
+            and path[at].seq == past.begun
+            and (at == later[0][0] or count_window_tokens(some, past, sending, chosen) - least >= half)
+        ]
         smaller = [window for window in later if count_window_tokens(window[1], past, sending, chosen) <= room]
         place, held = [*same, *smaller, later[-1]][0]
     stand_in = make_summary_messages(past.summary.text) if past.summary is not None else []
