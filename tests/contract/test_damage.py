@@ -37,6 +37,8 @@ def list_readers(store: Store, id: str) -> list[Callable[[], object]]:
         partial(store.messages, id),
         partial(store.messages, id, limit=3),
         partial(store.messages, id, before=4, limit=1),
+        partial(store.history, id, max_bytes=10**9),
+        partial(store.messages, id, max_bytes=10**9),
         partial(store.say, id, "hi"),
         partial(_open_stream, store, id),
         partial(store.preview, id, "hi"),
@@ -157,7 +159,13 @@ def test_a_message_that_is_its_own_ancestor_is_named_and_every_call_ends(
 ) -> None:
     before = store.history(id)
     backend.damage(UPDATE_MESSAGE.format(f"{column} = seq"), id=id, seq=3)
-    for read in (partial(store.history, id, limit=9), partial(store.messages, id), partial(store.say, id, "hi")):
+    for read in (
+        partial(store.history, id, limit=9),
+        partial(store.history, id, max_bytes=10**9),
+        partial(store.messages, id),
+        partial(store.messages, id, max_bytes=10**9),
+        partial(store.say, id, "hi"),
+    ):
         with pytest.raises(DamagedRow, match="message seq 3 is its own ancestor"):
             read()
     if column == "parent_seq":

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from convstore import DamagedRow, InvalidInput, MessageRecord, Store, Turn, TurnFailed, TurnStatus
+from convstore.db import history_rows, message_rows
 from convstore.messages.codec import encode
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import ON_ALL_BACKENDS, Backend
+from tests.contract.invariants import engine_of
 from tests.contract.test_append import MESSAGES, USAGE
+from tests.contract.test_usage import record_statements
 
 COMPARED_FIELDS = [field.name for field in fields(Turn) if field.name != "latency"]
 """Fields that are equal when a turn ends and when it is read again. Latency is not: it is stored in milliseconds."""
@@ -239,6 +242,36 @@ def test_what_does_not_fit_is_not_read(store: Store, backend: Backend) -> None:
     with pytest.raises(DamagedRow):
         store.messages(id, before=3, max_bytes=1_000)  # at least one message, however large
     assert [record.seq for record in store.messages(id, before=2, max_bytes=1_000)] == [1]
+
+
+def test_max_bytes_takes_as_many_statements_for_many_attachments_as_for_one(backend: Backend) -> None:
+    store = backend.open()
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
+    counts = []
+    for length in (2, 40):
+        messages = [{"role": "user", "content": [{"type": "text", "text": str(n)}, image]} for n in range(length)]
+        id = store.new(messages=messages).id
+        with record_statements(engine_of(store)) as seen:
+            assert len(store.history(id, max_bytes=10**9)) == length
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
+def test_max_bytes_measures_only_the_first_message_that_does_not_fit(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = backend.open()
+    id = store.new(messages=[{"role": "user", "content": f"{n} " * 500} for n in range(300)]).id
+    measured: list[int] = []
+    measure = message_rows.measure_attachments
+
+    def note(connection: Any, lineage: Any, extras: list[str | None]) -> list[int]:
+        measured.append(len(extras))
+        return measure(connection, lineage, extras)
+
+    monkeypatch.setattr(history_rows, "measure_attachments", note)
+    assert len(store.history(id, max_bytes=5_000)) == 2
+    assert measured == [3]
 
 
 def test_max_bytes_is_checked(store: Store) -> None:

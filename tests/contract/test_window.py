@@ -14,7 +14,16 @@ import pytest
 import sqlalchemy
 from sqlalchemy import select, text
 
-from convstore import ContextTooLong, InvalidInput, Store, TurnFailed, UnansweredToolCalls, tool_result
+from convstore import (
+    ContextTooLong,
+    DamagedRow,
+    InvalidInput,
+    Store,
+    TurnFailed,
+    TurnStatus,
+    UnansweredToolCalls,
+    tool_result,
+)
 from convstore.context import history_reader
 from convstore.context.window import NewInput, Past, TokenScale, choose_window
 from convstore.db import head_rows, history_rows, summary_rows
@@ -339,6 +348,34 @@ def test_a_window_begins_where_the_one_of_the_paths_last_reply_began(store: Stor
     store.undo(id, 2)
     store.checkout(id, first.from_seq or 0)  # a path that needs no cut
     assert store.preview(id, "three", max_context=100_000).window.left_out == 0
+
+
+@pytest.mark.parametrize("odd", ["last", "tools"])
+def test_a_small_window_is_not_kept_after_the_turn_that_needed_it(
+    store: Store, chat_server: ChatServer, odd: str
+) -> None:
+    chat_server.otherwise = lambda _: Reply("word " * 40, usage=None)
+    id = store.new(max_context=2000).id
+    for _ in range(30):
+        store.say(id, "word " * 40)
+    usual = len(store.preview(id, "word " * 40)["messages"])
+    many = [{"type": "function", "function": {"name": "f", "description": "word " * 1400, "parameters": {}}}]
+    if odd == "last":
+        store.say(id, "word " * 40, last=1)
+    else:
+        store.say(id, "word " * 40, tools=many)
+    assert len(chat_server.requests[-1].body["messages"]) < usual / 2
+    assert len(store.preview(id, "word " * 40)["messages"]) >= usual * 2 / 3
+
+
+def test_a_damaged_report_of_a_window_does_not_block_the_conversation(backend: Backend) -> None:
+    store = backend.open()
+    id = store.new(max_context=2000).id
+    store.say(id, "Hi")
+    backend.damage("UPDATE convstore_turns SET \"window\" = '{not json' WHERE conversation_id = :id", id=id)
+    assert store.say(id, "Still there?").status is TurnStatus.COMPLETED
+    with pytest.raises(DamagedRow, match="turn 1"):
+        store.turns(id)
 
 
 def test_reported_usage_scales_the_token_estimate(backend: Backend, chat_server: ChatServer) -> None:

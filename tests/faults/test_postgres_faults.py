@@ -21,6 +21,7 @@ from convstore import ConversationBusy, DatabaseUnavailable, ReplyNotStored, Sto
 from convstore.db import transactions
 from convstore.db.schema_upgrade import upgrade
 from convstore.db.tables import conversations, turns
+from convstore.db.unit_of_work import UnitOfWork
 from convstore.testing import ChatServer, Reply
 from tests.contract.invariants import check_all, check_conversation
 from tests.faults.clients import open_store
@@ -615,3 +616,25 @@ def test_a_pool_without_connections_is_a_named_error_and_loses_nothing(
         assert [turn.status for turn in store.turns(id)] == [TurnStatus.INTERRUPTED, TurnStatus.COMPLETED]
         check_all(engine)
     engine.dispose()
+
+
+def test_a_call_without_a_model_is_tried_again_after_a_deadlock(store: Store) -> None:
+    one, other = store.new().id, store.new().id
+    run = store._engine.transactions.write
+    met = threading.Barrier(2)
+
+    def lock_both(first: str, second: str) -> None:
+        waits = [True]
+
+        def lock(work: UnitOfWork) -> None:
+            for id in (first, second):
+                work.connection.plain.execute(select(conversations).where(conversations.c.id == id).with_for_update())
+                if waits:
+                    waits.clear()
+                    met.wait(60)
+
+        run(lock)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(lock_both, *ids) for ids in ((one, other), (other, one))]
+        assert [each.result(60) for each in found] == [None, None]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sqlite3
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from sqlalchemy import create_engine, event, make_url, text
 from convstore import Store
 from convstore.db import connection
 from convstore.db.connection import Connection, find_statements
+from convstore.db.tables import turns
 from convstore.errors import DatabaseUnavailable
 from convstore.testing import ChatServer
 
@@ -167,6 +173,43 @@ def test_ctrl_c_within_a_statement_gives_the_connection_up(database_url: str, mo
             assert opened.plain.invalidated
             opened.plain.get_transaction().rollback()  # type: ignore[union-attr]
         assert len(store.list()) == 1
+
+
+def test_a_missing_value_is_an_error(database_url: str) -> None:
+    with Store(database_url) as store:
+        store.list()
+        with store._engine.transactions.database.read() as opened:
+            wanted = sqlalchemy.select(turns.c.seq).where(turns.c.owner == sqlalchemy.bindparam("owner"))
+            with pytest.raises(sqlalchemy.exc.StatementError, match="'owner'"):
+                opened.execute(wanted, {})
+
+
+def test_a_schema_that_is_damaged_while_a_store_is_open_is_a_named_error(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with Store(path) as store:
+        id = store.new("Before").id
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA writable_schema = ON")
+            other.execute("CREATE TABLE marker (x)")
+            other.execute("UPDATE sqlite_schema SET name = CAST(x'ff616263' AS TEXT) WHERE name = 'marker'")
+            other.execute("PRAGMA schema_version = 9999")
+            other.commit()
+        for read in (store.get, store.history, store.turns):
+            with pytest.raises(DatabaseUnavailable, match="damaged"):
+                read(id)
+
+
+def test_the_statements_of_a_schema_are_forgotten_with_their_last_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_latest", deque(maxlen=1))
+    engine = create_engine("sqlite://")
+    engine.connect().close()
+    kept = find_statements(engine, "t1")
+    assert find_statements(engine, "t2") is not None
+    assert find_statements(engine, "t1") is kept
+    del kept
+    gc.collect()
+    assert not [key for key in connection._statements if "t1" in tuple(key)]  # type: ignore[arg-type]
+    assert find_statements(engine, "t1") is not None
 
 
 def test_a_driver_that_is_not_known_is_left_to_sqlalchemy() -> None:

@@ -264,3 +264,28 @@ def test_a_newer_schema_that_this_release_may_not_use_is_refused_and_not_changed
     with pytest.raises(SchemaTooNew):
         schema_upgrade.upgrade(database_url)
     assert contents(database_url) == before
+
+
+def test_roles_may_do_with_the_sums_of_usage_what_they_may_do_with_turns(postgres_empty_url: str) -> None:
+    role = f"clerk_{make_url(postgres_empty_url).database}"
+    migrate(postgres_empty_url, to="0005")
+    with opened(postgres_empty_url) as database:
+        with database.write() as connection:
+            connection.execute(text(f'CREATE ROLE "{role}" LOGIN'))
+            connection.execute(text(f'GRANT SELECT, INSERT, UPDATE ON convstore_turns TO "{role}"'))
+            connection.execute(text("GRANT SELECT ON convstore_turns TO PUBLIC"))
+        try:
+            schema_upgrade.upgrade(postgres_empty_url)
+            with database.read() as connection:
+                granted = connection.execute(
+                    text(
+                        "SELECT grantee, privilege_type FROM information_schema.role_table_grants"
+                        " WHERE table_name = 'convstore_daily_usage' AND grantee <> grantor"
+                    )
+                )
+                expected = {(role, "SELECT"), (role, "INSERT"), (role, "UPDATE"), ("PUBLIC", "SELECT")}
+                assert {tuple(row) for row in granted} == expected
+        finally:
+            with database.write() as connection:
+                connection.execute(text(f'DROP OWNED BY "{role}"'))
+                connection.execute(text(f'DROP ROLE "{role}"'))
