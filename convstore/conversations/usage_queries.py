@@ -10,15 +10,16 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import ConversationKey
 
 if TYPE_CHECKING:
-    from convstore.db.daily_usage import Span, UsagePlan
+    from convstore.db.daily_usage import Span
+    from convstore.db.usage_plan import UsagePlan
     from convstore.usage.usage_report import UsageReport
 
 
 def plan_usage(work: UnitOfWork, owner: str, *, since: datetime | None, until: datetime | None) -> UsagePlan:
     """Return from where a report takes its numbers: which past days have sums, and which should be summed first."""
-    from convstore.db import daily_usage
+    from convstore.db import usage_plan
 
-    return daily_usage.plan_usage(work, owner, since, until)
+    return usage_plan.plan_usage(work, owner, since, until)
 
 
 def sum_days(work: UnitOfWork, owner: str, span: Span) -> None:

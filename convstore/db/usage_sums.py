@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, Float, FromClause, Select, Text, and_, case, cast, func, literal, null, select
 
 from convstore.db.connection import Connection
-from convstore.db.daily_usage import DailyUsage, ModelUsage, Span, UsagePlan, begin_day
+from convstore.db.daily_usage import DailyUsage, ModelUsage, Span, begin_day
 from convstore.db.dialect import hide_from_planner
 from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.tables import conversations
 from convstore.db.tables import turns as table
 from convstore.db.usage_columns import COUNTED, HAS_LATENCY, SUMS, TOKENS, UNPRICED, make_key, round_latency
+from convstore.db.usage_plan import UsagePlan
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
 from convstore.usage.prices import BEGINNING_OF_TIME, TOKENS_PER_PRICE, Price, Prices

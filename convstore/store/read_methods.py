@@ -27,7 +27,7 @@ from convstore.values.validation import (
 )
 
 if TYPE_CHECKING:
-    from convstore.db.daily_usage import UsagePlan
+    from convstore.db.usage_plan import UsagePlan
     from convstore.usage.usage_report import UsageBy, UsageReport
 
 _logger = logging.getLogger(__name__)

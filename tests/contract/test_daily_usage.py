@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, func, insert, make_url, select, text, true, update
 
 from convstore import DamagedRow, Store
-from convstore.db import daily_usage, lock_wait, unit_of_work
+from convstore.db import daily_usage, lock_wait, unit_of_work, usage_plan
 from convstore.db.lease_rows import interrupt_turn
 from convstore.db.tables import daily_usage as sums_table
 from convstore.db.tables import turns as table
@@ -41,8 +41,8 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(autouse=True)
 def sum_few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sum days with few turns, in several transactions."""
-    monkeypatch.setattr(daily_usage, "MIN_TURNS_TO_SUM", 1)
-    monkeypatch.setattr(daily_usage, "_MOST_TURNS_AT_ONCE", 60)
+    monkeypatch.setattr(usage_plan, "MIN_TURNS_TO_SUM", 1)
+    monkeypatch.setattr(usage_plan, "_MOST_TURNS_AT_ONCE", 60)
 
 
 def make_turns(seed: int, count: int = 300) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def test_days_with_other_turns_are_read_if_they_may_not_be_summed(
     every = [make_turn(seq=day, started_at=DAY_STARTS[0] + day * timedelta(days=1)) for day in range(1, 31)]
     insert_turns(backend, store, every)
     store.usage()
-    monkeypatch.setattr(daily_usage, "MIN_TURNS_TO_SUM", 10_000)
+    monkeypatch.setattr(usage_plan, "MIN_TURNS_TO_SUM", 10_000)
     for count in (3, 30):  # a few spans, and more than a report reads one by one
         added = [turn | {"seq": 100 + turn["seq"]} for turn in every[:count:2]]
         change(backend, delete(table).where(table.c.seq > 100), insert(table).values(added))
@@ -290,7 +290,7 @@ def test_a_report_reads_the_turns_if_sums_cannot_be_stored(backend: Backend, mon
 
 
 def test_few_turns_are_not_summed(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daily_usage, "MIN_TURNS_TO_SUM", 301)
+    monkeypatch.setattr(usage_plan, "MIN_TURNS_TO_SUM", 301)
     store = backend.open(prices=MODEL_PRICES)
     insert_turns(backend, store, make_turns(1))
     store.usage()

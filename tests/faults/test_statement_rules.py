@@ -132,6 +132,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "deleted": [True, False],
         "is_next_page": [True, False],
         "keeps_title": [True, False],
+        "clears": [True, False],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 
