@@ -149,7 +149,7 @@ def forget_day(connection: Connection, owner: str, moment: datetime) -> None:
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
             raise
-        _logger.warning("the sums of usage of %s stay, because this role may not write %s", day, table.name)
+        _logger.warning("the sums of usage of a past day stay, although a turn changed: this role may not write them")
 
 
 def _clear_day(connection: Connection, owner: str, day: date) -> None:

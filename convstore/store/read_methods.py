@@ -329,7 +329,7 @@ class ReadMethods:
                 try:
                     self._transactions.write_repeatable(usage_queries.sum_days, self._owner, span)
                 except DamagedRow as error:  # these turns are read, and the report names the damage
-                    _logger.warning("usage: %s", error.problem)
+                    _logger.warning("usage: some past days cannot be summed (%s)", type(error).__name__)
             return self._transactions.read(usage_queries.plan_usage, self._owner, since=since, until=until)
         except DamagedRow:
             raise

@@ -203,13 +203,13 @@ def test_the_statements_of_a_schema_are_forgotten_with_their_last_database(monke
     monkeypatch.setattr(connection, "_latest", deque(maxlen=1))
     engine = create_engine("sqlite://")
     engine.connect().close()
-    kept = find_statements(engine, "t1")
-    assert find_statements(engine, "t2") is not None
-    assert find_statements(engine, "t1") is kept
+    kept = find_statements(engine, "forgotten")
+    assert find_statements(engine, "kept") is not None
+    assert find_statements(engine, "forgotten") is kept
     del kept
     gc.collect()
-    assert not [key for key in connection._statements if "t1" in tuple(key)]  # type: ignore[arg-type]
-    assert find_statements(engine, "t1") is not None
+    assert not [key for key in connection._statements if "forgotten" in tuple(key)]  # type: ignore[arg-type]
+    assert find_statements(engine, "forgotten") is not None
 
 
 def test_a_driver_that_is_not_known_is_left_to_sqlalchemy() -> None:
