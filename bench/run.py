@@ -44,7 +44,7 @@ QUICK = Scale(
     crowd_rounds=1,
     throughput=20,
     conversations=200,
-    stored=5_000,
+    stored=1_000,
     long=2_000,
 )
 

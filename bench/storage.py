@@ -97,11 +97,10 @@ def measure_bytes(path: Path, messages: int) -> list[Row]:
 def measure_verify(path: Path, messages: int) -> list[Row]:
     """Return how many messages a second `db verify` checks."""
     with Store(path) as store:
-        for _ in range(messages // 5000):
+        dice = random.Random(2)
+        for _ in range(messages // 1000):
             id = store.new(model=MODEL).id
-            dice = random.Random(2)
-            for _ in range(10):
-                store.append(id, *({"role": "user", "content": make_text(dice)[:300]} for _ in range(500)))
+            store.append(id, *({"role": "user", "content": make_text(dice)[:300]} for _ in range(1000)))
     database = open_database(f"sqlite:///{path}")
     began = time.perf_counter()
     found = verify(database)

@@ -87,7 +87,7 @@ def test_every_row_begins_with_its_ratios(printed: str, row: str) -> None:
 
 @pytest.mark.parametrize(
     ("row", "least"),
-    [("text of the messages", 1), ("the file", 1.5), ("SQLite, 10,000 messages of 300 characters", 1)],
+    [("text of the messages", 1), ("the file", 1.5), ("SQLite, 2,000 messages of 300 characters", 1)],
 )
 def test_the_rows_about_storage_begin_with_a_number(printed: str, row: str, least: float) -> None:
     (line,) = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}(  |$)", line)]
