@@ -1,10 +1,12 @@
-"""Test that the hot paths stay short: the number of function calls, which no machine changes.
+"""Test that the hot paths stay short: their function calls and their memory, which no machine changes.
 
-A count may grow by a tenth before its test fails. When one fails, look at what was added. If it is worth its cost,
+A number may grow by a tenth before its test fails. When one fails, look at what was added. If it is worth its cost,
 write the new count down, and say so in the commit.
 """
 
+import gc
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,33 @@ CALLS = {
     "fork": 602,
 }
 """Function calls, of Python's and of C's, on a SQLite file with Python 3.11; later ones make fewer."""
+
+
+KILOBYTES = {
+    "say, last=5": 43,
+    "say, history=False": 27,
+    "append": 14.5,
+    "the last 20 messages": 37,
+    "the history of 1,000 messages": 1_040,
+    "append 1,000 messages": 1_460,
+    "get": 10.4,
+    "fork": 14.6,
+}
+"""The memory that a call needs at most, beyond what was there before it."""
+
+
+def measure_peak(work: Callable[[], object]) -> int:
+    """Return the bytes that a call needs at most, beyond what was there before it."""
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def count_calls(work: Callable[[], object]) -> int:
@@ -57,6 +86,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.mark.parametrize("what", CALLS)
 def test_a_hot_path_makes_no_more_calls(store: Store, what: str) -> None:
+    work = make_work(store, what)
+    calls = count_calls(work)
+    assert calls <= 1.1 * CALLS[what], f"{what}: {calls} calls"
+    if sys.version_info[:2] == (3, 11):
+        assert calls >= 0.7 * CALLS[what], f"{what}: only {calls} calls: write the new count down"
+
+
+@pytest.mark.parametrize("what", KILOBYTES)
+def test_a_hot_path_takes_no_more_memory(store: Store, what: str) -> None:
+    work = make_work(store, what)
+    peak = min(measure_peak(work) for _ in range(3)) / 1000
+    of_this_python = 1.1 if sys.version_info[:2] == (3, 11) else 1.5  # objects differ in size
+    assert peak <= of_this_python * KILOBYTES[what], f"{what}: {peak:.1f} kB"
+
+
+def make_work(store: Store, what: str) -> Callable[[], object]:
+    """Return the call with this name, after it has been made once, which compiles statements."""
     many = dialogue(1_000)
     id = store.new(system="Be brief", messages=dialogue(20)).id
     long = store.new(messages=many).id if "1,000" in what else id
@@ -70,8 +116,5 @@ def test_a_hot_path_makes_no_more_calls(store: Store, what: str) -> None:
         "get": lambda: store.get(id),
         "fork": lambda: store.fork(id),
     }
-    work[what]()  # the first time compiles statements
-    calls = count_calls(work[what])
-    assert calls <= 1.1 * CALLS[what], f"{what}: {calls} calls"
-    if sys.version_info[:2] == (3, 11):
-        assert calls >= 0.7 * CALLS[what], f"{what}: only {calls} calls: write the new count down"
+    work[what]()
+    return work[what]
