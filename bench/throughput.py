@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from multiprocessing import get_context
 from queue import SimpleQueue
 from typing import Any
@@ -22,7 +23,14 @@ CONNECTIONS = 15
 def measure_throughput(copies: Copies, turns: int, callers: Sequence[int], rounds: int) -> list[Row]:
     """Return a row for each number of threads and of tasks; each turn has a conversation of its own."""
     return [
-        _measure(copies, turns, count, kind, run, rounds)
+        _measure(
+            copies,
+            turns,
+            f"{count} {kind}",
+            rounds,
+            partial(run, copies, count=count),
+            partial(_run_bare, copies, count=count),
+        )
         for count in callers
         for kind, run in (("threads", _run_threads), ("tasks", _run_tasks))
     ]
@@ -31,19 +39,27 @@ def measure_throughput(copies: Copies, turns: int, callers: Sequence[int], round
 def _measure(
     copies: Copies,
     turns: int,
-    count: int,
-    kind: str,
-    run: Callable[[Copies, list[str], int], Stopwatch],
+    label: str,
     rounds: int,
+    run_ours: Callable[[list[str]], Stopwatch],
+    run_bare: Callable[[list[list[Step]]], Stopwatch],
 ) -> Row:
+    """Return the row of turns by the store and by the bare driver, in alternation."""
     ours: list[Stopwatch] = []
     bare: list[Stopwatch] = []
     for number in range(rounds):
-        ids = _make_conversations(copies, f"{kind}-{count}-{number}", turns)
+        ids = _make_conversations(copies, f"{label.replace(' ', '-')}-{number}", turns)
         steps = record(copies, say_alone, ids)
-        ours.append(run(copies, ids, count))
-        bare.append(_run_bare(copies, steps, count))
-    return _make_row(copies, f"{count} {kind}", turns, ours, bare)
+        ours.append(run_ours(ids))
+        bare.append(run_bare(steps))
+    (our_wall, our_cpu), (bare_wall, bare_cpu) = map(take_medians, (ours, bare))
+    return (
+        f"{bare_wall / our_wall:.2f}",
+        f"{our_cpu / bare_cpu:.2f}",
+        f"{copies.backend}, {label}",
+        f"{turns / our_wall:,.0f}",
+        f"{turns / bare_wall:,.0f} {copies.driver}",
+    )
 
 
 def _make_conversations(copies: Copies, name: str, count: int) -> list[str]:
@@ -54,17 +70,6 @@ def _make_conversations(copies: Copies, name: str, count: int) -> list[str]:
             for id in ids:
                 store.new(id=id, model=MODEL)
     return ids
-
-
-def _make_row(copies: Copies, label: str, turns: int, ours: list[Stopwatch], bare: list[Stopwatch]) -> Row:
-    (our_wall, our_cpu), (bare_wall, bare_cpu) = map(take_medians, (ours, bare))
-    return (
-        f"{bare_wall / our_wall:.2f}",
-        f"{our_cpu / bare_cpu:.2f}",
-        f"{copies.backend}, {label}",
-        f"{turns / our_wall:,.0f}",
-        f"{turns / bare_wall:,.0f} {copies.driver}",
-    )
 
 
 def _run_threads(copies: Copies, ids: list[str], count: int) -> Stopwatch:
@@ -114,14 +119,14 @@ _THREADS = 8
 
 def measure_processes(copies: Copies, turns: int, rounds: int) -> Row:
     """Return the row of two processes with eight threads each."""
-    ours: list[Stopwatch] = []
-    bare: list[Stopwatch] = []
-    for number in range(rounds):
-        ids = _make_conversations(copies, f"processes-{number}", turns)
-        steps = record(copies, say_alone, ids)
-        ours.append(_run_processes(_run_threads, copies, ids))
-        bare.append(_run_processes(_run_bare, copies, steps))
-    return _make_row(copies, f"{PROCESSES} processes, {_THREADS} threads each", turns, ours, bare)
+    return _measure(
+        copies,
+        turns,
+        f"{PROCESSES} processes, {_THREADS} threads each",
+        rounds,
+        partial(_run_processes, _run_threads, copies),
+        partial(_run_processes, _run_bare, copies),
+    )
 
 
 def _run_processes(run: Callable[[Copies, Any, int], Stopwatch], copies: Copies, work: list[Any]) -> Stopwatch:

@@ -1,5 +1,6 @@
 """Adapters of the sessions of the OpenAI Agents SDK."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,8 +16,9 @@ class _AgentsSession(AsyncPeerStore):
         super().__init__(place)
         self._sessions: dict[str, Any] = {}
 
+    @abstractmethod
     def open_session(self, key: str) -> Any:
-        raise NotImplementedError
+        """Return the session of a conversation."""
 
     def create(self, key: str) -> None:
         self._sessions[key] = self.open_session(key)

@@ -26,7 +26,7 @@ class Scale:
     enough_seconds: float = 3
     """After these seconds with one act, a store has no more rounds of it than the fewest."""
     fill_seconds: float = 120
-    """A store whose next filling would take longer, as it is ten times as long, is stopped."""
+    """A store is stopped if its next filling, of ten times as many messages, would take longer."""
     act_seconds: float = 1
     """A store is stopped if one act takes longer: the next length would be ten times as long."""
     longest_load: int = 10_000

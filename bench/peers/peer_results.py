@@ -34,7 +34,7 @@ class StoreResults:
     """Why there are no longer lengths."""
     bytes_per_character: float | None = None
     trials: dict[str, str] = field(default_factory=dict)
-    """What came out of each trial of a guarantee."""
+    """The outcome of each trial of a guarantee."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ be named without them.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ def write_text(number: int, length: int) -> str:
     return text[:length]
 
 
-class PeerStore:
+class PeerStore(ABC):
     """A store in one database; a conversation is named by a key."""
 
     name: ClassVar[str]
@@ -44,24 +45,24 @@ class PeerStore:
         self.model: Callable[[], str] = lambda: ""
         """The model. Each turn sets it."""
 
-    def create(self, key: str) -> None:
+    def create(self, key: str) -> None:  # noqa: B027 (most stores need nothing)
         """Create an empty conversation."""
 
+    @abstractmethod
     def add_messages(self, key: str, texts: Sequence[str]) -> None:
         """Add many messages, user and assistant in turn, as fast as the store can."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_turn(self, key: str, question: str) -> None:
         """Store the user's message, call the model, store its reply."""
-        raise NotImplementedError
 
     def read_last(self, key: str) -> Sequence[Any]:
         """Return the last 20 messages, or what must be read to have them."""
         return self.load_all(key)
 
+    @abstractmethod
     def load_all(self, key: str) -> Sequence[Any]:
         """Return all messages of the conversation."""
-        raise NotImplementedError
 
     def list_stored(self, key: str) -> Sequence[Any]:
         """Return all messages, also those that are stored and not part of the conversation as it is now."""
@@ -71,10 +72,10 @@ class PeerStore:
         """Return the text of a message that `load_all` returned."""
         return str(message.content)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most stores need nothing)
         """Close the database."""
 
-    def reopen(self, key: str) -> None:
+    def reopen(self, key: str) -> None:  # noqa: B027 (most stores need nothing)
         """Open a conversation that another instance has created. For most stores, its key is enough."""
 
 

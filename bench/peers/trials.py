@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 3
 
 
 def try_guarantees(store: type[PeerStore], places: Places) -> dict[str, str]:
-    """Return what came out of each trial; that the store fails is an outcome too.
+    """Return the outcome of each trial; a store that fails is an outcome too.
 
     The trials share a database and four processes, as the packages of some stores take seconds to import.
     """

@@ -70,7 +70,7 @@ def _plan_days(connection: Connection, owner: str, whole: Span, first: date, end
     spans = list(_find_spans(whole, [day.day for day in days], followed))
     unsummed: dict[date, int] = {}
     for span in spans:
-        # A span begins with a whole day, but for that of the report.
+        # The first and the last day of the report may be parts of days, which have no sums.
         start, stop = max(span.since.date(), first), min(span.until.date(), end)
         if start < stop:
             unsummed.update(count_by_day(connection, owner, start, stop))

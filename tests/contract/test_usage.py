@@ -492,7 +492,7 @@ def test_a_report_takes_two_statements_and_two_more_if_costs_are_not_stored(back
         for by in (None, "model", "day", "conversation"):
             with record_statements(engine_of(store)) as seen:
                 store.for_owner(owner).usage(by=by)
-            # Two more look for past days with sums, of which a report by conversation has none.
+            # Two more look for past days with sums. A report by conversation uses no sums.
             assert len(seen) == expected + (0 if by == "conversation" else 2)
 
 
