@@ -9,7 +9,8 @@ from functools import partial
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, append_at_head
 from convstore.db.idempotency_keys import find_turn_by_key
-from convstore.db.message_rows import Place, insert_messages, read_appended, read_head
+from convstore.db.message_rows import read_appended, read_head
+from convstore.db.message_writes import Place, insert_messages
 from convstore.db.transactions import Transactions
 from convstore.db.turn_writes import insert_ended_turn
 from convstore.db.unit_of_work import UnitOfWork

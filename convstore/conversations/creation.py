@@ -5,7 +5,7 @@ from __future__ import annotations
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewConversation, insert_conversation
 from convstore.db.lock_wait import limit_lock_wait
-from convstore.db.message_rows import Place, insert_messages
+from convstore.db.message_writes import Place, insert_messages
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import Seq
 from convstore.values.results import Conversation

@@ -8,7 +8,7 @@ from typing import Any
 
 from convstore.context.history_reader import find_summary
 from convstore.context.window import make_records_sendable
-from convstore.db import history_rows, message_rows, turn_rows
+from convstore.db import history_rows, message_rows, path_bytes, turn_rows
 from convstore.db.ancestors import find_message_at, read_message_at
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, read_head, read_head_seq, read_state
@@ -58,7 +58,7 @@ def read_history(
         parent, position = found
         head = Head(parent, Position(position - 1))
     if max_bytes is not None:
-        return history_rows.read_path_within(work.connection, lineage, head.seq, limit, max_bytes)
+        return path_bytes.read_path_within(work.connection, lineage, head.seq, limit, max_bytes)
     return history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
 
 

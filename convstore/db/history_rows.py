@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import NO_LIMIT, count_bytes, few, join_looked_up
+from convstore.db.dialect import NO_LIMIT, few, join_looked_up
 from convstore.db.fork_sharing import Lineage, is_kept, list_origins, locate_message
 from convstore.db.head_rows import Head
 from convstore.db.message_rows import (
@@ -41,11 +41,9 @@ from convstore.db.message_rows import (
     decode_path,
     decode_rows,
     decode_rows_with_parents,
-    measure_attachments,
-    read_messages,
     select_parent_digest,
 )
-from convstore.db.row_errors import damaged_row, missing_message
+from convstore.db.row_errors import missing_message
 from convstore.db.tables import messages as table
 from convstore.values.identifiers import NO_SEQ, Position, Seq
 from convstore.values.results import MessageRecord
@@ -54,7 +52,7 @@ from convstore.values.results import MessageRecord
 # recursive query has to read the rest.
 _SLACK_ROWS = 16
 _FIRST_SCAN_ROWS = 64  # before the number of messages of the path is known
-_FIRST_CLIMB_ROWS = 256
+FIRST_CLIMB_ROWS = 256
 _MIN_TOKENS = 4  # assumed for a message without a stored count, plus one token for each eight characters
 
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
@@ -105,7 +103,7 @@ def _read_up_statement(dialect: str, width: int) -> Any:
         bindparam("is_within", type_=BigInteger).label("is_within"),
     ).where(*is_kept(table, width, head), table.c.seq == head)
     path = start.cte("path", recursive=True)
-    joined, parent = _join_message(dialect, width, path, path.c.parent_seq)
+    joined, parent = join_message(dialect, width, path, path.c.parent_seq)
     begins_turn = case(((path.c.role == "user") & (parent.c.role != "user"), 1), else_=0)
     goes_on = and_(
         path.c.step < bindparam("most", type_=BigInteger),
@@ -131,7 +129,7 @@ def _read_up_statement(dialect: str, width: int) -> Any:
         )
     )
     path = path.union_all(up)
-    joined, row = _join_message(dialect, width, path, path.c.seq)
+    joined, row = join_message(dialect, width, path, path.c.seq)
     return (
         select(*(row.c[column.name] for column in COLUMNS), path.c.is_within)
         .select_from(joined)
@@ -140,7 +138,7 @@ def _read_up_statement(dialect: str, width: int) -> Any:
     )
 
 
-def _join_message(dialect: str, width: int, many: FromClause, seq: ColumnElement[int]) -> tuple[FromClause, FromClause]:
+def join_message(dialect: str, width: int, many: FromClause, seq: ColumnElement[int]) -> tuple[FromClause, FromClause]:
     return join_looked_up(dialect, many, table, (*is_kept(table, width, seq), table.c.seq == seq))
 
 
@@ -170,7 +168,7 @@ def read_path(
     most = NO_LIMIT if limit is None else limit + 1  # the first message is checked against the one before it
     found: list[Row[Any]] = []
     wanted = head
-    climb = most - 1 if lineage.is_fork else _FIRST_CLIMB_ROWS
+    climb = most - 1 if lineage.is_fork else FIRST_CLIMB_ROWS
     scans = not lineage.is_fork
     while wanted != 0 and len(found) < most:
         rows: Sequence[Row[Any]] = ()
@@ -303,84 +301,6 @@ def _count_row_tokens(row: Row[Any]) -> int:
     return row.tokens if row.tokens is not None else _MIN_TOKENS + len(row.content or "") // 8
 
 
-@cache
-def _measure_up_statement(dialect: str, width: int) -> Any:
-    """Return the statement that measures a message and its ancestors, until they are too many bytes.
-
-    It reads no content.
-    """
-    head = bindparam("head", type_=BigInteger)
-    start = select(
-        table.c.seq,
-        table.c.parent_seq,
-        literal(1, BigInteger).label("step"),
-        _count_stored_bytes(dialect, table).label("total"),
-    ).where(*is_kept(table, width, head), table.c.seq == head)
-    path = start.cte("path", recursive=True)
-    joined, parent = _join_message(dialect, width, path, path.c.parent_seq)
-    fits = and_(path.c.step < bindparam("most", type_=BigInteger), path.c.total <= bindparam("left", type_=BigInteger))
-    up = (
-        select(parent.c.seq, parent.c.parent_seq, path.c.step + 1, path.c.total + _count_stored_bytes(dialect, parent))
-        .select_from(joined)
-        .where(few(fits), parent.c.seq < path.c.seq)  # a damaged row may be its own ancestor
-    )
-    path = path.union_all(up)
-    joined, row = _join_message(dialect, width, path, path.c.seq)
-    # Beside attachments, which are stored apart, the other fields are short.
-    references = case((func.substr(row.c.extra, 1, 1) == "[", row.c.extra))
-    return (
-        select(row.c.seq, row.c.parent_seq, path.c.total, references.label("references"))
-        .select_from(joined)
-        .where(few(path.c.step > 0))
-        .order_by(path.c.step)
-    )
-
-
-def _count_stored_bytes(dialect: str, row: FromClause) -> ColumnElement[int]:
-    return count_bytes(dialect, row.c.content) + count_bytes(dialect, row.c.extra)
-
-
-def read_path_within(
-    connection: Connection, lineage: Lineage, head: Seq, limit: int | None, max_bytes: int
-) -> list[MessageRecord]:
-    """Return the end of the path to message `head`, in order, of at most so many bytes.
-
-    The last message is always returned. Of what does not fit, only the first message is measured, and nothing is read.
-
-    Args:
-        limit: return at most so many messages; None: any number.
-        max_bytes: the largest sum of the bytes of the stored messages, attachments as base64.
-
-    Raises:
-        DamagedRow: a message is missing or cannot be decoded.
-    """
-    most = NO_LIMIT if limit is None else limit
-    within: list[Seq] = []
-    left, wanted, part = max_bytes, head, lineage
-    while wanted != NO_SEQ and len(within) < most and left >= 0:
-        part = locate_message(connection, part, wanted)
-        climb = min(_FIRST_CLIMB_ROWS, most - len(within))
-        values = {**part.bind_message_limits(), "head": wanted, "most": climb, "left": left}
-        rows = connection.execute(_measure_up_statement(connection.dialect.name, part.width), values).all()
-        if not rows:
-            raise missing_message(lineage.key.id, wanted)
-        for row in rows:
-            if not (isinstance(row.parent_seq, int) and row.parent_seq < row.seq):
-                raise damaged_row(lineage.key.id, f"message seq {row.seq} is its own ancestor")
-        attached = measure_attachments(connection, lineage, [row.references for row in rows])
-        before = left
-        for row, size in zip(rows, accumulate(attached), strict=True):
-            left = before - row.total - size
-            if left < 0 and within:
-                break
-            within.append(row.seq)
-        wanted = rows[-1].parent_seq
-    found: list[MessageRecord] = []
-    for first in range(0, len(within), _FIRST_CLIMB_ROWS):
-        found = [*read_messages(connection, lineage, within[first : first + _FIRST_CLIMB_ROWS]), *found]
-    return found
-
-
 _TREE: Select[Any] = (
     select(*COLUMNS, select_parent_digest(table))
     .where(*_IN_CONVERSATION, table.c.seq > bindparam("first"), table.c.seq <= bindparam("last"))
@@ -417,14 +337,14 @@ def _context_statement(dialect: str, width: int) -> Any:
     first = bindparam("from", type_=BigInteger)
     start = select(table.c.seq, table.c.context_seq).where(*is_kept(table, width, first), table.c.seq == first)
     chain = start.cte("chain", recursive=True)
-    joined, before = _join_message(dialect, width, chain, chain.c.context_seq)
+    joined, before = join_message(dialect, width, chain, chain.c.context_seq)
     up = (
         select(before.c.seq, before.c.context_seq)
         .select_from(joined)
         .where(few(chain.c.context_seq > 0), before.c.seq < chain.c.seq)
     )
     chain = chain.union_all(up)
-    joined, row = _join_message(dialect, width, chain, chain.c.seq)
+    joined, row = join_message(dialect, width, chain, chain.c.seq)
     return (
         select(*(row.c[column.name] for column in COLUMNS), select_parent_digest(row))
         .select_from(joined)

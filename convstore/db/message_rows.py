@@ -1,24 +1,23 @@
-"""Insert rows of messages, and read them by their numbers."""
+"""Read messages by their numbers, and decode their rows."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, insert, select
+from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, select
 
-from convstore.db.attachment_rows import insert_attachments, read_attachments, read_sizes
+from convstore.db.attachment_rows import read_attachments, read_sizes
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, find_message_home, locate_message
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row, missing_message
 from convstore.db.tables import messages as table
-from convstore.db.unit_of_work import UnitOfWork
-from convstore.messages.codec import StoredMessage, decode, digest, encode, find_attachment_digests
+from convstore.messages.codec import StoredMessage, decode, digest, find_attachment_digests
 from convstore.messages.inline_data import encode_attachments
 from convstore.messages.message import Message
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
@@ -27,7 +26,7 @@ from convstore.values.results import MessageRecord, Turn
 STRIDES = (32, 1024, 32768)
 """The distances at which a message names its ancestors, in the columns `back_…`."""
 
-_BACK_COLUMNS = tuple(f"back_{stride}" for stride in STRIDES)
+BACK_COLUMNS = tuple(f"back_{stride}" for stride in STRIDES)
 CONTEXT_ROLES = ("system", "developer")
 
 COLUMNS: tuple[ColumnElement[Any], ...] = (
@@ -41,7 +40,7 @@ COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.tokens,
     table.c.context_seq,
     table.c.turn_seq,
-    *(table.c[name] for name in _BACK_COLUMNS),
+    *(table.c[name] for name in BACK_COLUMNS),
     table.c.digest,
     table.c.created_at,
 )
@@ -59,7 +58,6 @@ MESSAGE_COLUMNS: tuple[ColumnElement[Any], ...] = (
 """What `decode_path` needs of a message."""
 _check_types, _check_message_types = RowCheck(COLUMNS), RowCheck(MESSAGE_COLUMNS)
 _IN_CONVERSATION = (table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
-_INSERT = insert(table)
 
 
 def select_parent_digest(row: FromClause) -> ColumnElement[bytes]:
@@ -104,86 +102,6 @@ class PathMessage(NamedTuple):
     message: Message
     position: Position
     turn: TurnNumber | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where new messages go: the numbers they get, and the message they follow."""
-
-    first_seq: Seq
-    """Number of the first new message; the others get the numbers after it."""
-    after: MessageRecord | None
-    """The message that the first new one follows; None: the new one begins a path."""
-    turn: TurnNumber | None
-    siblings: bool = False
-    """True: all follow `after`; False: each follows the one before it."""
-
-
-def insert_messages(
-    work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
-) -> list[MessageRecord]:
-    """Insert messages, and return them with their places.
-
-    The caller has taken their numbers from the conversation's row before.
-    """
-    added: list[MessageRecord] = []
-    rows = []
-    blobs: dict[bytes, bytes] = {}
-    for seq, message in enumerate(new, place.first_seq):
-        parent = added[-1] if added and not place.siblings else place.after
-        record = _make_child(parent, Seq(seq), message, place.turn, work)
-        added.append(record)
-        stored = encode(message)
-        blobs.update(stored.blobs)
-        rows.append(
-            {
-                "owner": key.owner,
-                "conversation_id": key.id,
-                "seq": seq,
-                "parent_seq": record.parent_seq,
-                "position": record.position,
-                "role": stored.role,
-                "name": stored.name,
-                "content": stored.content,
-                "extra": stored.extra,
-                "tokens": record.tokens,
-                "context_seq": record.context_seq,
-                "turn_seq": place.turn,
-                **dict(zip(_BACK_COLUMNS, record.back, strict=True)),
-                "digest": record.digest,
-                "created_at": work.now,
-            }
-        )
-    insert_attachments(work.connection, key.owner, blobs, work.now)
-    if rows:
-        work.connection.execute_many(_INSERT, rows)
-    return added
-
-
-def _make_child(
-    parent: MessageRecord | None, seq: Seq, message: Message, turn: TurnNumber | None, work: UnitOfWork
-) -> MessageRecord:
-    tokens = work.count_tokens(message)
-    if parent is None:
-        return MessageRecord(Position(1), seq, NO_SEQ, turn, work.now, message, digest(b"", message), NO_SEQ, tokens)
-    context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq
-    back = parent.back
-    if parent.position % STRIDES[0] == 0:
-        back = tuple(
-            parent.seq if parent.position % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)
-        )
-    return MessageRecord(
-        position=Position(parent.position + 1),
-        seq=seq,
-        parent_seq=parent.seq,
-        turn=turn,
-        created_at=work.now,
-        message=message,
-        digest=digest(parent.digest, message),
-        context_seq=context,
-        tokens=tokens,
-        back=back,
-    )
 
 
 def find_place(connection: Connection, lineage: Lineage, seq: Seq) -> tuple[Seq, Position] | None:

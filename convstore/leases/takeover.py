@@ -8,7 +8,8 @@ from convstore.db.delta_rows import delete_deltas, read_deltas
 from convstore.db.dialect import is_sqlite
 from convstore.db.head_rows import Head, keep_partial_reply
 from convstore.db.lease_rows import Holder, free_row, interrupt_turn, read_holder, read_reply_parent
-from convstore.db.message_rows import Place, insert_messages, read_head
+from convstore.db.message_rows import read_head
+from convstore.db.message_writes import Place, insert_messages
 from convstore.db.row_errors import conversation_locked
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy

@@ -8,7 +8,7 @@ from dataclasses import replace
 from convstore.db.delta_rows import delete_deltas
 from convstore.db.head_rows import free_with_reply, take_late_numbers
 from convstore.db.lock_wait import limit_lock_wait
-from convstore.db.message_rows import Place, insert_messages
+from convstore.db.message_writes import Place, insert_messages
 from convstore.db.turn_rows import find_turn
 from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork

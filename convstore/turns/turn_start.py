@@ -12,7 +12,7 @@ from convstore.db.conversation_rows import get_conversation
 from convstore.db.head_rows import check_expected_head, read_state
 from convstore.db.idempotency_keys import find_turn_by_key
 from convstore.db.lease_rows import Claim, Lease, take_numbers
-from convstore.db.message_rows import Place, insert_messages
+from convstore.db.message_writes import Place, insert_messages
 from convstore.db.turn_writes import insert_running_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convstore import DamagedRow, InvalidInput, MessageRecord, Store, Turn, TurnFailed, TurnStatus
-from convstore.db import history_rows, message_rows
+from convstore.db import message_rows, path_bytes
 from convstore.messages.codec import encode
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import ON_ALL_BACKENDS, Backend
@@ -269,7 +269,7 @@ def test_max_bytes_measures_only_the_first_message_that_does_not_fit(
         measured.append(len(extras))
         return measure(connection, lineage, extras)
 
-    monkeypatch.setattr(history_rows, "measure_attachments", note)
+    monkeypatch.setattr(path_bytes, "measure_attachments", note)
     assert len(store.history(id, max_bytes=5_000)) == 2
     assert measured == [3]
 

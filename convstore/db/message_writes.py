@@ -1,0 +1,99 @@
+"""Insert rows of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert
+
+from convstore.db.attachment_rows import insert_attachments
+from convstore.db.message_rows import BACK_COLUMNS, CONTEXT_ROLES, STRIDES
+from convstore.db.tables import messages as table
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.messages.codec import digest, encode
+from convstore.messages.message import Message
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
+from convstore.values.results import MessageRecord
+
+_INSERT = insert(table)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where new messages go: the numbers they get, and the message they follow."""
+
+    first_seq: Seq
+    """Number of the first new message; the others get the numbers after it."""
+    after: MessageRecord | None
+    """The message that the first new one follows; None: the new one begins a path."""
+    turn: TurnNumber | None
+    siblings: bool = False
+    """True: all follow `after`; False: each follows the one before it."""
+
+
+def insert_messages(
+    work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
+) -> list[MessageRecord]:
+    """Insert messages, and return them with their places.
+
+    The caller has taken their numbers from the conversation's row before.
+    """
+    added: list[MessageRecord] = []
+    rows = []
+    blobs: dict[bytes, bytes] = {}
+    for seq, message in enumerate(new, place.first_seq):
+        parent = added[-1] if added and not place.siblings else place.after
+        record = _make_child(parent, Seq(seq), message, place.turn, work)
+        added.append(record)
+        stored = encode(message)
+        blobs.update(stored.blobs)
+        rows.append(
+            {
+                "owner": key.owner,
+                "conversation_id": key.id,
+                "seq": seq,
+                "parent_seq": record.parent_seq,
+                "position": record.position,
+                "role": stored.role,
+                "name": stored.name,
+                "content": stored.content,
+                "extra": stored.extra,
+                "tokens": record.tokens,
+                "context_seq": record.context_seq,
+                "turn_seq": place.turn,
+                **dict(zip(BACK_COLUMNS, record.back, strict=True)),
+                "digest": record.digest,
+                "created_at": work.now,
+            }
+        )
+    insert_attachments(work.connection, key.owner, blobs, work.now)
+    if rows:
+        work.connection.execute_many(_INSERT, rows)
+    return added
+
+
+def _make_child(
+    parent: MessageRecord | None, seq: Seq, message: Message, turn: TurnNumber | None, work: UnitOfWork
+) -> MessageRecord:
+    tokens = work.count_tokens(message)
+    if parent is None:
+        return MessageRecord(Position(1), seq, NO_SEQ, turn, work.now, message, digest(b"", message), NO_SEQ, tokens)
+    context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq
+    back = parent.back
+    if parent.position % STRIDES[0] == 0:
+        back = tuple(
+            parent.seq if parent.position % stride == 0 else known for stride, known in zip(STRIDES, back, strict=True)
+        )
+    return MessageRecord(
+        position=Position(parent.position + 1),
+        seq=seq,
+        parent_seq=parent.seq,
+        turn=turn,
+        created_at=work.now,
+        message=message,
+        digest=digest(parent.digest, message),
+        context_seq=context,
+        tokens=tokens,
+        back=back,
+    )
