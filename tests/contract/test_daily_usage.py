@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, insert, make_url, select, text, true, updat
 
 from convstore import DamagedRow, Store
 from convstore.db import daily_usage, lock_wait, unit_of_work, usage_plan
+from convstore.db.connection import Connection
 from convstore.db.lease_rows import interrupt_turn
 from convstore.db.tables import daily_usage as sums_table
 from convstore.db.tables import turns as table
@@ -141,6 +142,39 @@ def test_changes_that_hide_each_other_in_a_total_are_found(backend: Backend) -> 
     cleared = update(sums_table).where(sums_table.c.day == "2026-03-02").values(sums=None)
     change(backend, cleared, delete(table).where(table.c.seq == 3))
     check_report(store.usage(by="day"), every[3:] + moved, "day", is_rounded=True)
+
+
+def test_many_days_without_sums_are_summed_although_they_have_few_turns(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = backend.open(prices=MODEL_PRICES)
+    every = [make_turn(seq=day, started_at=DAY_STARTS[0] + day * timedelta(days=1)) for day in range(1, 31)]
+    insert_turns(backend, store, every)
+    store.usage()
+    days = [turn["started_at"].date().isoformat() for turn in every[::2]]
+    change(backend, update(sums_table).where(sums_table.c.day.in_(days)).values(sums=None))
+    monkeypatch.setattr(usage_plan, "MIN_TURNS_TO_SUM", 25)  # more than these 15 days have, and fewer than all
+    check_report(store.usage(), every, None, is_rounded=True)
+    if not backend.is_memory:
+        assert all(sums is not None for sums in read_sums(backend).values())
+
+
+def test_a_day_that_another_report_has_just_summed_is_not_written_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = backend.open(prices=MODEL_PRICES)
+    insert_turns(backend, store, [make_turn()])
+    written: list[int] = []
+    execute_many = Connection.execute_many
+
+    def note(self: Connection, statement: Any, rows: Any) -> None:
+        written.append(len(rows))
+        execute_many(self, statement, rows)
+
+    monkeypatch.setattr(Connection, "execute_many", note)
+    for _ in range(2):
+        get_transactions(store).write(daily_usage.sum_days, "", SPAN)
+    assert written == [1]
 
 
 def test_days_with_other_turns_are_read_if_they_may_not_be_summed(
@@ -330,6 +364,24 @@ def test_verify_finds_sums_that_do_not_fit_the_turns(backend: Backend, sums: str
     assert find_problems() == []
     change(backend, update(sums_table).where(sums_table.c.day == "2026-03-02").values(sums=sums))
     assert find_problems() == [problem]
+
+
+@pytest.mark.parametrize(("more", "is_damage"), [(1e-12, False), (0.01, True)])
+def test_verify_allows_another_order_of_additions_and_no_other_cost(
+    backend: Backend, more: float, is_damage: bool
+) -> None:
+    if backend.is_memory:
+        return  # there is no second connection to change it
+    store = backend.open(prices=MODEL_PRICES)
+    insert_turns(backend, store, [make_turn(cost=12.5)])
+    store.usage()
+    (sums,) = read_sums(backend).values()
+    assert sums is not None
+    changed = sums.replace("12.5", repr(12.5 + more))
+    assert changed != sums
+    change(backend, update(sums_table).values(sums=changed))
+    damages = verify(get_transactions(store).database).damages
+    assert any("usage" in damage.problem for damage in damages) == is_damage
 
 
 @pytest.mark.parametrize("backend", ["sqlite-file", "async-sqlite-file"], indirect=True)
