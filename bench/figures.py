@@ -80,6 +80,10 @@ def read_all(store: Store, id: str) -> object:
     return store.history(id)
 
 
+def choose_window(store: Store, id: str) -> object:
+    return store.preview(id, QUESTION, max_context=4000)
+
+
 def append_1000(store: Store, id: str) -> object:
     return store.append(id, *dialogue(1000))
 
@@ -108,6 +112,7 @@ def reads(copies: Copies, scale: Scale) -> list[Row]:
     few = max(3, scale.repeats // 10)
     return [
         _compare(copies, "read the last 20", read_last_20, [f"long-{scale.long}"] * scale.repeats),
+        _compare(copies, "a window of 4,000 tokens", choose_window, [f"long-{scale.long}"] * scale.repeats),
         _compare(copies, "read all 1,000", read_all, ["whole-1000"] * scale.repeats),
         _compare(copies, "append 1,000 at once", append_1000, ["grows"] * few),
     ]

@@ -23,6 +23,7 @@ from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
 from bench.lookups import measure_forks, measure_lookups
 from bench.storage import TEXT_BYTES, fill, measure_bytes, measure_verify
+from bench.streams import measure_chunks
 from bench.throughput import measure_processes, measure_throughput
 from tests.postgres import running_server
 
@@ -98,6 +99,11 @@ def main() -> None:
                 f"Finding one of {scale.conversations:,} conversations, and forking one: milliseconds",
                 ("wall", "CPU", "act", "wall / CPU of the bare driver"),
                 [row for copies in both for row in (*measure_lookups(copies, scale), *measure_forks(copies, scale))],
+            )
+            _table(
+                "A streamed chunk: processor time of the caller, beside the openai package alone",
+                ("ratio", "stream", "convstore", "alone"),
+                [row for copies in both for row in measure_chunks(copies, scale.starts)],
             )
             _table(
                 "Start-up, whole processes",

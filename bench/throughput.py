@@ -16,12 +16,16 @@ from bench.model import MODEL, QUESTION, AsyncFakeClient
 from bench.replay import Step, replay
 from convstore import AsyncStore
 
+MANY_TASKS = 500
 CONNECTIONS = 15
 """What the pool of a store opens at most; the bare driver has as many."""
 
 
 def measure_throughput(copies: Copies, turns: int, callers: Sequence[int], rounds: int) -> list[Row]:
     """Return a row for each number of threads and of tasks; each turn has a conversation of its own."""
+    kinds = [
+        (count, kind, run) for count in callers for kind, run in (("threads", _run_threads), ("tasks", _run_tasks))
+    ]
     return [
         _measure(
             copies,
@@ -31,8 +35,7 @@ def measure_throughput(copies: Copies, turns: int, callers: Sequence[int], round
             partial(run, copies, count=count),
             partial(_run_bare, copies, count=count),
         )
-        for count in callers
-        for kind, run in (("threads", _run_threads), ("tasks", _run_tasks))
+        for count, kind, run in (*kinds, (MANY_TASKS, "tasks", _run_tasks))
     ]
 
 

@@ -25,12 +25,14 @@ ROWS = [
             "say one alone",
             "read the last 20",
             "read all 1,000",
+            "a window of 4,000 tokens",
             "append 1,000 at once",
         )
     ),
     "SQLite",
     "PostgreSQL",
     *(f"PostgreSQL, {count} {kind}" for count in (1, 16, 64) for kind in ("threads", "tasks")),
+    "PostgreSQL, 500 tasks",
     "PostgreSQL, 2 processes, 8 threads each",
     *(
         f"{backend}, {act}"
@@ -87,9 +89,15 @@ def test_every_row_begins_with_its_ratios(printed: str, row: str) -> None:
 
 @pytest.mark.parametrize(
     ("row", "least"),
-    [("text of the messages", 1), ("the file", 1.5), ("SQLite, 2,000 messages of 300 characters", 1)],
+    [
+        ("SQLite, a chunk of 260", 0.1),
+        ("PostgreSQL, a chunk of 260", 0.1),
+        ("text of the messages", 1),
+        ("the file", 1.5),
+        ("SQLite, 2,000 messages of 300 characters", 1),
+    ],
 )
-def test_the_rows_about_storage_begin_with_a_number(printed: str, row: str, least: float) -> None:
+def test_the_other_rows_begin_with_a_number(printed: str, row: str, least: float) -> None:
     (line,) = [line for line in printed.splitlines() if re.search(rf"   {re.escape(row)}(  |$)", line)]
     assert float(line.split()[0].replace(",", "")) >= least
 
