@@ -1,9 +1,8 @@
-"""Finding conversations: by reference, as a list; and changing what describes them."""
+"""Finding conversations: by reference, as a list."""
 
 from __future__ import annotations
 
-from convstore.db import conversation_rows, conversation_writes
-from convstore.db.conversation_writes import ConversationChange
+from convstore.db import conversation_rows
 from convstore.db.row_errors import conversation_not_found
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import AmbiguousReference, DamagedRow
@@ -35,8 +34,3 @@ def list_conversations(
     Those with a damaged row are returned as errors.
     """
     return conversation_rows.list_conversations(work.connection, owner, limit, before, deleted=deleted)
-
-
-def change_conversation(work: UnitOfWork, key: ConversationKey, change: ConversationChange) -> Conversation:
-    """Change a conversation's name, title, metadata, parameters or window, and return it."""
-    return conversation_writes.change_conversation(work.connection, key, change, work.now)

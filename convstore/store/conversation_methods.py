@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from convstore.conversations import creation, deletion, forks, head_moves, lookup, pins
+from convstore.conversations import creation, deletion, description, forks, head_moves, pins
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
@@ -133,7 +133,9 @@ class ConversationMethods(ReadMethods):
             window=window,
         )
         key = self._key(conversation_id)
-        return self._run_unlocked(partial(self._transactions.write_repeatable, lookup.change_conversation, key, change))
+        return self._run_unlocked(
+            partial(self._transactions.write_repeatable, description.change_conversation, key, change)
+        )
 
     def append(
         self,

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from convstore.context.window import SendableBuffer, make_records_sendable
-from convstore.conversations import history_queries, lookup, usage_queries
+from convstore.conversations import history_queries, usage_queries
 from convstore.conversations.history_queries import PathPage
-from convstore.db.transactions import Transactions
-from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError, InvalidInput
+from convstore.errors import DamagedRow, DatabaseError, InvalidInput
 from convstore.messages.message import Message
-from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
-from convstore.values.results import Conversation, MessageRecord, Summary, Turn
+from convstore.store.find_methods import FindMethods
+from convstore.values.identifiers import NO_SEQ, Position, Seq, TurnNumber
+from convstore.values.results import MessageRecord, Summary, Turn
 from convstore.values.validation import (
     check_before,
     check_existing_id,
     check_limit,
-    check_owner,
     check_position,
-    is_key,
 )
 
 if TYPE_CHECKING:
@@ -33,76 +30,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-class ReadMethods:
-    """Reading an owner's conversations.
-
-    Args:
-        transactions: run each unit of work in a transaction of its own, or in the caller's.
-    """
-
-    def __init__(self, transactions: Transactions, owner: str) -> None:
-        self._transactions = transactions
-        self._owner = owner
-
-    @property
-    def owner(self) -> str:
-        """The owner of the conversations."""
-        return self._owner
-
-    def for_owner(self, owner: str) -> Self:
-        """Return a view limited to one owner's conversations.
-
-        It shares the connections with this object; closing one closes both.
-
-        Raises:
-            InvalidInput: not a valid owner.
-        """
-        view = copy(self)
-        view._owner = check_owner(owner)
-        return view
-
-    def _key(self, conversation_id: str) -> ConversationKey:
-        return ConversationKey(self._owner, check_existing_id(conversation_id))
-
-    def get(self, reference: str) -> Conversation:
-        """Return the conversation with this id or name, or with an id that begins so.
-
-        Raises:
-            ConversationNotFound: no conversation matches, or it is deleted (`ConversationDeleted`).
-            AmbiguousReference: several ids begin so.
-        """
-        if not is_key(reference):
-            raise ConversationNotFound(f"no conversation {reference!r:.80}")
-        return self._transactions.read(lookup.find_conversation, self._owner, reference)
-
-    def list(
-        self,
-        *,
-        limit: int | None = 20,
-        before: Conversation | None = None,
-        deleted: bool = False,
-        on_damaged: Callable[[DamagedRow], object] | None = None,
-    ) -> builtins.list[Conversation]:
-        """Return conversations, latest activity first.
-
-        Args:
-            limit: the maximum number of conversations; None: all.
-            before: the last conversation of the previous page, to get the next one.
-            deleted: return the deleted conversations instead of the others.
-            on_damaged: called with an error for each conversation with a damaged row, and the others are returned.
-                None: the first of these errors is raised.
-
-        Raises:
-            DamagedRow: a row is damaged, and `on_damaged` is None.
-        """
-        found, damaged = self._transactions.read(
-            lookup.list_conversations, self._owner, check_limit(limit), before, deleted=deleted
-        )
-        for error in damaged:
-            if on_damaged is None:
-                raise error
-            on_damaged(error)
-        return found
+class ReadMethods(FindMethods):
+    """Reading an owner's conversations."""
 
     def history(
         self,

@@ -1,34 +1,10 @@
-"""Read conversations without what asks a model: for programs that must start fast, such as `convstore list`."""
+"""Read conversations without what asks a model: for programs that must start fast, such as `convstore show`."""
 
 from __future__ import annotations
 
-from typing import Self
-
-from convstore.db.transactions import OwnTransactions
-from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS
-from convstore.store.assembly import make_services, open_given
+from convstore.store.finder import Finder
 from convstore.store.read_methods import ReadMethods
-from convstore.values.validation import check_owner
 
 
-class Reader(ReadMethods):
-    """Conversations in a database, to be read.
-
-    Args:
-        url: as for `Store`.
-        schema: as for `Store`.
-        owner: owner of the conversations.
-    """
-
-    def __init__(self, url: str | None, *, schema: str | None, owner: str) -> None:
-        database = open_given(url, None, schema)
-        services = make_services(database, DEFAULT_LEASE_SECONDS, None, None)
-        self._own = OwnTransactions(database, services)
-        super().__init__(self._own, check_owner(owner))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the connections to the database."""
-        self._own.close()
+class Reader(Finder, ReadMethods):
+    """Conversations in a database, to be found and read; the arguments are those of `Finder`."""

@@ -103,7 +103,7 @@ def test_list_and_show_import_neither_openai_nor_alembic(
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
     for line, modules in list_loaded_modules(["list"], ["show"], ["list", "--json"], ["show", "--json"]):
-        assert "convstore.store.reader" in modules
+        assert "convstore.store.finder" in modules
         assert modules.isdisjoint(OF_MODEL_AND_SCHEMA), line
 
 
@@ -111,8 +111,17 @@ def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(bare: Progr
     bare.set(CONVSTORE_DB=sqlite_url)
     bare("new", "--system", "Be brief.")
     for line, modules in list_loaded_modules(["list"], ["show"], ["turns"], ["usage"]):
-        assert "convstore.store.read_methods" in modules
+        assert "convstore.store.find_methods" in modules
         assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))], line
+
+
+def test_list_imports_nothing_that_reads_messages(bare: Program, sqlite_url: str) -> None:
+    bare.set(CONVSTORE_DB=sqlite_url)
+    bare("new", "--system", "Be brief.")
+    [(_, modules)] = list_loaded_modules(["list"])
+    assert "convstore.store.finder" in modules
+    assert not modules & {"convstore.db.history_rows", "convstore.db.message_rows", "convstore.db.conversation_writes"}
+    assert not [name for name in modules if name.startswith("convstore.context")]
 
 
 def test_the_overview_of_commands_and_completion_import_no_command(bare: Program) -> None:
@@ -222,7 +231,7 @@ def test_a_bug_is_reported_in_one_line_that_says_how_to_see_the_traceback(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("convstore.store.read_methods.ReadMethods.list", broken)
+    monkeypatch.setattr("convstore.store.find_methods.FindMethods.list", broken)
     program("list").failed(1, "RuntimeError: two lines", "CONVSTORE_DEBUG=1")
     program.set(CONVSTORE_DEBUG="1")
     assert "Traceback" in program("list").err

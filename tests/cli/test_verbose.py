@@ -72,7 +72,7 @@ def test_the_error_of_a_record_is_on_its_line(program: Program, monkeypatch: pyt
             logging.getLogger("convstore.tests").exception("no list")
         return []
 
-    monkeypatch.setattr("convstore.store.read_methods.ReadMethods.list", list_badly)
+    monkeypatch.setattr("convstore.store.find_methods.FindMethods.list", list_badly)
     ran = program("list", "-v")
     assert find_test_lines(ran.err) == ["convstore.tests: error: no list: ValueError: two lines"]
 

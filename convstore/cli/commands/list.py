@@ -10,7 +10,7 @@ import click
 
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, limit_option, pager_option
-from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
+from convstore.cli.options.store_options import StoreChoice, open_finder, store_options
 from convstore.cli.render.json_forms import listed_conversation_to_json
 from convstore.cli.render.output_streams import format_json, format_local_time, make_one_line, write_note
 from convstore.cli.render.pager import page_output
@@ -41,7 +41,7 @@ def list_conversations(
     limit: int, is_deleted: bool, as_json: bool, uses_pager: bool, store_choice: StoreChoice
 ) -> None:
     """List conversations, latest activity first."""
-    with open_reader(store_choice) as store:
+    with open_finder(store_choice) as store:
         found = store.list(limit=limit or None, deleted=is_deleted, on_damaged=lambda error: write_note(str(error)))
     if as_json:
         rows = ",\n".join(format_json(listed_conversation_to_json(conversation)) for conversation in found)

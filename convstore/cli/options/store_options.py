@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from convstore.store.finder import Finder
     from convstore.store.reader import Reader
     from convstore.store.store import Store
 
@@ -82,6 +83,13 @@ def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
     from convstore.store.store import Store
 
     return Store(choice.database.db, schema=choice.database.schema, owner=choice.owner, base_url=base_url)
+
+
+def open_finder(choice: StoreChoice) -> Finder:
+    """Open the store that a command's options name, for a command that only finds conversations."""
+    from convstore.store.finder import Finder
+
+    return Finder(choice.database.db, schema=choice.database.schema, owner=choice.owner)
 
 
 def open_reader(choice: StoreChoice) -> Reader:
