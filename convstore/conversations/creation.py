@@ -6,6 +6,7 @@ from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewConversation, insert_conversation
 from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.message_writes import Place, insert_messages
+from convstore.db.search_index import index_title
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import Seq
 from convstore.values.results import Conversation
@@ -25,5 +26,6 @@ def create_conversation(work: UnitOfWork, new: NewConversation, *, limits_wait: 
     created = insert_conversation(work.connection, new, work.now)
     if created is None:
         return get_conversation(work.connection, new.key)
+    index_title(work.connection, new.key, work.now, new.title, new.name)
     insert_messages(work, new.key, new.first, Place(Seq(1), after=None, turn=None))
     return created

@@ -8,6 +8,7 @@ from convstore.db.ancestors import find_message_at
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewFork, insert_fork
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
+from convstore.db.search_index import index_title
 from convstore.db.summary_rows import read_summaries
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
@@ -52,7 +53,9 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         inherited_model=origin.model,
         summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
     )
-    return insert_fork(work.connection, key, new, work.now)
+    made = insert_fork(work.connection, key, new, work.now)
+    index_title(work.connection, new.lineage.key, made.created_at, made.title, made.name)
+    return made
 
 
 def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:

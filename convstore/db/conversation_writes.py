@@ -17,6 +17,7 @@ from convstore.db.dialect import insert_or_ignore, is_sqlite
 from convstore.db.fork_sharing import Lineage, write_lineage
 from convstore.db.head_rows import Head, Pin, encode_pins
 from convstore.db.row_errors import conversation_locked, conversation_not_found
+from convstore.db.search_index import replace_title
 from convstore.db.tables import conversations as table
 from convstore.errors import ConversationDeleted, ConversationExists, ConversationNotFound
 from convstore.messages.message import Message
@@ -278,7 +279,9 @@ def change_conversation(
         connection.plain.execute(update(table).where(table.c.owner == key.owner, table.c.id == key.id).values(values))
     except IntegrityError:
         raise _make_name_taken(str(name)) from None
-    return get_conversation(connection, key)
+    after = get_conversation(connection, key)
+    replace_title(connection, key, after.created_at, (before.title, before.name), (after.title, after.name))
+    return after
 
 
 def set_pins(connection: Connection, key: ConversationKey, pins: Sequence[Pin]) -> None:

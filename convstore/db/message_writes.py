@@ -9,6 +9,7 @@ from sqlalchemy import insert
 
 from convstore.db.attachment_rows import insert_attachments
 from convstore.db.message_rows import BACK_COLUMNS, CONTEXT_ROLES, STRIDES
+from convstore.db.search_index import index_messages
 from convstore.db.tables import messages as table
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest, encode
@@ -35,7 +36,7 @@ class Place:
 def insert_messages(
     work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
 ) -> list[MessageRecord]:
-    """Insert messages, and return them with their places.
+    """Insert messages and add them to the search index; return them with their places.
 
     The caller has taken their numbers from the conversation's row before.
     """
@@ -70,6 +71,7 @@ def insert_messages(
     insert_attachments(work.connection, key.owner, blobs, work.now)
     if rows:
         work.connection.execute_many(_INSERT, rows)
+        index_messages(work.connection, key, added)
     return added
 
 

@@ -68,6 +68,18 @@ class DailyUsageRow(Base):
     __table__ = tables.daily_usage
 
 
+class SearchDocumentRow(Base):
+    """A text that a search can find."""
+
+    __table__ = tables.search_documents
+
+
+class SearchBacklogRow(Base):
+    """A conversation that is not whole in the search index yet."""
+
+    __table__ = tables.search_backlog
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 
@@ -95,4 +107,12 @@ _add(
     turns.c.idempotency_key,
     where="idempotency_key IS NOT NULL AND status IN ('running', 'completed')",
     unique=True,
+)
+_documents = tables.search_documents.c
+_add("convstore_search_documents_docid_key", _documents.docid, where="docid IS NOT NULL", unique=True)
+Index(
+    "convstore_search_documents_terms_idx",
+    _documents.terms,
+    sqlite_where=text("terms IS NOT NULL"),  # no row of SQLite has any
+    postgresql_using="gin",
 )

@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     DateTime,
     Dialect,
     ForeignKeyConstraint,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Numeric,
@@ -234,6 +236,30 @@ daily_usage = Table(
     Column("sums", Text),  # JSON: a list of the sums of each model; NULL: they must be made again
 )
 """What the turns of a past day used, so that a report of many days need not read their turns."""
+
+search_documents = Table(
+    "convstore_search_documents",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("created_us", BigInteger, primary_key=True, autoincrement=False),  # microseconds since 1970, UTC
+    Column("conversation_id", Key, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # of a message; 0: the title and the name
+    Column("docid", BigInteger),  # SQLite: its number in the table of terms
+    # PostgreSQL: the hashes of its terms.
+    Column("terms", Text().with_variant(ARRAY(Integer), "postgresql")),
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+)
+"""A text that a search can find: a message, or the title and the name of a conversation."""
+
+search_backlog = Table(
+    "convstore_search_backlog",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("conversation_id", Key, primary_key=True),
+    Column("from_seq", BigInteger, nullable=False),  # 0: the title too
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+)
+"""A conversation whose messages from a number on may not be in the search index yet."""
 
 compatibility = Table(
     "convstore_compatibility",

@@ -99,6 +99,21 @@ def decode(stored: StoredMessage, texts: Mapping[bytes, str] | None = None) -> M
     return message
 
 
+def decode_without_attachments(stored: StoredMessage) -> Message:
+    """Return a stored message as `decode` does, with null in the places of its attachments.
+
+    Raises:
+        ValueError: the row is damaged.
+    """
+    extra = json.loads(stored.extra) if stored.extra is not None else {}
+    if isinstance(extra, list):
+        extra, _ = from_extra_list(extra)
+    if not isinstance(extra, dict):
+        raise ValueError("its extra fields are not a JSON object")
+    columns = {"role": stored.role, "name": stored.name, "content": stored.content}
+    return {**{key: value for key, value in columns.items() if value is not None}, **extra}
+
+
 def find_attachment_digests(stored: StoredMessage) -> set[bytes]:
     """Return the digests of the attachments that a row refers to.
 

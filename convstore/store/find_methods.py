@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
+import logging
 from collections.abc import Callable
 from copy import copy
-from typing import Self
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Self
 
 from convstore.conversations import lookup
 from convstore.db.transactions import Transactions
-from convstore.errors import ConversationNotFound, DamagedRow
+from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError
 from convstore.values.identifiers import ConversationKey
 from convstore.values.results import Conversation
-from convstore.values.validation import check_existing_id, check_limit, check_owner, is_key
+from convstore.values.validation import (
+    check_existing_id,
+    check_limit,
+    check_moment,
+    check_owner,
+    check_search_limit,
+    is_key,
+)
+
+if TYPE_CHECKING:
+    from convstore.values.search_results import SearchResults
+
+_logger = logging.getLogger(__name__)
+
+
+_FILL_SECONDS = 1.0
+"""How long a search adds messages to an index that does not have all of them yet."""
 
 
 class FindMethods:
@@ -85,3 +103,80 @@ class FindMethods:
                 raise error
             on_damaged(error)
         return found
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        before: str | None = None,
+        conversation_id: str | None = None,
+        role: str | None = None,
+        model: str | None = None,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        deleted: bool = False,
+    ) -> SearchResults:
+        """Return messages and titles that contain all parts of a query, newest first.
+
+        A part is what stands between spaces: `"a phrase"` is one part, `-word` must not be in the text, and `migrat*`
+        finds words that begin so. Everything else is literal. Case, accents and width do not matter. A message's text,
+        its refusal and its tool calls are searched, and the titles and names of conversations.
+
+        Args:
+            query: 1 to 1,000 characters.
+            limit: the maximum number of hits, at least 1.
+            before: the `next` of the page before, to get the next one.
+            conversation_id: search only this conversation, and the past that it shares with others.
+            role: find only messages with this role.
+            model: find only messages of turns that asked for this model, or were answered by it.
+            since: find only what was stored at this time or later; a date begins at 00:00 UTC.
+            until: find only what was stored before this time.
+            deleted: search deleted conversations too.
+
+        Raises:
+            InvalidInput: the query is empty, a limit or a time is wrong, or `before` is no page.
+            ConversationNotFound: the owner has no such conversation.
+            DamagedRow: a text cannot be read.
+        """
+        from convstore.conversations import search, search_filling
+        from convstore.search.query import parse_query
+        from convstore.values.search_results import SearchRequest, parse_cursor
+
+        request = SearchRequest(
+            query=parse_query(query),
+            limit=check_search_limit(limit),
+            before=parse_cursor(before),
+            conversation_id=check_existing_id(conversation_id) if conversation_id is not None else None,
+            role=role,
+            model=model,
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+            deleted=deleted,
+        )
+        found = self._transactions.read(search.search, self._owner, request)
+        if found.is_index_complete or not self._transactions.may_wait:
+            return found
+        try:
+            search_filling.fill_index(self._transactions, self._owner, seconds=_FILL_SECONDS)
+        except DatabaseError as error:  # the database can only be read, another program writes for long …
+            _logger.info("search: the index was not filled (%s)", type(error).__name__)
+        return self._transactions.read(search.search, self._owner, request)
+
+    def fill_search_index(
+        self, *, seconds: float | None = None, on_progress: Callable[[int], object] | None = None
+    ) -> int:
+        """Add this owner's messages that the search index does not have yet, and return how many were added.
+
+        These are messages from before the index existed, and very long ones. A search adds them too, for a second.
+
+        Args:
+            seconds: end after about so many; None: go on to the end.
+            on_progress: called with the number of messages added so far.
+
+        Raises:
+            DamagedRow: a message cannot be read.
+        """
+        from convstore.conversations.search_filling import fill_index
+
+        return fill_index(self._transactions, self._owner, seconds=seconds, on_progress=on_progress)

@@ -20,6 +20,7 @@ from convstore.values.validation import (
     check_before,
     check_existing_id,
     check_limit,
+    check_moment,
     check_position,
 )
 
@@ -232,7 +233,7 @@ class ReadMethods(FindMethods):
             InvalidInput: a time has no time zone; the grouping is unknown; the prices are wrong.
             ConversationNotFound: the owner has no such conversation.
         """
-        from convstore.usage.usage_report import check_moment, check_usage_by
+        from convstore.usage.usage_report import check_usage_by
 
         begin, end = check_moment(since, "since"), check_moment(until, "until")
         grouping = check_usage_by(by)
@@ -280,8 +281,6 @@ class ReadMethods(FindMethods):
         Raises:
             InvalidInput: the store has an owner; or as `usage`.
         """
-        from convstore.usage.usage_report import check_moment
-
         if self._owner:
             raise InvalidInput(
                 f"owner {self._owner!r} may not see what all owners used; only a store without an owner may"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias, TypeVar, get_args
 
 from convstore.errors import InvalidInput
@@ -105,32 +105,6 @@ def check_usage_by(value: str | None) -> str | None:
         kinds = ", ".join(f'"{kind}"' for kind in get_args(UsageBy))
         raise InvalidInput(f"by must be one of {kinds}, not {value!r:.80}; `usage_by_owner` groups by owner")
     return value
-
-
-def check_moment(value: datetime | date | None, argument: str) -> datetime | None:
-    """Return the beginning or the end of a period, in UTC, checked; None: no limit.
-
-    Args:
-        value: a moment, or a day, which means its beginning (00:00 UTC).
-        argument: the name of the caller's argument, for the error text.
-
-    Raises:
-        InvalidInput: the value is not a time, has no time zone, or is out of range.
-    """
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidInput(
-                f"{argument} needs a time zone, and {value.isoformat()} has none; `datetime.now(UTC)` has one"
-            )
-        try:
-            return value.astimezone(UTC)
-        except OverflowError:
-            raise InvalidInput(f"{argument} is out of range: {value.isoformat()}") from None
-    if isinstance(value, date):
-        return datetime.combine(value, time(), UTC)
-    raise InvalidInput(f"{argument} must be a datetime or a date, not {type(value).__name__}")
 
 
 def build_usage_report(

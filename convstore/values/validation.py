@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from typing import Any, Literal, TypeAlias
 
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidParameter
@@ -17,6 +18,7 @@ from convstore.values.identifiers import Position, Seq, compose_letters
 MAX_KEY_BYTES = 255  # three of these still fit the largest row of a PostgreSQL index (2,704)
 _CONVERSATION_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _MAX_DATABASE_INTEGER = 2**63 - 1
+_MOST_HITS = 1_000
 
 OnBusy: TypeAlias = Literal["wait", "reject"]
 """What to do while another turn holds the conversation."""
@@ -130,6 +132,17 @@ def check_limit(value: int | None) -> int | None:
     return min(value, _MAX_DATABASE_INTEGER) if value is not None else None
 
 
+def check_search_limit(value: int) -> int:
+    """Return how many hits a page may hold, checked.
+
+    Raises:
+        InvalidInput: the limit is not a whole number of 1 to 1,000.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_HITS:
+        raise InvalidInput(f"the limit of a search must be a whole number of 1 to {_MOST_HITS:,}, not {value!r:.80}")
+    return value
+
+
 def check_before(value: int | None) -> int | None:
     """Return the `seq` before which a page ends, checked; None: the last page.
 
@@ -209,3 +222,32 @@ def get_wait_seconds(on_busy: OnBusy, wait: float) -> float:
     if on_busy not in ("wait", "reject"):
         raise InvalidInput(f'on_busy must be "wait" or "reject", not {on_busy!r:.80}')
     return check_wait(wait) if on_busy == "wait" else 0.0
+
+
+# --- times ---
+
+
+def check_moment(value: datetime | date | None, argument: str) -> datetime | None:
+    """Return the beginning or the end of a period, in UTC, checked; None: no limit.
+
+    Args:
+        value: a moment, or a day, which means its beginning (00:00 UTC).
+        argument: the name of the caller's argument, for the error text.
+
+    Raises:
+        InvalidInput: the value is not a time, has no time zone, or is out of range.
+    """
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidInput(
+                f"{argument} needs a time zone, and {value.isoformat()} has none; `datetime.now(UTC)` has one"
+            )
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput(f"{argument} is out of range: {value.isoformat()}") from None
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    raise InvalidInput(f"{argument} must be a datetime or a date, not {type(value).__name__}")

@@ -14,7 +14,7 @@ from convstore.cli.render.conversation_text import describe_conversation
 from convstore.cli.render.output_streams import write_terminal_note
 
 if TYPE_CHECKING:
-    from convstore.store.read_methods import ReadMethods
+    from convstore.store.find_methods import FindMethods
     from convstore.values.results import Conversation
 
 conversation_option = click.option(
@@ -57,7 +57,7 @@ def _add_reference(command: Callable[..., Any], metavar: str, *, is_required: bo
     return click.argument("ref", required=False, metavar=None if metavar == "REF" else metavar)(option(run))
 
 
-def find_conversation(store: ReadMethods, reference: str | None) -> Conversation:
+def find_conversation(store: FindMethods, reference: str | None) -> Conversation:
     """Return the conversation that REF names.
 
     The default is CONVSTORE_CONVERSATION, else the conversation used last. On a terminal, a note on stderr names the

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from convstore.messages.completion import Completion
     from convstore.usage.usage_report import UsageReport, UsageRow
     from convstore.values.results import Conversation, MessageRecord, Summary, Turn
+    from convstore.values.search_results import SearchHit
 
 
 def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
@@ -50,6 +51,22 @@ def message_to_json(record: MessageRecord) -> dict[str, Any]:
         "turn": record.turn,
         "created_at": record.created_at,
         "message": record.message,
+    }
+
+
+def search_hit_to_json(hit: SearchHit) -> dict[str, Any]:
+    """Return the form of a search hit."""
+    return {
+        "conversation": hit.conversation,
+        "title": hit.title,
+        "position": hit.position,
+        "seq": hit.seq,
+        "role": hit.role,
+        "on_path": hit.on_path,
+        "status": hit.status,
+        "snippet": hit.snippet,
+        "marks": [list(mark) for mark in hit.marks],
+        "created_at": hit.created_at,
     }
 
 

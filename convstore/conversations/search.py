@@ -1,0 +1,245 @@
+"""Search: find the messages and titles that match a query, newest first.
+
+The newest texts are read first, without the index: a query that many texts match is answered by them. Then the index
+selects texts with the query's terms, and each is read and compared. So the text decides, and SQLite and PostgreSQL find
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convstore.db import search_backlog, search_rows
+from convstore.db.ancestors import find_ancestors
+from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
+from convstore.db.message_rows import read_messages
+from convstore.db.row_errors import conversation_not_found, damaged_row
+from convstore.db.search_index import (
+    PREFIX_LENGTHS,
+    DocumentKey,
+    count_microseconds,
+    make_conversation_term,
+    make_moment,
+)
+from convstore.db.search_rows import Fork, Span, TermFilter
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.messages.storable_text import from_column
+from convstore.search.folded_text import fold
+from convstore.search.query import Query
+from convstore.search.searched_text import extract_searched_text, join_texts
+from convstore.search.snippet import cut_snippet
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
+from convstore.values.results import TurnStatus
+from convstore.values.search_results import SearchCursor, SearchHit, SearchRequest, SearchResults
+
+_FIRST_PAGE, _NEXT_PAGE, _NEWEST = 200, 800, 1_000
+"""How many of the newest texts are read at a time, and in all, before the index is asked."""
+_CANDIDATES = 256
+_READ_AT_ONCE = 64
+MOST_COMPARED = 20_000
+"""The number of texts that a search compares at most; then it says how far it looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A text that matches."""
+
+    row: Any
+    text: str
+    fork: Fork | None
+    """The living fork that shows the message, because its own conversation is deleted."""
+
+    @property
+    def key(self) -> DocumentKey:
+        return self.row.created_us, self.row.conversation_id, Seq(self.row.seq)
+
+
+def search(work: UnitOfWork, owner: str, request: SearchRequest) -> SearchResults:
+    """Return a page of the texts of an owner that match a query.
+
+    Raises:
+        ConversationNotFound: the owner does not have the conversation to be searched.
+        DamagedRow: a text cannot be read.
+    """
+    return _Search(work, owner, request).run()
+
+
+class _Search:
+    """One search, in one transaction."""
+
+    def __init__(self, work: UnitOfWork, owner: str, request: SearchRequest) -> None:
+        self._connection = work.connection
+        self._owner = owner
+        self._request = request
+        self._homes = self._find_homes()
+        self._forks: list[Fork] | None = None
+        self._matches: list[_Match] = []
+        self._compared = 0
+        self._last: DocumentKey | None = None
+
+    def run(self) -> SearchResults:
+        request = self._request
+        stopped = not self._compare_all()
+        matches = self._matches[: request.limit]
+        more = len(self._matches) > request.limit
+        end = matches[-1].key if more else self._last
+        return SearchResults(
+            hits=self._make_hits(matches),
+            next=str(SearchCursor(*end)) if end is not None and (more or stopped) else None,
+            searched_since=make_moment(end[0]) if stopped and not more and end is not None else None,
+            is_index_complete=not search_backlog.has_backlog(self._connection, self._owner),
+        )
+
+    def _find_homes(self) -> dict[str, Seq] | None:
+        """Return the conversations to be searched, each up to which message; None: all."""
+        id = self._request.conversation_id
+        if id is None:
+            return None
+        found = search_rows.read_lineage_column(self._connection, self._owner, id, deleted=self._request.deleted)
+        if found is None:
+            raise conversation_not_found(self._connection, ConversationKey(self._owner, id))
+        (column,) = found
+        lineage = read_lineage(ConversationKey(self._owner, id), column)
+        origins = {origin.conversation_id: origin.up_to_seq for origin in list_origins(self._connection, lineage)}
+        return {**origins, id: Seq(2**62)}
+
+    def _make_span(self) -> Span:
+        request = self._request
+        since = count_microseconds(request.since) if request.since is not None else None
+        ends: list[DocumentKey] = []
+        if request.until is not None:
+            ends.append((count_microseconds(request.until), "", NO_SEQ))
+        if request.before is not None:
+            ends.append((request.before.created_us, request.before.conversation_id, request.before.seq))
+        return search_rows.make_span(self._owner, since, min(ends) if ends else None)
+
+    def _make_filter(self) -> TermFilter:
+        query = self._request.query
+        prefixes = query.prefixes
+        if query.terms:  # FTS5 would read each word with these few letters
+            prefixes = frozenset(word for word in prefixes if len(word) > PREFIX_LENGTHS[0])
+        homes = frozenset(map(make_conversation_term, self._homes or ()))
+        return TermFilter(query.terms, prefixes, homes)
+
+    def _compare_all(self) -> bool:
+        """Compare texts until there are enough matches; return False if there were too many texts."""
+        span, chosen = self._make_span(), self._make_filter()
+        if self._homes is None:
+            most = MOST_COMPARED if chosen.is_empty else _NEWEST
+            while self._compared < most:
+                wanted = _FIRST_PAGE if self._compared == 0 else _NEXT_PAGE
+                rows = search_rows.read_newest(self._connection, span, wanted)
+                if self._compare(rows) or len(rows) < wanted:
+                    return True
+                span = replace(span, before=self._last or span.before)
+            if chosen.is_empty:
+                return False
+        while self._compared < MOST_COMPARED:
+            keys, is_complete = search_rows.find_candidates(self._connection, span, chosen, _CANDIDATES)
+            for start in range(0, len(keys), _READ_AT_ONCE):
+                some = keys[start : start + _READ_AT_ONCE]
+                if self._compare(search_rows.read_texts(self._connection, self._owner, some)):
+                    return True
+            if is_complete:
+                return True
+            self._last = keys[-1]
+            span = replace(span, before=keys[-1])
+        return False
+
+    def _compare(self, rows: Sequence[Any]) -> bool:
+        """Add the rows that match; return True if there are enough."""
+        for row in rows:
+            self._compared += 1
+            self._last = row.created_us, row.conversation_id, Seq(row.seq)
+            match = self._match(row)
+            if match is not None:
+                self._matches.append(match)
+                if len(self._matches) > self._request.limit:
+                    return True
+        return False
+
+    def _match(self, row: Any) -> _Match | None:
+        request = self._request
+        if self._homes is not None and not self._is_in_homes(row):
+            return None
+        if row.seq == NO_SEQ:
+            if request.role is not None or request.model is not None or self._is_hidden(row):
+                return None
+            text = join_texts([name for name in (from_column(row.title), row.name) if name])
+            return _Match(row, text, None) if request.query.matches(fold(text)) else None
+        if row.role is None:
+            raise damaged_row(row.conversation_id, f"message seq {row.seq}, which the search index names, is missing")
+        if request.model is not None and request.model not in (row.model, row.requested_model):
+            return None
+        message = search_rows.decode_searched(row, row.conversation_id)
+        if request.role is not None and message.get("role") != request.role:
+            return None
+        text = extract_searched_text(message)
+        if not request.query.matches(fold(text)):
+            return None
+        if not self._is_hidden(row):
+            return _Match(row, text, None)
+        fork = self._find_living_fork(row)
+        return _Match(row, text, fork) if fork is not None else None
+
+    def _is_hidden(self, row: Any) -> bool:
+        return row.deleted_at is not None and not self._request.deleted
+
+    def _is_in_homes(self, row: Any) -> bool:
+        homes = self._homes or {}
+        if row.seq == NO_SEQ:
+            return bool(row.conversation_id == self._request.conversation_id)
+        return bool(row.seq <= homes.get(row.conversation_id, NO_SEQ))
+
+    def _find_living_fork(self, row: Any) -> Fork | None:
+        """Return a living fork that shares a message of a deleted conversation, the one that is searched first."""
+        if self._forks is None:
+            found = search_rows.read_living_forks(self._connection, self._owner)
+            self._forks = sorted(found, key=lambda fork: fork.lineage.key.id != self._request.conversation_id)
+        for fork in self._forks:
+            if find_message_home(self._connection, fork.lineage, row.seq).id == row.conversation_id:
+                return fork
+        return None
+
+    def _make_hits(self, matches: Sequence[_Match]) -> list[SearchHit]:
+        """Return what is shown of matches; each message is checked against its digest."""
+        places: dict[str, tuple[Lineage, Seq, list[Seq]]] = {}
+        for match in matches:
+            if match.row.seq != NO_SEQ:
+                lineage, head = _find_place(self._owner, match)
+                places.setdefault(lineage.key.id, (lineage, head, []))[2].append(Seq(match.row.seq))
+        on_path: set[tuple[str, Seq]] = set()
+        for id, (lineage, head, seqs) in places.items():
+            records = read_messages(self._connection, lineage, seqs)
+            others = [record for record in records if record.seq != head]
+            ancestors = find_ancestors(self._connection, lineage, head, [record.position for record in others])
+            on_path.update((id, record.seq) for record in others if ancestors.get(record.position) == record.seq)
+            on_path.add((id, head))
+        return [_make_hit(self._request.query, match, on_path) for match in matches]
+
+
+def _find_place(owner: str, match: _Match) -> tuple[Lineage, Seq]:
+    if match.fork is not None:
+        return match.fork.lineage, match.fork.head
+    return read_lineage(ConversationKey(owner, match.row.conversation_id), match.row.lineage), match.row.head_seq
+
+
+def _make_hit(query: Query, match: _Match, on_path: set[tuple[str, Seq]]) -> SearchHit:
+    row, fork = match.row, match.fork
+    snippet = cut_snippet(match.text, query)
+    is_title = row.seq == NO_SEQ
+    id = row.conversation_id if fork is None else fork.lineage.key.id
+    return SearchHit(
+        conversation=id,
+        title=from_column(row.title) if fork is None else fork.title,
+        position=None if is_title else row.position,
+        seq=None if is_title else row.seq,
+        role=None if is_title else search_rows.decode_searched(row, id)["role"],
+        on_path=is_title or (id, row.seq) in on_path,
+        status=TurnStatus(row.status) if row.status is not None else None,
+        snippet=snippet.text,
+        marks=snippet.marks,
+        created_at=make_moment(row.created_us),
+    )

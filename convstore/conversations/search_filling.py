@@ -1,0 +1,87 @@
+"""Adding messages to the search index that were stored without it: before there was one, or because they are long.
+
+A batch is read in one transaction and added in another, so that no transaction lasts while many words are split. It may
+end after any batch, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from convstore.db import search_backlog, search_index, search_rows
+from convstore.db.search_index import IndexedText
+from convstore.db.transactions import Transactions
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.search.folded_text import fold
+from convstore.search.searched_text import extract_searched_text
+from convstore.search.terms import find_terms
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of a conversation to be added to the index."""
+
+    key: ConversationKey
+    from_seq: Seq
+    next_seq: Seq | None
+    """The first message of the batch after this one; None: this is the conversation's last."""
+    texts: list[IndexedText]
+
+
+def fill_index(
+    transactions: Transactions,
+    owner: str,
+    *,
+    seconds: float | None = None,
+    on_progress: Callable[[int], object] | None = None,
+) -> int:
+    """Add the messages of an owner that the index does not have yet; return how many were added.
+
+    Args:
+        seconds: begin no batch after so many; None: go on to the end.
+        on_progress: called after each batch with the number added so far.
+    """
+    began, added = time.monotonic(), 0
+    while (batch := transactions.read(read_batch, owner)) is not None:
+        added += transactions.write_repeatable(store_batch, batch)
+        if on_progress is not None:
+            on_progress(added)
+        if seconds is not None and time.monotonic() - began > seconds:
+            break
+    return added
+
+
+def read_batch(work: UnitOfWork, owner: str) -> Batch | None:
+    """Return the next messages to be added; None if the index has all.
+
+    Raises:
+        DamagedRow: a message cannot be read.
+    """
+    waiting = search_backlog.find_next(work.connection, owner)
+    if waiting is None:
+        return None
+    key, from_seq = waiting
+    texts: list[IndexedText] = []
+    if from_seq == NO_SEQ:
+        created_at, *names = search_rows.read_title(work.connection, key)
+        terms = search_index.find_title_terms(*names)
+        if terms:
+            document = search_index.count_microseconds(created_at), key.id, NO_SEQ
+            texts.append(IndexedText(document, terms))
+    messages, next_seq = search_rows.read_unindexed(work.connection, key, from_seq)
+    for document, message in messages:
+        terms = frozenset(find_terms(fold(extract_searched_text(message))))
+        texts.append(IndexedText(document, terms))
+    return Batch(key, from_seq, next_seq, texts)
+
+
+def store_batch(work: UnitOfWork, batch: Batch) -> int:
+    """Add a batch to the index, and return how many of its texts were not in it."""
+    known = search_rows.find_known(work.connection, batch.key.owner, [text.key for text in batch.texts])
+    new = [text for text in batch.texts if text.key not in known]
+    search_index.add_texts(work.connection, batch.key.owner, new)
+    search_backlog.advance(work.connection, batch.key, batch.from_seq, batch.next_seq)
+    return len(new)

@@ -1,0 +1,89 @@
+"""Which conversations have messages that are not in the search index yet.
+
+They were stored before the index existed, or are too long to be indexed while a transaction holds the database.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import BigInteger, bindparam, case, delete, exists, literal, select, update
+
+from convstore.db.connection import Connection
+from convstore.db.dialect import insert_or_ignore, insert_or_update
+from convstore.db.tables import conversations
+from convstore.db.tables import search_backlog as table
+from convstore.values.identifiers import ConversationKey, Seq
+
+_OF_OWNER = table.c.owner == bindparam("owner")
+_ANY = select(literal(1)).where(exists().where(_OF_OWNER))
+_NEXT = (
+    select(table.c.conversation_id, table.c.from_seq).where(_OF_OWNER).order_by(table.c.conversation_id.desc()).limit(1)
+)
+_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
+# In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
+_UNCHANGED = (
+    table.c.owner == bindparam("key_owner"),
+    table.c.conversation_id == bindparam("key_id"),
+    table.c.from_seq == bindparam("old_seq"),
+)
+_ADVANCE = update(table).where(*_UNCHANGED).values(from_seq=bindparam("new_seq"))
+_DONE = delete(table).where(*_UNCHANGED)
+
+
+@cache
+def _put_statement(dialect: str) -> Any:
+    earlier = case((table.c.from_seq < bindparam("from_seq"), table.c.from_seq), else_=bindparam("from_seq"))
+    return insert_or_update(table, {"from_seq": earlier}, dialect)
+
+
+def put_off(connection: Connection, key: ConversationKey, from_seq: Seq) -> None:
+    """Note that messages of a conversation must be indexed later.
+
+    Args:
+        from_seq: the first of them; 0: the title and the name too.
+    """
+    values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq}
+    connection.execute(_put_statement(connection.dialect.name), values)
+
+
+def has_backlog(connection: Connection, owner: str) -> bool:
+    """Return True if the owner has messages that are not in the index yet."""
+    return connection.scalar(_ANY, {"owner": owner}) is not None
+
+
+def find_next(connection: Connection, owner: str) -> tuple[ConversationKey, Seq] | None:
+    """Return a conversation with messages to be indexed, and the first of them; None if nothing is left."""
+    row = connection.execute(_NEXT, {"owner": owner}).first()
+    return (ConversationKey(owner, row.conversation_id), Seq(row.from_seq)) if row is not None else None
+
+
+def advance(connection: Connection, key: ConversationKey, from_seq: Seq, next_seq: Seq | None) -> None:
+    """Note that messages from `from_seq` on were indexed; nothing changes if the row names another message by now.
+
+    Args:
+        next_seq: the first message that was not; None: all were.
+    """
+    values = {"key_owner": key.owner, "key_id": key.id, "old_seq": from_seq}
+    if next_seq is None:
+        connection.execute(_DONE, values)
+    else:
+        connection.execute(_ADVANCE, {**values, "new_seq": next_seq})
+
+
+def list_owners(connection: Connection) -> list[str]:
+    """Return the owners with messages that are not in the index yet: for administrators."""
+    return [row.owner for row in connection.execute(_OWNERS)]
+
+
+@cache
+def _all_statement(dialect: str) -> Any:
+    columns = (conversations.c.owner, conversations.c.id, literal(0, BigInteger))
+    rows = select(*columns).where(conversations.c.next_seq > literal(0, BigInteger))
+    return insert_or_ignore(table, dialect).from_select(["owner", "conversation_id", "from_seq"], rows)
+
+
+def put_off_all(connection: Connection) -> None:
+    """Note that all conversations of all owners must be looked through: for administrators."""
+    connection.execute(_all_statement(connection.dialect.name))

@@ -1,0 +1,268 @@
+"""Write the search index: which terms each message and each title has.
+
+The index only selects the texts that a search looks at. On PostgreSQL a row has the hashes of its terms, in an array
+with a GIN index. On SQLite an FTS5 table has the terms, without positions and without the texts; where SQLite has no
+FTS5, a plain table has them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine, bindparam, delete, func, insert, literal_column, select, text
+from sqlalchemy.exc import OperationalError
+
+from convstore.db.connection import Connection
+from convstore.db.dialect import insert_or_ignore, is_sqlite
+from convstore.db.search_backlog import put_off
+from convstore.db.tables import search_documents as table
+from convstore.search.folded_text import fold
+from convstore.search.searched_text import extract_searched_text, join_texts
+from convstore.search.terms import find_terms
+from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
+from convstore.values.results import MessageRecord
+
+LONGEST_INDEXED_AT_ONCE = 100_000
+"""The longest text, in characters, that is indexed by the transaction that stores it; longer ones are later."""
+
+TERMS_TABLE = "convstore_search_terms"
+"""The FTS5 table, or the plain one, of a SQLite database."""
+
+PREFIX_LENGTHS = (2, 4)
+"""Of which lengths the beginnings of words are terms of their own on PostgreSQL, where terms are hashes."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND, MICROSECONDS_PER_DAY = timedelta(microseconds=1), 86_400_000_000
+DAY_BITS = 32
+"""A document's number is its day, and in the lower bits the number of the document in this day."""
+
+DocumentKey: TypeAlias = tuple[int, str, Seq]
+"""The time of a message in microseconds since 1970, its conversation and its `seq`; 0 is the conversation's title."""
+
+
+class IndexKind(Enum):
+    """Where a database has its terms."""
+
+    GIN = "gin"
+    FTS5 = "fts5"
+    TABLE = "table"
+    NONE = "none"
+    """It has an FTS5 table, and this SQLite cannot read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedText:
+    """A text to be indexed."""
+
+    key: DocumentKey
+    terms: frozenset[str]
+
+
+_IN_DOCUMENT = (
+    table.c.owner == bindparam("owner"),
+    table.c.created_us == bindparam("created_us"),
+    table.c.conversation_id == bindparam("conversation_id"),
+    table.c.seq == bindparam("seq"),
+)
+_LAST_OF_DAY = (
+    select(func.max(table.c.docid))
+    .where(table.c.docid >= bindparam("day_begin"), table.c.docid < bindparam("day_end"))
+    .scalar_subquery()
+)
+_INSERT_NUMBERED = insert(table).values(docid=func.coalesce(_LAST_OF_DAY, bindparam("day_begin")) + 1)
+_DELETE = delete(table).where(*_IN_DOCUMENT)
+_DOCID = select(table.c.docid).where(*_IN_DOCUMENT)
+_DOCID_SQL = f"""
+    (SELECT docid FROM {table.name} WHERE owner = :owner AND created_us = :created_us
+     AND conversation_id = :conversation_id AND seq = :seq)
+"""  # noqa: S608 (constants)
+_INSERT_FTS = text(f"INSERT INTO {TERMS_TABLE} (rowid, terms) VALUES ({_DOCID_SQL}, :terms)")  # noqa: S608
+_DELETE_FTS = text(
+    f"INSERT INTO {TERMS_TABLE} ({TERMS_TABLE}, rowid, terms) VALUES ('delete', :docid, :terms)"  # noqa: S608
+)
+_INSERT_TERM = text(f"INSERT INTO {TERMS_TABLE} (term, docid) VALUES (:term, {_DOCID_SQL})")  # noqa: S608
+_DELETE_TERM = text(f"DELETE FROM {TERMS_TABLE} WHERE term = :term AND docid = :docid")  # noqa: S608
+
+
+@cache
+def _insert_statement(dialect: str) -> Any:
+    return insert_or_ignore(table, dialect)  # another process may fill the index too
+
+
+_kinds: WeakKeyDictionary[Engine, IndexKind] = WeakKeyDictionary()
+
+
+def find_kind(connection: Connection) -> IndexKind:
+    """Return where the database has its terms; it is read once for each engine."""
+    if not is_sqlite(connection):
+        return IndexKind.GIN
+    engine = connection.plain.engine
+    found = _kinds.get(engine)
+    if found is None:
+        found = _kinds[engine] = _read_kind(connection)
+    return found
+
+
+def _read_kind(connection: Connection) -> IndexKind:
+    sql = connection.plain.scalar(text("SELECT sql FROM sqlite_master WHERE name = :name"), {"name": TERMS_TABLE})
+    if "VIRTUAL" not in str(sql).upper():
+        return IndexKind.TABLE
+    try:
+        connection.plain.execute(select(literal_column("rowid")).select_from(text(TERMS_TABLE)).limit(0))
+    except OperationalError:  # no such module: fts5
+        return IndexKind.NONE
+    return IndexKind.FTS5
+
+
+def count_microseconds(moment: datetime) -> int:
+    """Return a time as microseconds since 1970."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def make_moment(microseconds: int) -> datetime:
+    """Return the time that `count_microseconds` counted."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def index_messages(connection: Connection, key: ConversationKey, records: Sequence[MessageRecord]) -> None:
+    """Add messages that were just inserted to the index; of long ones, note that they must be added later."""
+    texts: list[IndexedText] = []
+    for record in records:
+        searched = extract_searched_text(record.message)
+        if len(searched) > LONGEST_INDEXED_AT_ONCE or find_kind(connection) is IndexKind.NONE:
+            put_off(connection, key, record.seq)
+        else:
+            place = count_microseconds(record.created_at), key.id, record.seq
+            texts.append(IndexedText(place, frozenset(find_terms(fold(searched)))))
+    add_texts(connection, key.owner, texts)
+
+
+def index_title(connection: Connection, key: ConversationKey, created_at: datetime, *names: str | None) -> None:
+    """Add the title and the name of a conversation to the index.
+
+    Args:
+        created_at: when the conversation was created.
+        names: its title and its name.
+    """
+    terms = find_title_terms(*names)
+    if terms and find_kind(connection) is not IndexKind.NONE:
+        document = count_microseconds(created_at), key.id, NO_SEQ
+        add_texts(connection, key.owner, [IndexedText(document, terms)])
+    elif terms:
+        put_off(connection, key, NO_SEQ)
+
+
+def find_title_terms(*names: str | None) -> frozenset[str]:
+    """Return the terms of a title and a name."""
+    return frozenset(find_terms(fold(join_texts([name for name in names if name]))))
+
+
+def replace_title(
+    connection: Connection,
+    key: ConversationKey,
+    created_at: datetime,
+    before: tuple[str | None, str | None],
+    after: tuple[str | None, str | None],
+) -> None:
+    """Change the title and the name of a conversation in the index."""
+    if before == after:
+        return
+    document = count_microseconds(created_at), key.id, NO_SEQ
+    if find_kind(connection) is not IndexKind.NONE:
+        remove_text(connection, key.owner, IndexedText(document, find_title_terms(*before)))
+    index_title(connection, key, created_at, *after)
+
+
+def add_texts(connection: Connection, owner: str, texts: Sequence[IndexedText]) -> None:
+    """Add texts to the index; none of them may be in it already."""
+    if not texts:
+        return
+    documents = [(one, {"owner": owner, **_bind_key(one.key)}) for one in texts]
+    kind = find_kind(connection)
+    if kind is IndexKind.GIN:
+        rows = [{**document, "terms": hash_terms(owner, one)} for one, document in documents]
+        connection.execute_many(_insert_statement(connection.dialect.name), rows)
+        return
+    connection.execute_many(_INSERT_NUMBERED, [{**document, **_bind_day(one.key[0])} for one, document in documents])
+    if kind is IndexKind.FTS5:
+        rows = [{**document, "terms": " ".join(list_stored_terms(owner, one))} for one, document in documents]
+        connection.execute_many(_INSERT_FTS, rows)
+    else:
+        rows = [{**document, "term": term} for one, document in documents for term in list_stored_terms(owner, one)]
+        connection.execute_many(_INSERT_TERM, rows)
+
+
+def remove_text(connection: Connection, owner: str, one: IndexedText) -> None:
+    """Take a text out of the index, if it is in it.
+
+    Args:
+        one: the text, with the terms that it was added with.
+    """
+    document = {"owner": owner, **_bind_key(one.key)}
+    kind = find_kind(connection)
+    if kind is not IndexKind.GIN:
+        docid = connection.scalar(_DOCID, document)
+        if docid is None:
+            return
+        if kind is IndexKind.FTS5:
+            connection.execute(_DELETE_FTS, {"docid": docid, "terms": " ".join(list_stored_terms(owner, one))})
+        else:
+            rows = [{"term": term, "docid": docid} for term in list_stored_terms(owner, one)]
+            connection.execute_many(_DELETE_TERM, rows)
+    connection.execute(_DELETE, document)
+
+
+def _bind_key(key: DocumentKey) -> dict[str, Any]:
+    return {"created_us": key[0], "conversation_id": key[1], "seq": key[2]}
+
+
+def _bind_day(created_us: int) -> dict[str, int]:
+    return {"day_begin": find_first_docid(created_us), "day_end": find_first_docid(created_us + MICROSECONDS_PER_DAY)}
+
+
+def find_first_docid(created_us: int) -> int:
+    """Return the number below the numbers of a day's documents on SQLite.
+
+    A document's number begins with its day, so that the newest are found without the others; the days' numbers are
+    small, so that the index is.
+    """
+    return (created_us // MICROSECONDS_PER_DAY) << DAY_BITS
+
+
+def make_owner_term(owner: str) -> str:
+    """Return the term that all texts of an owner have, so that a search reads no others."""
+    return f"_o{zlib.crc32(owner.encode()):08x}"
+
+
+def make_conversation_term(conversation_id: str) -> str:
+    """Return the term that all texts of a conversation have."""
+    return f"_c{zlib.crc32(conversation_id.encode()):08x}"
+
+
+def list_stored_terms(owner: str, one: IndexedText) -> list[str]:
+    """Return the terms of a text, its owner's and its conversation's, as SQLite has them."""
+    return [*sorted(one.terms), make_conversation_term(one.key[1]), make_owner_term(owner)]
+
+
+def hash_terms(owner: str, one: IndexedText) -> list[int]:
+    """Return the hashes that a text has on PostgreSQL: of all these terms, and of the beginnings of its words."""
+    found = set(list_stored_terms(owner, one))
+    found |= {make_prefix_term(term, length) for term in one.terms for length in PREFIX_LENGTHS if len(term) >= length}
+    return sorted(map(hash_term, found))
+
+
+def make_prefix_term(word: str, length: int) -> str:
+    """Return the term that stands for the beginning of a word."""
+    return f"{word[:length]}_"
+
+
+def hash_term(term: str) -> int:
+    """Return the hash of a term: a signed number of 32 bits. Two terms may have the same; the text then decides."""
+    return zlib.crc32(term.encode()) - 2**31

@@ -1,0 +1,423 @@
+"""Read what a search looks at: the newest texts one after another, or those that have some terms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, bindparam, select, text, tuple_
+from sqlalchemy.types import ARRAY, BigInteger, Integer
+
+from convstore.db.connection import Connection
+from convstore.db.dialect import count_bytes
+from convstore.db.fork_sharing import Lineage, read_lineage
+from convstore.db.row_check import RowCheck
+from convstore.db.row_errors import damaged_row
+from convstore.db.search_index import (
+    DAY_BITS,
+    MICROSECONDS_PER_DAY,
+    PREFIX_LENGTHS,
+    TERMS_TABLE,
+    DocumentKey,
+    IndexKind,
+    count_microseconds,
+    find_first_docid,
+    find_kind,
+    hash_term,
+    make_owner_term,
+    make_prefix_term,
+)
+from convstore.db.tables import conversations, messages, turns
+from convstore.db.tables import search_documents as table
+from convstore.messages.codec import StoredMessage, decode_without_attachments
+from convstore.messages.message import Message
+from convstore.messages.storable_text import from_column
+from convstore.values.identifiers import ConversationKey, Seq
+
+# The times that Python has are within these, and so are the numbers of documents made of them.
+_FIRST_KEY: DocumentKey = (-(2**56), "", Seq(0))
+_LAST_KEY: DocumentKey = (2**58, "", Seq(0))
+_KEY = (table.c.created_us, table.c.conversation_id, table.c.seq)
+_NEWEST_FIRST = tuple(column.desc() for column in _KEY)
+_BEFORE = tuple_(
+    bindparam("before_us", type_=BigInteger), bindparam("before_id"), bindparam("before_seq", type_=BigInteger)
+)
+_IN_SPAN = (
+    table.c.owner == bindparam("owner"),
+    table.c.created_us >= bindparam("since_us", type_=BigInteger),
+    table.c.created_us <= bindparam("until_us", type_=BigInteger),  # for the index; the next condition is exact
+    tuple_(*_KEY) < _BEFORE,
+)
+_ALWAYS: tuple[ColumnElement[Any], ...] = (
+    *_KEY,
+    conversations.c.title,
+    conversations.c.name,
+    conversations.c.head_seq,
+    conversations.c.lineage,
+    conversations.c.deleted_at,
+)
+_OF_MESSAGE: tuple[ColumnElement[Any], ...] = (
+    messages.c.role,
+    messages.c.name.label("author"),
+    messages.c.content,
+    messages.c.extra,
+    messages.c.position,
+)
+_OF_TURN: tuple[ColumnElement[Any], ...] = (turns.c.status, turns.c.model, turns.c.requested_model)
+_COLUMNS = (*_ALWAYS, *_OF_MESSAGE, *_OF_TURN)
+_check_always, _check_message, _check_turn = RowCheck(_ALWAYS), RowCheck(_OF_MESSAGE), RowCheck(_OF_TURN)
+_JOINED = (
+    table.join(
+        conversations,
+        (conversations.c.owner == bindparam("owner")) & (conversations.c.id == table.c.conversation_id),
+    )
+    .outerjoin(
+        messages,
+        (messages.c.owner == bindparam("owner"))
+        & (messages.c.conversation_id == table.c.conversation_id)
+        & (messages.c.seq == table.c.seq),
+    )
+    .outerjoin(
+        turns,
+        (turns.c.owner == bindparam("owner"))
+        & (turns.c.conversation_id == table.c.conversation_id)
+        & (turns.c.seq == messages.c.turn_seq),
+    )
+)
+_NEWEST = (
+    select(*_COLUMNS)
+    .select_from(_JOINED)
+    .where(*_IN_SPAN)
+    .order_by(*_NEWEST_FIRST)
+    .limit(bindparam("most", type_=BigInteger))
+)
+_THESE = (
+    select(*_COLUMNS)
+    .select_from(_JOINED)
+    .where(table.c.owner == bindparam("owner"), tuple_(*_KEY).in_(bindparam("keys", expanding=True)))
+)
+_CONVERSATION = select(conversations.c.lineage, conversations.c.deleted_at).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
+_TITLE = select(conversations.c.created_at, conversations.c.title, conversations.c.name).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
+_OF_CONVERSATION = (
+    messages.c.owner == bindparam("owner"),
+    messages.c.conversation_id == bindparam("conversation_id"),
+    messages.c.seq >= bindparam("from_seq"),
+)
+_MESSAGE_COLUMNS = (
+    messages.c.seq,
+    messages.c.created_at,
+    messages.c.role,
+    messages.c.name.label("author"),
+    messages.c.content,
+    messages.c.extra,
+)
+_check_message_types = RowCheck(_MESSAGE_COLUMNS)
+_BETWEEN = (
+    select(*_MESSAGE_COLUMNS)
+    .where(*_OF_CONVERSATION, messages.c.seq <= bindparam("to_seq", type_=BigInteger))
+    .order_by(messages.c.seq)
+)
+_KNOWN = select(*_KEY).where(table.c.owner == bindparam("owner"), tuple_(*_KEY).in_(bindparam("keys", expanding=True)))
+_BATCH_MESSAGES, _BATCH_BYTES = 500, 4_000_000
+_LIVING_FORKS = (
+    select(conversations.c.id, conversations.c.lineage, conversations.c.title, conversations.c.head_seq)
+    .where(
+        conversations.c.owner == bindparam("owner"),
+        conversations.c.lineage.is_not(None),
+        conversations.c.deleted_at.is_(None),
+    )
+    .order_by(conversations.c.updated_at.desc(), conversations.c.id.desc())
+)
+_KEYS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of an owner's texts, by time."""
+
+    owner: str
+    since_us: int
+    before: DocumentKey
+    """The texts before this one are in it, not this one itself."""
+
+    def bind(self) -> dict[str, Any]:
+        """Return the parameters of `_IN_SPAN`."""
+        return {
+            "owner": self.owner,
+            "since_us": self.since_us,
+            "until_us": self.before[0],
+            "before_us": self.before[0],
+            "before_id": self.before[1],
+            "before_seq": self.before[2],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A living fork."""
+
+    lineage: Lineage
+    title: str | None
+    head: Seq
+
+
+@dataclass(frozen=True, slots=True)
+class TermFilter:
+    """Terms that select texts."""
+
+    terms: frozenset[str]
+    """A text must have all of them."""
+    prefixes: frozenset[str]
+    """A text must have a word that begins with each of them."""
+    alternatives: frozenset[str]
+    """A text must have one of these terms; empty: it need not."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it selects all texts."""
+        return not (self.terms or self.alternatives or any(len(word) >= PREFIX_LENGTHS[0] for word in self.prefixes))
+
+
+def make_span(owner: str, since_us: int | None, before: DocumentKey | None) -> Span:
+    """Return the texts since a time and before a text; None: all of that side."""
+    return Span(owner, _FIRST_KEY[0] if since_us is None else since_us, before or _LAST_KEY)
+
+
+@cache
+def _sizes_statement(dialect: str) -> Any:
+    size = count_bytes(dialect, messages.c.content) + count_bytes(dialect, messages.c.extra)
+    return (
+        select(messages.c.seq, size.label("size"))
+        .where(*_OF_CONVERSATION)
+        .order_by(messages.c.seq)
+        .limit(bindparam("most", type_=BigInteger))
+    )
+
+
+def read_lineage_column(
+    connection: Connection, owner: str, conversation_id: str, *, deleted: bool
+) -> tuple[str | None] | None:
+    """Return the lineage of a conversation as it is stored, in a tuple; None if the conversation does not exist.
+
+    Args:
+        deleted: whether it may be a deleted conversation.
+    """
+    row = connection.execute(_CONVERSATION, {"owner": owner, "id": conversation_id}).first()
+    return (row.lineage,) if row is not None and (deleted or row.deleted_at is None) else None
+
+
+def read_title(connection: Connection, key: ConversationKey) -> tuple[datetime, str | None, str | None]:
+    """Return when a conversation was created, its title and its name."""
+    row = connection.execute(_TITLE, {"owner": key.owner, "id": key.id}).one()
+    return row.created_at, from_column(row.title), row.name
+
+
+def read_unindexed(
+    connection: Connection, key: ConversationKey, from_seq: Seq
+) -> tuple[list[tuple[DocumentKey, Message]], Seq | None]:
+    """Return messages of a conversation for the index, without attachments, and the first of the next ones or None.
+
+    Raises:
+        DamagedRow: a message cannot be decoded.
+    """
+    values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq, "most": _BATCH_MESSAGES + 1}
+    sizes = connection.execute(_sizes_statement(connection.dialect.name), values).all()
+    total, end, rest = 0, from_seq, None
+    for number, (seq, size) in enumerate(sizes):
+        total += size
+        if number == _BATCH_MESSAGES or (number and total > _BATCH_BYTES):
+            rest = Seq(seq)
+            break
+        end = Seq(seq)
+    rows = connection.execute(_BETWEEN, {**values, "to_seq": end}).all()
+    _check_message_types(rows, key.id, "message seq")
+    documents = [(count_microseconds(row.created_at), key.id, Seq(row.seq)) for row in rows]
+    return list(zip(documents, [decode_searched(row, key.id) for row in rows], strict=True)), rest
+
+
+def decode_searched(row: Any, conversation_id: str) -> Message:
+    """Return the message of a row, without its attachments.
+
+    Raises:
+        DamagedRow: the row cannot be decoded.
+    """
+    if row.extra is None and row.author is None:
+        return {"role": row.role, "content": row.content or ""}
+    try:
+        return decode_without_attachments(StoredMessage(row.role, row.author, row.content, row.extra))
+    except (ValueError, RecursionError) as error:
+        problem = "its extra fields are not JSON" if isinstance(error, json.JSONDecodeError) else error
+        raise damaged_row(conversation_id, f"message seq {row.seq} cannot be decoded ({problem})") from error
+
+
+def find_known(connection: Connection, owner: str, keys: Sequence[DocumentKey]) -> set[DocumentKey]:
+    """Return which of these texts are in the index."""
+    found: set[DocumentKey] = set()
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = {"owner": owner, "keys": list(keys[start : start + _KEYS_AT_ONCE])}
+        rows = connection.plain.execute(_KNOWN, some)
+        found.update((row.created_us, row.conversation_id, Seq(row.seq)) for row in rows)
+    return found
+
+
+def read_living_forks(connection: Connection, owner: str) -> list[Fork]:
+    """Return the forks of an owner that are not deleted, latest activity first."""
+    return [
+        Fork(read_lineage(ConversationKey(owner, row.id), row.lineage), from_column(row.title), row.head_seq)
+        for row in connection.execute(_LIVING_FORKS, {"owner": owner}).all()
+    ]
+
+
+def read_newest(connection: Connection, span: Span, most: int) -> Sequence[Row[Any]]:
+    """Return the newest texts of a span, newest first."""
+    rows = connection.execute(_NEWEST, {**span.bind(), "most": most}).all()
+    _check(rows)
+    return rows  # type: ignore[no-any-return]
+
+
+def read_texts(connection: Connection, owner: str, keys: Sequence[DocumentKey]) -> list[Row[Any]]:
+    """Return these texts, in this order; those that are not stored any more are left out."""
+    found: dict[DocumentKey, Row[Any]] = {}
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = {"owner": owner, "keys": list(keys[start : start + _KEYS_AT_ONCE])}
+        rows = connection.plain.execute(_THESE, some).all()
+        _check(rows)
+        found.update(((row.created_us, row.conversation_id, row.seq), row) for row in rows)
+    return [found[key] for key in keys if key in found]
+
+
+def _check(rows: Sequence[Row[Any]]) -> None:
+    """Check the types of rows of `_COLUMNS`; a title has no message, and some messages have no turn."""
+    for row in rows:
+        _check_always([row], row.conversation_id, "message seq")
+        if row.role is not None:
+            _check_message([row[len(_ALWAYS) :]], row.conversation_id, f"message seq {row.seq}")
+        if row.status is not None:
+            _check_turn([row[-len(_OF_TURN) :]], row.conversation_id, f"the turn of message seq {row.seq}")
+
+
+def find_candidates(
+    connection: Connection, span: Span, chosen: TermFilter, most: int
+) -> tuple[list[DocumentKey], bool]:
+    """Return the newest texts of a span that a filter selects, newest first, and whether these are all.
+
+    There may be more than `most`, and at least one if there is any.
+    """
+    kind = find_kind(connection)
+    if kind is IndexKind.GIN:
+        return _find_by_hashes(connection, span, chosen, most)
+    return _find_by_terms(connection, span, chosen, most, kind)
+
+
+@cache
+def _hashes_statement(*, has_alternatives: bool) -> Any:
+    array = ARRAY(Integer)
+    selected = [table.c.terms.bool_op("@>")(bindparam("all_terms", type_=array))]
+    if has_alternatives:
+        selected.append(table.c.terms.bool_op("&&")(bindparam("any_terms", type_=array)))
+    # Materialized, so that PostgreSQL uses the index of terms. It has no good statistics of them, and would read all
+    # texts by time for a word that it takes for a common one.
+    found = select(*_KEY).where(*_IN_SPAN, *selected).cte("found").prefix_with("MATERIALIZED")
+    key = (found.c.created_us, found.c.conversation_id, found.c.seq)
+    return select(*key).order_by(*(column.desc() for column in key)).limit(bindparam("most", type_=BigInteger))
+
+
+def _find_by_hashes(
+    connection: Connection, span: Span, chosen: TermFilter, most: int
+) -> tuple[list[DocumentKey], bool]:
+    terms = {*chosen.terms, make_owner_term(span.owner)}
+    for word in chosen.prefixes:
+        lengths = [length for length in PREFIX_LENGTHS if length <= len(word)]
+        terms.update(make_prefix_term(word, length) for length in lengths[-1:])
+    values = {**span.bind(), "all_terms": sorted(map(hash_term, terms)), "most": most + 1}
+    if chosen.alternatives:
+        values["any_terms"] = sorted(map(hash_term, chosen.alternatives))
+    rows = connection.execute(_hashes_statement(has_alternatives=bool(chosen.alternatives)), values)
+    keys: list[DocumentKey] = [(row.created_us, row.conversation_id, row.seq) for row in rows]
+    return keys[:most], len(keys) <= most
+
+
+# SQLite's own words, because SQLAlchemy knows no table of this kind. CROSS JOIN makes SQLite begin with the terms.
+_SQLITE_KEYS = f"""
+    SELECT d.docid, d.created_us, d.conversation_id, d.seq FROM {TERMS_TABLE} AS found
+    CROSS JOIN {table.name} AS d ON d.docid = {{number}}
+    WHERE {{number}} >= :low AND {{number}} < :high AND {{condition}} AND d.owner = :owner
+      AND d.created_us >= :since_us AND (d.created_us, d.conversation_id, d.seq) < (:before_us, :before_id, :before_seq)
+    ORDER BY {{order}} LIMIT :most
+"""  # noqa: S608 (constants)
+_BY_NUMBER, _BY_TIME = "{number} DESC", "d.created_us DESC, d.conversation_id DESC, d.seq DESC"
+
+
+@cache
+def _fts_statement(*, by_time: bool) -> Any:
+    return _write_statement(f"found.{TERMS_TABLE} MATCH :match", "found.rowid", by_time=by_time)
+
+
+@cache
+def _plain_statement(terms: int, prefixes: int, alternatives: int, *, by_time: bool) -> Any:
+    has = f"EXISTS (SELECT 1 FROM {TERMS_TABLE} AS t WHERE t.docid = found.docid AND "  # noqa: S608 (a constant)
+    conditions = ["found.term = :term_0", *(f"{has} t.term = :term_{number})" for number in range(1, terms))]
+    conditions += [f"{has} t.term >= :low_{number} AND t.term < :high_{number})" for number in range(prefixes)]
+    if alternatives:
+        names = ", ".join(f":any_{number}" for number in range(alternatives))
+        conditions.append(f"{has} t.term IN ({names}))")
+    return _write_statement(" AND ".join(conditions), "found.docid", by_time=by_time)
+
+
+def _write_statement(condition: str, number: str, *, by_time: bool) -> Any:
+    order = _BY_TIME if by_time else _BY_NUMBER.format(number=number)
+    return text(_SQLITE_KEYS.format(condition=condition, number=number, order=order))
+
+
+def _find_by_terms(
+    connection: Connection, span: Span, chosen: TermFilter, most: int, kind: IndexKind
+) -> tuple[list[DocumentKey], bool]:
+    values = {
+        **span.bind(),
+        "low": find_first_docid(max(span.since_us, _FIRST_KEY[0])),
+        "high": find_first_docid(span.before[0] + MICROSECONDS_PER_DAY),
+        "most": most + 1,
+    }
+    if kind is IndexKind.FTS5:
+        values["match"] = _write_match(span.owner, chosen)
+        statements = [_fts_statement(by_time=by_time) for by_time in (False, True)]
+    else:
+        terms, prefixes, alternatives = (sorted(some) for some in (chosen.terms, chosen.prefixes, chosen.alternatives))
+        terms.append(make_owner_term(span.owner))
+        values |= {f"term_{number}": term for number, term in enumerate(terms)}
+        values |= {f"low_{number}": word for number, word in enumerate(prefixes)}
+        values |= {f"high_{number}": f"{word}\U0010ffff" for number, word in enumerate(prefixes)}
+        values |= {f"any_{number}": term for number, term in enumerate(alternatives)}
+        shape = len(terms), len(prefixes), len(alternatives)
+        statements = [_plain_statement(*shape, by_time=by_time) for by_time in (False, True)]
+    by_number, by_time = statements
+    rows = connection.execute(by_number, values).all()
+    if len(rows) <= most:
+        return _sort(rows), True
+    last_day = rows[-1].docid >> DAY_BITS
+    whole = [row for row in rows if row.docid >> DAY_BITS != last_day]
+    if not whole:  # the newest day has more texts than that; SQLite puts them in order
+        day = {"low": last_day << DAY_BITS, "high": (last_day + 1) << DAY_BITS}
+        whole = connection.execute(by_time, values | day).all()[:most]
+    return _sort(whole), False
+
+
+def _sort(rows: Iterable[Any]) -> list[DocumentKey]:
+    return sorted(((row.created_us, row.conversation_id, Seq(row.seq)) for row in rows), reverse=True)
+
+
+def _write_match(owner: str, chosen: TermFilter) -> str:
+    """Return a filter in FTS5's language (https://sqlite.org/fts5.html#full_text_query_syntax)."""
+    parts = [f'"{term}"' for term in sorted(chosen.terms)]
+    parts += [f'"{word}" *' for word in sorted(chosen.prefixes)]
+    if chosen.alternatives:
+        parts.append("(" + " OR ".join(f'"{term}"' for term in sorted(chosen.alternatives)) + ")")
+    return " AND ".join([*parts, f'"{make_owner_term(owner)}"'])
