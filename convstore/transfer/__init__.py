@@ -1,0 +1,1 @@
+"""Conversations brought in from other programs' files, and taken out."""
