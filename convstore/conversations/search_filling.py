@@ -85,3 +85,13 @@ def store_batch(work: UnitOfWork, batch: Batch) -> int:
     search_index.add_texts(work.connection, batch.key.owner, new)
     search_backlog.advance(work.connection, batch.key, batch.from_seq, batch.next_seq)
     return len(new)
+
+
+def put_off_all(work: UnitOfWork, owner: str) -> None:
+    """Note that the index must be compared with all conversations of an owner."""
+    search_backlog.put_off_all(work.connection, owner)
+
+
+def list_owners(work: UnitOfWork, *, unindexed: bool) -> list[str]:
+    """Return the owners of conversations, or only those with messages that are not in the index yet."""
+    return search_backlog.list_owners(work.connection, waiting=unindexed)

@@ -21,7 +21,8 @@ _ANY = select(literal(1)).where(exists().where(_OF_OWNER))
 _NEXT = (
     select(table.c.conversation_id, table.c.from_seq).where(_OF_OWNER).order_by(table.c.conversation_id.desc()).limit(1)
 )
-_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
+_WAITING_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
+_OWNERS = select(conversations.c.owner).distinct().order_by(conversations.c.owner)
 # In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
 _UNCHANGED = (
     table.c.owner == bindparam("key_owner"),
@@ -72,18 +73,22 @@ def advance(connection: Connection, key: ConversationKey, from_seq: Seq, next_se
         connection.execute(_ADVANCE, {**values, "new_seq": next_seq})
 
 
-def list_owners(connection: Connection) -> list[str]:
-    """Return the owners with messages that are not in the index yet: for administrators."""
-    return [row.owner for row in connection.execute(_OWNERS)]
+def list_owners(connection: Connection, *, waiting: bool) -> list[str]:
+    """Return the owners of conversations: for administrators.
+
+    Args:
+        waiting: return only those with messages that are not in the index yet.
+    """
+    return [row.owner for row in connection.execute(_WAITING_OWNERS if waiting else _OWNERS)]
 
 
 @cache
 def _all_statement(dialect: str) -> Any:
     columns = (conversations.c.owner, conversations.c.id, literal(0, BigInteger))
-    rows = select(*columns).where(conversations.c.next_seq > literal(0, BigInteger))
+    rows = select(*columns).where(conversations.c.owner == bindparam("key_owner"))
     return insert_or_ignore(table, dialect).from_select(["owner", "conversation_id", "from_seq"], rows)
 
 
-def put_off_all(connection: Connection) -> None:
-    """Note that all conversations of all owners must be looked through: for administrators."""
-    connection.execute(_all_statement(connection.dialect.name))
+def put_off_all(connection: Connection, owner: str) -> None:
+    """Note that all conversations of an owner must be looked through."""
+    connection.execute(_all_statement(connection.dialect.name), {"key_owner": owner})

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, bindparam, delete, func, insert, literal_column, select, text
+from sqlalchemy import Engine, bindparam, delete, literal_column, select, text
 from sqlalchemy.exc import OperationalError
 
 from convstore.db.connection import Connection
@@ -71,14 +71,15 @@ _IN_DOCUMENT = (
     table.c.conversation_id == bindparam("conversation_id"),
     table.c.seq == bindparam("seq"),
 )
-_LAST_OF_DAY = (
-    select(func.max(table.c.docid))
-    .where(table.c.docid >= bindparam("day_begin"), table.c.docid < bindparam("day_end"))
-    .scalar_subquery()
-)
-_INSERT_NUMBERED = insert(table).values(docid=func.coalesce(_LAST_OF_DAY, bindparam("day_begin")) + 1)
 _DELETE = delete(table).where(*_IN_DOCUMENT)
 _DOCID = select(table.c.docid).where(*_IN_DOCUMENT)
+# Only on SQLite, where one transaction at a time writes: the number after the last one of the day.
+_INSERT_NUMBERED = text(f"""
+    INSERT INTO {table.name} (owner, created_us, conversation_id, seq, docid)
+    VALUES (:owner, :created_us, :conversation_id, :seq,
+            (SELECT coalesce(max(docid), :day_begin) + 1 FROM {table.name}
+             WHERE docid >= :day_begin AND docid < :day_end))
+""")  # noqa: S608 (constants)
 _DOCID_SQL = f"""
     (SELECT docid FROM {table.name} WHERE owner = :owner AND created_us = :created_us
      AND conversation_id = :conversation_id AND seq = :seq)

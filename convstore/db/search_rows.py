@@ -358,7 +358,7 @@ _BY_NUMBER, _BY_TIME = "{number} DESC", "d.created_us DESC, d.conversation_id DE
 
 @cache
 def _fts_statement(*, by_time: bool) -> Any:
-    return _write_statement(f"found.{TERMS_TABLE} MATCH :match", "found.rowid", by_time=by_time)
+    return _write_select(f"found.{TERMS_TABLE} MATCH :match", "found.rowid", by_time=by_time)
 
 
 @cache
@@ -369,10 +369,10 @@ def _plain_statement(terms: int, prefixes: int, alternatives: int, *, by_time: b
     if alternatives:
         names = ", ".join(f":any_{number}" for number in range(alternatives))
         conditions.append(f"{has} t.term IN ({names}))")
-    return _write_statement(" AND ".join(conditions), "found.docid", by_time=by_time)
+    return _write_select(" AND ".join(conditions), "found.docid", by_time=by_time)
 
 
-def _write_statement(condition: str, number: str, *, by_time: bool) -> Any:
+def _write_select(condition: str, number: str, *, by_time: bool) -> Any:
     order = _BY_TIME if by_time else _BY_NUMBER.format(number=number)
     return text(_SQLITE_KEYS.format(condition=condition, number=number, order=order))
 

@@ -163,20 +163,29 @@ class FindMethods:
             _logger.info("search: the index was not filled (%s)", type(error).__name__)
         return self._transactions.read(search.search, self._owner, request)
 
-    def fill_search_index(
-        self, *, seconds: float | None = None, on_progress: Callable[[int], object] | None = None
+    def reindex(
+        self,
+        *,
+        whole: bool = False,
+        seconds: float | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         """Add this owner's messages that the search index does not have yet, and return how many were added.
 
-        These are messages from before the index existed, and very long ones. A search adds them too, for a second.
+        These are messages from before the index existed, and very long ones. A search adds them too, for a second. The
+        work may be stopped at any time, and the next call goes on.
 
         Args:
+            whole: compare the index with every conversation. It is needed once after an older release of convstore wrote
+                to the upgraded database.
             seconds: end after about so many; None: go on to the end.
             on_progress: called with the number of messages added so far.
 
         Raises:
             DamagedRow: a message cannot be read.
         """
-        from convstore.conversations.search_filling import fill_index
+        from convstore.conversations.search_filling import fill_index, put_off_all
 
+        if whole:
+            self._transactions.write_repeatable(put_off_all, self._owner)
         return fill_index(self._transactions, self._owner, seconds=seconds, on_progress=on_progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from convstore.conversations import search_filling
 from convstore.db.transactions import OwnTransactions
 from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS
 from convstore.store.assembly import make_services, open_given
@@ -25,6 +26,14 @@ class Finder(FindMethods):
         services = make_services(database, DEFAULT_LEASE_SECONDS, None, None)
         self._own = OwnTransactions(database, services)
         super().__init__(self._own, check_owner(owner))
+
+    def list_owners(self, *, unindexed: bool) -> list[str]:
+        """Return the owners of conversations in the database: for administrators.
+
+        Args:
+            unindexed: return only those with messages that the search index does not have yet.
+        """
+        return self._transactions.read(search_filling.list_owners, unindexed=unindexed)
 
     def __enter__(self) -> Self:
         return self

@@ -133,6 +133,11 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "is_next_page": [True, False],
         "keeps_title": [True, False],
         "clears": [True, False],
+        "has_alternatives": [True, False],
+        "by_time": [True, False],
+        "terms": [1, 3],
+        "prefixes": [0, 2],
+        "alternatives": [0, 2],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 
@@ -147,9 +152,11 @@ def test_the_modules_define_the_statements_of_a_turn() -> None:
 
 ACROSS_OWNERS = {
     "daily_usage._OWNERS",
+    "search_backlog._OWNERS",
+    "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db verify` checks the rows of all owners: it is for administrators."""
+"""`db verify` and `db reindex` read rows of all owners: they are for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(DEFINED.keys() - ACROSS_OWNERS))

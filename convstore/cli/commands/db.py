@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from convstore.cli.options.store_options import (
     DatabaseChoice,
     StoreChoice,
     database_options,
+    open_finder,
     open_store,
     store_options,
 )
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
 
 if TYPE_CHECKING:
+    from convstore.cli.render.progress import Progress
     from convstore.db.engine import Database
     from convstore.db.schema_upgrade import SchemaState
     from convstore.db.verification import Verification
@@ -123,6 +126,33 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
                 f"convstore: {problem}, and is not used: a process that died may be noticed late; stop all programs "
                 "that use the database, then remove it"
             )
+
+
+@database.command(epilog=format_examples("convstore db reindex", "convstore db reindex --all"))
+@click.option("--all", "is_all", is_flag=True, help="Compare the index with every conversation.")
+@json_option
+@database_options
+def reindex(is_all: bool, as_json: bool, database_choice: DatabaseChoice) -> None:
+    """Add the messages of all owners to the search index that it does not have yet.
+
+    These are messages from before the index existed, and very long ones. You may stop it at any time; the next one goes
+    on. `--all` is needed once after an older release of convstore wrote to the upgraded database.
+    """
+    from convstore.cli.render.progress import Progress
+
+    added = 0
+    with open_finder(StoreChoice(database_choice, "")) as finder, Progress("messages", as_json=as_json) as progress:
+        for owner in finder.list_owners(unindexed=not is_all):
+            show = partial(_show_sum, progress, added)
+            added += finder.for_owner(owner).reindex(whole=is_all, on_progress=show)
+    if as_json:
+        write_json({"added": added})
+    else:
+        write_answer(f"{added:,} added to the search index")
+
+
+def _show_sum(progress: Progress, before: int, more: int) -> None:
+    progress.show(before + more)
 
 
 @database.command(epilog=format_examples("convstore db verify", "convstore db verify olympics --owner user-42"))
