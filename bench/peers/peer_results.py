@@ -46,6 +46,8 @@ class Results:
     lengths: list[int]
     sections: dict[str, list[StoreResults]]
     """The stores by database, the bare driver first."""
+    listings: dict[str, float] = field(default_factory=dict)
+    """Milliseconds of commands that list conversations."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -54,7 +56,7 @@ class Results:
     def read(cls, path: Path) -> Self:
         found = json.loads(path.read_text())
         sections = {name: [_read_store(store) for store in stores] for name, stores in found["sections"].items()}
-        return cls(found["about"], found["lengths"], sections)
+        return cls(found["about"], found["lengths"], sections, found.get("listings", {}))
 
 
 def _read_store(found: dict[str, Any]) -> StoreResults:
