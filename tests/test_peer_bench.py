@@ -89,12 +89,12 @@ def test_the_tables_have_ratios_to_the_bare_driver_and_say_why_a_store_was_stopp
     other = StoreResults(
         "other", "everything", {"other": "2.0"}, {"turn": {10: Times(0.004, 0.001)}}, stopped="9 s to fill 10"
     )
-    results = Results(["2 cores"], [10, 100], {"SQLite": [bare, other]}, {"some list": 100.4})
+    results = Results(["2 cores"], [10, 100], {"SQLite": [bare, other]}, {"some list": Times(0.1, 0.09)})
     results.write(tmp_path / "results.json")
 
     _, _, first, second = format_lengths([bare, other], "turn", [10, 100])
     assert first == "| bare | 1 ms (0.5) | 1 ms (0.5) |  |"
     assert second == "| other | 4.0 (2.0) | – | stopped: 9 s to fill 10 |"
     assert Results.read(tmp_path / "results.json") == results
-    assert "| `some list` | 100 ms |" in format_results(results)
+    assert "| `some list` | 100 ms (90) |" in format_results(results)
     assert "Versions: bare 1.0, other 2.0." in format_results(results)

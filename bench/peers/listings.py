@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+import time
+from resource import RUSAGE_CHILDREN, getrusage
 
-from bench.clock import alternate
 from bench.peers.convstore_stores import ConvstoreSay
 from bench.peers.llm_logs import Llm
+from bench.peers.peer_results import Times
 from bench.peers.peer_store import PeerStore
 from bench.peers.places import Places
 from bench.peers.worker_process import WorkerProcess
@@ -17,8 +17,8 @@ CONVERSATIONS = 20
 ROUNDS = 15
 
 
-def measure_listings(places: Places) -> dict[str, float]:
-    """Return the median milliseconds of each command, with 20 conversations of one turn."""
+def measure_listings(places: Places) -> dict[str, Times]:
+    """Return the median times of each command, with 20 conversations of one turn, in alternation."""
     ours, theirs = (_fill(store, places) for store in (ConvstoreSay, Llm))
     logs = ["-m", "llm", "logs", "list", "-d", theirs]
     commands = {
@@ -28,8 +28,12 @@ def measure_listings(places: Places) -> dict[str, float]:
         "llm logs list": logs,
         f"llm logs list -s -n {CONVERSATIONS}": [*logs, "-s", "-n", str(CONVERSATIONS)],
     }
-    timings = alternate(ROUNDS, *(_prepare(arguments, ours) for arguments in commands.values()))
-    return {name: timing.wall for name, timing in zip(commands, timings, strict=True)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONVSTORE_", "LLM_"))}
+    environment = {**kept, "CONVSTORE_DB": f"sqlite:///{ours}"}
+    rounds = [
+        {name: _measure_process(arguments, environment) for name, arguments in commands.items()} for _ in range(ROUNDS)
+    ]
+    return {name: Times.from_samples([taken[name] for taken in rounds]) for name in commands}
 
 
 def _fill(store: type[PeerStore], places: Places) -> str:
@@ -41,8 +45,8 @@ def _fill(store: type[PeerStore], places: Places) -> str:
     return place
 
 
-def _prepare(arguments: list[str], place: str) -> Callable[[int], Any]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONVSTORE_", "LLM_"))}
-    environment = {**kept, "CONVSTORE_DB": f"sqlite:///{place}"}
-    command = [sys.executable, *arguments]
-    return lambda _: subprocess.run(command, check=True, capture_output=True, env=environment)
+def _measure_process(arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
+    before, began = getrusage(RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
+    wall, after = time.perf_counter() - began, getrusage(RUSAGE_CHILDREN)
+    return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}

@@ -45,10 +45,10 @@ def format_prices(stores: Sequence[StoreResults]) -> list[str]:
     return format_table(head, rows, numbers=range(1, 8))
 
 
-def format_listings(listings: dict[str, float]) -> list[str]:
+def format_listings(listings: dict[str, Times]) -> list[str]:
     """Return the table of the commands that list conversations."""
-    rows = [[f"`{command}`", f"{taken:.0f} ms"] for command, taken in listings.items()]
-    return format_table(["command", "time"], rows, numbers=[1])
+    rows = [[f"`{command}`", f"{one.wall * 1000:.0f} ms ({one.cpu * 1000:.0f})"] for command, one in listings.items()]
+    return format_table(["command", "time (CPU)"], rows, numbers=[1])
 
 
 def format_lengths(stores: Sequence[StoreResults], act: str, lengths: Sequence[int]) -> list[str]:
