@@ -1,22 +1,25 @@
 """Run servers as child processes that never live longer than their parent."""
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextlib.contextmanager
-def child(module: str, *arguments: str, patience: float = 60) -> Iterator[str]:
+def child(
+    module: str, *arguments: str, patience: float = 60, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Run `python -m module` as a child process, and yield the line that it prints when it is ready.
 
     The child ends when its stdin is closed. The system closes that pipe however this process ends, also by SIGKILL,
     so no child is left. The child has its own session, so that Ctrl-C in the terminal does not end it before its
-    parent.
+    parent. `environment` is added to that of this process.
 
     Raises:
         RuntimeError: the child ends, or `patience` seconds pass, without a line.
@@ -24,6 +27,7 @@ def child(module: str, *arguments: str, patience: float = 60) -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from bench.peers.all_stores import select_stores
+from bench.peers.listings import measure_listings
 from bench.peers.measure import Scale, measure_stores, say
 from bench.peers.peer_results import Results, StoreResults
 from bench.peers.peer_tables import format_results
@@ -43,8 +44,9 @@ def main() -> None:
                 for one, outcomes in zip(section, trials, strict=True):
                     one.trials = outcomes
             sections |= found
+        listings = measure_listings(places)
     about.append(f"{time.monotonic() - began:.0f} seconds; load average at the end {os.getloadavg()[1]:.1f}")
-    results = Results(about, list(scale.lengths), sections)
+    results = Results(about, list(scale.lengths), sections, listings)
     given.out.mkdir(parents=True, exist_ok=True)
     results.write(given.out / "peers.json")
     page = format_results(results)

@@ -11,6 +11,7 @@ class Adk(AsyncPeerStore):
 
     name = "ADK DatabaseSessionService"
     packages = ("google-adk", "SQLAlchemy", "aiosqlite")
+    provider_data = "custom_metadata"
 
     def __init__(self, place: str) -> None:
         super().__init__(place)
@@ -38,9 +39,12 @@ class Adk(AsyncPeerStore):
         self._append(key, "user", question)
         self._append(key, "model", self.model())
 
-    def _append(self, key: str, role: str, text: str) -> None:
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._append(key, "model", text, **fields)
+
+    def _append(self, key: str, role: str, text: str, **fields: Any) -> None:
         content = self._types.Content(role=role, parts=[self._types.Part(text=text)])
-        event = self._event(author=role, invocation_id="bench", content=content)
+        event = self._event(author=role, invocation_id="bench", content=content, **fields)
         self.run(self._service.append_event(self._sessions[key], event))
 
     def read_last(self, key: str) -> Sequence[Any]:

@@ -35,6 +35,9 @@ class _AgentsSession(AsyncPeerStore):
         self.run(session.add_items([{"role": "user", "content": question}]))
         self.run(session.add_items([{"role": "assistant", "content": self.model()}]))
 
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self.run(self._sessions[key].add_items([{"role": "assistant", "content": text, **fields}]))
+
     def read_last(self, key: str) -> Sequence[Any]:
         items: Sequence[Any] = self.run(self._sessions[key].get_items(limit=20))
         return items
@@ -45,6 +48,9 @@ class _AgentsSession(AsyncPeerStore):
 
     def read_text(self, message: Any) -> str:
         return str(message["content"])
+
+    def read_field(self, message: Any, name: str) -> Any:
+        return message.get(name)
 
 
 class AgentsSQLite(_AgentsSession):

@@ -14,6 +14,7 @@ class Agno(PeerStore):
 
     name = "agno SqliteDb"
     packages: ClassVar[tuple[str, ...]] = ("agno", "SQLAlchemy")
+    provider_data = "provider_data"
 
     def __init__(self, place: str) -> None:
         super().__init__(place)
@@ -55,14 +56,20 @@ class Agno(PeerStore):
         self._db.upsert_session(self._sessions[key])
         self._store_run(key, question, reply)
 
-    def _store_run(self, key: str, question: str, reply: str) -> None:
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._store_run(key, "a question", text, **fields)
+
+    def _store_run(self, key: str, question: str, reply: str, **fields: Any) -> None:
         run = self._output(
             run_id=str(uuid.uuid4()),
             session_id=key,
             agent_id="bench",
             content=reply,
             model=MODEL,
-            messages=[self._message(role="user", content=question), self._message(role="assistant", content=reply)],
+            messages=[
+                self._message(role="user", content=question),
+                self._message(role="assistant", content=reply, **fields),
+            ],
             status=self._completed,
         )
         self._db.upsert_run(run, key, run_index=self._runs[key])

@@ -20,7 +20,8 @@ class ConvstoreSay(PeerStore):
 
         if "://" in place:
             upgrade(place)
-        self._store = Store(place, client=_Client(self))  # type: ignore[arg-type]
+        self._client = _Client(self)
+        self._store = Store(place, client=self._client)  # type: ignore[arg-type]
 
     def create(self, key: str) -> None:
         self._store.new(id=key, model=MODEL)
@@ -31,6 +32,10 @@ class ConvstoreSay(PeerStore):
     def take_turn(self, key: str, question: str) -> None:
         self._store.say(key, question, last=5)
 
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self.model, self._client.fields = lambda: text, fields
+        self.take_turn(key, "a question")
+
     def read_last(self, key: str) -> Sequence[Any]:
         return self._store.history(key, limit=20)
 
@@ -39,6 +44,9 @@ class ConvstoreSay(PeerStore):
 
     def read_text(self, message: Any) -> str:
         return str(message["content"])
+
+    def read_field(self, message: Any, name: str) -> Any:
+        return message.get(name)
 
     def list_stored(self, key: str) -> Sequence[Any]:
         return [record.message for record in self._store.tree(key)]
@@ -53,10 +61,15 @@ class _Client(FakeClient):
     def __init__(self, store: PeerStore) -> None:
         super().__init__()
         self._peer_store = store
+        self.fields: dict[str, Any] = {}
+        """Fields of the replies besides their content."""
 
     def create(self, **arguments: Any) -> Any:
         completion = super().create(**arguments)
-        completion.choices[0].message.content = self._peer_store.model()
+        message = completion.choices[0].message
+        message.content = self._peer_store.model()
+        for name, value in self.fields.items():
+            setattr(message, name, value)
         return completion
 
 
@@ -68,6 +81,9 @@ class ConvstoreAppend(ConvstoreSay):
     def take_turn(self, key: str, question: str) -> None:
         self._store.append(key, {"role": "user", "content": question})
         self._store.append(key, {"role": "assistant", "content": self.model()})
+
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._store.append(key, {"role": "assistant", "content": text, **fields})
 
 
 class ConvstoreSayPostgres(ConvstoreSay):

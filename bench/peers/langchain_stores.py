@@ -10,6 +10,7 @@ class LangChain(PeerStore):
     """`SQLChatMessageHistory`: `add_message` for the user's message, and again for the reply."""
 
     name = "LangChain SQLChatMessageHistory"
+    provider_data = "additional_kwargs"
     packages = ("langchain-community", "SQLAlchemy")
     reads = "everything"
 
@@ -38,6 +39,9 @@ class LangChain(PeerStore):
         history.add_message(self._human(question))
         history.add_message(self._reply(self.model()))
 
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._histories[key].add_message(self._reply(text, **fields))
+
     def load_all(self, key: str) -> Sequence[Any]:
         messages: Sequence[Any] = self._histories[key].messages
         return messages
@@ -54,6 +58,7 @@ class LangGraphSQLite(PeerStore):
     """A graph of one node over `MessagesState`, with a saver: `invoke` with the user's message."""
 
     name = "LangGraph SqliteSaver"
+    provider_data = "additional_kwargs"
     packages = ("langgraph", "langgraph-checkpoint-sqlite")
     reads = "everything"
     batch = 100_000  # each addition writes the whole state
@@ -85,6 +90,9 @@ class LangGraphSQLite(PeerStore):
 
     def take_turn(self, key: str, question: str) -> None:
         self._graph.invoke({"messages": [self._human(question)]}, self._config(key))
+
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._graph.update_state(self._config(key), {"messages": [self._reply(text, **fields)]}, as_node="model")
 
     def load_all(self, key: str) -> Sequence[Any]:
         messages: Sequence[Any] = self._graph.get_state(self._config(key)).values.get("messages", [])

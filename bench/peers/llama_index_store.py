@@ -10,6 +10,7 @@ class LlamaIndex(AsyncPeerStore):
     """`SQLAlchemyChatStore`: `add_message` for the user's message, and again for the reply."""
 
     name = "LlamaIndex SQLAlchemyChatStore"
+    provider_data = "additional_kwargs"
     packages = ("llama-index-core", "SQLAlchemy", "aiosqlite")
     reads = "a count, then the last 20"  # its limit takes the first ones
 
@@ -29,6 +30,9 @@ class LlamaIndex(AsyncPeerStore):
     def take_turn(self, key: str, question: str) -> None:
         self.run(self._store.add_message(key, self._message(role="user", content=question)))
         self.run(self._store.add_message(key, self._message(role="assistant", content=self.model())))
+
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self.run(self._store.add_message(key, self._message(role="assistant", content=text, **fields)))
 
     def read_last(self, key: str) -> Sequence[Any]:
         count = self.run(self._store.count_messages(key))

@@ -11,6 +11,7 @@ class Llm(PeerStore):
     """`llm`: `conversation.prompt`, then `log_to_db`, as `llm chat` does."""
 
     name = "llm logs database"
+    provider_data = "provider_metadata"
     packages = ("llm", "sqlite-utils")
     reads = "everything"
     batch = 100_000  # one response with a long history is the fastest way
@@ -55,6 +56,9 @@ class Llm(PeerStore):
 
     def take_turn(self, key: str, question: str) -> None:
         self._respond(self._conversations[key], question)
+
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._log.append(key, [self._llm.assistant(text, **fields)])
 
     def _respond(self, conversation: Any, question: str) -> None:
         response = conversation.prompt(question)

@@ -46,6 +46,8 @@ class Results:
     lengths: list[int]
     sections: dict[str, list[StoreResults]]
     """The stores by database, the bare driver first."""
+    listings: dict[str, Times] = field(default_factory=dict)
+    """Times of the commands that list conversations."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -54,7 +56,8 @@ class Results:
     def read(cls, path: Path) -> Self:
         found = json.loads(path.read_text())
         sections = {name: [_read_store(store) for store in stores] for name, stores in found["sections"].items()}
-        return cls(found["about"], found["lengths"], sections)
+        listings = {command: Times(**times) for command, times in found.get("listings", {}).items()}
+        return cls(found["about"], found["lengths"], sections, listings)
 
 
 def _read_store(found: dict[str, Any]) -> StoreResults:

@@ -35,6 +35,9 @@ class PeerStore(ABC):
     batch: ClassVar[int] = 10_000
     """How many messages are added at once when a conversation is filled."""
 
+    provider_data: ClassVar[str] = ""
+    """The field of its messages that has room for a provider's own data."""
+
     def __init__(self, place: str) -> None:
         """Open the database.
 
@@ -56,6 +59,10 @@ class PeerStore(ABC):
     def take_turn(self, key: str, question: str) -> None:
         """Store the user's message, call the model, store its reply."""
 
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        """Store a reply that has more fields than role and content."""
+        raise NotImplementedError("its messages have fixed columns")
+
     def read_last(self, key: str) -> Sequence[Any]:
         """Return the last 20 messages, or what must be read to have them."""
         return self.load_all(key)
@@ -71,6 +78,10 @@ class PeerStore(ABC):
     def read_text(self, message: Any) -> str:
         """Return the text of a message that `load_all` returned."""
         return str(message.content)
+
+    def read_field(self, message: Any, name: str) -> Any:
+        """Return a field of a message that `load_all` returned, None if it has no such field."""
+        return getattr(message, name, None)
 
     def close(self) -> None:  # noqa: B027 (most stores need nothing)
         """Close the database."""

@@ -6,7 +6,13 @@ from bench.peers.peer_results import Results, StoreResults, Times
 
 TABLE_LENGTH = 1_000
 """Length of the conversation in the table of prices."""
-GUARANTEES = {"killed": "killed in the call", "interleaving": "two turns at once", "letter": "a changed letter"}
+GUARANTEES = {
+    "killed": "killed in the call",
+    "interleaving": "two turns at once",
+    "letter": "a changed letter",
+    "clock": "a clock that goes back",
+    "fields": "unknown fields",
+}
 ACTS = {"turn": "A turn", "read": "Reading the last 20 messages"}
 
 
@@ -19,6 +25,8 @@ def format_results(results: Results) -> str:
         for act, title in ACTS.items():
             lines += ["", f"{title}, by the number of messages (milliseconds of the bare driver, then ratios):", ""]
             lines += format_lengths(stores, act, results.lengths)
+    if results.listings:
+        lines += ["", "### Start-up, whole processes", "", *format_listings(results.listings)]
     lines += ["", f"Versions: {', '.join(_list_versions(results))}."]
     return "\n".join(lines) + "\n"
 
@@ -35,6 +43,12 @@ def format_prices(stores: Sequence[StoreResults]) -> list[str]:
         size = "" if one.bytes_per_character is None else f"{one.bytes_per_character:.2f}"
         rows.append([*cells, size, *(one.trials.get(name, one.trials.get("failed", "")) for name in GUARANTEES)])
     return format_table(head, rows, numbers=range(1, 8))
+
+
+def format_listings(listings: dict[str, Times]) -> list[str]:
+    """Return the table of the commands that list conversations."""
+    rows = [[f"`{command}`", f"{one.wall * 1000:.0f} ms ({one.cpu * 1000:.0f})"] for command, one in listings.items()]
+    return format_table(["command", "time (CPU)"], rows, numbers=[1])
 
 
 def format_lengths(stores: Sequence[StoreResults], act: str, lengths: Sequence[int]) -> list[str]:

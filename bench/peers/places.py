@@ -1,6 +1,7 @@
 """Make the databases of the stores: files of SQLite, and databases of one PostgreSQL server."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from bench.peers.moved_clock import MovedClock
 from bench.peers.peer_store import PeerStore, make_libpq_url
 from demo.child import child
 from tests.postgres import new_database
@@ -24,10 +26,13 @@ class Places:
     Args:
         folder: for SQLite's files and for logs.
         server: SQLAlchemy URL of a PostgreSQL server that is the bench's own: its settings are changed.
+        clock: clock of the trials that move it.
+        moved_server: URL of a PostgreSQL server that sees this clock.
     """
 
-    def __init__(self, folder: Path, server: str) -> None:
+    def __init__(self, folder: Path, server: str, clock: MovedClock, moved_server: str) -> None:
         self._folder, self._server = folder, server
+        self.clock, self._moved_server = clock, moved_server
         self._stack = ExitStack()
         self._number = 0
         self.log = folder / "log"
@@ -36,10 +41,10 @@ class Places:
         """Drop the databases; their folder belongs to the caller."""
         self._stack.close()
 
-    def make(self, store: type[PeerStore]) -> str:
-        """Make a new, empty place for a store."""
+    def make(self, store: type[PeerStore], *, is_clock_moved: bool = False) -> str:
+        """Make a new, empty place for a store; on PostgreSQL, its server may be the one that sees `clock`."""
         if store.backend == "PostgreSQL":
-            return self._stack.enter_context(new_database(self._server))
+            return self._stack.enter_context(new_database(self._moved_server if is_clock_moved else self._server))
         self._number += 1
         folder = self._folder / f"place-{self._number}"
         folder.mkdir()
@@ -74,6 +79,12 @@ class Places:
         """Change one letter of `MARK` wherever it is stored in a closed database; return at how many places."""
         return _change_rows(place) if "://" in place else _change_file(place)
 
+    def read_moved_hours(self) -> int:
+        """Return by how many hours the clock of the moved server differs from the real one."""
+        with _connect(self._moved_server) as connection:
+            found = connection.execute("SELECT extract(epoch FROM now())::float").fetchone()
+            return round((found[0] - time.time()) / 3600) if found else 0
+
     def read_server_version(self) -> str:
         with _connect(self._server) as connection:
             found = connection.execute("SHOW server_version").fetchone()
@@ -82,9 +93,11 @@ class Places:
 
 @contextmanager
 def making_places(folder: Path) -> Iterator[Places]:
-    """Start a PostgreSQL server of the bench's own, whatever CONVSTORE_TEST_POSTGRES names."""
-    with child("tests.postgres") as uri:
-        places = Places(folder, uri.replace("postgresql://", "postgresql+psycopg://"))
+    """Start two PostgreSQL servers of the bench's own, whatever CONVSTORE_TEST_POSTGRES names."""
+    clock = MovedClock(folder)
+    with child("tests.postgres") as uri, child("tests.postgres", environment=clock.make_environment()) as moved_uri:
+        server, moved_server = (each.replace("postgresql://", "postgresql+psycopg://") for each in (uri, moved_uri))
+        places = Places(folder, server, clock, moved_server)
         try:
             yield places
         finally:

@@ -15,6 +15,7 @@ class PydanticHarness(AsyncPeerStore):
     """
 
     name = "pydantic-ai-harness SqliteConversationStore"
+    provider_data = "provider_details"
     packages = ("pydantic-ai-harness", "pydantic-ai-slim")
     reads = "everything"
     batch = 100_000  # each save writes the whole conversation
@@ -25,7 +26,7 @@ class PydanticHarness(AsyncPeerStore):
         from pydantic_ai_harness.step_persistence.conversations import ConversationSummary, SqliteConversationStore
 
         self._request: Any = lambda text: ModelRequest(parts=[UserPromptPart(text)])
-        self._response: Any = lambda text: ModelResponse(parts=[TextPart(text)], model_name=MODEL)
+        self._response: Any = lambda text, **fields: ModelResponse(parts=[TextPart(text)], model_name=MODEL, **fields)
         self._summary = ConversationSummary
         self._store = SqliteConversationStore(database=Path(place))
         self._known: dict[str, tuple[Any, list[Any]]] = {}
@@ -47,6 +48,9 @@ class PydanticHarness(AsyncPeerStore):
     def take_turn(self, key: str, question: str) -> None:
         self._save(key, [self._request(question)])
         self._save(key, [self._response(self.model())])
+
+    def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
+        self._save(key, [self._response(text, **fields)])
 
     def _save(self, key: str, more: list[Any]) -> None:
         summary, messages = self._known[key]

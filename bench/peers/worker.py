@@ -48,7 +48,11 @@ class Worker:
             "read": lambda order: self._read(self._store.read_last, order["key"]),
             "load": lambda order: self._read(self._store.load_all, order["key"]),
             "texts": lambda order: self._list_texts(self._store.load_all, order["key"]),
+            "last texts": lambda order: self._list_texts(self._store.read_last, order["key"]),
             "stored texts": lambda order: self._list_texts(self._store.list_stored, order["key"]),
+            "reply": lambda order: measure(lambda: self._store.add_reply(order["key"], order["text"], order["fields"])),
+            "fields": self._read_fields,
+            "clock": lambda _: {"seconds": time.time()},
             "close": lambda _: measure(self._store.close),
         }
         return acts[order["do"]](order)
@@ -85,6 +89,12 @@ class Worker:
 
     def _list_texts(self, read: Callable[[str], Any], key: str) -> Order:
         return {"texts": [self._store.read_text(message) for message in read(key)]}
+
+    def _read_fields(self, order: Order) -> Order:
+        """Return fields of the last message, as it is loaded and as it is stored."""
+        key, names, read = order["key"], order["names"], self._store.read_field
+        messages = {"loaded": self._store.load_all(key)[-1], "stored": self._store.list_stored(key)[-1]}
+        return {form: {name: read(message, name) for name in names} for form, message in messages.items()}
 
     def _answer(self, answer: Order) -> None:
         print(json.dumps(answer), file=self._out, flush=True)

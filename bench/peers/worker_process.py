@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -26,14 +28,18 @@ class WorkerProcess:
         store: class of the store.
         place: path of its SQLite file, or SQLAlchemy URL of its PostgreSQL database.
         log: file that gets what the store prints.
+        environment: what is added to the environment of this process.
     """
 
-    def __init__(self, store: type[PeerStore], place: str, log: Path) -> None:
+    def __init__(
+        self, store: type[PeerStore], place: str, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.store = store
         self._errors: IO[str] = log.open("a")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.peers.worker", store.__name__, place],
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
