@@ -87,8 +87,10 @@ def _place_characters(chunk: str, start: int, place: int, *, is_first: bool) -> 
         stop = number + 1
         while stop < len(chunk) and _joins_letter_before(chunk[stop]):
             stop += 1
-        yield from ((start + one, place) for one in range(number, stop))
-        for character in _fold_letters(chunk[number:stop]):
+        folded = _fold_letters(chunk[number:stop])
+        at = place - 1 if is_space and folded.isspace() else place  # with the white space before it
+        yield from ((start + one, at) for one in range(number, stop))
+        for character in folded:
             place += 0 if is_space and character.isspace() else 1
             is_space = character.isspace()
         number = stop

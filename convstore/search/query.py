@@ -13,7 +13,7 @@ from functools import cached_property
 
 from convstore.errors import InvalidInput
 from convstore.search.folded_text import fold
-from convstore.search.terms import drop_implied, find_last_word, find_terms, is_boundary, is_word_character
+from convstore.search.terms import LONGEST_TERM, drop_implied, find_last_word, find_terms, is_boundary, is_word_character
 
 LONGEST_QUERY = 1_000
 """The longest query, in characters."""
@@ -70,7 +70,7 @@ class Query:
     @cached_property
     def prefixes(self) -> frozenset[str]:
         """Beginnings of words; a matching text has a term that begins with each."""
-        words = {find_last_word(piece.text) for piece in self.wanted if piece.is_prefix}
+        words = {find_last_word(piece.text)[:LONGEST_TERM] for piece in self.wanted if piece.is_prefix}
         return frozenset(words - {""})
 
     def matches(self, folded: str) -> bool:

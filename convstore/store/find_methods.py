@@ -176,8 +176,8 @@ class FindMethods:
         work may be stopped at any time, and the next call goes on.
 
         Args:
-            whole: compare the index with every conversation. It is needed once after an older release of convstore wrote
-                to the upgraded database.
+            whole: compare the index with every conversation. This is needed once after an older release of convstore
+                wrote to the upgraded database.
             seconds: end after about so many; None: go on to the end.
             on_progress: called with the number of messages added so far.
 
