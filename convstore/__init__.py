@@ -89,6 +89,10 @@ if TYPE_CHECKING:
         TurnStatus,
         Unchanged,
     )
+    from convstore.values.search_results import (
+        SearchHit,
+        SearchResults,
+    )
     from convstore.values.validation import (
         OnBusy,
     )
@@ -165,6 +169,10 @@ _HOMES = {
         "TurnStatus",
         "Unchanged",
     ),
+    "convstore.values.search_results": (
+        "SearchHit",
+        "SearchResults",
+    ),
     "convstore.values.validation": ("OnBusy",),
     "convstore.values.window_options": ("WindowOptions",),
     "convstore.values.window_report": ("WindowReport",),
@@ -207,6 +215,8 @@ __all__ = [
     "Request",
     "SchemaOutdated",
     "SchemaTooNew",
+    "SearchHit",
+    "SearchResults",
     "Seq",
     "Store",
     "Summary",

@@ -1,14 +1,14 @@
 """Search: find the messages and titles that match a query, newest first.
 
-The newest texts are read first, without the index: a query that many texts match is answered by them. Then the index
-selects texts with the query's terms, and each is read and compared. So the text decides, and SQLite and PostgreSQL find
-the same.
+The index selects texts with the query's terms, and each is read and compared. So the text decides, and SQLite and
+PostgreSQL find the same. A query without words reads the newest texts one after another instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 from convstore.db import search_backlog, search_rows
@@ -25,8 +25,8 @@ from convstore.db.search_index import (
 )
 from convstore.db.search_rows import Fork, Span, TermFilter
 from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
-from convstore.search.folded_text import fold
 from convstore.search.query import Query
 from convstore.search.searched_text import extract_searched_text, join_texts
 from convstore.search.snippet import cut_snippet
@@ -35,8 +35,7 @@ from convstore.values.results import TurnStatus
 from convstore.values.search_results import SearchCursor, SearchHit, SearchRequest, SearchResults
 
 _FIRST_PAGE, _NEXT_PAGE, _NEWEST = 200, 800, 1_000
-"""How many of the newest texts are read at a time, and in all, before the index is asked."""
-_CANDIDATES = 256
+"""How many of the newest texts are read at a time, and in all for a query that the index may also answer."""
 _READ_AT_ONCE = 64
 MOST_COMPARED = 20_000
 """The number of texts that a search compares at most; then it says how far it looked."""
@@ -56,12 +55,11 @@ class _Match:
         return self.row.created_us, self.row.conversation_id, Seq(self.row.seq)
 
 
-def search(work: UnitOfWork, owner: str, request: SearchRequest) -> SearchResults:
-    """Return a page of the texts of an owner that match a query.
+def search(work: UnitOfWork, owner: str, request: SearchRequest) -> tuple[SearchResults, list[DamagedRow]]:
+    """Return a page of the texts of an owner that match a query, and the errors of those that cannot be read.
 
     Raises:
         ConversationNotFound: the owner does not have the conversation to be searched.
-        DamagedRow: a text cannot be read.
     """
     return _Search(work, owner, request).run()
 
@@ -76,21 +74,23 @@ class _Search:
         self._homes = self._find_homes()
         self._forks: list[Fork] | None = None
         self._matches: list[_Match] = []
+        self._damaged: list[DamagedRow] = []
         self._compared = 0
         self._last: DocumentKey | None = None
 
-    def run(self) -> SearchResults:
+    def run(self) -> tuple[SearchResults, list[DamagedRow]]:
         request = self._request
         stopped = not self._compare_all()
         matches = self._matches[: request.limit]
         more = len(self._matches) > request.limit
         end = matches[-1].key if more else self._last
-        return SearchResults(
+        results = SearchResults(
             hits=self._make_hits(matches),
             next=str(SearchCursor(*end)) if end is not None and (more or stopped) else None,
             searched_since=make_moment(end[0]) if stopped and not more and end is not None else None,
             is_index_complete=not search_backlog.has_backlog(self._connection, self._owner),
         )
+        return results, self._damaged
 
     def _find_homes(self) -> dict[str, Seq] | None:
         """Return the conversations to be searched, each up to which message; None: all."""
@@ -126,7 +126,8 @@ class _Search:
     def _compare_all(self) -> bool:
         """Compare texts until there are enough matches; return False if there were too many texts."""
         span, chosen = self._make_span(), self._make_filter()
-        if self._homes is None:
+        is_broad = bool(chosen.prefixes and not chosen.terms)  # the beginning of many words, perhaps
+        if self._homes is None and (chosen.is_empty or is_broad):
             most = MOST_COMPARED if chosen.is_empty else _NEWEST
             while self._compared < most:
                 wanted = _FIRST_PAGE if self._compared == 0 else _NEXT_PAGE
@@ -136,24 +137,26 @@ class _Search:
                 span = replace(span, before=self._last or span.before)
             if chosen.is_empty:
                 return False
-        while self._compared < MOST_COMPARED:
-            keys, is_complete = search_rows.find_candidates(self._connection, span, chosen, _CANDIDATES)
+        for keys in search_rows.iterate_candidates(self._connection, span, chosen):
             for start in range(0, len(keys), _READ_AT_ONCE):
+                if self._compared >= MOST_COMPARED:
+                    return False
                 some = keys[start : start + _READ_AT_ONCE]
                 if self._compare(search_rows.read_texts(self._connection, self._owner, some)):
                     return True
-            if is_complete:
-                return True
-            self._last = keys[-1]
-            span = replace(span, before=keys[-1])
-        return False
+                self._last = some[-1]
+        return True
 
     def _compare(self, rows: Sequence[Any]) -> bool:
         """Add the rows that match; return True if there are enough."""
         for row in rows:
             self._compared += 1
             self._last = row.created_us, row.conversation_id, Seq(row.seq)
-            match = self._match(row)
+            try:
+                match = self._match(row)
+            except DamagedRow as error:
+                self._damaged.append(error)
+                continue
             if match is not None:
                 self._matches.append(match)
                 if len(self._matches) > self._request.limit:
@@ -164,11 +167,13 @@ class _Search:
         request = self._request
         if self._homes is not None and not self._is_in_homes(row):
             return None
+        if type(row.content) not in (str, NoneType) or type(row.extra) not in (str, NoneType):
+            search_rows.check_text(row)
         if row.seq == NO_SEQ:
             if request.role is not None or request.model is not None or self._is_hidden(row):
                 return None
             text = join_texts([name for name in (from_column(row.title), row.name) if name])
-            return _Match(row, text, None) if request.query.matches(fold(text)) else None
+            return self._make_match(row, text, None) if request.query.matches_text(text) else None
         if row.role is None:
             raise damaged_row(row.conversation_id, f"message seq {row.seq}, which the search index names, is missing")
         if request.model is not None and request.model not in (row.model, row.requested_model):
@@ -177,12 +182,14 @@ class _Search:
         if request.role is not None and message.get("role") != request.role:
             return None
         text = extract_searched_text(message)
-        if not request.query.matches(fold(text)):
+        if not request.query.matches_text(text):
             return None
-        if not self._is_hidden(row):
-            return _Match(row, text, None)
-        fork = self._find_living_fork(row)
-        return _Match(row, text, fork) if fork is not None else None
+        fork = self._find_living_fork(row) if self._is_hidden(row) else None
+        return self._make_match(row, text, fork) if fork is not None or not self._is_hidden(row) else None
+
+    def _make_match(self, row: Any, text: str, fork: Fork | None) -> _Match:
+        search_rows.check_text(row)
+        return _Match(row, text, fork)
 
     def _is_hidden(self, row: Any) -> bool:
         return row.deleted_at is not None and not self._request.deleted
@@ -211,13 +218,19 @@ class _Search:
                 lineage, head = _find_place(self._owner, match)
                 places.setdefault(lineage.key.id, (lineage, head, []))[2].append(Seq(match.row.seq))
         on_path: set[tuple[str, Seq]] = set()
+        unread: set[tuple[str, Seq]] = set()
         for id, (lineage, head, seqs) in places.items():
-            records = read_messages(self._connection, lineage, seqs)
-            others = [record for record in records if record.seq != head]
-            ancestors = find_ancestors(self._connection, lineage, head, [record.position for record in others])
-            on_path.update((id, record.seq) for record in others if ancestors.get(record.position) == record.seq)
-            on_path.add((id, head))
-        return [_make_hit(self._request.query, match, on_path) for match in matches]
+            records = []
+            for seq in seqs:
+                try:
+                    records += read_messages(self._connection, lineage, [seq])
+                except DamagedRow as error:
+                    self._damaged.append(error)
+                    unread.add((id, seq))
+            ancestors = find_ancestors(self._connection, lineage, head, [record.position for record in records])
+            on_path.update((id, record.seq) for record in records if ancestors.get(record.position) == record.seq)
+        hits = [_make_hit(self._request.query, match, on_path) for match in matches]
+        return [hit for hit in hits if hit.seq is None or (hit.conversation, hit.seq) not in unread]
 
 
 def _find_place(owner: str, match: _Match) -> tuple[Lineage, Seq]:

@@ -35,7 +35,8 @@ _DONE = delete(table).where(*_UNCHANGED)
 
 @cache
 def _put_statement(dialect: str) -> Any:
-    earlier = case((table.c.from_seq < bindparam("from_seq"), table.c.from_seq), else_=bindparam("from_seq"))
+    given: Any = bindparam("given_seq", type_=BigInteger)
+    earlier = case((table.c.from_seq < given, table.c.from_seq), else_=given)
     return insert_or_update(table, {"from_seq": earlier}, dialect)
 
 
@@ -45,7 +46,7 @@ def put_off(connection: Connection, key: ConversationKey, from_seq: Seq) -> None
     Args:
         from_seq: the first of them; 0: the title and the name too.
     """
-    values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq}
+    values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq, "given_seq": from_seq}
     connection.execute(_put_statement(connection.dialect.name), values)
 
 

@@ -73,12 +73,16 @@ _IN_DOCUMENT = (
 )
 _DELETE = delete(table).where(*_IN_DOCUMENT)
 _DOCID = select(table.c.docid).where(*_IN_DOCUMENT)
-# Only on SQLite, where one transaction at a time writes: the number after the last one of the day.
+# Only on SQLite, where one transaction at a time writes: the number after the last one of the day. A text is late if
+# its number is greater than that of a text that is after it in time.
 _INSERT_NUMBERED = text(f"""
-    INSERT INTO {table.name} (owner, created_us, conversation_id, seq, docid)
+    INSERT INTO {table.name} (owner, created_us, conversation_id, seq, docid, late)
     VALUES (:owner, :created_us, :conversation_id, :seq,
             (SELECT coalesce(max(docid), :day_begin) + 1 FROM {table.name}
-             WHERE docid >= :day_begin AND docid < :day_end))
+             WHERE docid >= :day_begin AND docid < :day_end),
+            (SELECT 1 FROM {table.name}
+             WHERE owner = :owner AND created_us >= :created_us AND created_us < :next_day
+               AND (created_us, conversation_id, seq) > (:created_us, :conversation_id, :seq) LIMIT 1))
 """)  # noqa: S608 (constants)
 _DOCID_SQL = f"""
     (SELECT docid FROM {table.name} WHERE owner = :owner AND created_us = :created_us
@@ -225,14 +229,19 @@ def _bind_key(key: DocumentKey) -> dict[str, Any]:
 
 
 def _bind_day(created_us: int) -> dict[str, int]:
-    return {"day_begin": find_first_docid(created_us), "day_end": find_first_docid(created_us + MICROSECONDS_PER_DAY)}
+    day = created_us // MICROSECONDS_PER_DAY
+    return {
+        "day_begin": day << DAY_BITS,
+        "day_end": (day + 1) << DAY_BITS,
+        "next_day": (day + 1) * MICROSECONDS_PER_DAY,
+    }
 
 
 def find_first_docid(created_us: int) -> int:
     """Return the number below the numbers of a day's documents on SQLite.
 
-    A document's number begins with its day, so that the newest are found without the others; the days' numbers are
-    small, so that the index is.
+    A document's number begins with its day, so that the newest are found without the others. The numbers of a day are
+    1, 2, 3 …, which keeps the index small.
     """
     return (created_us // MICROSECONDS_PER_DAY) << DAY_BITS
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, select, text, tuple_
 from sqlalchemy.types import ARRAY, BigInteger, Integer
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import count_bytes
+from convstore.db.dialect import NO_LIMIT, count_bytes, is_sqlite
 from convstore.db.fork_sharing import Lineage, read_lineage
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row
@@ -45,6 +45,9 @@ _KEY = (table.c.created_us, table.c.conversation_id, table.c.seq)
 _NEWEST_FIRST = tuple(column.desc() for column in _KEY)
 _BEFORE = tuple_(
     bindparam("before_us", type_=BigInteger), bindparam("before_id"), bindparam("before_seq", type_=BigInteger)
+)
+_AFTER = tuple_(
+    bindparam("after_us", type_=BigInteger), bindparam("after_id"), bindparam("after_seq", type_=BigInteger)
 )
 _IN_SPAN = (
     table.c.owner == bindparam("owner"),
@@ -95,6 +98,13 @@ _NEWEST = (
     .order_by(*_NEWEST_FIRST)
     .limit(bindparam("most", type_=BigInteger))
 )
+_IS_THIS = (
+    table.c.owner == bindparam("owner"),
+    table.c.created_us == bindparam("created_us"),
+    table.c.conversation_id == bindparam("conversation_id"),
+    table.c.seq == bindparam("seq"),
+)
+_THIS = select(*_COLUMNS).select_from(_JOINED).where(*_IS_THIS)
 _THESE = (
     select(*_COLUMNS)
     .select_from(_JOINED)
@@ -125,7 +135,10 @@ _BETWEEN = (
     .where(*_OF_CONVERSATION, messages.c.seq <= bindparam("to_seq", type_=BigInteger))
     .order_by(messages.c.seq)
 )
-_KNOWN = select(*_KEY).where(table.c.owner == bindparam("owner"), tuple_(*_KEY).in_(bindparam("keys", expanding=True)))
+_KNOWN = select(*_KEY).where(*_IS_THIS)
+_ALL_KNOWN = select(*_KEY).where(
+    table.c.owner == bindparam("owner"), tuple_(*_KEY).in_(bindparam("keys", expanding=True))
+)
 _BATCH_MESSAGES, _BATCH_BYTES = 500, 4_000_000
 _LIVING_FORKS = (
     select(conversations.c.id, conversations.c.lineage, conversations.c.title, conversations.c.head_seq)
@@ -260,12 +273,7 @@ def decode_searched(row: Any, conversation_id: str) -> Message:
 
 def find_known(connection: Connection, owner: str, keys: Sequence[DocumentKey]) -> set[DocumentKey]:
     """Return which of these texts are in the index."""
-    found: set[DocumentKey] = set()
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        some = {"owner": owner, "keys": list(keys[start : start + _KEYS_AT_ONCE])}
-        rows = connection.plain.execute(_KNOWN, some)
-        found.update((row.created_us, row.conversation_id, Seq(row.seq)) for row in rows)
-    return found
+    return {_make_key(row) for row in _look_up(connection, owner, keys, _KNOWN, _ALL_KNOWN)}
 
 
 def read_living_forks(connection: Connection, owner: str) -> list[Fork]:
@@ -278,82 +286,158 @@ def read_living_forks(connection: Connection, owner: str) -> list[Fork]:
 
 def read_newest(connection: Connection, span: Span, most: int) -> Sequence[Row[Any]]:
     """Return the newest texts of a span, newest first."""
-    rows = connection.execute(_NEWEST, {**span.bind(), "most": most}).all()
-    _check(rows)
-    return rows  # type: ignore[no-any-return]
+    return connection.execute(_NEWEST, {**span.bind(), "most": most}).all()  # type: ignore[no-any-return]
 
 
 def read_texts(connection: Connection, owner: str, keys: Sequence[DocumentKey]) -> list[Row[Any]]:
     """Return these texts, in this order; those that are not stored any more are left out."""
-    found: dict[DocumentKey, Row[Any]] = {}
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        some = {"owner": owner, "keys": list(keys[start : start + _KEYS_AT_ONCE])}
-        rows = connection.plain.execute(_THESE, some).all()
-        _check(rows)
-        found.update(((row.created_us, row.conversation_id, row.seq), row) for row in rows)
+    found = {_make_key(row): row for row in _look_up(connection, owner, keys, _THIS, _THESE)}
     return [found[key] for key in keys if key in found]
 
 
-def _check(rows: Sequence[Row[Any]]) -> None:
-    """Check the types of rows of `_COLUMNS`; a title has no message, and some messages have no turn."""
-    for row in rows:
-        _check_always([row], row.conversation_id, "message seq")
-        if row.role is not None:
-            _check_message([row[len(_ALWAYS) :]], row.conversation_id, f"message seq {row.seq}")
-        if row.status is not None:
-            _check_turn([row[-len(_OF_TURN) :]], row.conversation_id, f"the turn of message seq {row.seq}")
+def _look_up(
+    connection: Connection, owner: str, keys: Sequence[DocumentKey], one: Any, several: Any
+) -> Iterator[Row[Any]]:
+    """Yield the rows of documents, in any order.
+
+    Args:
+        one: the statement for one document: SQLite reads the whole table for a list of keys.
+        several: the statement for a list of them, which saves round trips on PostgreSQL.
+    """
+    if is_sqlite(connection):
+        for created_us, conversation_id, seq in keys:
+            values = {"owner": owner, "created_us": created_us, "conversation_id": conversation_id, "seq": seq}
+            yield from connection.execute(one, values)
+        return
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = {"owner": owner, "keys": list(keys[start : start + _KEYS_AT_ONCE])}
+        yield from connection.plain.execute(several, some)
 
 
-def find_candidates(
-    connection: Connection, span: Span, chosen: TermFilter, most: int
-) -> tuple[list[DocumentKey], bool]:
-    """Return the newest texts of a span that a filter selects, newest first, and whether these are all.
+def check_text(row: Any) -> None:
+    """Check the types of a row of `_COLUMNS`; a title has no message, and some messages have no turn.
 
-    There may be more than `most`, and at least one if there is any.
+    Raises:
+        DamagedRow: a value has another type than its column.
+    """
+    _check_always([row], row.conversation_id, "message seq")
+    if row.role is not None:
+        _check_message([row[len(_ALWAYS) :]], row.conversation_id, f"message seq {row.seq}")
+    if row.status is not None:
+        _check_turn([row[-len(_OF_TURN) :]], row.conversation_id, f"the turn of message seq {row.seq}")
+
+
+def iterate_candidates(connection: Connection, span: Span, chosen: TermFilter) -> Iterator[list[DocumentKey]]:
+    """Yield the texts of a span that a filter selects, newest first, some at a time.
+
+    A few that it does not select may be among them.
     """
     kind = find_kind(connection)
     if kind is IndexKind.GIN:
-        return _find_by_hashes(connection, span, chosen, most)
-    return _find_by_terms(connection, span, chosen, most, kind)
+        yield from _iterate_by_hashes(connection, span, chosen)
+    else:
+        yield from _iterate_by_terms(connection, span, _choose_source(span.owner, chosen, kind))
+
+
+_FIRST_CANDIDATES, _MOST_CANDIDATES = 256, 4_096
+"""How many candidates are read at first, and at most at a time: four times as many after each time."""
+_FEW = 2_000
+"""As many matches are sorted here; more are put in order by the database."""
+_MOST_LATE = 1_000
+_SCANNED = 20_000
 
 
 @cache
-def _hashes_statement(*, has_alternatives: bool) -> Any:
+def _hashes_statement(*, has_alternatives: bool, is_scan: bool, is_sorted: bool) -> Any:
+    """Return the statement that finds documents of PostgreSQL by the hashes of terms.
+
+    Args:
+        is_scan: look only at the newest texts, without the index of terms.
+        is_sorted: newest first; False: in any order.
+    """
     array = ARRAY(Integer)
-    selected = [table.c.terms.bool_op("@>")(bindparam("all_terms", type_=array))]
+    source: Any = table
+    if is_scan:
+        newest = select(*_KEY, table.c.terms).where(*_IN_SPAN).order_by(*_NEWEST_FIRST)
+        source = newest.limit(bindparam("scanned", type_=BigInteger)).subquery("newest")
+    selected = [source.c.terms.bool_op("@>")(bindparam("all_terms", type_=array))]
     if has_alternatives:
-        selected.append(table.c.terms.bool_op("&&")(bindparam("any_terms", type_=array)))
-    # Materialized, so that PostgreSQL uses the index of terms. It has no good statistics of them, and would read all
-    # texts by time for a word that it takes for a common one.
-    found = select(*_KEY).where(*_IN_SPAN, *selected).cte("found").prefix_with("MATERIALIZED")
-    key = (found.c.created_us, found.c.conversation_id, found.c.seq)
-    return select(*key).order_by(*(column.desc() for column in key)).limit(bindparam("most", type_=BigInteger))
+        selected.append(source.c.terms.bool_op("&&")(bindparam("any_terms", type_=array)))
+    key = (source.c.created_us, source.c.conversation_id, source.c.seq)
+    if not is_scan:
+        # Materialized, so that PostgreSQL uses the index of terms. It has no good statistics of them, and would read
+        # all texts by time for a word that it takes for a common one.
+        found = select(*_KEY).where(*_IN_SPAN, *selected).cte("found").prefix_with("MATERIALIZED")
+        key, selected = (found.c.created_us, found.c.conversation_id, found.c.seq), []
+    statement = select(*key).where(*selected).limit(bindparam("most", type_=BigInteger))
+    return statement.order_by(*(column.desc() for column in key)) if is_sorted else statement
 
 
-def _find_by_hashes(
-    connection: Connection, span: Span, chosen: TermFilter, most: int
-) -> tuple[list[DocumentKey], bool]:
+def _iterate_by_hashes(connection: Connection, span: Span, chosen: TermFilter) -> Iterator[list[DocumentKey]]:
+    """Yield candidates of PostgreSQL.
+
+    Its index of terms has no order. So the matches of a rare filter are read and sorted. Those of a common one are
+    looked for among the newest texts before all of them are.
+    """
     terms = {*chosen.terms, make_owner_term(span.owner)}
     for word in chosen.prefixes:
         lengths = [length for length in PREFIX_LENGTHS if length <= len(word)]
         terms.update(make_prefix_term(word, length) for length in lengths[-1:])
-    values = {**span.bind(), "all_terms": sorted(map(hash_term, terms)), "most": most + 1}
+    values: dict[str, Any] = {"all_terms": sorted(map(hash_term, terms))}
     if chosen.alternatives:
         values["any_terms"] = sorted(map(hash_term, chosen.alternatives))
-    rows = connection.execute(_hashes_statement(has_alternatives=bool(chosen.alternatives)), values)
-    keys: list[DocumentKey] = [(row.created_us, row.conversation_id, row.seq) for row in rows]
-    return keys[:most], len(keys) <= most
+
+    def find(most: int, *, is_scan: bool = False, is_sorted: bool = True) -> list[DocumentKey]:
+        statement = _hashes_statement(has_alternatives=bool(chosen.alternatives), is_scan=is_scan, is_sorted=is_sorted)
+        given = {**span.bind(), **values, "most": most, **({"scanned": _SCANNED} if is_scan else {})}
+        return list(map(_make_key, connection.execute(statement, given)))
+
+    few = find(_FEW + 1, is_sorted=False)
+    if len(few) <= _FEW:
+        yield sorted(few, reverse=True)
+        return
+    newest = find(_FIRST_CANDIDATES, is_scan=True)
+    yield newest
+    span = replace(span, before=newest[-1]) if newest else span
+    for most in _grow(_FIRST_CANDIDATES * 4):
+        keys = find(most)
+        yield keys
+        if len(keys) < most:
+            return
+        span = replace(span, before=keys[-1])
+
+
+def _grow(first: int) -> Iterator[int]:
+    while True:
+        yield first
+        first = min(first * 4, _MOST_CANDIDATES)
 
 
 # SQLite's own words, because SQLAlchemy knows no table of this kind. CROSS JOIN makes SQLite begin with the terms.
 _SQLITE_KEYS = f"""
-    SELECT d.docid, d.created_us, d.conversation_id, d.seq FROM {TERMS_TABLE} AS found
+    SELECT d.docid, d.late, d.created_us, d.conversation_id, d.seq FROM {TERMS_TABLE} AS found
     CROSS JOIN {table.name} AS d ON d.docid = {{number}}
     WHERE {{number}} >= :low AND {{number}} < :high AND {{condition}} AND d.owner = :owner
       AND d.created_us >= :since_us AND (d.created_us, d.conversation_id, d.seq) < (:before_us, :before_id, :before_seq)
     ORDER BY {{order}} LIMIT :most
 """  # noqa: S608 (constants)
 _BY_NUMBER, _BY_TIME = "{number} DESC", "d.created_us DESC, d.conversation_id DESC, d.seq DESC"
+_LATE = (
+    select(table.c.docid, *_KEY)
+    .where(*_IN_SPAN, table.c.late.is_not(None), tuple_(*_KEY) > _AFTER)
+    .order_by(*_NEWEST_FIRST)
+    .limit(bindparam("most", type_=BigInteger))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The statements that find documents of SQLite by terms, and their parameters for these."""
+
+    by_number: Any
+    """By the documents' numbers, descending: days are in order, and in a day the texts that are not late."""
+    by_time: Any
+    terms: dict[str, Any]
 
 
 @cache
@@ -363,9 +447,9 @@ def _fts_statement(*, by_time: bool) -> Any:
 
 @cache
 def _plain_statement(terms: int, prefixes: int, alternatives: int, *, by_time: bool) -> Any:
-    has = f"EXISTS (SELECT 1 FROM {TERMS_TABLE} AS t WHERE t.docid = found.docid AND "  # noqa: S608 (a constant)
+    has = f"EXISTS (SELECT 1 FROM {TERMS_TABLE} AS t WHERE t.docid = found.docid AND"  # noqa: S608 (a constant)
     conditions = ["found.term = :term_0", *(f"{has} t.term = :term_{number})" for number in range(1, terms))]
-    conditions += [f"{has} t.term >= :low_{number} AND t.term < :high_{number})" for number in range(prefixes)]
+    conditions += [f"{has} t.term >= :from_{number} AND t.term < :to_{number})" for number in range(prefixes)]
     if alternatives:
         names = ", ".join(f":any_{number}" for number in range(alternatives))
         conditions.append(f"{has} t.term IN ({names}))")
@@ -377,41 +461,18 @@ def _write_select(condition: str, number: str, *, by_time: bool) -> Any:
     return text(_SQLITE_KEYS.format(condition=condition, number=number, order=order))
 
 
-def _find_by_terms(
-    connection: Connection, span: Span, chosen: TermFilter, most: int, kind: IndexKind
-) -> tuple[list[DocumentKey], bool]:
-    values = {
-        **span.bind(),
-        "low": find_first_docid(max(span.since_us, _FIRST_KEY[0])),
-        "high": find_first_docid(span.before[0] + MICROSECONDS_PER_DAY),
-        "most": most + 1,
-    }
+def _choose_source(owner: str, chosen: TermFilter, kind: IndexKind) -> _Source:
     if kind is IndexKind.FTS5:
-        values["match"] = _write_match(span.owner, chosen)
-        statements = [_fts_statement(by_time=by_time) for by_time in (False, True)]
-    else:
-        terms, prefixes, alternatives = (sorted(some) for some in (chosen.terms, chosen.prefixes, chosen.alternatives))
-        terms.append(make_owner_term(span.owner))
-        values |= {f"term_{number}": term for number, term in enumerate(terms)}
-        values |= {f"low_{number}": word for number, word in enumerate(prefixes)}
-        values |= {f"high_{number}": f"{word}\U0010ffff" for number, word in enumerate(prefixes)}
-        values |= {f"any_{number}": term for number, term in enumerate(alternatives)}
-        shape = len(terms), len(prefixes), len(alternatives)
-        statements = [_plain_statement(*shape, by_time=by_time) for by_time in (False, True)]
-    by_number, by_time = statements
-    rows = connection.execute(by_number, values).all()
-    if len(rows) <= most:
-        return _sort(rows), True
-    last_day = rows[-1].docid >> DAY_BITS
-    whole = [row for row in rows if row.docid >> DAY_BITS != last_day]
-    if not whole:  # the newest day has more texts than that; SQLite puts them in order
-        day = {"low": last_day << DAY_BITS, "high": (last_day + 1) << DAY_BITS}
-        whole = connection.execute(by_time, values | day).all()[:most]
-    return _sort(whole), False
-
-
-def _sort(rows: Iterable[Any]) -> list[DocumentKey]:
-    return sorted(((row.created_us, row.conversation_id, Seq(row.seq)) for row in rows), reverse=True)
+        match = {"match": _write_match(owner, chosen)}
+        return _Source(_fts_statement(by_time=False), _fts_statement(by_time=True), match)
+    terms, prefixes, alternatives = (sorted(some) for some in (chosen.terms, chosen.prefixes, chosen.alternatives))
+    terms.append(make_owner_term(owner))
+    values = {f"term_{number}": term for number, term in enumerate(terms)}
+    values |= {f"from_{number}": word for number, word in enumerate(prefixes)}
+    values |= {f"to_{number}": f"{word}\U0010ffff" for number, word in enumerate(prefixes)}
+    values |= {f"any_{number}": term for number, term in enumerate(alternatives)}
+    shape = len(terms), len(prefixes), len(alternatives)
+    return _Source(_plain_statement(*shape, by_time=False), _plain_statement(*shape, by_time=True), values)
 
 
 def _write_match(owner: str, chosen: TermFilter) -> str:
@@ -421,3 +482,45 @@ def _write_match(owner: str, chosen: TermFilter) -> str:
     if chosen.alternatives:
         parts.append("(" + " OR ".join(f'"{term}"' for term in sorted(chosen.alternatives)) + ")")
     return " AND ".join([*parts, f'"{make_owner_term(owner)}"'])
+
+
+def _iterate_by_terms(connection: Connection, span: Span, source: _Source) -> Iterator[list[DocumentKey]]:
+    """Yield candidates of SQLite.
+
+    Documents come by their numbers, and those that are not late are then newest first. Each time, the late ones between
+    the newest and the oldest of these are added; a few more do no harm.
+    """
+    values = {**span.bind(), **source.terms, "low": find_first_docid(max(span.since_us, _FIRST_KEY[0]))}
+    high = find_first_docid(span.before[0] + MICROSECONDS_PER_DAY)
+    rest: list[DocumentKey] = []  # late ones, which come after others with smaller numbers
+    for most in _grow(_FIRST_CANDIDATES):  # all before `span.before` are still to come
+        rows = connection.execute(source.by_number, {**values, "high": high, "most": most}).all()
+        found = {key for row in rows if (key := _make_key(row)) < span.before}.union(rest)
+        if len(rows) < most:
+            yield sorted(found, reverse=True)
+            return
+        high, last_day = rows[-1].docid, rows[-1].docid >> DAY_BITS
+        edge = min((_make_key(row) for row in rows if row.late is None), default=None)
+        late = _read_late(connection, span, edge, last_day) if edge is not None else None
+        if edge is not None and late is not None:
+            found.update(late)
+        else:  # too many are late: this day is read in the order of time
+            day = {"low": last_day << DAY_BITS, "high": (last_day + 1) << DAY_BITS, "most": NO_LIMIT}
+            of_day = map(_make_key, connection.execute(source.by_time, {**values, **day}))
+            found.update(key for key in of_day if key < span.before)
+            edge, high = (last_day * MICROSECONDS_PER_DAY, "", Seq(0)), last_day << DAY_BITS
+        yield sorted((key for key in found if key >= edge), reverse=True)
+        rest = [key for key in found if key < edge]
+        span = replace(span, before=edge)
+
+
+def _read_late(connection: Connection, span: Span, edge: DocumentKey, day: int) -> list[DocumentKey] | None:
+    """Return the late documents of a day after a key; None if they are very many."""
+    end = min(span.before, ((day + 1) * MICROSECONDS_PER_DAY, "", Seq(0)))
+    values = {**replace(span, before=end).bind(), "after_us": edge[0], "after_id": edge[1], "after_seq": edge[2]}
+    rows = connection.execute(_LATE, {**values, "most": _MOST_LATE + 1}).all()
+    return [_make_key(row) for row in rows] if len(rows) <= _MOST_LATE else None
+
+
+def _make_key(row: Any) -> DocumentKey:
+    return row.created_us, row.conversation_id, Seq(row.seq)

@@ -245,6 +245,7 @@ search_documents = Table(
     Column("conversation_id", Key, primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),  # of a message; 0: the title and the name
     Column("docid", BigInteger),  # SQLite: its number in the table of terms
+    Column("late", BigInteger),  # SQLite: 1 if the owner has a later text of that day with a smaller number; else NULL
     # PostgreSQL: the hashes of its terms.
     Column("terms", Text().with_variant(ARRAY(Integer), "postgresql")),
     ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),

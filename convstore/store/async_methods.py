@@ -20,6 +20,7 @@ from convstore.values.validation import OnBusy, check_owner
 
 if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageBy, UsageReport
+    from convstore.values.search_results import SearchResults
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,6 +89,45 @@ class AsyncConversationMethods(ABC):
         return await self._run(
             ConversationMethods.list, limit=limit, before=before, deleted=deleted, on_damaged=on_damaged
         )
+
+    @documented_as(ConversationMethods.search)
+    async def search(
+        self,
+        query: str,
+        *,
+        limit: int = 20,
+        before: str | None = None,
+        conversation_id: str | None = None,
+        role: str | None = None,
+        model: str | None = None,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        deleted: bool = False,
+        on_damaged: Callable[[DamagedRow], object] | None = None,
+    ) -> SearchResults:
+        return await self._run(
+            ConversationMethods.search,
+            query,
+            limit=limit,
+            before=before,
+            conversation_id=conversation_id,
+            role=role,
+            model=model,
+            since=since,
+            until=until,
+            deleted=deleted,
+            on_damaged=on_damaged,
+        )
+
+    @documented_as(ConversationMethods.reindex)
+    async def reindex(
+        self,
+        *,
+        whole: bool = False,
+        seconds: float | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        return await self._run(ConversationMethods.reindex, whole=whole, seconds=seconds, on_progress=on_progress)
 
     @documented_as(ConversationMethods.set)
     async def set(

@@ -116,6 +116,7 @@ class FindMethods:
         since: datetime | date | None = None,
         until: datetime | date | None = None,
         deleted: bool = False,
+        on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> SearchResults:
         """Return messages and titles that contain all parts of a query, newest first.
 
@@ -133,11 +134,13 @@ class FindMethods:
             since: find only what was stored at this time or later; a date begins at 00:00 UTC.
             until: find only what was stored before this time.
             deleted: search deleted conversations too.
+            on_damaged: called with an error for each text that cannot be read, and the others are searched. None: the
+                first of these errors is raised.
 
         Raises:
             InvalidInput: the query is empty, a limit or a time is wrong, or `before` is no page.
             ConversationNotFound: the owner has no such conversation.
-            DamagedRow: a text cannot be read.
+            DamagedRow: a text cannot be read, and `on_damaged` is None.
         """
         from convstore.conversations import search, search_filling
         from convstore.search.query import parse_query
@@ -154,14 +157,18 @@ class FindMethods:
             until=check_moment(until, "until"),
             deleted=deleted,
         )
-        found = self._transactions.read(search.search, self._owner, request)
-        if found.is_index_complete or not self._transactions.may_wait:
-            return found
-        try:
-            search_filling.fill_index(self._transactions, self._owner, seconds=_FILL_SECONDS)
-        except DatabaseError as error:  # the database can only be read, another program writes for long …
-            _logger.info("search: the index was not filled (%s)", type(error).__name__)
-        return self._transactions.read(search.search, self._owner, request)
+        found, damaged = self._transactions.read(search.search, self._owner, request)
+        if not found.is_index_complete and self._transactions.may_wait:
+            try:
+                search_filling.fill_index(self._transactions, self._owner, seconds=_FILL_SECONDS)
+            except DatabaseError as error:  # the database can only be read, a row is damaged …
+                _logger.info("search: the index was not filled (%s)", type(error).__name__)
+            found, damaged = self._transactions.read(search.search, self._owner, request)
+        for problem in damaged:
+            if on_damaged is None:
+                raise problem
+            on_damaged(problem)
+        return found
 
     def reindex(
         self,

@@ -135,6 +135,8 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "clears": [True, False],
         "has_alternatives": [True, False],
         "by_time": [True, False],
+        "is_scan": [True, False],
+        "is_sorted": [True, False],
         "terms": [1, 3],
         "prefixes": [0, 2],
         "alternatives": [0, 2],

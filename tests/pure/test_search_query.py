@@ -123,7 +123,8 @@ def test_the_place_of_a_match_is_found_in_the_text_as_it_was_written(before: str
     begin = folded.index(fold(f"x{match}x"))
     end = begin + len(fold(f"x{match}x"))
     part, places, first = find_source(text, begin, end, 0)
-    assert text[first : first + len(part)] == part and len(places) == len(part)
+    assert text[first : first + len(part)] == part
+    assert len(places) == len(part)
     assert fold(part) == folded[begin:end]
 
 
@@ -139,7 +140,9 @@ def test_a_snippet_is_one_line_around_the_match_with_the_match_marked() -> None:
     text = "before " * 40 + "the  Naïve\nidea" + " after" * 40
     snippet = cut_snippet(text, parse_query("naive"))
     assert [snippet.text[begin:end] for begin, end in snippet.marks] == ["Naïve"]
-    assert snippet.text.startswith("…") and snippet.text.endswith("…") and "\n" not in snippet.text
+    assert snippet.text.startswith("…")
+    assert snippet.text.endswith("…")
+    assert "\n" not in snippet.text
     assert "the Naïve idea" in snippet.text
     assert len(snippet.text) < 200
     whole = cut_snippet("  hello\n\nworld ", parse_query("world hello"))
@@ -172,7 +175,11 @@ def test_text_refusal_and_tool_calls_are_searched_and_reasoning_is_not() -> None
         "refusal": "three",
         "reasoning_content": "hidden",
         "tool_calls": [
-            {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "\\u5317\\u4eac"}'}},
+            {
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "look_up", "arguments": '{"city": "\\u5317\\u4eac"}'},
+            },
             {"id": "c2", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}},
             "odd",
         ],

@@ -77,6 +77,7 @@ def search(
             since=since,
             until=until,
             deleted=is_deleted,
+            on_damaged=lambda error: write_note(str(error)),
         )
     if as_json:
         rows = ",\n".join(format_json(search_hit_to_json(hit)) for hit in found.hits)
