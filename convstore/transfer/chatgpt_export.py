@@ -92,7 +92,7 @@ def _read_conversation(item: Item, assets: _Assets, seen: set[str]) -> ImportedC
         return Problem(item.place, "it is not a conversation: it has no `mapping`")
     mapping: dict[str, Any] = value["mapping"]
     id_ = to_id(value.get("conversation_id")) or to_id(value.get("id"))
-    id_ = id_ or make_id(value.get("title"), value.get("create_time"), next(iter(mapping), None))
+    id_ = id_ or make_id(to_text(value.get("title")), next(iter(mapping), None))
     if id_ in seen:
         return Problem(item.place, f'the conversation "{id_}" is in the export twice; the first one is taken')
     reader = _NodeReader(assets)

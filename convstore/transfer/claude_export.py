@@ -70,7 +70,7 @@ def _read_conversation(item: Item, seen: set[str]) -> ImportedConversation | Pro
     value = item.value
     if not is_claude_conversation(value):
         return Problem(item.place, "it is not a conversation: it has no `chat_messages`")
-    id_ = to_id(value.get("uuid")) or make_id(value.get("name"), value.get("created_at"))
+    id_ = to_id(value.get("uuid")) or make_id(to_text(value.get("name")), to_text(value.get("created_at")))
     if id_ in seen:
         return Problem(item.place, f'the conversation "{id_}" is in the export twice; the first one is taken')
     left_out: Counter[str] = Counter()
@@ -106,7 +106,7 @@ def _read_nodes(messages: list[Any], left_out: Counter[str]) -> dict[str, TreeNo
         role = {"human": "user", "assistant": "assistant"}.get(to_text(message.get("sender")))
         if role is None:
             left_out["messages that are neither a human's nor an assistant's"] += 1
-        id_ = to_id(message.get("uuid")) or make_id(number, message.get("text"), message.get("created_at"))
+        id_ = to_id(message.get("uuid")) or make_id(number, to_text(message.get("text")))
         if id_ in nodes:
             left_out["messages with an id that another has"] += 1
             continue

@@ -51,7 +51,8 @@ ReplyPiece: TypeAlias = ReplyText | ToolCall | ToolResult
 class _Step:
     """An assistant's message that is being put together, and the results of its calls."""
 
-    texts: list[str] = field(default_factory=list)
+    parts: list[str | ToolCall] = field(default_factory=list)
+    """Texts, and the calls between them."""
     reasoning: list[str] = field(default_factory=list)
     calls: list[tuple[str, ToolCall]] = field(default_factory=list)
     results: dict[str, ToolResult] = field(default_factory=dict)
@@ -76,17 +77,21 @@ def split_reply(pieces: Iterable[ReplyPiece], node_id: str, separator: str = "\n
             messages += _to_messages(step, separator)
             step = _Step()
         if isinstance(piece, ReplyText):
-            (step.texts if piece.kind == "text" else step.reasoning).append(piece.text)
+            if piece.kind == "text":
+                step.parts.append(piece.text)
+            else:
+                step.reasoning.append(piece.text)
         elif isinstance(piece, ToolCall):
             count += 1
             is_usable = piece.id and len(piece.id) <= MAX_CALL_ID_CHARACTERS and piece.id not in used
             id_ = piece.id if piece.id and is_usable else f"call_{make_id(node_id, count)}"
             used.add(id_)
             step.calls.append((id_, piece))
+            step.parts.append(piece)
         else:
             answered = _find_call(step, piece)
             if answered is None:
-                step.texts.append(join_texts([_label("tool result", piece.name), piece.text], "\n"))
+                step.parts.append(join_texts([_label("tool result", piece.name), piece.text], "\n"))
             else:
                 step.results[answered] = piece
     return messages + _to_messages(step, separator)
@@ -102,12 +107,11 @@ def _find_call(step: _Step, result: ToolResult) -> str | None:
 
 def _to_messages(step: _Step, separator: str) -> list[dict[str, Any]]:
     whole = [(id_, call) for id_, call in step.calls if id_ in step.results]
-    loose = [
-        join_texts([_label("tool call", call.name), _to_arguments(call.arguments)], "\n")
-        for id_, call in step.calls
-        if id_ not in step.results
+    answered = {id(call) for _, call in whole}
+    texts = [
+        _name_call(part) if isinstance(part, ToolCall) else part for part in step.parts if id(part) not in answered
     ]
-    text = join_texts([*step.texts, *loose], separator)
+    text = join_texts(texts, separator)
     reasoning = join_texts(step.reasoning)
     if not text and not reasoning and not whole:
         return []
@@ -143,6 +147,10 @@ def _to_arguments(arguments: Any) -> str:
     if not isinstance(arguments, dict):
         arguments = {} if arguments in (None, "") else {"input": arguments}
     return json.dumps(arguments, ensure_ascii=False)
+
+
+def _name_call(call: ToolCall) -> str:
+    return join_texts([_label("tool call", call.name), _to_arguments(call.arguments)], "\n")
 
 
 def _label(what: str, name: str) -> str:
