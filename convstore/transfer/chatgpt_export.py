@@ -4,9 +4,9 @@ OpenAI does not describe the format. It was read in public programs that read re
 
 - github.com/mitkury/chatgpt-export-parser, `docs/chatgpt-data-export-format.md`: the files, the fields, the tree;
 - github.com/danny-avila/LibreChat, `api/server/utils/import/__data__/chatgpt-modern-export.json`: an export of 2025;
-- github.com/pionxzh/chatgpt-exporter: the types of content;
-- github.com/jamesmoore/chatgpt-export and github.com/jack-driscoll/chatgpt-dataexport: the names of asset files, among
-  them `.dat` files that are images.
+- github.com/jamesmoore/chatgpt-export, `ChatGPTExport/Models/Conversations.cs`: the fields of each type of content, and
+  how an asset pointer finds a file; github.com/jack-driscoll/chatgpt-dataexport: `.dat` files that are images;
+- github.com/pionxzh/chatgpt-exporter: the older types of content (`tether_quote`).
 
 Since 2026 the conversations are in `conversations-000.json`, `conversations-001.json` …, each a list as before.
 """
@@ -47,6 +47,7 @@ MAX_IMAGES_BYTES = 64 * 2**20
 """The size of the images of one conversation, which is in memory as a whole."""
 
 _FILE_NAME = re.compile(r"conversations([-_]\d+)?\.json")
+_POINTER = re.compile(r"(?:[a-z-]+://|(?=file[-_]))([A-Za-z0-9_-]{6,100})(?:[#?.].*)?", re.DOTALL)
 _IMAGE_TYPES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -227,7 +228,8 @@ class _NodeReader:
             return [f"[{kind}]", text], {} if kind == "execution_output" else keep_raw(content)
         if not content:
             return [], {}
-        return [f"[{to_label(kind) or 'unknown content'}]"], keep_raw(content)
+        text = to_text(content.get("text"))
+        return [f"[{to_label(kind) or 'unknown content'}]", *([text] if text.strip() else [])], keep_raw(content)
 
     def _read_parts(self, parts: list[Any]) -> tuple[list[Any], dict[str, Any]]:
         read: list[Any] = []
@@ -308,7 +310,7 @@ def _to_part(part: Any) -> dict[str, Any]:
 
 def _to_file_id(pointer: str) -> str:
     """Return the id of `file-service://file-abc` or `sediment://file_abc#…`, or ""."""
-    found = re.fullmatch(r"(?:[a-z-]+://)?(file[-_][A-Za-z0-9_-]{1,100})(?:[#?.].*)?", pointer, re.DOTALL)
+    found = _POINTER.fullmatch(pointer)
     return found[1] if found else ""
 
 

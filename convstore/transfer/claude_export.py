@@ -41,8 +41,9 @@ from convstore.transfer.reply_pieces import ReplyPiece, ReplyText, ToolCall, Too
 KIND = "claude"
 
 NO_PARENT = "00000000-0000-4000-8000-000000000000"
-"""The `parent_message_uuid` of the first message."""
+"""The `parent_message_uuid` of a first message."""
 
+_NIL = "00000000-0000-0000-0000-000000000000"
 _FILE_NAME = re.compile(r"conversations([-_]\d+)?\.json")
 
 
@@ -113,7 +114,7 @@ def _read_nodes(messages: list[Any], left_out: Counter[str]) -> dict[str, TreeNo
         parent = to_id(message.get("parent_message_uuid")) if "parent_message_uuid" in message else before
         nodes[id_] = TreeNode(
             id=id_,
-            parent=None if parent == NO_PARENT else parent,
+            parent=None if parent in (NO_PARENT, _NIL) else parent,
             messages=() if role is None else _read_message(message, role, id_, left_out),
             created_at=to_time(message.get("created_at")),
         )
@@ -178,13 +179,13 @@ def _read_attachments(message: dict[str, Any], left_out: Counter[str]) -> list[s
     for attachment in map(to_object, to_list(message.get("attachments"))):
         name = to_label(attachment.get("file_name"))
         content = to_text(attachment.get("extracted_content"))
-        label = f"[attachment {name}]" if name else "[attachment]"
         if name is not None:
             shown.add(name)
         if content.strip():
-            texts.append(f"{label}\n{content}")
+            # A long text that was pasted is an attachment without a name.
+            texts.append(f"[attachment {name}]\n{content}" if name else content)
         else:
-            texts.append(label)
+            texts.append(f"[attachment {name}]" if name else "[attachment]")
             left_out["attachments without their text"] += 1
     for key in ("files", "files_v2"):
         for file in map(to_object, to_list(message.get(key))):

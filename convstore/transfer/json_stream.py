@@ -37,8 +37,8 @@ _BEFORE_OBJECT = re.compile(r"[,\n]\s*(?=\{)")
 _LONGEST_TOKEN = 16
 # The end of an item may have been lost before the place where the parser noticed it.
 _STEP_BACK = 256
-# What a place that is tried costs at least, in characters decoded.
-_COST_OF_TRY = 1000
+# What a place costs that is tried in vain, in characters: nesting is slow to find.
+_COST_OF_FAULT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class _ItemReader:
         self._number = 0
         self._value: Any = None
         self._end = 0
-        """The end of the value, or where the parser noticed the fault."""
+        """The end of the value; after a fault, a place before the end of the damaged item."""
         self._reason = ""
         self._searched = 0
 
@@ -168,7 +168,7 @@ class _ItemReader:
                 return outcome == "value"
             if len(self._text) - self._at > MAX_ITEM_CHARACTERS:
                 self._reason = f"it is longer than {MAX_ITEM_CHARACTERS // 2**20} million characters"
-                self._end = len(self._text)
+                self._end = len(self._text) - _STEP_BACK
                 return False
             self._read_more()
 
@@ -179,21 +179,24 @@ class _ItemReader:
             is_at_end = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _LONGEST_TOKEN
             if is_at_end and not self._is_ended:
                 return "incomplete"
-            self._reason = "it is cut off" if is_at_end else f"it is not JSON: {error.msg.lower()}"
-            self._end = error.pos
+            is_cut = error.msg.startswith("Unterminated") or error.pos == len(self._text)
+            self._reason = "it is cut off" if is_cut else f"it is not JSON: {error.msg.lower()}"
+            self._end = max(self._at + 1, error.pos - _STEP_BACK)
             return "fault"
         except RecursionError:
             self._reason = f"it is nested more than {self._form.max_depth} levels deep"
-            self._end = self._at + 1
+            self._end = self._at + self._form.max_depth  # it has a bracket for each level
             return "fault"
         except ValueError:  # the only other one: Python refuses to convert the digits
             self._reason = f"it has a whole number of more than {MAX_INTEGER_DIGITS:,} digits"
             self._end = self._at + 1
             return "fault"
-        if self._end == len(self._text) and not self._is_ended and not isinstance(self._value, (dict, list, str)):
-            return "incomplete"  # more digits may follow
+        is_number = not isinstance(self._value, (dict, list, str))
+        if is_number and len(self._text) - self._end < _LONGEST_TOKEN and not self._is_ended:
+            return "incomplete"  # more of it may follow
         if is_nested_deeper(self._value, self._form.max_depth):
             self._reason = f"it is nested more than {self._form.max_depth} levels deep"
+            self._end -= 1  # the comma after it may be looked for
             return "fault"
         return "value"
 
@@ -211,16 +214,16 @@ class _ItemReader:
     def _go_to_next_item(self) -> int:
         """Go to the next value that is an item, or to the end; return the number of characters between."""
         start = self._dropped + self._at
-        from_ = max(self._at + 1, self._end - _STEP_BACK)
+        from_ = self._end
         while self._searched <= MAX_SEARCHED_CHARACTERS:
             found = _BEFORE_OBJECT.search(self._text, from_)
             if found is not None:
                 self._at = found.end()
                 is_decoded = self._decode_item()
-                self._searched += max(self._end - self._at, _COST_OF_TRY)
+                self._searched += self._end - self._at + (0 if is_decoded else _COST_OF_FAULT)
                 if is_decoded and self._form.fits(self._value):
                     return self._dropped + self._at - start
-                from_ = self._end if is_decoded else self._at + 1
+                from_ = self._end
             elif not self._is_ended:
                 self._at = max(self._at, from_, len(self._text) - _LONGEST_TOKEN)
                 self._read_more()
@@ -239,6 +242,8 @@ class _ItemReader:
             self._read_fault = f"it cannot be read to its end: {describe_fault(error)}"
             data = b""
         if self._decoder is None:
+            while data and len(data) < 4 and (more := self._stream.read(4)):
+                data += more
             self._decoder = codecs.getincrementaldecoder(json.detect_encoding(data[:4]))("replace")
         self._is_ended = not data
         self._dropped += self._at
