@@ -281,6 +281,8 @@ class _NodeReader:
     def _name_attachments(self, metadata: dict[str, Any], parts: list[Any]) -> list[str]:
         """Return the names of the files that the user attached, except images, which are among the parts."""
         names: list[str] = []
+        if not metadata.get("attachments"):
+            return names
         images = sum(isinstance(part, dict) or str(part).startswith("[image") for part in parts)
         for attachment in map(to_object, to_list(metadata.get("attachments"))):
             name = to_label(attachment.get("name")) or to_label(attachment.get("id"))

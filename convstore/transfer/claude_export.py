@@ -27,6 +27,7 @@ from convstore.transfer.export_values import (
     keep_small,
     make_id,
     to_id,
+    to_kept,
     to_label,
     to_list,
     to_object,
@@ -168,7 +169,7 @@ def _read_result(content: Any) -> str:
     texts = []
     for block in to_list(content):
         text = to_object(block).get("text")
-        texts.append(text if isinstance(text, str) else json.dumps(block, ensure_ascii=False))
+        texts.append(text if isinstance(text, str) else json.dumps(to_kept(block), ensure_ascii=False))
     return join_texts(texts, "\n")
 
 

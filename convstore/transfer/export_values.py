@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 from convstore.messages.storable_text import is_storable
-from convstore.transfer.json_stream import is_nested_deeper
 
 RAW_FIELD = "imported"
 """The field of a message that keeps what Chat Completions has no form for."""
@@ -19,7 +19,7 @@ RAW_FIELD = "imported"
 MAX_ID_CHARACTERS = 200
 """A longer id is replaced by its digest."""
 MAX_RAW_DEPTH = 90
-"""The nesting of a raw value that a message can keep."""
+"""The nesting of a raw value that a message keeps; a message is stored with at most 100."""
 MAX_TITLE_CHARACTERS = 500
 
 # Seconds in the year 5138; milliseconds in 1973.
@@ -43,8 +43,12 @@ def to_text(value: Any) -> str:
 
 def to_label(value: Any) -> str | None:
     """Return a title or a model's name on one line, or None if there is none."""
-    label = " ".join(to_text(value).replace("\0", "").split())[:MAX_TITLE_CHARACTERS]
-    return label or None
+    return _make_label(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=256)  # a few models' names stand at thousands of messages
+def _make_label(text: str) -> str | None:
+    return " ".join(text.replace("\0", "").split())[:MAX_TITLE_CHARACTERS] or None
 
 
 def to_id(value: Any) -> str | None:
@@ -53,7 +57,7 @@ def to_id(value: Any) -> str | None:
     A text that is too long, or that a database cannot hold, is replaced by its digest.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        value = str(value)  # shorter than the digits that Python refuses, because it was read from digits
     if not isinstance(value, str) or not value.strip():
         return None
     if len(value) > MAX_ID_CHARACTERS or not is_storable(value):
@@ -97,8 +101,21 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def keep_raw(value: Any) -> dict[str, Any]:
-    """Return the field of a message that keeps a raw value; no field if the value is nested too deeply."""
-    return {} if is_nested_deeper(value, MAX_RAW_DEPTH) else {RAW_FIELD: value}
+    """Return the field of a message that keeps a raw value."""
+    return {RAW_FIELD: to_kept(value)}
+
+
+def to_kept(value: Any, depth: int = MAX_RAW_DEPTH) -> Any:
+    """Return the value as a message can keep it: not too deep, and with numbers that JSON has."""
+    if isinstance(value, (dict, list)):
+        if depth == 0:
+            return f"[nested more than {MAX_RAW_DEPTH} levels deep]"
+        if isinstance(value, dict):
+            return {key: to_kept(item, depth - 1) for key, item in value.items()}
+        return [to_kept(item, depth - 1) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def keep_small(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +128,7 @@ def _is_small(value: Any) -> bool:
         return 0 < len(value) <= 50 and all(isinstance(item, str) and len(item) <= 100 for item in value)
     if isinstance(value, str):
         return 0 < len(value) <= MAX_TITLE_CHARACTERS
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return (isinstance(value, float) and math.isfinite(value)) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def join_texts(texts: Iterable[str], separator: str = "\n\n") -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from convstore.transfer.imported import Problem
 
 MAX_ITEM_CHARACTERS = 64 * 2**20
 """The length of one item, which is in memory as a whole."""
-MAX_NESTING_DEPTH = 96
-"""Objects and lists in one another, in an item. A message is stored with at most 100."""
 MAX_INTEGER_DIGITS = 4300
 """Digits of a whole number: the most that Python reads."""
 MAX_PROBLEMS = 1000
@@ -37,6 +34,8 @@ _BEFORE_OBJECT = re.compile(r"[,\n]\s*(?=\{)")
 _LONGEST_TOKEN = 16
 # The end of an item may have been lost before the place where the parser noticed it.
 _STEP_BACK = 256
+# An item that is nested too deeply has a bracket for each level.
+_MIN_TOO_DEEP_CHARACTERS = 200
 # What a place costs that is tried in vain, in characters: nesting is slow to find.
 _COST_OF_FAULT = 10_000
 
@@ -48,7 +47,7 @@ class Item:
     place: str
     """The name of the file and the number of the item, from 1."""
     value: Any
-    """Plain JSON; a number that JSON does not have (NaN, 1e999) is its text."""
+    """Plain JSON, nested some 1,000 levels at most; NaN is its name, and 1e999 is infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,6 @@ class ItemForm:
     """Returns True if a value is an item; by it, reading goes on after a damaged one."""
     wrappers: tuple[str, ...] = ()
     """Keys of an object around the list of items."""
-    max_depth: int = MAX_NESTING_DEPTH
 
 
 def read_items(file: ExportFile, form: ItemForm) -> Iterator[Item | Problem]:
@@ -73,28 +71,7 @@ def read_items(file: ExportFile, form: ItemForm) -> Iterator[Item | Problem]:
         yield Problem(file.name, f"it cannot be read: {describe_fault(error)}")
 
 
-def is_nested_deeper(value: Any, depth: int) -> bool:
-    """Return True if objects and lists are in one another more than `depth` times."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    while level:
-        if depth == 0:
-            return True
-        depth -= 1
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-    return False
-
-
-def _parse_float(text: str) -> float | str:
-    number = float(text)
-    return number if math.isfinite(number) else text
-
-
-_DECODER = json.JSONDecoder(parse_float=_parse_float, parse_constant=str, strict=False)
+_DECODER = json.JSONDecoder(parse_constant=str, strict=False)
 _Outcome = Literal["value", "incomplete", "fault"]
 
 
@@ -184,8 +161,8 @@ class _ItemReader:
             self._end = max(self._at + 1, error.pos - _STEP_BACK)
             return "fault"
         except RecursionError:
-            self._reason = f"it is nested more than {self._form.max_depth} levels deep"
-            self._end = self._at + self._form.max_depth  # it has a bracket for each level
+            self._reason = "it is nested more deeply than Python's parser reads, some 1,000 levels"
+            self._end = self._at + _MIN_TOO_DEEP_CHARACTERS
             return "fault"
         except ValueError:  # the only other one: Python refuses to convert the digits
             self._reason = f"it has a whole number of more than {MAX_INTEGER_DIGITS:,} digits"
@@ -194,10 +171,6 @@ class _ItemReader:
         is_number = not isinstance(self._value, (dict, list, str))
         if is_number and len(self._text) - self._end < _LONGEST_TOKEN and not self._is_ended:
             return "incomplete"  # more of it may follow
-        if is_nested_deeper(self._value, self._form.max_depth):
-            self._reason = f"it is nested more than {self._form.max_depth} levels deep"
-            self._end -= 1  # the comma after it may be looked for
-            return "fault"
         return "value"
 
     def _unwrap(self, place: str) -> Iterator[Item]:

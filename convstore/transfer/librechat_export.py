@@ -6,6 +6,8 @@ The format was read in github.com/danny-avila/LibreChat:
 - `api/server/utils/import/importers.js` reads it;
 - `api/server/utils/import/__data__/librechat-*.json`: exports, flat and recursive, with several first messages;
 - `packages/data-provider/src/types/assistants.ts`: the parts of a message's content.
+
+In a recursive export, each message is inside of the one before it. Python's parser reads some 450 of them.
 """
 
 from __future__ import annotations
@@ -38,9 +40,6 @@ KIND = "librechat"
 
 NO_PARENT = "00000000-0000-0000-0000-000000000000"
 """The `parentMessageId` of a first message."""
-MAX_TREE_DEPTH = 900
-"""Objects and lists in one another; each message of a recursive export is two deeper than the one before."""
-
 _FILE_NAME = re.compile(r".*\.json", re.IGNORECASE)
 _SYSTEM_NODE = "system-prompt"
 
@@ -54,7 +53,7 @@ def is_librechat_conversation(value: Any) -> bool:
     )
 
 
-_FORM = ItemForm("conversation", is_librechat_conversation, wrappers=("conversations",), max_depth=MAX_TREE_DEPTH)
+_FORM = ItemForm("conversation", is_librechat_conversation, wrappers=("conversations",))
 
 
 def read_librechat_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from convstore.transfer.export_values import join_texts, make_id
+from convstore.transfer.export_values import join_texts, make_id, to_kept
 
 MAX_TOOL_NAME_CHARACTERS = 64
 """The longest name of a function that APIs accept."""
@@ -146,7 +146,7 @@ def _to_arguments(arguments: Any) -> str:
             pass
     if not isinstance(arguments, dict):
         arguments = {} if arguments in (None, "") else {"input": arguments}
-    return json.dumps(arguments, ensure_ascii=False)
+    return json.dumps(to_kept(arguments), ensure_ascii=False)
 
 
 def _name_call(call: ToolCall) -> str:
