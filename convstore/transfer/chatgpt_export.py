@@ -75,7 +75,7 @@ _FORM = ItemForm("conversation", is_chatgpt_conversation, wrappers=("conversatio
 
 
 def read_chatgpt_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of an export, and a problem for each that cannot be read."""
+    """Yield the conversations of an export, and a problem for each bad one."""
     yield from files.problems
     chosen = files.select_json(_FILE_NAME)
     if not chosen and not files.problems:
@@ -130,7 +130,7 @@ class _Assets:
         self._names = sorted((file.base_name, name) for name, file in files.files.items())
 
     def find(self, file_id: str) -> str | None:
-        """Return the name of the file with this id: the id begins its name, and no letter or digit follows."""
+        """Return the name of the file that has this id at the beginning of its name."""
         for base_name, name in self._names[bisect_left(self._names, (file_id, "")) :]:
             if not base_name.startswith(file_id):
                 return None
@@ -139,7 +139,7 @@ class _Assets:
         return None
 
     def read_image(self, name: str, limit: int) -> tuple[str, bytes] | None:
-        """Return the type and the bytes of an image, or None if it is too large or no image."""
+        """Return the type and the bytes of an image, or None if it cannot be used."""
         data = self._files.read_bytes(name, limit)
         if data is None:
             return None
@@ -173,23 +173,25 @@ class _NodeReader:
 
     def _read_node(self, id_: str, node: dict[str, Any]) -> TreeNode:
         given = node.get("message")
-        message = self._read_message(to_object(given))
-        if message is None and given is not None and not isinstance(given, dict):
-            self.unread["not an object"] += 1
-        metadata = to_object(to_object(given).get("metadata"))
+        parent = to_id(node.get("parent"))
+        children = [child for given_id in to_list(node.get("children")) if (child := to_id(given_id)) is not None]
+        if not isinstance(given, dict):
+            self.unread["not an object"] += given is not None
+            return TreeNode(id_, parent, children=children)
+        metadata = to_object(given.get("metadata"))
+        message = self._read_message(given, metadata)
         return TreeNode(
             id=id_,
-            parent=to_id(node.get("parent")),
+            parent=parent,
             messages=() if message is None else (message,),
-            created_at=to_time(to_object(given).get("create_time")),
+            created_at=to_time(given.get("create_time")),
             model=to_label(metadata.get("model_slug")),
-            children=[child for given in to_list(node.get("children")) if (child := to_id(given)) is not None],
+            children=children,
         )
 
-    def _read_message(self, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _read_message(self, message: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any] | None:
         author = to_object(message.get("author"))
         role = to_text(author.get("role"))
-        metadata = to_object(message.get("metadata"))
         given = to_object(message.get("content"))
         if metadata.get("is_visually_hidden_from_conversation") is True or message.get("weight") == 0:
             self.hidden[role or "unknown"] += _has_content(given)
@@ -212,7 +214,7 @@ class _NodeReader:
         return {"role": role, "content": content, **raw}
 
     def _read_content(self, content: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Return the texts and images of a content, and the field with what they do not show."""
+        """Return the texts and images of a content, and the field with the rest."""
         kind = to_text(content.get("content_type"))
         if kind in ("text", "multimodal_text"):
             return self._read_parts(to_list(content.get("parts")))
@@ -279,7 +281,7 @@ class _NodeReader:
         return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{base64.b64encode(data).decode()}"}}
 
     def _name_attachments(self, metadata: dict[str, Any], parts: list[Any]) -> list[str]:
-        """Return the names of the files that the user attached, except images, which are among the parts."""
+        """Return the names of attached files, except images, which are in the parts."""
         names: list[str] = []
         if not metadata.get("attachments"):
             return names

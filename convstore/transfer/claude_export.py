@@ -57,7 +57,7 @@ _FORM = ItemForm("conversation", is_claude_conversation, wrappers=("conversation
 
 
 def read_claude_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of an export, and a problem for each that cannot be read."""
+    """Yield the conversations of an export, and a problem for each bad one."""
     yield from files.problems
     chosen = files.select_json(_FILE_NAME)
     if not chosen and not files.problems:
@@ -100,7 +100,10 @@ def _read_conversation(item: Item, seen: set[str]) -> ImportedConversation | Pro
 
 
 def _read_nodes(messages: list[Any], left_out: Counter[str]) -> dict[str, TreeNode]:
-    """Return the nodes by id. A message without a parent's id, as in old exports, follows the one before it."""
+    """Return the nodes by id.
+
+    A message without the field of its parent, as in old exports, follows the one before it.
+    """
     nodes: dict[str, TreeNode] = {}
     before: str | None = None
     for number, given in enumerate(messages, 1):
@@ -143,7 +146,7 @@ def _read_message(message: dict[str, Any], role: str, id_: str, left_out: Counte
 
 
 def _read_block(block: dict[str, Any], odd: list[dict[str, Any]]) -> ReplyPiece | None:
-    """Return what a block of a message says; a block of an unknown type is added to `odd`."""
+    """Return the piece of a block. A block of an unknown type is added to `odd`."""
     kind = to_text(block.get("type"))
     name = to_label(block.get("name")) or ""
     match kind:
@@ -174,7 +177,7 @@ def _read_result(content: Any) -> str:
 
 
 def _read_attachments(message: dict[str, Any], left_out: Counter[str]) -> list[str]:
-    """Return the text of each attachment, and the names of files that the export does not have."""
+    """Return the text of each attachment, and the names of missing files."""
     texts = []
     shown: set[str] = set()
     for attachment in map(to_object, to_list(message.get("attachments"))):

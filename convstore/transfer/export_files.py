@@ -88,7 +88,7 @@ class ExportFiles(AbstractContextManager["ExportFiles"]):
         self._resources.close()
 
     def read_bytes(self, name: str, limit: int) -> bytes | None:
-        """Return the content of a file, or None if it is larger than `limit` bytes or cannot be read."""
+        """Return the content of a file, or None if it is too large or unreadable."""
         file = self.files[name]
         if file.size is not None and file.size > limit:
             return None
@@ -100,7 +100,10 @@ class ExportFiles(AbstractContextManager["ExportFiles"]):
         return data if len(data) <= limit else None
 
     def select_json(self, pattern: re.Pattern[str]) -> list[ExportFile]:
-        """Return the JSON files with a base name that fits, by name; the only file of a `file` always fits."""
+        """Return the files with a base name that fits, in order of their names.
+
+        If the export is a single file, it always fits.
+        """
         if self.kind == "file":
             return list(self.files.values())
         return sorted(
@@ -231,7 +234,7 @@ def find_entry_fault(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _measure_zip_table(stream: IO[bytes]) -> int:
-    """Return the declared size of a zip's table of contents, or 0 if it cannot be found.
+    """Return the declared size of a zip's table of contents, 0 if there is none.
 
     `zipfile` reads the table into memory before it tells how large it is. The two records that declare it are in the
     last 64 KiB (APPNOTE.TXT, 4.3.14 and 4.3.16).

@@ -106,7 +106,7 @@ def keep_raw(value: Any) -> dict[str, Any]:
 
 
 def to_kept(value: Any, depth: int = MAX_RAW_DEPTH) -> Any:
-    """Return the value as a message can keep it: not too deep, and with numbers that JSON has."""
+    """Return the value as a message can keep it: not too deep, no infinity."""
     if isinstance(value, (dict, list)):
         if depth == 0:
             return f"[nested more than {MAX_RAW_DEPTH} levels deep]"
@@ -119,7 +119,10 @@ def to_kept(value: Any, depth: int = MAX_RAW_DEPTH) -> Any:
 
 
 def keep_small(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that are short texts, numbers, booleans, or lists of short texts; nothing empty."""
+    """Return the values that are worth keeping as metadata.
+
+    These are short texts, numbers, booleans, and lists of short texts, if not empty.
+    """
     return {key: value for key, value in values.items() if _is_small(value)}
 
 
@@ -133,7 +136,7 @@ def _is_small(value: Any) -> bool:
 
 def join_texts(texts: Iterable[str], separator: str = "\n\n") -> str:
     """Return the texts that are not blank, joined."""
-    return separator.join(text for text in texts if text.strip())
+    return separator.join([text for text in texts if text and not text.isspace()])
 
 
 def count_notes(counts: Mapping[str, int], sentence: str) -> list[str]:

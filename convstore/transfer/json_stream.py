@@ -138,13 +138,13 @@ class _ItemReader:
             self._read_more()
 
     def _decode_item(self) -> bool:
-        """Decode the value at the current place; return False, with a reason, if it is damaged."""
+        """Decode the value at the current place; return False if it is damaged."""
         while True:
             outcome = self._try_to_decode()
             if outcome != "incomplete":
                 return outcome == "value"
-            if len(self._text) - self._at > MAX_ITEM_CHARACTERS:
-                self._reason = f"it is longer than {MAX_ITEM_CHARACTERS // 2**20} million characters"
+            if len(self._text) - self._at >= MAX_ITEM_CHARACTERS:
+                self._reason = f"it is longer than {MAX_ITEM_CHARACTERS:,} characters"
                 self._end = len(self._text) - _STEP_BACK
                 return False
             self._read_more()
@@ -171,6 +171,9 @@ class _ItemReader:
         is_number = not isinstance(self._value, (dict, list, str))
         if is_number and len(self._text) - self._end < _LONGEST_TOKEN and not self._is_ended:
             return "incomplete"  # more of it may follow
+        if self._end - self._at > MAX_ITEM_CHARACTERS:
+            self._reason = f"it is longer than {MAX_ITEM_CHARACTERS:,} characters"
+            return "fault"
         return "value"
 
     def _unwrap(self, place: str) -> Iterator[Item]:
@@ -185,7 +188,10 @@ class _ItemReader:
         yield Item(place, value)
 
     def _go_to_next_item(self) -> int:
-        """Go to the next value that is an item, or to the end; return the number of characters between."""
+        """Go to the next value that is an item, or to the end.
+
+        Return the number of characters that were skipped.
+        """
         start = self._dropped + self._at
         from_ = self._end
         while self._searched <= MAX_SEARCHED_CHARACTERS:
@@ -208,17 +214,22 @@ class _ItemReader:
         return self._dropped + self._at - start
 
     def _read_more(self) -> None:
-        """Read at least as much as is left, so that a long item is decoded a few times only."""
+        """Read on, and drop what is before the current place.
+
+        As much is read as is left, so that a long item is decoded a few times only.
+        """
         try:
             data = self._stream.read(max(_CHUNK_BYTES, len(self._text) - self._at))
         except READ_FAULTS as error:
             self._read_fault = f"it cannot be read to its end: {describe_fault(error)}"
             data = b""
         if self._decoder is None:
-            while data and len(data) < 4 and (more := self._stream.read(4)):
-                data += more
+            while data and len(data) < 4 and (rest := self._stream.read(4)):
+                data += rest
             self._decoder = codecs.getincrementaldecoder(json.detect_encoding(data[:4]))("replace")
         self._is_ended = not data
         self._dropped += self._at
-        self._text = self._text[self._at :] + self._decoder.decode(data, final=not data)
+        more = self._decoder.decode(data, final=not data)
+        del data  # a long item is in memory often enough
+        self._text = self._text[self._at :] + more
         self._at = 0

@@ -1,4 +1,4 @@
-"""Read LibreChat's export of a conversation: a JSON file, or a folder or zip of them.
+"""Read LibreChat's export of a conversation: a JSON file, or many of them.
 
 The format was read in github.com/danny-avila/LibreChat:
 
@@ -49,7 +49,7 @@ def is_librechat_conversation(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and "conversationId" in value
-        and isinstance(value.get("messagesTree", value.get("messages")), (list, dict))
+        and isinstance(value.get("messagesTree") or value.get("messages"), (list, dict))
     )
 
 
@@ -57,7 +57,7 @@ _FORM = ItemForm("conversation", is_librechat_conversation, wrappers=("conversat
 
 
 def read_librechat_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of an export, and a problem for each that cannot be read."""
+    """Yield the conversations of an export, and a problem for each bad one."""
     yield from files.problems
     chosen = files.select_json(_FILE_NAME)
     if not chosen and not files.problems:
@@ -77,7 +77,7 @@ def _read_conversation(item: Item, seen: set[str]) -> ImportedConversation | Pro
         return Problem(item.place, f'the conversation "{id_}" is in the export twice; the first one is taken')
     options = to_object(value.get("options"))
     left_out: Counter[str] = Counter()
-    nodes = _read_nodes(value.get("messagesTree", value.get("messages")), options, left_out)
+    nodes = _read_nodes(value.get("messagesTree") or value.get("messages"), options, left_out)
     tree = arrange_tree(nodes, None)
     if not any(message.id != _SYSTEM_NODE for message in tree.messages):
         return Problem(item.place, "it has no messages")
@@ -120,7 +120,7 @@ def _read_nodes(given: Any, options: dict[str, Any], left_out: Counter[str]) -> 
 
 
 def _walk(given: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Yield each message, and the id of the message that it is inside of; outer ones first."""
+    """Yield each message and the id of the message around it, outer ones first."""
     waiting: list[tuple[Any, str | None]] = [(given, None)]
     while waiting:
         value, outer = waiting.pop()
@@ -155,7 +155,7 @@ def _read_reply(message: dict[str, Any], id_: str, left_out: Counter[str]) -> li
 
 
 def _read_pieces(message: dict[str, Any], odd: list[Any]) -> Iterator[ReplyPiece]:
-    """Yield what the parts of a message say, or its text; an unknown part is added to `odd`."""
+    """Yield the pieces of a message. An unknown part is added to `odd`."""
     parts = [part for part in to_list(message.get("content")) if isinstance(part, dict)]
     if not parts:
         content = message.get("content")

@@ -1,4 +1,4 @@
-"""Arrange the messages of a file as a tree, whatever the file's own links are worth.
+"""Arrange the messages of a file as a tree, even if its links are damaged.
 
 Links may form a cycle, lead nowhere, or lead to nodes without a message. Every message is kept, after its parent.
 """
@@ -48,6 +48,7 @@ def arrange_tree(nodes: Mapping[str, TreeNode], current: str | None) -> MessageT
             message is the current one.
     """
     notes: list[str] = []
+    nodes = _adopt(nodes)
     children = _link(nodes, notes)
     last: dict[str, str | None] = {}
     messages: list[ImportedMessage] = []
@@ -65,8 +66,20 @@ def arrange_tree(nodes: Mapping[str, TreeNode], current: str | None) -> MessageT
     return MessageTree(messages, head or _find_newest_leaf(messages), notes)
 
 
+def _adopt(nodes: Mapping[str, TreeNode]) -> Mapping[str, TreeNode]:
+    """Return the nodes; one without a parent gets the one that lists it."""
+    roots = {id_ for id_, node in nodes.items() if node.parent is None}
+    if len(roots) < 2:  # nearly always
+        return nodes
+    found = {child: node.id for node in nodes.values() for child in node.children if child in roots}
+    return {id_: node._replace(parent=found[id_]) if id_ in found else node for id_, node in nodes.items()}
+
+
 def _link(nodes: Mapping[str, TreeNode], notes: list[str]) -> dict[str | None, list[str]]:
-    """Return the ids of the nodes after each node, in the order to be kept; those of None begin a path."""
+    """Return the ids of the nodes after each node, in order.
+
+    The nodes after None begin a path.
+    """
     children: dict[str | None, list[str]] = {None: []}
     listed: set[str] = set()
     for node in nodes.values():
@@ -89,7 +102,10 @@ def _link(nodes: Mapping[str, TreeNode], notes: list[str]) -> dict[str | None, l
 def _walk(
     nodes: Mapping[str, TreeNode], children: Mapping[str | None, Sequence[str]], notes: list[str]
 ) -> list[TreeNode]:
-    """Return the nodes, each after its parent. A cycle is cut before its first node in the file."""
+    """Return the nodes, each after its parent.
+
+    A cycle is cut before its first node in the file.
+    """
     ordered: list[TreeNode] = []
     seen: set[str] = set()
     cycles = 0

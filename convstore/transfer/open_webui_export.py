@@ -69,7 +69,7 @@ def _get_chat(value: Any) -> dict[str, Any]:
 
 
 def read_open_webui_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the chats of an export, and a problem for each that cannot be read."""
+    """Yield the chats of an export, and a problem for each bad one."""
     yield from files.problems
     chosen = files.select_json(_FILE_NAME)
     if not chosen and not files.problems:
@@ -218,7 +218,7 @@ def _read_reply(message: dict[str, Any], id_: str) -> list[dict[str, Any]]:
 
 
 def _read_output(items: list[Any], odd: list[Any]) -> Iterator[ReplyPiece]:
-    """Yield the pieces of a reply in the form of the Responses API; an unknown item is added to `odd`."""
+    """Yield the pieces of an `output`. An unknown item is added to `odd`."""
     for item in map(to_object, items):
         kind = to_text(item.get("type"))
         match kind:
@@ -242,7 +242,7 @@ def _join_parts(parts: Any) -> str:
 
 
 def _read_details(content: str) -> Iterator[ReplyPiece]:
-    """Yield the pieces of a reply with reasoning and tool calls as `<details>` in its text."""
+    """Yield the pieces of a text that has reasoning and calls as `<details>`."""
     text_from = searched_from = 0
     while True:
         start = content.find("<details ", searched_from)

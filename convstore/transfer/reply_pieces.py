@@ -1,4 +1,4 @@
-"""Split a reply that holds tool calls and their results into messages of Chat Completions."""
+"""Split a reply with tool calls into messages of Chat Completions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Step:
 
 
 def split_reply(pieces: Iterable[ReplyPiece], node_id: str, separator: str = "\n\n") -> list[dict[str, Any]]:
-    """Return the messages of a reply: an assistant's text and calls, the results, the next text …
+    """Return the messages of a reply: text and calls, the results, the next text …
 
     A call without a result becomes text, because no API accepts one; so does a result without a call.
 

@@ -67,7 +67,7 @@ def draw(conversation: ImportedConversation) -> list[tuple[str, str | None, str,
 
 
 def check_whole(read: ImportedConversation) -> None:
-    """Check what every conversation must be: a tree, parents first, of messages that can be stored."""
+    """Check that a conversation is a tree of messages that can be stored."""
     known: set[str] = set()
     assert read.id
     assert read.messages
@@ -93,7 +93,7 @@ def _has_tz(time: datetime | None) -> bool:
 
 
 def _check_calls(read: ImportedConversation) -> None:
-    """Check that the results of a reply's calls follow it, in the order of the calls, and nowhere else."""
+    """Check that the results of a reply's calls follow it, in the order of the calls."""
     expected: dict[str, list[str]] = {}  # the calls that wait for a result after each message
     for message in read.messages:
         waiting = expected.get(message.parent, []) if message.parent is not None else []
@@ -117,7 +117,7 @@ def check_problem(problem: Problem) -> None:
 
 
 def check_damaged(read: Read, data: bytes, seed: int, times: int = 300) -> None:
-    """Check that damaged bytes give problems and whole conversations, and nothing else."""
+    """Check that damaged bytes give only problems and whole conversations."""
     dice = random.Random(seed)
     for _ in range(times):
         for result in read_bytes(read, damage_bytes(data, dice)):
@@ -128,7 +128,7 @@ def check_damaged(read: Read, data: bytes, seed: int, times: int = 300) -> None:
 
 
 def check_odd_values(read: Read, value: Any, seed: int, times: int = 300) -> None:
-    """Check that values of other types give problems and whole conversations, and nothing else."""
+    """Check that values of other types give only problems and conversations."""
     dice = random.Random(seed)
     for _ in range(times):
         for result in read_json(read, damage_value(value, dice)):

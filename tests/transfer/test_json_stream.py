@@ -85,7 +85,7 @@ def test_an_item_is_limited_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
     problem, after = read('[{"id": "' + "x" * 3 * 2**20 + '"}, {"id": 2}]')
 
-    assert problem.startswith("it is longer than 1 million characters")
+    assert problem.startswith("it is longer than 1,048,576 characters")
     assert after == {"id": 2}
 
 
