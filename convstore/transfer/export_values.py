@@ -11,10 +11,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+from convstore.messages.request_form import IMPORTED_FIELD
 from convstore.messages.storable_text import is_storable
-
-RAW_FIELD = "imported"
-"""The field of a message that keeps what Chat Completions has no form for."""
 
 MAX_ID_CHARACTERS = 200
 """A longer id is replaced by its digest."""
@@ -102,7 +100,7 @@ def _parse_time(text: str) -> datetime | None:
 
 def keep_raw(value: Any) -> dict[str, Any]:
     """Return the field of a message that keeps a raw value."""
-    return {RAW_FIELD: to_kept(value)}
+    return {IMPORTED_FIELD: to_kept(value)}
 
 
 def to_kept(value: Any, depth: int = MAX_RAW_DEPTH) -> Any:

@@ -55,7 +55,7 @@ def arrange_tree(nodes: Mapping[str, TreeNode], current: str | None) -> MessageT
     for node in _walk(nodes, children, notes):
         parent = last.get(node.parent) if node.parent is not None else None
         for number, message in enumerate(node.messages, 1):
-            id_ = node.id if number == len(node.messages) else f"{node.id}/{number}"
+            id_ = node.id if number == len(node.messages) else _name_part(node.id, number, nodes)
             model = node.model if message.get("role") == "assistant" else None
             messages.append(ImportedMessage(id_, parent, message, node.created_at, model))
             parent = id_
@@ -64,6 +64,11 @@ def arrange_tree(nodes: Mapping[str, TreeNode], current: str | None) -> MessageT
         notes.append("the end of the current path is not in the file; the newest message is taken")
     head = last.get(current) if current is not None else None
     return MessageTree(messages, head or _find_newest_leaf(messages), notes)
+
+
+def _name_part(id_: str, number: int, nodes: Mapping[str, TreeNode]) -> str:
+    name = f"{id_}/{number}"
+    return _name_part(f"{id_}/", number, nodes) if name in nodes else name
 
 
 def _adopt(nodes: Mapping[str, TreeNode]) -> Mapping[str, TreeNode]:

@@ -13,8 +13,10 @@ from typing import Any
 
 from convstore.messages.codec import encode
 from convstore.messages.message import to_message
+from convstore.messages.sendable import Outgoing, make_sendable
 from convstore.transfer.export_files import ExportFiles, open_export_files
 from convstore.transfer.imported import ImportedConversation, Problem
+from tests.pure.strict_request import find_faults
 
 Read = Callable[[ExportFiles], Iterator[ImportedConversation | Problem]]
 
@@ -86,6 +88,7 @@ def check_whole(read: ImportedConversation) -> None:
     assert all("\n" not in note for note in read.notes)
     assert read.title is None or (read.title and "\n" not in read.title)
     _check_calls(read)
+    _check_sending(read)
 
 
 def _has_tz(time: datetime | None) -> bool:
@@ -107,6 +110,23 @@ def _check_calls(read: ImportedConversation) -> None:
             expected[message.id] = waiting
     parents = {message.parent for message in read.messages}
     assert set(expected) <= parents
+
+
+def _check_sending(read: ImportedConversation) -> None:
+    """Check that the strictest server accepts the messages of every path."""
+    by_id = {message.id: message for message in read.messages}
+    parents = {message.parent for message in read.messages}
+    for leaf in read.messages:
+        path: list[Outgoing] = []
+        at: str | None = leaf.id if leaf.id not in parents else None
+        while at is not None:
+            message = by_id[at]
+            role = message.message["role"]
+            path.append(Outgoing(dict(message.message), len(path) + 1, is_reply=role == "assistant"))
+            at = message.parent
+        faults = find_faults(make_sendable(path[::-1]).messages)
+        # People do write twice before they are answered.
+        assert [fault for fault in faults if "two messages of a user in a row" not in fault] == []
 
 
 def check_problem(problem: Problem) -> None:

@@ -213,7 +213,9 @@ def test_odd_contents_are_shown_by_name_and_kept_raw() -> None:
         ("recap", "[reasoning_recap]\nThought for 14s"),
         ("a", "Two."),
     ]
-    kept = {said.id: said.message["imported"] for said in read.messages if "imported" in said.message}
+    kept = {
+        said.id: said.message["convstore_imported"] for said in read.messages if "convstore_imported" in said.message
+    }
     assert set(kept) == {"th", "web", "quote", "err", "new", "recap"}
     assert kept["new"] == {"content_type": "hologram", "beams": 3}
     assert read.messages[1].message["reasoning_content"] == "Plan\nI look it up."

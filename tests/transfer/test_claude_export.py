@@ -190,7 +190,7 @@ def test_the_text_of_attachments_is_kept_and_other_files_are_named() -> None:
         {
             "role": "assistant",
             "content": "Look\n\n[voice_note]\nHm",
-            "imported": {"content": [{"type": "voice_note", "title": "Note", "text": "Hm"}]},
+            "convstore_imported": {"content": [{"type": "voice_note", "title": "Note", "text": "Hm"}]},
         },
     ]
     assert read.notes == ["left out: 1 attachments without their text, 1 files that the export does not have"]

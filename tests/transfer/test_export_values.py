@@ -77,7 +77,7 @@ def test_a_raw_value_is_kept_as_far_as_a_message_can_hold_it() -> None:
     for _ in range(200):
         deep = [deep]
 
-    kept = keep_raw({"a": math.inf, "deep": deep})["imported"]
+    kept = keep_raw({"a": math.inf, "deep": deep})["convstore_imported"]
 
     depth = 0
     value = kept["deep"]

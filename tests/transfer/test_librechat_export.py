@@ -153,7 +153,9 @@ def test_the_parts_of_a_reply_become_calls_and_results() -> None:
         {
             "role": "assistant",
             "content": '[tool call code_interpreter]\n{"input": "1 + 1"}\n\nFound.\n\n[image plot.png]',
-            "imported": {"content": [{"type": "image_file", "image_file": {"file_id": "f", "filename": "plot.png"}}]},
+            "convstore_imported": {
+                "content": [{"type": "image_file", "image_file": {"file_id": "f", "filename": "plot.png"}}]
+            },
         },
         {"role": "user", "content": "Thanks"},
         {"role": "assistant", "content": "[error]\n\nQuota exceeded"},

@@ -37,6 +37,12 @@ def test_several_messages_of_a_node_follow_each_other() -> None:
     )
 
 
+def test_the_ids_of_parts_are_no_node_s() -> None:
+    order, _ = arrange(node("a", None, "1", "2"), node("a/1", "a", "3"))
+
+    assert order == [("a//1", None), ("a", "a//1"), ("a/1", "a")]
+
+
 def test_the_order_of_children_is_kept_and_unlisted_ones_come_after() -> None:
     order, _ = arrange(
         node("r", None, "0", children="cbx"), node("a", "r", "1"), node("b", "r", "2"), node("c", "r", "3")

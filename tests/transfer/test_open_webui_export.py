@@ -188,7 +188,7 @@ def test_the_items_of_an_output_become_calls_and_results() -> None:
         {
             "role": "assistant",
             "content": "[open_webui:code_interpreter]\nIt is 18C.",
-            "imported": {"output": [{"type": "open_webui:code_interpreter", "code": "1"}]},
+            "convstore_imported": {"output": [{"type": "open_webui:code_interpreter", "code": "1"}]},
         },
     ]
     assert [(said.id, said.parent) for said in read.messages] == [
