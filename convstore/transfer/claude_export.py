@@ -4,8 +4,8 @@ Anthropic does not describe the format. It was read in public programs that read
 
 - github.com/Sinity/polylogue, `docs/providers/claude-ai.md`: the files, and the blocks of a message;
 - github.com/jmorenobl/claude-conversation-extractor and github.com/davidteren/claude_desktop_export_browser;
-- messages of an export of March 2026, word for word, in a public collection of notes: `parent_message_uuid` and its
-  value for the first message, `files`, and the fields of `tool_use` and `tool_result`.
+- messages of exports of 2026, word for word, in public notes: `parent_message_uuid` and its value for a first message,
+  `files`, the fields of `tool_use` and `tool_result`, and pasted texts as attachments without a name.
 
 `current_leaf_message_uuid` is in what the web application loads, and in files that browser extensions save; the
 official export lacks it, and the newest message is taken.
