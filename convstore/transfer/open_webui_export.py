@@ -2,9 +2,9 @@
 
 The format was read in public sources:
 
-- github.com/open-webui/open-webui: `src/lib/components/chat/Settings/DataControls.svelte` writes the file, and reads rows
-  and the older chats without a row; `backend/open_webui/utils/misc.py` follows `parentId`, and turns a stored reply into
-  messages of Chat Completions again;
+- github.com/open-webui/open-webui: `src/lib/components/chat/Settings/DataControls.svelte` writes the file, and reads
+  rows and the older chats without a row; `backend/open_webui/utils/misc.py` follows `parentId`, and turns a stored
+  reply into messages of Chat Completions again;
 - github.com/danny-avila/LibreChat, `api/server/utils/import/__data__/openwebui-export.json`: an export of 2026, with
   `output`, the items of a reply in the form of the Responses API;
 - exports in public repositories: reasoning and tool calls as `<details>` in the text of a reply, as written before.
