@@ -6,7 +6,8 @@ OpenAI does not describe the format. It was read in public programs that read re
 - github.com/danny-avila/LibreChat, `api/server/utils/import/__data__/chatgpt-modern-export.json`: an export of 2025;
 - github.com/jamesmoore/chatgpt-export, `ChatGPTExport/Models/Conversations.cs`: the fields of each type of content, and
   how an asset pointer finds a file; github.com/jack-driscoll/chatgpt-dataexport: `.dat` files that are images;
-- github.com/pionxzh/chatgpt-exporter: the older types of content (`tether_quote`).
+- github.com/pionxzh/chatgpt-exporter, `src/api.ts`: the older types of content (`tether_quote`), and files of its own
+  with a data URL as the pointer of an image.
 
 Since 2026 the conversations are in `conversations-000.json`, `conversations-001.json` …, each a list as before.
 """
@@ -48,6 +49,7 @@ MAX_IMAGES_BYTES = 64 * 2**20
 
 _FILE_NAME = re.compile(r"conversations([-_]\d+)?\.json")
 _POINTER = re.compile(r"(?:[a-z-]+://|(?=file[-_]))([A-Za-z0-9_-]{6,100})(?:[#?.].*)?", re.DOTALL)
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,30};base64,")
 _IMAGE_TYPES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -265,6 +267,8 @@ class _NodeReader:
     def _read_image(self, part: dict[str, Any]) -> Any:
         """Return the image as a content part, or a text that names it."""
         pointer = to_text(part.get("asset_pointer"))
+        if _DATA_URL.match(pointer) and len(pointer) <= MAX_IMAGE_BYTES * 4 // 3:
+            return {"type": "image_url", "image_url": {"url": pointer}}
         file_id = _to_file_id(pointer)
         name = self.assets.find(file_id) if file_id else None
         if name is None:

@@ -256,6 +256,14 @@ def test_an_image_of_the_zip_becomes_a_data_url(pointer: str, name: str) -> None
     assert read.notes == ["files were left out: 1 files that messages name"]
 
 
+def test_an_image_that_is_a_data_url_already_is_taken() -> None:
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+
+    first, *_ = read_one(read_chatgpt_export, [pictures(url)]).messages
+
+    assert first.message["content"][0] == {"type": "image_url", "image_url": {"url": url}}
+
+
 def test_an_image_that_is_missing_too_large_or_damaged_is_named() -> None:
     (missing,) = read_json(read_chatgpt_export, [pictures()])
     large = {"conversations.json": json.dumps([pictures()]).encode(), "file-AbC1.png": PNG + bytes(MAX_IMAGE_BYTES)}
