@@ -7,6 +7,9 @@ from typing import Any
 from convstore.messages.message import Message
 from convstore.messages.storable_text import join_surrogates
 
+IMPORTED_FIELD = "convstore_imported"
+"""The field of an imported message that keeps what Chat Completions has no form for. It is never sent."""
+
 # Fields of replies that an API refuses, ignores or bills again if a request holds them. Some providers need the
 # reasoning of earlier tool calls (DeepSeek, MiniMax, Moonshot), so reasoning is sent if the caller asks for it.
 REASONING_FIELDS = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
@@ -26,6 +29,7 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
     - An assistant's audio is reduced to its id. Annotations, reasoning, and objects that the openai package parsed are
       left out.
     - Lone surrogates become U+FFFD, because UTF-8 cannot hold them.
+    - What an import kept (`IMPORTED_FIELD`) is left out.
     - Other fields, such as those of vendors, are sent unchanged.
 
     Args:
@@ -39,7 +43,9 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
     left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | REASONING_FIELDS
     request: Message = {}
     for key, value in message.items():
-        if value is None or (by_assistant and (key in left_out or (key == "tool_calls" and value == []))):
+        if value is None or key == IMPORTED_FIELD:
+            continue
+        if by_assistant and (key in left_out or (key == "tool_calls" and value == [])):
             continue
         request[_replace_lone_surrogates(key)] = _replace_lone_surrogates(value)
     if not by_assistant:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from convstore.messages.message import Message
-from convstore.messages.request_form import REASONING_FIELDS, to_request
+from convstore.messages.request_form import IMPORTED_FIELD, REASONING_FIELDS, to_request
 from convstore.messages.tool_calls import find_call_fault, get_call_type, repair_arguments
 
 EMPTY_REPLY_TEXT = "(no text)"
@@ -22,7 +22,7 @@ EMPTY_REPLY_TEXT = "(no text)"
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
 _PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
 _UNSENT = frozenset({"annotations", "parsed"})  # `to_request` leaves them out
-_SILENT = _UNSENT | REASONING_FIELDS  # left out so often that no report names them
+_SILENT = _UNSENT | REASONING_FIELDS | {IMPORTED_FIELD}  # left out so often that no report names them
 
 
 class Outgoing(NamedTuple):  # made for each message, and a dataclass takes three times as long to make

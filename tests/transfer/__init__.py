@@ -1,0 +1,1 @@
+"""Test the readers of other programs' files."""
