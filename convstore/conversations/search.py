@@ -17,11 +17,11 @@ from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, 
 from convstore.db.message_rows import read_messages
 from convstore.db.row_errors import conversation_not_found, damaged_row
 from convstore.db.search_index import (
-    PREFIX_LENGTHS,
     DocumentKey,
     count_microseconds,
     make_conversation_term,
     make_moment,
+    make_prefix_term,
 )
 from convstore.db.search_rows import Fork, Span, TermFilter
 from convstore.db.unit_of_work import UnitOfWork
@@ -117,9 +117,8 @@ class _Search:
 
     def _make_filter(self) -> TermFilter:
         query = self._request.query
-        prefixes = query.prefixes
-        if query.terms:  # FTS5 would read each word with these few letters
-            prefixes = frozenset(word for word in prefixes if len(word) > PREFIX_LENGTHS[0])
+        # Too short a beginning selects too much: FTS5 would read all words with it.
+        prefixes = frozenset(word for word in query.prefixes if make_prefix_term(word) is not None)
         homes = frozenset(map(make_conversation_term, self._homes or ()))
         return TermFilter(query.terms, prefixes, homes)
 

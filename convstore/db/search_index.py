@@ -35,9 +35,6 @@ LONGEST_INDEXED_AT_ONCE = 100_000
 TERMS_TABLE = "convstore_search_terms"
 """The FTS5 table, or the plain one, of a SQLite database."""
 
-PREFIX_LENGTHS = (2, 4)
-"""Of which lengths the beginnings of words are terms of their own on PostgreSQL, where terms are hashes."""
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND, MICROSECONDS_PER_DAY = timedelta(microseconds=1), 86_400_000_000
 DAY_BITS = 32
@@ -264,13 +261,18 @@ def list_stored_terms(owner: str, one: IndexedText) -> list[str]:
 def hash_terms(owner: str, one: IndexedText) -> list[int]:
     """Return the hashes that a text has on PostgreSQL: of all these terms, and of the beginnings of its words."""
     found = set(list_stored_terms(owner, one))
-    found |= {make_prefix_term(term, length) for term in one.terms for length in PREFIX_LENGTHS if len(term) >= length}
+    found.update(beginning for term in one.terms if (beginning := make_prefix_term(term)) is not None)
     return sorted(map(hash_term, found))
 
 
-def make_prefix_term(word: str, length: int) -> str:
-    """Return the term that stands for the beginning of a word."""
-    return f"{word[:length]}_"
+def make_prefix_term(word: str) -> str | None:
+    """Return the term that stands for the beginning of a word; None if the word is too short.
+
+    PostgreSQL has these terms, because its index has hashes, and no order of words. Three letters are enough to find
+    `migrat*` among few texts; words of other scripts are often shorter, such as those of Korean.
+    """
+    length = 3 if word.isascii() else 2
+    return f"{word[:length]}_" if len(word) >= length else None
 
 
 def hash_term(term: str) -> int:

@@ -20,7 +20,6 @@ from convstore.db.row_errors import damaged_row
 from convstore.db.search_index import (
     DAY_BITS,
     MICROSECONDS_PER_DAY,
-    PREFIX_LENGTHS,
     TERMS_TABLE,
     DocumentKey,
     IndexKind,
@@ -189,14 +188,14 @@ class TermFilter:
     terms: frozenset[str]
     """A text must have all of them."""
     prefixes: frozenset[str]
-    """A text must have a word that begins with each of them."""
+    """A text must have a word that begins with each of them; `make_prefix_term` has a term for each."""
     alternatives: frozenset[str]
     """A text must have one of these terms; empty: it need not."""
 
     @property
     def is_empty(self) -> bool:
         """Whether it selects all texts."""
-        return not (self.terms or self.alternatives or any(len(word) >= PREFIX_LENGTHS[0] for word in self.prefixes))
+        return not (self.terms or self.alternatives or self.prefixes)
 
 
 def make_span(owner: str, since_us: int | None, before: DocumentKey | None) -> Span:
@@ -380,9 +379,7 @@ def _iterate_by_hashes(connection: Connection, span: Span, chosen: TermFilter) -
     looked for among the newest texts before all of them are.
     """
     terms = {*chosen.terms, make_owner_term(span.owner)}
-    for word in chosen.prefixes:
-        lengths = [length for length in PREFIX_LENGTHS if length <= len(word)]
-        terms.update(make_prefix_term(word, length) for length in lengths[-1:])
+    terms.update(beginning for word in chosen.prefixes if (beginning := make_prefix_term(word)) is not None)
     values: dict[str, Any] = {"all_terms": sorted(map(hash_term, terms))}
     if chosen.alternatives:
         values["any_terms"] = sorted(map(hash_term, chosen.alternatives))
