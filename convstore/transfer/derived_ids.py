@@ -1,0 +1,69 @@
+"""Make ids for what a file gives none, the same in every later version of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from convstore.transfer.imported import ImportedMessage
+
+_DIGEST_BYTES = 16
+
+
+def derive_id(parent: str | None, message: Mapping[str, Any]) -> str:
+    """Return the id of a message: a digest of it and of all messages before it."""
+    digest = hashlib.blake2b((parent or "").encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
+    digest.update(b"\n")
+    digest.update(_encode(message))
+    return digest.hexdigest()
+
+
+def derive_conversation_id(number: int, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the id of a conversation: a digest of its number in the file and how it begins.
+
+    It begins with all messages up to the first reply: a later version of the file may hold more after that, and many
+    conversations of a file can have the same first message, a system prompt.
+    """
+    digest = hashlib.blake2b(str(number).encode(), digest_size=_DIGEST_BYTES)
+    for message in messages:
+        digest.update(b"\n")
+        digest.update(_encode(message))
+        if message.get("role") == "assistant":
+            break
+    return digest.hexdigest()
+
+
+def _encode(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, sort_keys=True, separators=(",", ":")).encode()
+
+
+class DerivedTree:
+    """The messages of a conversation whose file has no ids for them."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, ImportedMessage] = {}
+
+    def add(
+        self,
+        parent: str | None,
+        message: Mapping[str, Any],
+        created_at: datetime | None = None,
+        model: str | None = None,
+    ) -> str:
+        """Add a message after its parent and return its id; an equal message at the same place is the same."""
+        id = derive_id(parent, message)
+        self._messages.setdefault(id, ImportedMessage(id, parent, message, created_at, model))
+        return id
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._messages
+
+    def __getitem__(self, id: str) -> ImportedMessage:
+        return self._messages[id]
+
+    def list_messages(self) -> list[ImportedMessage]:
+        """Return the messages; parents come first."""
+        return list(self._messages.values())
