@@ -10,12 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from convstore.transfer.data_urls import MAX_ATTACHMENT_BYTES, make_image_part, make_part
-from convstore.transfer.source_lines import UnreadableSource, describe_limit, open_path
+from convstore.transfer.source_lines import SQLITE_MAGIC, UnreadableSource, describe_limit, open_path
 
 # Python's sqlite3 cannot decode an error text of SQLite that quotes damaged bytes.
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-
-_MAGIC = b"SQLite format 3\0"
 
 
 class Row(dict[str, Any]):
@@ -34,7 +32,7 @@ def open_read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
     found = Path(path)
     try:
         with open_path(found) as stream:
-            if stream.read(len(_MAGIC)) != _MAGIC:
+            if stream.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
                 raise UnreadableSource("is not a SQLite database")
         # SQLite writes its shared memory beside a file in WAL mode, even to read it. Where it cannot, it must be told
         # that no other program writes the file either (https://sqlite.org/wal.html, "Read-Only Databases").

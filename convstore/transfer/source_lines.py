@@ -19,6 +19,7 @@ Source: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 """A file or a folder by its path, or an open binary stream."""
 
 MAX_LINE_BYTES = 64 * 2**20
+SQLITE_MAGIC = b"SQLite format 3\0"
 
 _SKIP_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
