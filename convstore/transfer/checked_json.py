@@ -36,12 +36,7 @@ def parse_json(data: bytes) -> Any:
             not every program can read.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8-sig"),
-            parse_int=_read_int,
-            parse_float=_read_float,
-            parse_constant=_refuse_constant,
-        )
+        value = _DECODER.decode(data.decode("utf-8-sig"))
     except UnreadableJson:
         raise
     except UnicodeDecodeError as error:
@@ -91,3 +86,6 @@ def _read_float(digits: str) -> float:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise UnreadableJson(f"holds {constant}, which is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant)

@@ -21,13 +21,13 @@ def derive_id(parent: str | None, message: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def derive_conversation_id(number: int, messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the id of a conversation: a digest of its number in the file and how it begins.
+def derive_conversation_id(key: int | str, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the id of a conversation: a digest of how it begins, and of its number or name in the file.
 
     It begins with all messages up to the first reply: a later version of the file may hold more after that, and many
     conversations of a file can have the same first message, a system prompt.
     """
-    digest = hashlib.blake2b(str(number).encode(), digest_size=_DIGEST_BYTES)
+    digest = hashlib.blake2b(str(key).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
     for message in messages:
         digest.update(b"\n")
         digest.update(_encode(message))

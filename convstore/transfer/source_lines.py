@@ -110,28 +110,38 @@ def read_lines(source: Source) -> Iterator[Line | Problem]:
     """
     try:
         with open_source(source) as stream:
-            yield from _split(stream)
+            yield from split_lines(stream)
     except UnreadableSource as error:
         yield Problem(name_source(source), str(error))
-    except Exception as error:  # zstd's error has a class of its own in each module
-        if not isinstance(error, READ_ERRORS) and type(error).__name__ != "ZstdError":
-            raise
-        yield Problem(name_source(source), f"the rest cannot be read: {error or type(error).__name__}")
+    except Exception as error:
+        yield Problem(name_source(source), describe_read_error(error))
 
 
-def _split(stream: BinaryIO) -> Iterator[Line]:
+def describe_read_error(error: Exception) -> str:
+    """Return why the rest of a file cannot be read; raise the error again if it is another one."""
+    # Zstandard's error has a class of its own in each module.
+    if not isinstance(error, READ_ERRORS) and type(error).__name__ != "ZstdError":
+        raise error
+    return f"the rest cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def split_lines(stream: BinaryIO, head: bytes = b"") -> Iterator[Line]:
+    """Yield the lines of a stream that are not blank; `head` was read from it before, to the end of a line or not."""
     number = 0
     while True:
-        content = stream.readline(MAX_LINE_BYTES + 2)
+        content = head
+        head = b""
+        if not content.endswith(b"\n"):
+            content += stream.readline(MAX_LINE_BYTES + 2)
         if not content:
             return
         number += 1
         is_complete = content.endswith(b"\n")
-        if not is_complete and len(content) > MAX_LINE_BYTES:
-            del content
-            yield Line(number, None, _skip_line(stream))
-            continue
         content = content.rstrip(b"\r\n")
+        if len(content) > MAX_LINE_BYTES:
+            del content
+            yield Line(number, None, is_complete or _skip_line(stream))
+            continue
         if number == 1:
             content = content.removeprefix(b"\xef\xbb\xbf")
         if content.strip():
