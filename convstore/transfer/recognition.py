@@ -35,6 +35,8 @@ KINDS = (
     "fine-tuning",
     "messages",
     "markdown",
+    "aichat",
+    "mods",
 )
 """What `recognise_kind` can return."""
 
@@ -44,6 +46,10 @@ SNIFFED_BYTES = 2**16
 _MOST_FILES = 1000  # of a folder or an archive
 _ZIP_MAGIC = b"PK\x03\x04"
 _MOST_FRONT_MATTER_LINES = 100
+_ENDINGS = frozenset({".json", ".jsonl", ".zst", ".gz", ".db", ".md", ".zip", ".yaml", ".gob"})
+_AICHAT_MODEL = re.compile(rb"\Amodel: \S")  # the first field that a session of aichat has
+_AICHAT_MESSAGES = re.compile(rb"^(compressed_)?messages:", re.MULTILINE)
+_GOB_FIELDS = (b"\x04Role\x01\x0c", b"\x07Content\x01\x0c")  # in the definition of a message of mods: texts
 _EXPORT_NAME = re.compile(r"(?:^|/)conversations(?:-\d+)?\.json$")
 
 
@@ -99,7 +105,13 @@ def _read_start(stream: BinaryIO) -> bytes:
 
 
 def _recognise_text(start: bytes) -> str | None:
-    return "markdown" if _is_own_markdown(start) else find_json_kind(start)
+    if _is_own_markdown(start):
+        return "markdown"
+    if _AICHAT_MODEL.search(start) and _AICHAT_MESSAGES.search(start):
+        return "aichat"
+    if all(field in start for field in _GOB_FIELDS):
+        return "mods"
+    return find_json_kind(start)
 
 
 def _is_own_markdown(start: bytes) -> bool:
@@ -119,7 +131,11 @@ def _recognise_database(path: Path) -> str | None:
             return "convstore"
         if database.has("responses", "conversation_id") or (database.has("threads") and database.has("turns")):
             return "llm"
-        return "codex" if database.has("threads", "rollout_path") else None
+        if database.has("threads", "rollout_path"):
+            return "codex"
+        return (
+            "mods" if database.has("conversations", "title") and database.has("conversations", "updated_at") else None
+        )
     except DATABASE_ERRORS:
         raise UnreadableSource("is a damaged SQLite database") from None
     finally:
@@ -161,5 +177,5 @@ def _list_files(folder: Path) -> Iterator[Path]:
     names = [folder / name for name in ("conversations.json", "logs.db")]
     yield from (path for path in names if path.is_file())
     for path in folder.rglob("*"):
-        if path.suffix in (".json", ".jsonl", ".zst", ".gz", ".db", ".md", ".zip") and path.is_file():
+        if path.suffix in _ENDINGS and path.is_file():
             yield path

@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         recognise_kind(tmp_path / "none.json")
     with pytest.raises(InvalidInput, match="is of no kind that can be imported"):
         recognise_kind(tmp_path)
-    assert {kind for kind, _ in SAMPLES} | {"llm"} == set(KINDS)
+    assert {kind for kind, _ in SAMPLES} | {"llm", "aichat", "mods"} == set(KINDS)
 
 
 def try_to_recognise(source: bytes | Path) -> bool:
