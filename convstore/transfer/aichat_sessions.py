@@ -99,9 +99,10 @@ def _build(name: str, session: Any) -> ImportedConversation | None:
     head = add_path(tree, None, messages)
     model, role = session.get("model"), session.get("role_name")
     title = Path(name).stem
+    found = tree.list_messages()
     return ImportedConversation(
-        derive_conversation_id(title, messages),
-        tree.list_messages(),
+        derive_conversation_id(title, found),
+        found,
         head,
         title=title,
         model=model if isinstance(model, str) and model else None,

@@ -191,7 +191,7 @@ class _Session:
         found = _UUID.search(Path(self._name).name)
         id = meta.get("id") or meta.get("session_id") or (found[0].lower() if found else None)
         if not isinstance(id, str):
-            id = derive_conversation_id(1, [message.message for message in messages])
+            id = derive_conversation_id(1, messages)
         return ImportedConversation(
             id,
             messages,

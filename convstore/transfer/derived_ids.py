@@ -15,29 +15,30 @@ _DIGEST_BYTES = 16
 
 def derive_id(parent: str | None, message: Mapping[str, Any]) -> str:
     """Return the id of a message: a digest of it and of all messages before it."""
-    digest = hashlib.blake2b((parent or "").encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
-    digest.update(b"\n")
-    digest.update(_encode(message))
-    return digest.hexdigest()
+    data = f"{parent or ''}\n".encode("utf-8", "surrogatepass") + _encode(message)
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def derive_conversation_id(key: int | str, messages: Sequence[Mapping[str, Any]]) -> str:
+def derive_conversation_id(key: int | str, messages: Sequence[ImportedMessage]) -> str:
     """Return the id of a conversation: a digest of how it begins, and of its number or name in the file.
 
-    It begins with all messages up to the first reply: a later version of the file may hold more after that, and many
-    conversations of a file can have the same first message, a system prompt.
+    It begins with all messages up to the first reply, and the reply's id is a digest of them: a later version of the
+    file may hold more after it, and many conversations of a file can have the same first message, a system prompt.
     """
+    opening = next((message for message in messages if message.message["role"] == "assistant"), messages[-1])
     digest = hashlib.blake2b(str(key).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
-    for message in messages:
-        digest.update(b"\n")
-        digest.update(_encode(message))
-        if message.get("role") == "assistant":
-            break
+    digest.update(b"\n" + opening.id.encode())
     return digest.hexdigest()
+
+
+_encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, sort_keys=True, separators=(",", ":")).encode()
+    content = message.get("content")
+    if len(message) == 2 and type(content) is str:  # most messages: the encoder would take longer than all the rest
+        return f"{message['role']}\n{content}".encode("utf-8", "surrogatepass")
+    return _encode_json(message).encode()
 
 
 class DerivedTree:

@@ -49,8 +49,8 @@ def _build(item: Item) -> ImportedConversation:
         messages = _strip(check_messages(record.get("messages")), notes)
         head = add_path(tree, None, messages)
         metadata = keep_tools(record, notes)
-    id = derive_conversation_id(item.number, messages)
-    return ImportedConversation(id, tree.list_messages(), head, metadata=metadata, notes=notes)
+    found = tree.list_messages()
+    return ImportedConversation(derive_conversation_id(item.number, found), found, head, metadata=metadata, notes=notes)
 
 
 def _check_output(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -62,7 +62,8 @@ def _check_output(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _strip(messages: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
     """Return the messages without weights, which only fine-tuning accepts."""
+    if not any("weight" in message for message in messages):
+        return messages
     note = "the weights of replies are left out"
-    if any("weight" in message for message in messages) and note not in notes:
-        notes.append(note)
+    notes += [note] if note not in notes else []
     return [{key: value for key, value in message.items() if key != "weight"} for message in messages]

@@ -51,7 +51,7 @@ def _decode(data: bytes) -> str:
 
 
 def _make_row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-    return Row((column[0], value) for column, value in zip(cursor.description, values, strict=True))
+    return Row(zip([column[0] for column in cursor.description], values, strict=True))
 
 
 def describe_error(error: Exception) -> str:
@@ -71,6 +71,7 @@ class LlmDatabase:
         self._connection = connection
         self._columns: dict[str, frozenset[str]] = {}
         self._indexed: set[str] = set()
+        self._filled: dict[str, bool] = {}
 
     def has(self, table: str, column: str | None = None) -> bool:
         """Return True if the database has the table, and the column."""
@@ -78,6 +79,12 @@ class LlmDatabase:
             rows = self._connection.execute("select name from pragma_table_info(?)", (table,)).fetchall()
             self._columns[table] = frozenset(row["name"] for row in rows)
         return bool(self._columns[table]) and (column is None or column in self._columns[table])
+
+    def has_rows(self, table: str) -> bool:
+        """Return True if the database has the table and a row in it: most have no fragments, and many no tools."""
+        if table not in self._filled:
+            self._filled[table] = self.has(table) and bool(self.query(f"select 1 from {table} limit 1"))  # noqa: S608
+        return self._filled[table]
 
     def query(self, statement: str, *values: Any) -> list[Row]:
         """Return the rows of a query."""
@@ -89,7 +96,7 @@ class LlmDatabase:
 
     def list_of_response(self, table: str, response_id: str) -> list[Row]:
         """Return the rows of a table that belong to a response, in order of their ids."""
-        if not self.has(table, "response_id"):
+        if not self.has_rows(table) or not self.has(table, "response_id"):
             return []
         # `llm` has no index for it, and a scan for each response would take hours in a large file. The index is a
         # temporary table: SQLite keeps it in a file of its own and leaves the database as it is.

@@ -73,7 +73,7 @@ class ResponseReader:
         return make_reply(read_text(row["response"]), read_text(row["reasoning"]), calls)
 
     def _list_attachments(self, table: str, column: str, id: Any) -> list[Any]:
-        if not self._database.has(table):
+        if not self._database.has_rows(table):
             return []
         rows = self._database.query(
             f'select attachment_id from {table} where {column} = ? order by "order"',  # noqa: S608
@@ -84,6 +84,25 @@ class ResponseReader:
     def _make_parts(self, ids: list[Any]) -> list[dict[str, Any]]:
         parts = (self._database.make_attachment_part(id, self._losses) for id in ids)
         return [part for part in parts if part is not None]
+
+
+_COLUMNS = (
+    "id",
+    "model",
+    "resolved_model",
+    "prompt",
+    "system",
+    "response",
+    "reasoning",
+    "schema_id",
+    "datetime_utc",
+)
+
+
+def read_response(database: LlmDatabase, row_id: int) -> Row:
+    """Return a response, without the JSON that was sent and received, which repeats it."""
+    columns = ", ".join(column for column in _COLUMNS if database.has("responses", column))
+    return database.query(f"select {columns} from responses where rowid = ?", row_id)[0]  # noqa: S608
 
 
 def find_model(row: Row) -> str | None:

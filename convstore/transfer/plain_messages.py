@@ -50,8 +50,8 @@ def read_plain_messages(source: Source) -> Iterator[ImportedConversation | Probl
         metadata = keep_tools(value, notes) if isinstance(value, dict) else {}
         tree = DerivedTree()
         head = add_path(tree, None, messages)
-        id = derive_conversation_id(number, messages)
-        yield ImportedConversation(id, tree.list_messages(), head, metadata=metadata, notes=notes)
+        found = tree.list_messages()
+        yield ImportedConversation(derive_conversation_id(number, found), found, head, metadata=metadata, notes=notes)
     if loose:
         yield _build(number + 1, loose, lost)
 
@@ -60,4 +60,5 @@ def _build(number: int, messages: list[dict[str, Any]], lost: int) -> ImportedCo
     tree = DerivedTree()
     head = add_path(tree, None, messages)
     notes = [f"{lost} of its messages could not be read"] if lost else []
-    return ImportedConversation(derive_conversation_id(number, messages), tree.list_messages(), head, notes=notes)
+    found = tree.list_messages()
+    return ImportedConversation(derive_conversation_id(number, found), found, head, notes=notes)

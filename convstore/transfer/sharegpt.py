@@ -80,7 +80,7 @@ def _build(item: Item) -> ImportedConversation | None:
     metadata: dict[str, Any] = keep_tools(record, notes) | ({"id": id} if is_named else {})
     model = record.get("model")
     return ImportedConversation(
-        derive_conversation_id(str(id) if is_named else item.number, messages),
+        derive_conversation_id(str(id) if is_named else item.number, found),
         found,
         head,
         model=model if isinstance(model, str) and model else None,
