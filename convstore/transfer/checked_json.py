@@ -36,7 +36,7 @@ def parse_json(data: bytes) -> Any:
             not every program can read.
     """
     try:
-        value = _DECODER.decode(data.decode("utf-8-sig"))
+        value = _DECODER.decode(data.removeprefix(b"\xef\xbb\xbf").decode())
     except UnreadableJson:
         raise
     except UnicodeDecodeError as error:

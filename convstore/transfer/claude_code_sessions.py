@@ -7,7 +7,8 @@ the test data and notes of github.com/daaain/claude-code-log (messages, branches
 
 - A session is a conversation. Each agent that it started is another; its metadata names the session.
 - A compacted session goes on after its summary, which is a message.
-- Records of the program itself (hooks, snapshots, notices) are left out.
+- What the program put into the user's mouth for the model (`isMeta`) is kept; records of the program itself (hooks,
+  snapshots, notices, injected attachments) are left out.
 """
 
 from __future__ import annotations

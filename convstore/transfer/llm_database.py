@@ -16,6 +16,19 @@ from convstore.transfer.source_lines import SQLITE_MAGIC, UnreadableSource, desc
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 
+_RESPONSE_COLUMNS = (
+    "id",
+    "model",
+    "resolved_model",
+    "prompt",
+    "system",
+    "response",
+    "reasoning",
+    "schema_id",
+    "datetime_utc",
+)
+
+
 class Row(dict[str, Any]):
     """A row by the names of its columns; None for a column that the release does not have."""
 
@@ -72,6 +85,7 @@ class LlmDatabase:
         self._columns: dict[str, frozenset[str]] = {}
         self._indexed: set[str] = set()
         self._filled: dict[str, bool] = {}
+        self._response_columns = ""
 
     def has(self, table: str, column: str | None = None) -> bool:
         """Return True if the database has the table, and the column."""
@@ -93,6 +107,13 @@ class LlmDatabase:
     def stream(self, statement: str, *values: Any) -> sqlite3.Cursor:
         """Return the rows of a query, one at a time."""
         return self._connection.execute(statement, values)
+
+    def read_response(self, row_id: int) -> Row:
+        """Return a response, without the JSON that was sent and received, which repeats it."""
+        if not self._response_columns:
+            self._response_columns = ", ".join(column for column in _RESPONSE_COLUMNS if self.has("responses", column))
+        statement = f"select {self._response_columns} from responses where rowid = ?"  # noqa: S608
+        return self.query(statement, row_id)[0]
 
     def list_of_response(self, table: str, response_id: str) -> list[Row]:
         """Return the rows of a table that belong to a response, in order of their ids."""

@@ -17,7 +17,7 @@ from convstore.transfer.checked_json import UnreadableJson, parse_json
 from convstore.transfer.derived_ids import DerivedTree
 from convstore.transfer.imported import ImportedConversation, Problem
 from convstore.transfer.llm_database import DATABASE_ERRORS, LlmDatabase, Row, describe_error, open_read_only, read_text
-from convstore.transfer.llm_responses import ResponseReader, find_model, read_response
+from convstore.transfer.llm_responses import ResponseReader, find_model
 from convstore.transfer.llm_threads import ThreadReader
 from convstore.transfer.losses import list_losses
 from convstore.transfer.source_lines import UnreadableSource
@@ -91,7 +91,7 @@ def _build(
     responses = ResponseReader(database, tree, losses)
     model, schema = None, None
     for row_id in row_ids:
-        row = read_response(database, row_id)
+        row = database.read_response(row_id)
         id = id or read_text(row["id"])
         model = find_model(row) or model
         schema = row["schema_id"] or schema

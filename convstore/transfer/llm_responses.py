@@ -86,25 +86,6 @@ class ResponseReader:
         return [part for part in parts if part is not None]
 
 
-_COLUMNS = (
-    "id",
-    "model",
-    "resolved_model",
-    "prompt",
-    "system",
-    "response",
-    "reasoning",
-    "schema_id",
-    "datetime_utc",
-)
-
-
-def read_response(database: LlmDatabase, row_id: int) -> Row:
-    """Return a response, without the JSON that was sent and received, which repeats it."""
-    columns = ", ".join(column for column in _COLUMNS if database.has("responses", column))
-    return database.query(f"select {columns} from responses where rowid = ?", row_id)[0]  # noqa: S608
-
-
 def find_model(row: Row) -> str | None:
     """Return the model of a response or a turn: the one that the provider named, else the one that was asked."""
     return read_text(row["resolved_model"]) or read_text(row["model"]) or None
