@@ -133,12 +133,11 @@ class _Session:
     def _find_chain(self, record: Mapping[str, Any], uuid: str, parents: Chain | None) -> Chain:
         if record.get("isSidechain") is not True:
             return self._chains[""]
-        agent = record.get("agentId")
-        if isinstance(agent, str) and agent:
-            return self._chains.setdefault(agent, Chain(agent))
         if parents is not None and parents.key:
             return parents
-        return self._chains.setdefault(uuid, Chain(uuid))
+        agent = record.get("agentId")
+        key = agent if isinstance(agent, str) and agent else uuid
+        return self._chains.setdefault(key, Chain(key))
 
     def _add_user(
         self, chain: Chain, parent: Node | None, record: Mapping[str, Any], at: tuple[str, int, str]
@@ -202,6 +201,8 @@ class _Session:
     def _note_agent(self, record: Mapping[str, Any], results: list[Mapping[str, Any]]) -> None:
         outcome = record.get("toolUseResult")
         agent = outcome.get("agentId") if isinstance(outcome, dict) else None
+        if agent is None and record.get("isSidechain") is not True:
+            agent = record.get("agentId")
         if isinstance(agent, str) and len(results) == 1:
             self._agent_calls[agent] = str(results[0].get("tool_use_id"))
 

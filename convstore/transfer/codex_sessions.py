@@ -5,8 +5,8 @@ and later `codex-rs/history`, what is stored in `codex-rs/rollout/src/policy.rs`
 `codex-rs/rollout/src/compression.rs`. The bare form, before September 2025, was read in public descriptions of old
 files (a first line `{"id", "timestamp", "instructions", "git"}`, then bare items and `{"record_type": "state"}`).
 
-- The conversation is the `response_item` lines: the events repeat them for the screen. Instructions of the program
-  itself are left out.
+- The conversation is the `response_item` lines: the events repeat them for the screen. A prompt is taken from its
+  event only if there is no other line with one. Instructions of the program itself are left out.
 - A compacted session goes on after its summary. A turn that was rolled back is a branch.
 - Codex's SQLite files are an index, made from these files (`codex-rs/state/migrations`); a session's name is in
   `session_index.jsonl`.
@@ -40,6 +40,11 @@ _CONTEXT = re.compile(
     r"\s*(<(environment_context|user_instructions|user_shell_command|skill|turn_aborted|subagent_notification)>"
     r"|# AGENTS\.md instructions)",
     re.IGNORECASE,
+)
+
+# What the model writes.
+_SPOKEN = frozenset(
+    {"message", "reasoning", "function_call", "custom_tool_call", "local_shell_call", "tool_search_call"}
 )
 
 _DESCRIPTIONS = {
@@ -108,6 +113,8 @@ class _Session:
         self._path = ItemPath(self._tree, self._losses)
         self._meta: Mapping[str, Any] | None = None
         self._started_at: datetime | None = None
+        self._has_prompt = False  # since the model spoke last
+        self._typed: tuple[str, datetime | None] | None = None  # a prompt of which only the event was seen
         self._is_cut = False
 
     def add(self, line: Line) -> Problem | None:
@@ -147,11 +154,7 @@ class _Session:
             case "compacted":
                 self._add_summary(payload, moment)
             case "event_msg":
-                if payload.get("type") == "thread_rolled_back":
-                    count = payload.get("num_turns")
-                    if not isinstance(count, int):
-                        return "does not say how many turns were rolled back"
-                    self._path.roll_back(max(count, 0))
+                return self._add_event(payload, moment)
             case "inter_agent_communication":
                 self._losses["a message between agents is left out"] += 1
             case str():
@@ -161,6 +164,18 @@ class _Session:
                 return "is not a line of a Codex session"
         return None
 
+    def _add_event(self, payload: Mapping[str, Any], moment: datetime | None) -> str | None:
+        match payload.get("type"):
+            case "user_message" if not self._has_prompt:
+                text = payload.get("message")
+                self._typed = (text, moment) if isinstance(text, str) and text else None
+            case "thread_rolled_back":
+                count = payload.get("num_turns")
+                if not isinstance(count, int):
+                    return "does not say how many turns were rolled back"
+                self._path.roll_back(max(count, 0))
+        return None
+
     def _add_meta(self, payload: Mapping[str, Any]) -> None:
         # A fork repeats the lines of the session that it was made from, whose own first line comes after its own.
         if self._meta is None:
@@ -168,8 +183,16 @@ class _Session:
             self._started_at = read_time(payload.get("timestamp"))
 
     def _add_item(self, item: Mapping[str, Any], moment: datetime | None) -> str | None:
-        is_users = item.get("type") == "message" and item.get("role") == "user"
-        return self._path.add(item, moment, begins_turn=is_users and not _is_context(item.get("content")))
+        kind, role = item.get("type"), item.get("role")
+        is_prompt = kind == "message" and role == "user" and not _is_context(item.get("content"))
+        if is_prompt:
+            self._has_prompt, self._typed = True, None
+        elif kind in _SPOKEN and (kind != "message" or role == "assistant"):
+            if self._typed is not None:  # some files have a prompt only as the event
+                text, typed_at = self._typed
+                self._path.add({"type": "message", "role": "user", "content": text}, typed_at, begins_turn=True)
+            self._has_prompt, self._typed = False, None
+        return self._path.add(item, moment, begins_turn=is_prompt)
 
     def _add_summary(self, payload: Mapping[str, Any], moment: datetime | None) -> None:
         text = payload.get("message")

@@ -120,12 +120,16 @@ class Chain:
 
 
 def _end_of_results(parent: Node | None) -> Node | None:
-    """Return the last result, if the parent is one of a reply's newest results."""
-    if parent is None or parent.reply is None or parent.reply.results_end is None:
+    """Return the last result, if the parent is a reply with results or one of its newest results.
+
+    A record can follow a reply's record by way of one that is left out, such as the progress of a tool.
+    """
+    reply = parent.reply or parent if parent is not None else None
+    if reply is None or reply.results_end is None:
         return parent
-    node: Node | None = parent.reply.results_end
-    while node is not None and node is not parent.reply:
+    node: Node | None = reply.results_end
+    while node is not None and node is not reply:
         if node is parent:
-            return parent.reply.results_end
+            return reply.results_end
         node = node.parent
-    return parent
+    return reply.results_end if parent is reply else parent

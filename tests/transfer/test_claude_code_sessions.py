@@ -132,6 +132,35 @@ def test_results_that_come_between_the_calls_of_a_reply_follow_the_whole_reply(t
     assert [message.id for message in early.messages] == ["u1", "a1", "r1"]
 
 
+def test_what_follows_a_reply_by_way_of_a_tools_progress_follows_its_results(tmp_path: Path) -> None:
+    (found,) = read(
+        tmp_path,
+        user("u1", None, "Go."),
+        reply("a1", "u1", "msg_1", tool_use("t1", command="ls")),
+        user("r1", "a1", [tool_result("t1", "one")]),
+        record("progress", "p1", "a1", data={"type": "hook_progress"}),
+        reply("a2", "p1", "msg_2", text("Done.")),
+    )
+
+    assert [(message.id, message.parent) for message in found.messages] == [
+        ("u1", None), ("a1", "u1"), ("r1", "a1"), ("a2", "r1"),
+    ]  # fmt: skip
+
+
+def test_an_agent_that_only_some_of_its_records_name_is_one_conversation(tmp_path: Path) -> None:
+    main, agent = read(
+        tmp_path,
+        reply("a1", "before", "msg_1", {"type": "tool_use", "id": "t1", "name": "Task", "input": {}}),
+        user("r1", "a1", [tool_result("t1", "Done.")], agentId="ag1"),
+        user("x1", None, "Survey.", isSidechain=True, agentId="ag1"),
+        reply("x2", "x1", "msg_x", text("Surveyed."), isSidechain=True),
+    )
+
+    assert [message.id for message in main.messages] == ["a1", "r1"]
+    assert [message.id for message in agent.messages] == ["x1", "x2"]
+    assert agent.metadata["agent_of_call"] == "t1"
+
+
 def test_a_call_that_was_made_again_is_a_branch(tmp_path: Path) -> None:
     (found,) = read(
         tmp_path,

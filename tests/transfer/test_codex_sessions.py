@@ -237,6 +237,25 @@ def test_results_follow_their_reply_whatever_came_between(tmp_path: Path) -> Non
     ]
 
 
+def test_a_prompt_of_which_there_is_only_the_event_is_kept(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        META,
+        line("event_msg", type="user_message", message="Go."),
+        said("user", ENVIRONMENT),
+        call("c1", n=1),
+        output("c1", "one"),
+        said("user", "# Context from my IDE setup: …\nAgain."),
+        line("event_msg", type="user_message", message="Again."),
+        said("assistant", "Done."),
+        line("event_msg", type="user_message", message="More."),
+    )
+
+    assert [message["content"] for message in contents(found)] == [
+        ENVIRONMENT, "Go.", None, "one", "# Context from my IDE setup: …\nAgain.", "Done.",
+    ]  # fmt: skip
+
+
 def test_turns_that_were_rolled_back_are_a_branch(tmp_path: Path) -> None:
     found = read(
         tmp_path,
