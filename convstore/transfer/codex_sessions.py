@@ -42,10 +42,9 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 
-# What the model writes.
-_SPOKEN = frozenset(
-    {"message", "reasoning", "function_call", "custom_tool_call", "local_shell_call", "tool_search_call"}
-)
+# What the model writes. A tuple, because a damaged file may have any value in the place of a name, and a set takes none
+# that cannot be hashed.
+_SPOKEN = ("message", "reasoning", "function_call", "custom_tool_call", "local_shell_call", "tool_search_call")
 
 _DESCRIPTIONS = {
     "cwd": "cwd",

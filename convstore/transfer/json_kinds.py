@@ -17,12 +17,19 @@ from convstore.transfer.sharegpt import LIST_KEYS
 
 _MOST_LINES = 200
 
-_CODEX_LINES = frozenset({"session_meta", "response_item", "event_msg", "turn_context", "compacted", "world_state"})
-_CODEX_ITEMS = frozenset(
-    {"message", "reasoning", "function_call", "function_call_output", "local_shell_call", "custom_tool_call"}
-)
-_CLAUDE_CODE_LINES = frozenset(
-    {"user", "assistant", "system", "attachment", "progress", "ai-title", "custom-title", "mode", "last-prompt"}
+# Tuples, because a file may have any value in the place of a name, and a set takes none that cannot be hashed.
+_CODEX_LINES = ("session_meta", "response_item", "event_msg", "turn_context", "compacted", "world_state")
+_CODEX_ITEMS = ("message", "reasoning", "function_call", "function_call_output", "local_shell_call", "custom_tool_call")
+_CLAUDE_CODE_LINES = (
+    "user",
+    "assistant",
+    "system",
+    "attachment",
+    "progress",
+    "ai-title",
+    "custom-title",
+    "mode",
+    "last-prompt",
 )
 
 

@@ -16,7 +16,7 @@ from convstore.transfer.data_urls import MAX_ATTACHMENT_BYTES, join_parts, make_
 from convstore.transfer.derived_ids import DerivedTree
 from convstore.transfer.source_lines import describe_limit
 
-_ROLES = frozenset({"user", "assistant", "system", "developer"})
+_ROLES = ("user", "assistant", "system", "developer")  # a tuple: a damaged file may have any value there
 
 
 class ItemPath:

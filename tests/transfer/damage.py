@@ -1,9 +1,12 @@
 """Damage files at random, and check what readers make of them."""
 
+import copy
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from convstore.messages.message import to_message
 from convstore.transfer.imported import ImportedConversation, Problem
@@ -108,3 +111,27 @@ def read_all(results: Iterable[ImportedConversation | Problem]) -> list[Imported
 def list_rows(conversation: ImportedConversation) -> list[tuple[str, str | None, object]]:
     """Return each message as its id, its parent and the message."""
     return [(message.id, message.parent, message.message) for message in conversation.messages]
+
+
+def change_values(data: bytes, seed: int) -> bytes:
+    """Return JSON Lines with some of their values replaced by ones of other types, or left out."""
+    chance = random.Random(seed)
+    lines = [json.loads(line) for line in data.splitlines() if line.strip()]
+    for _ in range(chance.randint(1, 4)):
+        at: Any = lines
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if not isinstance(at[key], (dict, list)) or not at[key] or (at is not lines and chance.random() < 0.3):
+                if chance.random() < 0.2:
+                    del at[key]
+                else:
+                    at[key] = copy.deepcopy(chance.choice(_VALUES))
+                break
+            at = at[key]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+_VALUES: list[Any] = [None, True, 0, -1.5, 10**40, "", "text", "\ud800", "\0", [], {}, [[]], [{}], {"a": []}, ["text"]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from convstore.transfer.claude_code_sessions import read_claude_code_sessions
 from convstore.transfer.imported import ImportedConversation, Problem
-from tests.transfer.damage import check_damaged, check_whole, list_rows, read_all
+from tests.transfer.damage import change_values, check_damaged, check_whole, list_rows, read_all
 
 SESSION = "5b0e2f6a-1111-4222-8333-444455556666"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -423,7 +423,13 @@ def test_damaged_sessions_give_problems_and_whole_conversations(tmp_path: Path) 
         reply("a3", "cs", "msg_2", {"type": "thinking", "thinking": "Hm"}, text("Done.")),
     )
 
-    problems, conversations = check_damaged(path, path.read_bytes(), read_claude_code_sessions)
+    data = path.read_bytes()
+    problems, conversations = check_damaged(path, data, read_claude_code_sessions)
 
     assert problems > 100
     assert conversations > 100
+
+    problems, conversations = check_damaged(path, data, read_claude_code_sessions, change_values)
+
+    assert problems > 10
+    assert conversations > 200

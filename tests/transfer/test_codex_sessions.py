@@ -13,7 +13,7 @@ import pytest
 
 from convstore.transfer.codex_sessions import read_codex_sessions
 from convstore.transfer.imported import ImportedConversation, Problem
-from tests.transfer.damage import check_damaged, check_whole, read_all
+from tests.transfer.damage import change_values, check_damaged, check_whole, read_all
 
 SESSION = "019f5c5a-eb02-7ff0-90af-653b66eba9f4"
 NAME = f"rollout-2026-01-02T03-04-05-{SESSION}.jsonl"
@@ -408,7 +408,13 @@ def test_damaged_sessions_give_problems_and_whole_conversations(tmp_path: Path) 
         said("user", "Again."),
     )
 
-    problems, conversations = check_damaged(path, path.read_bytes(), read_codex_sessions)
+    data = path.read_bytes()
+    problems, conversations = check_damaged(path, data, read_codex_sessions)
 
     assert problems > 100
     assert conversations > 100
+
+    problems, conversations = check_damaged(path, data, read_codex_sessions, change_values)
+
+    assert problems > 10
+    assert conversations > 200

@@ -11,7 +11,7 @@ from convstore.transfer.fine_tuning import read_fine_tuning
 from convstore.transfer.imported import ImportedConversation, Problem
 from convstore.transfer.plain_messages import read_plain_messages
 from convstore.transfer.sharegpt import read_sharegpt
-from tests.transfer.damage import check_damaged, check_whole, read_all
+from tests.transfer.damage import change_values, check_damaged, check_whole, read_all
 
 Reader = Callable[[Path], Iterable[ImportedConversation | Problem]]
 
@@ -226,7 +226,13 @@ def test_a_conversation_that_grew_keeps_its_id_and_those_of_its_messages(tmp_pat
 def test_damaged_files_give_problems_and_whole_conversations(tmp_path: Path, read: Reader, lines: list[Any]) -> None:
     path = write(tmp_path / "file.jsonl", *lines)
 
-    problems, conversations = check_damaged(path, path.read_bytes(), read)
+    data = path.read_bytes()
+    problems, conversations = check_damaged(path, data, read)
 
     assert problems > 100
     assert conversations > 100
+
+    problems, conversations = check_damaged(path, data, read, change_values)
+
+    assert problems > 50
+    assert conversations > 50

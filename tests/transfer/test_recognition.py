@@ -12,7 +12,7 @@ import pytest
 
 from convstore.errors import InvalidInput
 from convstore.transfer.recognition import KINDS, SNIFFED_BYTES, recognise_kind
-from tests.transfer.damage import damage
+from tests.transfer.damage import change_values, damage
 
 DATA = Path(__file__).parent / "data"
 LONG = "x" * (SNIFFED_BYTES * 2)
@@ -197,3 +197,19 @@ def test_damaged_files_are_recognised_or_refused(tmp_path: Path) -> None:
         for source in (data[:SNIFFED_BYTES], path):
             recognised += try_to_recognise(source)
     assert recognised > 200
+
+
+def test_json_with_values_of_other_types_is_recognised_or_refused() -> None:
+    texts = [text for _, text in SAMPLES if len(text) < SNIFFED_BYTES]
+    whole = [text.encode() for text in texts if all(map(is_json, text.splitlines()))]
+    assert len(whole) > 10
+    for seed in range(900):
+        try_to_recognise(change_values(whole[seed % len(whole)], seed))
+
+
+def is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
