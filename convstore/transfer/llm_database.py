@@ -16,6 +16,8 @@ from convstore.transfer.source_lines import SQLITE_MAGIC, UnreadableSource, desc
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 
+_MOST_OWNERS = 100_000
+
 _RESPONSE_COLUMNS = (
     "id",
     "model",
@@ -84,7 +86,7 @@ class LlmDatabase:
         self._connection = connection
         self._columns: dict[str, frozenset[str]] = {}
         self._indexed: set[str] = set()
-        self._filled: dict[str, bool] = {}
+        self._owners: dict[str, set[Any] | None] = {}  # of a table: what its rows belong to; None: too many to keep
         self._response_columns = ""
 
     def has(self, table: str, column: str | None = None) -> bool:
@@ -94,11 +96,16 @@ class LlmDatabase:
             self._columns[table] = frozenset(row["name"] for row in rows)
         return bool(self._columns[table]) and (column is None or column in self._columns[table])
 
-    def has_rows(self, table: str) -> bool:
-        """Return True if the database has the table and a row in it: most have no fragments, and many no tools."""
-        if table not in self._filled:
-            self._filled[table] = self.has(table) and bool(self.query(f"select 1 from {table} limit 1"))  # noqa: S608
-        return self._filled[table]
+    def may_have(self, table: str, column: str, id: Any) -> bool:
+        """Return False if the table has no row with the id in the column: most responses have nothing but text."""
+        if table not in self._owners:
+            rows: list[Row] = []
+            if self.has(table, column):
+                statement = f"select distinct {column} as id from {table} limit ?"  # noqa: S608
+                rows = self.query(statement, _MOST_OWNERS + 1)
+            self._owners[table] = None if len(rows) > _MOST_OWNERS else {row["id"] for row in rows}
+        owners = self._owners[table]
+        return owners is None or id in owners
 
     def query(self, statement: str, *values: Any) -> list[Row]:
         """Return the rows of a query."""
@@ -117,7 +124,7 @@ class LlmDatabase:
 
     def list_of_response(self, table: str, response_id: str) -> list[Row]:
         """Return the rows of a table that belong to a response, in order of their ids."""
-        if not self.has_rows(table) or not self.has(table, "response_id"):
+        if not self.may_have(table, "response_id", response_id):
             return []
         # `llm` has no index for it, and a scan for each response would take hours in a large file. The index is a
         # temporary table: SQLite keeps it in a file of its own and leaves the database as it is.
@@ -135,7 +142,7 @@ class LlmDatabase:
 
     def list_fragments(self, table: str, response_id: str) -> list[str]:
         """Return the texts of a response's fragments, in order."""
-        if not self.has(table):
+        if not self.may_have(table, "response_id", response_id):
             return []
         rows = self.query(
             f"select f.content from {table} t join fragments f on f.id = t.fragment_id"  # noqa: S608

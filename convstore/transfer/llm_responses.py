@@ -73,7 +73,7 @@ class ResponseReader:
         return make_reply(read_text(row["response"]), read_text(row["reasoning"]), calls)
 
     def _list_attachments(self, table: str, column: str, id: Any) -> list[Any]:
-        if not self._database.has_rows(table):
+        if not self._database.may_have(table, column, id):
             return []
         rows = self._database.query(
             f'select attachment_id from {table} where {column} = ? order by "order"',  # noqa: S608

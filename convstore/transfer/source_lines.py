@@ -72,6 +72,29 @@ def open_source(source: Source) -> Iterator[BinaryIO]:
             stream.close()
 
 
+class _Prepended(io.RawIOBase):
+    """A stream that begins with bytes that were read from it before."""
+
+    def __init__(self, start: bytes, stream: BinaryIO) -> None:
+        self._start = start
+        self._stream = stream
+        self.name = name_source(stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._start[: len(buffer)] or self._stream.read(len(buffer))
+        self._start = self._start[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def prepend(start: bytes, stream: BinaryIO) -> BinaryIO:
+    """Return a stream with the bytes that were read from it, to recognise its kind, before it again."""
+    return io.BufferedReader(_Prepended(start, stream))
+
+
 def open_path(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file; only a regular file, because a pipe would wait for its writer."""
     found = Path(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from convstore.transfer.claude_code_sessions import read_claude_code_sessions
 from convstore.transfer.imported import ImportedConversation, Problem
+from convstore.transfer.source_lines import prepend
 from tests.transfer.damage import change_values, check_damaged, check_whole, list_rows, read_all
 
 SESSION = "5b0e2f6a-1111-4222-8333-444455556666"
@@ -398,9 +399,12 @@ def test_a_stream_and_a_compressed_file_are_read_too(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(data))
 
     (streamed,) = read_all(read_claude_code_sessions(io.BytesIO(data)))
+    stream = io.BytesIO(data)
+    (begun,) = read_all(read_claude_code_sessions(prepend(stream.read(10), stream)))
     (packed,) = read_all(read_claude_code_sessions(path))
 
     assert streamed.id == packed.id == SESSION
+    assert begun == streamed
 
 
 def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -217,6 +217,26 @@ def test_reading_leaves_the_file_and_its_folder_as_they_are(unpack: Any) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_in_a_folder_that_cannot_be_written_is_read(unpack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpack("llm-0.31")
+    found = read_all(read_llm_logs(path))
+    connection = sqlite3.connect(path)
+    connection.execute("pragma journal_mode = wal")
+    connection.close()
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    assert read_all(read_llm_logs(path)) == found
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_large_file_is_read_the_same_without_the_list_of_owners(unpack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpack("llm-0.31")
+    found = read_all(read_llm_logs(path))
+    monkeypatch.setattr("convstore.transfer.llm_database._MOST_OWNERS", 0)
+
+    assert read_all(read_llm_logs(path)) == found
+
+
 @pytest.mark.parametrize("name", ["llm-0.31", "llm-0.36", "llm-upgraded"])
 def test_damaged_databases_give_problems_and_whole_conversations(name: str, unpack: Any, tmp_path: Path) -> None:
     data = unpack(name).read_bytes()
