@@ -1,20 +1,14 @@
-"""Open the database of `llm` and look up what its messages refer to."""
+"""Look up what the messages of `llm`'s database refer to."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections import Counter
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from convstore.transfer.data_urls import MAX_ATTACHMENT_BYTES, make_image_part, make_part
-from convstore.transfer.source_lines import SQLITE_MAGIC, UnreadableSource, describe_limit, open_path
-
-# Python's sqlite3 cannot decode an error text of SQLite that quotes damaged bytes.
-DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-
+from convstore.transfer.foreign_database import ForeignDatabase, Row, read_text
+from convstore.transfer.source_lines import describe_limit
 
 _MOST_OWNERS = 100_000
 
@@ -31,70 +25,14 @@ _RESPONSE_COLUMNS = (
 )
 
 
-class Row(dict[str, Any]):
-    """A row by the names of its columns; None for a column that the release does not have."""
-
-    def __missing__(self, column: str) -> None:
-        return None
-
-
-def open_read_only(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Open a SQLite file for reading only.
-
-    Raises:
-        UnreadableSource: it is not a SQLite database, or cannot be opened.
-    """
-    found = Path(path)
-    try:
-        with open_path(found) as stream:
-            if stream.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
-                raise UnreadableSource("is not a SQLite database")
-        # SQLite writes its shared memory beside a file in WAL mode, even to read it. Where it cannot, it must be told
-        # that no other program writes the file either (https://sqlite.org/wal.html, "Read-Only Databases").
-        is_writable = os.access(found.absolute().parent, os.W_OK)
-        flags = "mode=ro" if is_writable else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"file:{quote(str(found.absolute()))}?{flags}", uri=True)
-    except (OSError, *DATABASE_ERRORS) as error:
-        raise UnreadableSource(f"cannot be opened: {describe_error(error)}") from None
-    connection.text_factory = _decode
-    connection.row_factory = _make_row
-    return connection
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _make_row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-    return Row(zip([column[0] for column in cursor.description], values, strict=True))
-
-
-def describe_error(error: Exception) -> str:
-    """Return the text of an error in one line."""
-    return "the database is damaged" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
-
-
-def read_text(value: Any) -> str:
-    """Return a column's text; "" if it holds none. A column of SQLite may hold any type."""
-    return value if isinstance(value, str) else ""
-
-
-class LlmDatabase:
+class LlmDatabase(ForeignDatabase):
     """A `logs.db` that is open, whichever release of `llm` made it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._columns: dict[str, frozenset[str]] = {}
+        super().__init__(connection)
         self._indexed: set[str] = set()
         self._owners: dict[str, set[Any] | None] = {}  # of a table: what its rows belong to; None: too many to keep
         self._response_columns = ""
-
-    def has(self, table: str, column: str | None = None) -> bool:
-        """Return True if the database has the table, and the column."""
-        if table not in self._columns:
-            rows = self._connection.execute("select name from pragma_table_info(?)", (table,)).fetchall()
-            self._columns[table] = frozenset(row["name"] for row in rows)
-        return bool(self._columns[table]) and (column is None or column in self._columns[table])
 
     def may_have(self, table: str, column: str, id: Any) -> bool:
         """Return False if the table has no row with the id in the column: most responses have nothing but text."""
@@ -106,14 +44,6 @@ class LlmDatabase:
             self._owners[table] = None if len(rows) > _MOST_OWNERS else {row["id"] for row in rows}
         owners = self._owners[table]
         return owners is None or id in owners
-
-    def query(self, statement: str, *values: Any) -> list[Row]:
-        """Return the rows of a query."""
-        return self._connection.execute(statement, values).fetchall()
-
-    def stream(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """Return the rows of a query, one at a time."""
-        return self._connection.execute(statement, values)
 
     def read_response(self, row_id: int) -> Row:
         """Return a response, without the JSON that was sent and received, which repeats it."""
@@ -129,10 +59,10 @@ class LlmDatabase:
         # `llm` has no index for it, and a scan for each response would take hours in a large file. The index is a
         # temporary table: SQLite keeps it in a file of its own and leaves the database as it is.
         if table not in self._indexed:
-            self._connection.execute(
+            self.query(
                 f"create temp table of_{table} as select response_id, rowid as row from main.{table}"  # noqa: S608
             )
-            self._connection.execute(f"create index temp.by_{table} on of_{table} (response_id)")
+            self.query(f"create index temp.by_{table} on of_{table} (response_id)")
             self._indexed.add(table)
         return self.query(
             f"select t.* from temp.of_{table} i join main.{table} t on t.rowid = i.row"  # noqa: S608

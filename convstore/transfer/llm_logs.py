@@ -15,8 +15,9 @@ from typing import Any
 
 from convstore.transfer.checked_json import UnreadableJson, parse_json
 from convstore.transfer.derived_ids import DerivedTree
+from convstore.transfer.foreign_database import DATABASE_ERRORS, Row, describe_error, open_read_only, read_text
 from convstore.transfer.imported import ImportedConversation, Problem
-from convstore.transfer.llm_database import DATABASE_ERRORS, LlmDatabase, Row, describe_error, open_read_only, read_text
+from convstore.transfer.llm_database import LlmDatabase
 from convstore.transfer.llm_responses import ResponseReader, find_model
 from convstore.transfer.llm_threads import ThreadReader
 from convstore.transfer.losses import list_losses

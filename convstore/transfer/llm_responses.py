@@ -13,7 +13,8 @@ from typing import Any
 from convstore.transfer.data_urls import join_parts
 from convstore.transfer.derived_ids import DerivedTree
 from convstore.transfer.file_times import read_time
-from convstore.transfer.llm_database import LlmDatabase, Row, read_text
+from convstore.transfer.foreign_database import Row, read_text
+from convstore.transfer.llm_database import LlmDatabase
 from convstore.transfer.llm_messages import make_call, make_reply, make_result
 
 

@@ -14,9 +14,16 @@ from typing import Any
 
 from convstore.transfer.derived_ids import DerivedTree
 from convstore.transfer.file_times import read_time
+from convstore.transfer.foreign_database import (
+    DATABASE_ERRORS,
+    ForeignDatabase,
+    Row,
+    describe_error,
+    open_read_only,
+    read_text,
+)
 from convstore.transfer.gob_values import UnreadableGob, decode_gob
 from convstore.transfer.imported import ImportedConversation, Problem
-from convstore.transfer.llm_database import DATABASE_ERRORS, LlmDatabase, Row, describe_error, open_read_only, read_text
 from convstore.transfer.losses import list_losses
 from convstore.transfer.source_lines import MAX_LINE_BYTES, UnreadableSource, describe_limit, open_path
 
@@ -49,7 +56,7 @@ def read_mods_conversations(source: str | os.PathLike[str]) -> Iterator[Imported
 def _list_rows(index: Path) -> list[Row]:
     connection = open_read_only(index)
     try:
-        database = LlmDatabase(connection)
+        database = ForeignDatabase(connection)
         if not database.has("conversations", "title"):
             raise UnreadableSource("is no index of mods")
         return database.query("select * from conversations order by rowid")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convstore.errors import InvalidInput
+from convstore.transfer.foreign_database import DATABASE_ERRORS, ForeignDatabase, open_read_only
 from convstore.transfer.json_kinds import find_json_kind
-from convstore.transfer.llm_database import DATABASE_ERRORS, LlmDatabase, open_read_only
 from convstore.transfer.source_lines import (
     SQLITE_MAGIC,
     UnreadableSource,
@@ -126,7 +126,7 @@ def _is_own_markdown(start: bytes) -> bool:
 def _recognise_database(path: Path) -> str | None:
     connection = open_read_only(path)
     try:
-        database = LlmDatabase(connection)
+        database = ForeignDatabase(connection)
         if database.has("convstore_conversations") or database.has("convstore_messages"):
             return "convstore"
         if database.has("responses", "conversation_id") or (database.has("threads") and database.has("turns")):
