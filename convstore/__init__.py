@@ -68,6 +68,11 @@ if TYPE_CHECKING:
         AsyncTransactionView,
         TransactionView,
     )
+    from convstore.transfer.imported import (
+        ImportedConversation,
+        ImportedMessage,
+        Problem,
+    )
     from convstore.usage.usage_report import (
         UsageBy,
         UsageReport,
@@ -77,6 +82,10 @@ if TYPE_CHECKING:
         Position,
         Seq,
         TurnNumber,
+    )
+    from convstore.values.import_report import (
+        ImportProblem,
+        ImportReport,
     )
     from convstore.values.results import (
         UNCHANGED,
@@ -158,6 +167,15 @@ _HOMES = {
         "Seq",
         "TurnNumber",
     ),
+    "convstore.transfer.imported": (
+        "ImportedConversation",
+        "ImportedMessage",
+        "Problem",
+    ),
+    "convstore.values.import_report": (
+        "ImportProblem",
+        "ImportReport",
+    ),
     "convstore.values.results": (
         "UNCHANGED",
         "Conversation",
@@ -200,6 +218,10 @@ __all__ = [
     "Given",
     "HeadMoved",
     "IdempotencyMismatch",
+    "ImportProblem",
+    "ImportReport",
+    "ImportedConversation",
+    "ImportedMessage",
     "InvalidInput",
     "InvalidMessage",
     "InvalidParameter",
@@ -209,6 +231,7 @@ __all__ = [
     "NotConfigured",
     "OnBusy",
     "Position",
+    "Problem",
     "ReplyInterrupted",
     "ReplyNotStored",
     "ReplyStream",

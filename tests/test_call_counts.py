@@ -20,10 +20,10 @@ from tests import driver_events
 CALLS = {
     "say, last=5": 2_180,
     "say, history=False": 1_700,
-    "append": 495,
+    "append": 557,
     "the last 20 messages": 710,
     "the history of 1,000 messages": 28_300,
-    "append 1,000 messages": 74_600,
+    "append 1,000 messages": 108_600,
     "get": 312,
     "fork": 602,
 }
@@ -33,10 +33,10 @@ CALLS = {
 KILOBYTES = {
     "say, last=5": 43,
     "say, history=False": 27,
-    "append": 14.5,
+    "append": 16.3,
     "the last 20 messages": 37,
     "the history of 1,000 messages": 1_040,
-    "append 1,000 messages": 1_460,
+    "append 1,000 messages": 3_310,
     "get": 10.4,
     "fork": 14.6,
 }

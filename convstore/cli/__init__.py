@@ -30,6 +30,7 @@ _COMMANDS = {
     "edit": ("edit.edit", "Edit a message and ask again."),
     "follow": ("follow.follow", "Print a reply that another process streams."),
     "fork": ("fork.fork", "Fork a conversation and print the new id."),
+    "import": ("import_.import_conversations", "Bring in conversations of other programs."),
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "new": ("new.new", "Start a conversation and print its id."),
     "pin": ("pin.pin", "Always send a message."),

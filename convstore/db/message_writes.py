@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import insert
 
@@ -41,19 +42,28 @@ def insert_messages(
     The caller has taken their numbers from the conversation's row before.
     """
     added: list[MessageRecord] = []
-    rows = []
-    blobs: dict[bytes, bytes] = {}
     for seq, message in enumerate(new, place.first_seq):
         parent = added[-1] if added and not place.siblings else place.after
-        record = _make_child(parent, Seq(seq), message, place.turn, work)
-        added.append(record)
-        stored = encode(message)
+        added.append(make_child(work, parent, Seq(seq), message, place.turn, work.now))
+    insert_records(work, key, added)
+    return added
+
+
+def insert_records(work: UnitOfWork, key: ConversationKey, added: Sequence[MessageRecord]) -> None:
+    """Insert messages with their places, and add them to the search index.
+
+    The caller has taken their numbers from the conversation's row before.
+    """
+    rows = []
+    blobs: dict[bytes, bytes] = {}
+    for record in added:
+        stored = encode(record.message)
         blobs.update(stored.blobs)
         rows.append(
             {
                 "owner": key.owner,
                 "conversation_id": key.id,
-                "seq": seq,
+                "seq": record.seq,
                 "parent_seq": record.parent_seq,
                 "position": record.position,
                 "role": stored.role,
@@ -62,25 +72,30 @@ def insert_messages(
                 "extra": stored.extra,
                 "tokens": record.tokens,
                 "context_seq": record.context_seq,
-                "turn_seq": place.turn,
+                "turn_seq": record.turn,
                 **dict(zip(BACK_COLUMNS, record.back, strict=True)),
                 "digest": record.digest,
-                "created_at": work.now,
+                "created_at": record.created_at,
             }
         )
     insert_attachments(work.connection, key.owner, blobs, work.now)
     if rows:
         work.connection.execute_many(_INSERT, rows)
         index_messages(work.connection, key, added)
-    return added
 
 
-def _make_child(
-    parent: MessageRecord | None, seq: Seq, message: Message, turn: TurnNumber | None, work: UnitOfWork
+def make_child(
+    work: UnitOfWork,
+    parent: MessageRecord | None,
+    seq: Seq,
+    message: Message,
+    turn: TurnNumber | None,
+    created_at: datetime,
 ) -> MessageRecord:
+    """Return a new message with its place after another one; None: it begins a path."""
     tokens = work.count_tokens(message)
     if parent is None:
-        return MessageRecord(Position(1), seq, NO_SEQ, turn, work.now, message, digest(b"", message), NO_SEQ, tokens)
+        return MessageRecord(Position(1), seq, NO_SEQ, turn, created_at, message, digest(b"", message), NO_SEQ, tokens)
     context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq
     back = parent.back
     if parent.position % STRIDES[0] == 0:
@@ -92,7 +107,7 @@ def _make_child(
         seq=seq,
         parent_seq=parent.seq,
         turn=turn,
-        created_at=work.now,
+        created_at=created_at,
         message=message,
         digest=digest(parent.digest, message),
         context_seq=context,

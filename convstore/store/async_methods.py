@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
+import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from convstore.context.window import SendableBuffer
 from convstore.errors import DamagedRow
@@ -19,7 +20,9 @@ from convstore.values.results import UNCHANGED, Conversation, Given, MessageReco
 from convstore.values.validation import OnBusy, check_owner
 
 if TYPE_CHECKING:
+    from convstore.transfer.imported import ImportedConversation, Problem
     from convstore.usage.usage_report import UsageBy, UsageReport
+    from convstore.values.import_report import ImportReport
     from convstore.values.search_results import SearchResults
 
 P = ParamSpec("P")
@@ -202,6 +205,17 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.input_of)
     async def input_of(self, turn: Turn) -> builtins.list[MessageRecord]:
         return await self._run(ConversationMethods.input_of, turn)
+
+    @documented_as(ConversationMethods.import_)
+    async def import_(
+        self,
+        source: str | os.PathLike[str] | IO[bytes] | Iterable[ImportedConversation | Problem],
+        *,
+        kind: str | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> ImportReport:
+        return await self._run(ConversationMethods.import_, source, kind=kind, dry_run=dry_run, on_progress=on_progress)
 
     @documented_as(ConversationMethods.append)
     async def append(

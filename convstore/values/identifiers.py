@@ -39,6 +39,15 @@ def make_conversation_id() -> str:
     return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
 
 
+def spell_id(number: int) -> str:
+    """Return an id of the same form that is made of a number, of which 57 bits count."""
+    letters = []
+    for _ in range(_ID_CHARACTERS):
+        number, place = divmod(number, len(_ID_ALPHABET))
+        letters.append(_ID_ALPHABET[place])
+    return "".join(letters)
+
+
 def compose_letters(name: str) -> str:
     """Return a name with each letter and its accents as one character (NFC), as most keyboards type them."""
     return unicodedata.normalize("NFC", name) if not name.isascii() else name

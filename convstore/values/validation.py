@@ -242,7 +242,7 @@ def check_moment(value: datetime | date | None, argument: str) -> datetime | Non
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidInput(
-                f"{argument} needs a time zone, and {value.isoformat()} has none; `.replace(tzinfo=UTC)` adds one"
+                f"{argument} needs a time zone, and {value.isoformat()} has none; give it one, such as UTC"
             )
         try:
             return value.astimezone(UTC)
