@@ -38,8 +38,8 @@ def import_conversations(
     """Bring in conversations of other programs.
 
     KIND is chatgpt, claude, llm, claude-code, codex, open-webui, librechat, aichat, mods, sharegpt, fine-tuning or
-    messages. Importing a file again adds only what is new, as a branch where it differs. What could not be brought in is
-    on stderr.
+    messages. Importing a file again adds only what is new, as a branch where it differs. Notes on stderr say what could
+    not be brought in.
     """
     given: str | IO[bytes] = sys.stdin.buffer if source == "-" else source
     with open_store(store_choice) as store, Progress("messages", as_json=as_json) as progress:

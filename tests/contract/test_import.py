@@ -1,0 +1,188 @@
+"""Test `import_`: conversations of other programs become conversations like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convstore import ImportedConversation, ImportedMessage, InvalidInput, Problem, Store
+from convstore.testing import ChatServer, Reply
+
+BEGIN = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def message(id: str, parent: str | None, content: str, minutes: int | None = 0, role: str = "user") -> ImportedMessage:
+    moment = None if minutes is None else BEGIN + timedelta(minutes=minutes)
+    return ImportedMessage(id, parent, {"role": role, "content": content}, moment)
+
+
+TREE = ImportedConversation(
+    id="abc",
+    title="Games",
+    head="r2",
+    messages=[
+        message("s", None, "Be brief.", role="system"),
+        message("q", "s", "Where?", 1),
+        message("r1", "q", "In Beijing.", 2, "assistant"),
+        message("r2", "q", "Beijing, China.", 3, "assistant"),
+    ],
+    metadata={"starred": True},
+    notes=["an image is missing"],
+)
+
+
+def bring(store: Store, *conversations: object, **options: Any) -> tuple[int, int, int, int]:
+    report = store.import_(list(conversations), kind="test", **options)  # type: ignore[arg-type]
+    return report.new, report.changed, report.unchanged, report.messages
+
+
+def texts(store: Store, id: str) -> list[str]:
+    return [one["content"] for one in store.history(id)]
+
+
+def only(store: Store) -> str:
+    (conversation,) = store.list()
+    return conversation.id
+
+
+def test_a_tree_is_brought_in_with_times_branches_and_where_it_comes_from(store: Store) -> None:
+    report = store.import_([TREE], kind="test")
+    assert (report.new, report.messages) == (1, 4)
+    assert [(problem.place, problem.reason, problem.is_note) for problem in report.problems] == [
+        ("Games", "an image is missing", True)
+    ]
+    conversation = store.get(only(store))
+    assert conversation.title == "Games"
+    assert conversation.metadata == {"starred": True, "import": {"kind": "test", "id": "abc"}}
+    assert conversation.created_at == BEGIN
+    assert texts(store, conversation.id) == ["Be brief.", "Where?", "Beijing, China."]
+    tree = store.tree(conversation.id)
+    assert [(one.seq, one.parent_seq, one.position, one.created_at - BEGIN) for one in tree] == [
+        (1, 0, 1, timedelta(0)),
+        (2, 1, 2, timedelta(minutes=1)),
+        (3, 2, 3, timedelta(minutes=2)),
+        (4, 2, 3, timedelta(minutes=3)),
+    ]
+
+
+def test_a_second_import_adds_nothing(store: Store) -> None:
+    assert bring(store, TREE) == (1, 0, 0, 4)
+    before = store.get(only(store))
+    assert bring(store, TREE) == (0, 0, 1, 0)
+    assert store.get(before.id) == before
+
+
+def test_a_newer_export_adds_what_is_new_and_a_branch_where_it_differs(store: Store) -> None:
+    bring(store, TREE)
+    id = only(store)
+    newer = [*TREE.messages, message("q2", "r2", "And then?", 4), message("e", "s", "Where, exactly?", 5)]
+    assert bring(store, replace(TREE, messages=newer, head="q2")) == (0, 1, 0, 2)
+    assert texts(store, id) == ["Be brief.", "Where?", "Beijing, China.", "And then?"]
+    edited = [*TREE.messages[:3], message("r2", "q", "Changed.", 3, "assistant")]
+    assert bring(store, replace(TREE, messages=edited)) == (0, 1, 0, 1)
+    assert len(store.tree(id)) == 7
+    assert texts(store, id)[-1] == "And then?", "the head is no part of the older export's path"
+
+
+def test_an_imported_conversation_goes_on_and_a_newer_export_leaves_its_head(
+    store: Store, chat_server: ChatServer
+) -> None:
+    bring(store, TREE)
+    id = only(store)
+    chat_server.script(Reply("Sure."))
+    store.say(id, "Thanks.")
+    assert [one["content"] for one in chat_server.requests[-1].body["messages"]] == [
+        "Be brief.",
+        "Where?",
+        "Beijing, China.",
+        "Thanks.",
+    ]
+    newer = [*TREE.messages, message("q2", "r2", "And then?", 4)]
+    assert bring(store, replace(TREE, messages=newer, head="q2")) == (0, 1, 0, 1)
+    assert texts(store, id)[-2:] == ["Thanks.", "Sure."]
+
+
+def test_a_deleted_conversation_stays_deleted(store: Store) -> None:
+    bring(store, TREE)
+    store.delete(only(store))
+    report = store.import_([TREE], kind="test")
+    assert (report.deleted, report.new, report.messages) == (1, 0, 0)
+    assert store.list() == []
+
+
+def test_one_bad_conversation_is_reported_and_the_others_are_stored(store: Store) -> None:
+    bad = replace(TREE, id="bad", title="Bad", messages=[ImportedMessage("1", None, {"content": "no role"})], head=None)
+    report = store.import_([Problem("file, line 3", "no JSON"), bad, TREE], kind="test")
+    assert report.new == 1
+    assert [(one.place, one.is_note) for one in report.problems][:2] == [("file, line 3", False), ("Bad", False)]
+    assert "must have a role" in report.problems[1].reason
+    assert len(store.list()) == 1, "nothing is left of the bad one"
+
+
+def test_a_dry_run_stores_nothing_and_says_the_same(store: Store) -> None:
+    assert bring(store, TREE, dry_run=True) == (1, 0, 0, 4)
+    assert store.list() == []
+    bring(store, TREE)
+    newer = replace(TREE, messages=[*TREE.messages, message("q2", "r2", "And then?", 4)])
+    assert bring(store, newer, dry_run=True) == (0, 1, 0, 1)
+    assert len(store.tree(only(store))) == 4
+
+
+def test_what_was_imported_is_found_at_its_own_time(store: Store) -> None:
+    bring(store, TREE)
+    (hit,) = store.search("china").hits
+    assert (hit.created_at, hit.position, hit.on_path) == (BEGIN + timedelta(minutes=3), 3, True)
+    assert [hit.on_path for hit in store.search("beijing").hits] == [True, False]
+    assert [hit.position for hit in store.search("games").hits] == [None]
+
+
+def test_owners_bring_in_the_same_file_apart(store: Store) -> None:
+    ada, bob = store.for_owner("ada"), store.for_owner("bob")
+    assert bring(ada, TREE) == bring(bob, TREE) == (1, 0, 0, 4)
+    assert bring(ada, TREE) == (0, 0, 1, 0)
+
+
+def test_messages_without_times_take_the_time_of_the_one_before(store: Store) -> None:
+    timeless = [message("1", None, "a", None), message("2", "1", "b", 7), message("3", "2", "c", None)]
+    bring(store, ImportedConversation("t", timeless, None, created_at=BEGIN))
+    assert [one.created_at - BEGIN for one in store.messages(only(store))] == [
+        timedelta(0),
+        timedelta(minutes=7),
+        timedelta(minutes=7),
+    ]
+
+
+def test_a_long_path_is_brought_in_whole(store: Store) -> None:
+    many = [message(str(n), str(n - 1) if n else None, f"text {n}", n) for n in range(1_203)]
+    assert bring(store, ImportedConversation("long", many, None)) == (1, 0, 0, 1_203)
+    id = only(store)
+    assert store.at(id, 700).message["content"] == "text 699"
+    assert store.get(id).length == 1_203
+
+
+def test_a_file_is_recognised_and_brought_in(store: Store, tmp_path: Path) -> None:
+    chat: Sequence[dict[str, str]] = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(chat))
+    report = store.import_(path)
+    assert (report.kind, report.new, report.messages) == ("messages", 1, 2)
+    assert store.history(only(store)) == chat
+    assert store.import_(str(path)).unchanged == 1
+    with path.open("rb") as stream:
+        assert store.import_(stream, kind="messages").kind == "messages"
+
+
+def test_a_missing_file_and_an_unknown_kind_are_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no such file"):
+        store.import_(tmp_path / "nothing.json")
+    (tmp_path / "odd.bin").write_bytes(b"\x00\x01\x02 odd")
+    with pytest.raises(InvalidInput):
+        store.import_(tmp_path / "odd.bin")
+    with pytest.raises(InvalidInput, match="cannot be read; these can: chatgpt"):
+        store.import_(tmp_path / "odd.bin", kind="nonsense")
