@@ -329,13 +329,15 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
         for name, _, meaning in shown_columns(table)
         if meaning.startswith("*Later*")
     }
-    assert said == columns - filled
+    assert said == columns - filled - {("convstore_search_documents", "terms")}  # PostgreSQL's
 
 
 def along_the_tree(store: Store) -> None:
     """Fill the columns that stay empty until a head moves or a path is long."""
     long = store.new("Long", messages=[{"role": "user", "content": f"Message {n}"} for n in range(32_769)])
     store.append(long.id, "The last of them knows its ancestors")
+    store.set(long.id, title="A title that comes after later messages")
+    store.append(long.id, "x" * 100_001)  # the search index gets it later
     store.delete(long.id)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
     tree = store.new("Tree", last=2)
