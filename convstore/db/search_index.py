@@ -16,8 +16,7 @@ from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, bindparam, delete, literal_column, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, bindparam, delete, select, text
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore, is_sqlite
@@ -113,13 +112,21 @@ def find_kind(connection: Connection) -> IndexKind:
 
 
 def _read_kind(connection: Connection) -> IndexKind:
-    sql = connection.plain.scalar(text("SELECT sql FROM sqlite_master WHERE name = :name"), {"name": TERMS_TABLE})
-    if "VIRTUAL" not in str(sql).upper():
-        return IndexKind.TABLE
+    """Return where a SQLite database has its terms.
+
+    It asks the driver, as what prepares a connection does: it is no part of a call's work.
+    """
+    cursor = connection.plain.connection.cursor()
     try:
-        connection.plain.execute(select(literal_column("rowid")).select_from(text(TERMS_TABLE)).limit(0))
-    except OperationalError:  # no such module: fts5
+        cursor.execute("SELECT sql FROM sqlite_master WHERE name = ?", (TERMS_TABLE,))
+        (sql,) = cursor.fetchone() or ("",)
+        if "VIRTUAL" not in sql.upper():
+            return IndexKind.TABLE
+        cursor.execute(f"SELECT rowid FROM {TERMS_TABLE} LIMIT 0")  # noqa: S608 (a constant)
+    except connection.dialect.loaded_dbapi.OperationalError:  # no such module: fts5
         return IndexKind.NONE
+    finally:
+        cursor.close()
     return IndexKind.FTS5
 
 
