@@ -20,13 +20,14 @@ from convstore.db.history_rows import read_tree
 from convstore.db.message_writes import insert_records, make_child
 from convstore.db.search_index import index_title
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationDeleted, ConversationNotFound
+from convstore.errors import ConversationDeleted, ConversationNotFound, InvalidInput
 from convstore.leases.claims import lock_conversation
 from convstore.messages.codec import digest
 from convstore.messages.message import Message, to_message
 from convstore.transfer.imported import ImportedConversation
 from convstore.values.identifiers import ConversationKey, Seq, spell_id
 from convstore.values.results import MessageRecord
+from convstore.values.validation import check_moment, check_title
 
 _ROWS_AT_ONCE = 500
 
@@ -66,14 +67,16 @@ def store_imported(
 
     Raises:
         ConversationBusy: a turn of the conversation is running.
+        InvalidInput: a message follows one that does not come before it, or a time has no time zone.
         InvalidMessage: a message is not one.
     """
     key = ConversationKey(owner, make_imported_id(kind, imported.id))
+    _check(imported)
     began = imported.created_at or next((one.created_at for one in imported.messages if one.created_at), work.now)
     messages = [to_message(one.message) for one in imported.messages]
+    is_new, changed_at = False, began
     try:
-        get_conversation(work.connection, key)
-        is_new = False
+        changed_at = get_conversation(work.connection, key).updated_at
     except ConversationDeleted:
         return Imported(key, is_new=False, is_deleted=True, messages=0)
     except ConversationNotFound:
@@ -86,12 +89,31 @@ def store_imported(
     known = {record.digest: record for record in read_tree(work.connection, state.lineage)} if not is_new else {}
     found, new = _place_messages(work, state, imported, messages, known, began)
     if new and not is_trial:
-        latest = max(record.created_at for record in new)
+        latest = max(changed_at, *(record.created_at for record in new))
         take_late_numbers(work.connection, key, len(new), latest)
         for start in range(0, len(new), _ROWS_AT_ONCE):
             insert_records(work, key, new[start : start + _ROWS_AT_ONCE])
         _move_head(work, key, state, imported, found, latest)
     return Imported(key, is_new=is_new, is_deleted=False, messages=len(new))
+
+
+def _check(imported: ImportedConversation) -> None:
+    """Check what the readers of files keep to, and an application's own may not.
+
+    Raises:
+        InvalidInput: it is not so.
+    """
+    known: set[str] = set()
+    check_moment(imported.created_at, "created_at")
+    for one in imported.messages:
+        check_moment(one.created_at, "created_at")
+        if one.parent is not None and one.parent not in known:
+            raise InvalidInput(f"message {one.id!r:.80} follows {one.parent!r:.80}, which does not come before it")
+        if one.id in known:
+            raise InvalidInput(f"two messages have the id {one.id!r:.80}")
+        known.add(one.id)
+    if imported.head is not None and imported.head not in known:
+        raise InvalidInput(f"the head {imported.head!r:.80} is no message of the conversation")
 
 
 def _create(
@@ -101,7 +123,7 @@ def _create(
     new = NewConversation(
         key=key,
         name=None,
-        title=imported.title,
+        title=check_title(imported.title),
         settings={},
         metadata=metadata,
         window={},

@@ -15,10 +15,12 @@ from convstore.db import search_backlog, search_rows
 from convstore.db.ancestors import find_ancestors
 from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
 from convstore.db.message_rows import read_messages
-from convstore.db.row_errors import conversation_not_found, damaged_row
+from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.search_index import (
     DocumentKey,
+    IndexKind,
     count_microseconds,
+    find_kind,
     make_conversation_term,
     make_moment,
     make_prefix_term,
@@ -125,16 +127,17 @@ class _Search:
     def _compare_all(self) -> bool:
         """Compare texts until there are enough matches; return False if there were too many texts."""
         span, chosen = self._make_span(), self._make_filter()
-        is_broad = bool(chosen.prefixes and not chosen.terms)  # the beginning of many words, perhaps
-        if self._homes is None and (chosen.is_empty or is_broad):
-            most = MOST_COMPARED if chosen.is_empty else _NEWEST
+        reads_all = chosen.is_empty or find_kind(self._connection) is IndexKind.NONE
+        is_broad = self._homes is None and bool(chosen.prefixes and not chosen.terms)  # many words, perhaps
+        if reads_all or is_broad:
+            most = MOST_COMPARED if reads_all else _NEWEST
             while self._compared < most:
                 wanted = _FIRST_PAGE if self._compared == 0 else _NEXT_PAGE
                 rows = search_rows.read_newest(self._connection, span, wanted)
                 if self._compare(rows) or len(rows) < wanted:
                     return True
                 span = replace(span, before=self._last or span.before)
-            if chosen.is_empty:
+            if reads_all:
                 return False
         for keys in search_rows.iterate_candidates(self._connection, span, chosen):
             for start in range(0, len(keys), _READ_AT_ONCE):
@@ -171,7 +174,8 @@ class _Search:
         if row.seq == NO_SEQ:
             if request.role is not None or request.model is not None or self._is_hidden(row):
                 return None
-            text = join_texts([name for name in (from_column(row.title), row.name) if name])
+            search_rows.check_text(row)
+            text = join_texts([name for name in (_read_title(row), row.name) if name])
             return self._make_match(row, text, None) if request.query.matches_text(text) else None
         if row.role is None:
             raise damaged_row(row.conversation_id, f"message seq {row.seq}, which the search index names, is missing")
@@ -232,6 +236,20 @@ class _Search:
         return [hit for hit in hits if hit.seq is None or (hit.conversation, hit.seq) not in unread]
 
 
+def _read_title(row: Any) -> str | None:
+    try:
+        return from_column(row.title)
+    except DECODING_ERRORS as error:
+        raise damaged_row(row.conversation_id, f"its title cannot be decoded ({error})") from error
+
+
+def _read_status(row: Any) -> TurnStatus | None:
+    try:
+        return TurnStatus(row.status) if row.status is not None else None
+    except ValueError as error:
+        raise damaged_row(row.conversation_id, f"the turn of message seq {row.seq}: {error}") from error
+
+
 def _find_place(owner: str, match: _Match) -> tuple[Lineage, Seq]:
     if match.fork is not None:
         return match.fork.lineage, match.fork.head
@@ -245,12 +263,12 @@ def _make_hit(query: Query, match: _Match, on_path: set[tuple[str, Seq]]) -> Sea
     id = row.conversation_id if fork is None else fork.lineage.key.id
     return SearchHit(
         conversation=id,
-        title=from_column(row.title) if fork is None else fork.title,
+        title=_read_title(row) if fork is None else fork.title,
         position=None if is_title else row.position,
         seq=None if is_title else row.seq,
         role=None if is_title else search_rows.decode_searched(row, id)["role"],
         on_path=is_title or (id, row.seq) in on_path,
-        status=TurnStatus(row.status) if row.status is not None else None,
+        status=_read_status(row),
         snippet=snippet.text,
         marks=snippet.marks,
         created_at=make_moment(row.created_us),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from convstore.db import search_backlog, search_index, search_rows
-from convstore.db.search_index import IndexedText
+from convstore.db.search_index import IndexedText, IndexKind
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.search.folded_text import fold
@@ -55,22 +55,20 @@ def fill_index(
 
 
 def read_batch(work: UnitOfWork, owner: str) -> Batch | None:
-    """Return the next messages to be added; None if the index has all.
+    """Return the next messages to be added, without damaged ones; None if there is nothing to do.
 
-    Raises:
-        DamagedRow: a message cannot be read.
+    There is nothing to do either if this SQLite cannot write the index.
     """
     waiting = search_backlog.find_next(work.connection, owner)
-    if waiting is None:
+    if waiting is None or search_index.find_kind(work.connection) is IndexKind.NONE:
         return None
     key, from_seq = waiting
     texts: list[IndexedText] = []
     if from_seq == NO_SEQ:
         created_at, *names = search_rows.read_title(work.connection, key)
-        terms = search_index.find_title_terms(*names)
-        if terms:
+        if any(names):
             document = search_index.count_microseconds(created_at), key.id, NO_SEQ
-            texts.append(IndexedText(document, terms))
+            texts.append(IndexedText(document, search_index.find_title_terms(*names)))
     messages, next_seq = search_rows.read_unindexed(work.connection, key, from_seq)
     for document, message in messages:
         terms = frozenset(find_terms(fold(extract_searched_text(message))))

@@ -160,12 +160,13 @@ def index_title(connection: Connection, key: ConversationKey, created_at: dateti
         created_at: when the conversation was created.
         names: its title and its name.
     """
-    terms = find_title_terms(*names)
-    if terms and find_kind(connection) is not IndexKind.NONE:
-        document = count_microseconds(created_at), key.id, NO_SEQ
-        add_texts(connection, key.owner, [IndexedText(document, terms)])
-    elif terms:
+    if not any(names):
+        return
+    if find_kind(connection) is IndexKind.NONE:
         put_off(connection, key, NO_SEQ)
+    else:
+        document = count_microseconds(created_at), key.id, NO_SEQ
+        add_texts(connection, key.owner, [IndexedText(document, find_title_terms(*names))])
 
 
 def find_title_terms(*names: str | None) -> frozenset[str]:
@@ -184,8 +185,7 @@ def replace_title(
     if before == after:
         return
     document = count_microseconds(created_at), key.id, NO_SEQ
-    if find_kind(connection) is not IndexKind.NONE:
-        remove_text(connection, key.owner, IndexedText(document, find_title_terms(*before)))
+    remove_text(connection, key.owner, IndexedText(document, find_title_terms(*before)))
     index_title(connection, key, created_at, *after)
 
 
@@ -216,7 +216,7 @@ def remove_text(connection: Connection, owner: str, one: IndexedText) -> None:
     """
     document = {"owner": owner, **_bind_key(one.key)}
     kind = find_kind(connection)
-    if kind is not IndexKind.GIN:
+    if kind in (IndexKind.FTS5, IndexKind.TABLE):  # what stays of a text in a table that cannot be read does no harm
         docid = connection.scalar(_DOCID, document)
         if docid is None:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,10 +33,13 @@ from convstore.db.search_index import (
 )
 from convstore.db.tables import conversations, messages, turns
 from convstore.db.tables import search_documents as table
+from convstore.errors import DamagedRow
 from convstore.messages.codec import StoredMessage, decode_without_attachments
 from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import ConversationKey, Seq
+
+_logger = logging.getLogger(__name__)
 
 # The times that Python has are within these, and so are the numbers of documents made of them.
 _FIRST_KEY: DocumentKey = (-(2**56), "", Seq(0))
@@ -237,8 +241,7 @@ def read_unindexed(
 ) -> tuple[list[tuple[DocumentKey, Message]], Seq | None]:
     """Return messages of a conversation for the index, without attachments, and the first of the next ones or None.
 
-    Raises:
-        DamagedRow: a message cannot be decoded.
+    Damaged ones are left out.
     """
     values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq, "most": _BATCH_MESSAGES + 1}
     sizes = connection.execute(_sizes_statement(connection.dialect.name), values).all()
@@ -249,10 +252,15 @@ def read_unindexed(
             rest = Seq(seq)
             break
         end = Seq(seq)
-    rows = connection.execute(_BETWEEN, {**values, "to_seq": end}).all()
-    _check_message_types(rows, key.id, "message seq")
-    documents = [(count_microseconds(row.created_at), key.id, Seq(row.seq)) for row in rows]
-    return list(zip(documents, [decode_searched(row, key.id) for row in rows], strict=True)), rest
+    found = []
+    for row in connection.execute(_BETWEEN, {**values, "to_seq": end}).all():
+        try:
+            _check_message_types([row], key.id, "message seq")
+            document = count_microseconds(row.created_at), key.id, Seq(row.seq)
+            found.append((document, decode_searched(row, key.id)))
+        except DamagedRow:  # it cannot be found, and whoever reads it is told
+            _logger.warning("search: message seq %s of conversation %s is damaged and not indexed", row.seq, key.id)
+    return found, rest
 
 
 def decode_searched(row: Any, conversation_id: str) -> Message:

@@ -14,7 +14,7 @@ from convstore.conversations import creation, deletion, description, forks, head
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
-from convstore.errors import ConversationBusy, InvalidMessage
+from convstore.errors import ConversationBusy, InvalidInput
 from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
@@ -202,7 +202,7 @@ class ConversationMethods(ReadMethods):
             origin = {"kind": kind, "id": one.id, **({"file": file} if file is not None else {})}
             try:
                 stored = run(store_imported, self._owner, kind, one, origin, is_trial=dry_run)
-            except (ConversationBusy, InvalidMessage) as error:
+            except (ConversationBusy, InvalidInput) as error:
                 problems.append(ImportProblem(place, str(error), is_note=False))
                 continue
             problems += [ImportProblem(place, note, is_note=True) for note in one.notes if stored.messages]

@@ -161,7 +161,7 @@ class FindMethods:
         if not found.is_index_complete and self._transactions.may_wait:
             try:
                 search_filling.fill_index(self._transactions, self._owner, seconds=_FILL_SECONDS)
-            except DatabaseError as error:  # the database can only be read, a row is damaged …
+            except DatabaseError as error:  # the database can only be read, another program writes for long …
                 _logger.info("search: the index was not filled (%s)", type(error).__name__)
             found, damaged = self._transactions.read(search.search, self._owner, request)
         for problem in damaged:
@@ -180,16 +180,13 @@ class FindMethods:
         """Add this owner's messages that the search index does not have yet, and return how many were added.
 
         These are messages from before the index existed, and very long ones. A search adds them too, for a second. The
-        work may be stopped at any time, and the next call goes on.
+        work may be stopped at any time, and the next call goes on. Damaged messages are left out; the log names them.
 
         Args:
             whole: compare the index with every conversation. This is needed once after an older release of convstore
                 wrote to the upgraded database.
             seconds: end after about so many; None: go on to the end.
             on_progress: called with the number of messages added so far.
-
-        Raises:
-            DamagedRow: a message cannot be read.
         """
         from convstore.conversations.search_filling import fill_index, put_off_all
 

@@ -25,6 +25,12 @@ PARENT = (["owner", "conversation_id"], ["convstore_conversations.owner", "convs
 # The terms come as words without signs, which the tokenizer `ascii` leaves as they are; `_` begins an owner's term.
 FTS5 = "fts5(terms, content='', detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"
 
+PLAIN_TABLE = (
+    f"CREATE TABLE {TERMS} (term TEXT NOT NULL, docid INTEGER NOT NULL,"
+    f" CONSTRAINT {TERMS}_pkey PRIMARY KEY (term, docid)) WITHOUT ROWID",
+    f"CREATE INDEX {TERMS}_docid_idx ON {TERMS} (docid, term)",
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -86,11 +92,8 @@ def _create_terms_table() -> None:
     except sa.exc.OperationalError as error:
         if "fts5" not in str(error.orig):
             raise
-        connection.exec_driver_sql(
-            f"CREATE TABLE {TERMS} (term TEXT NOT NULL, docid INTEGER NOT NULL,"
-            f" CONSTRAINT {TERMS}_pkey PRIMARY KEY (term, docid)) WITHOUT ROWID"
-        )
-        connection.exec_driver_sql(f"CREATE INDEX {TERMS}_docid_idx ON {TERMS} (docid, term)")
+        for statement in PLAIN_TABLE:
+            connection.exec_driver_sql(statement)
 
 
 def _copy_privileges(table: str) -> None:

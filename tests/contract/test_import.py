@@ -186,3 +186,29 @@ def test_a_missing_file_and_an_unknown_kind_are_refused(store: Store, tmp_path: 
         store.import_(tmp_path / "odd.bin")
     with pytest.raises(InvalidInput, match="cannot be read; these can: chatgpt"):
         store.import_(tmp_path / "odd.bin", kind="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"head": "nobody"}, "the head 'nobody' is no message"),
+        ({"messages": [message("a", "z", "x")]}, "'a' follows 'z', which does not come before it"),
+        ({"messages": [message("a", None, "x"), message("a", None, "y")]}, "two messages have the id 'a'"),
+        ({"created_at": datetime(2024, 1, 1)}, "needs a time zone"),  # noqa: DTZ001
+        ({"title": 5}, "a title must be a text"),
+    ],
+)
+def test_a_conversation_that_is_no_tree_is_reported(store: Store, change: dict[str, Any], words: str) -> None:
+    report = store.import_([replace(TREE, **{"head": None, **change})], kind="test")
+    assert (report.new, store.list()) == (0, [])
+    (problem,) = report.problems
+    assert words in problem.reason
+
+
+def test_an_older_export_does_not_make_a_conversation_old(store: Store) -> None:
+    bring(store, TREE)
+    id = only(store)
+    store.append(id, {"role": "user", "content": "today"})
+    before = store.get(id).updated_at
+    assert bring(store, replace(TREE, messages=[*TREE.messages, message("x", "q", "Else.", 9)])) == (0, 1, 0, 1)
+    assert store.get(id).updated_at == before

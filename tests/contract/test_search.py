@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import create_engine, event, text
 from convstore import ConversationDeleted, ConversationNotFound, DamagedRow, InvalidInput, SearchHit, Store, TurnStatus
 from convstore.conversations import search as search_module
 from convstore.db import search_index, search_rows, unit_of_work
-from convstore.db.schema_upgrade import upgrade
+from convstore.db.schema_upgrade import migrations_folder, upgrade
 from convstore.search.folded_text import fold
 from convstore.search.query import parse_query
 from convstore.search.searched_text import extract_searched_text, join_texts
@@ -65,6 +66,13 @@ def test_a_message_is_found_with_its_place_and_the_passage(store: Store) -> None
         marks=((3, 10),),
         created_at=record.created_at,
     )
+
+
+def test_a_title_of_signs_is_found(store: Store) -> None:
+    id = store.new("👍 -> 👎").id
+    assert find(store, "👍") == [(id, None)]
+    store.set(id, title="->")
+    assert (find(store, "👍"), find(store, "->")) == ([], [(id, None)])
 
 
 def test_titles_and_names_are_found_without_a_place(store: Store) -> None:
@@ -261,6 +269,36 @@ def test_messages_without_an_index_are_added_by_a_search_or_by_reindex(
     assert set(find(store, "word")) == expected
 
 
+def use_a_plain_table(backend: Backend) -> None:
+    """Make a new SQLite database as the upgrade makes it where SQLite has no FTS5."""
+    script = migrations_folder() / "versions" / "0007_search.py"
+    module = SourceFileLoader("search_migration", str(script)).load_module()
+    with backend.connect() as connection, connection.begin():
+        connection.execute(text(f"DROP TABLE {search_index.TERMS_TABLE}"))
+        for statement in module.PLAIN_TABLE:
+            connection.exec_driver_sql(statement)
+
+
+def test_where_sqlite_cannot_read_the_index_the_newest_texts_are_read(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(sqlite_url) as store:
+        before = store.new("Before", messages=[user("a word")]).id
+    monkeypatch.setattr(search_index, "_read_kind", lambda _: search_index.IndexKind.NONE)
+    with Store(sqlite_url) as store:
+        after = store.new("After", messages=[user("another word")]).id
+        store.set(before, title="Changed")
+        found = store.search("word")
+        assert ([hit.conversation for hit in found.hits], found.is_index_complete) == ([before], False)
+        assert find(store, "word", conversation_id=before) == [(before, 1)]
+        assert store.reindex() == 0
+    monkeypatch.undo()
+    with Store(sqlite_url) as store:
+        assert find(store, "word") == [(after, 1), (before, 1)]
+        assert find(store, "changed") == [(before, None)]
+        assert find(store, "after") == [(after, None)]
+
+
 def forget_index(backend: Backend) -> None:
     """Make the database as an upgrade leaves it: all conversations wait to be indexed."""
     terms = search_index.TERMS_TABLE
@@ -294,11 +332,17 @@ WORDS = ["word", "words", "user", "user_id", "C++", "C++20", "don’t", "foo-bar
 # fmt: on
 
 
-@pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("backend", "has_fts5"),
+    [("sqlite-file", True), ("sqlite-file", False), ("postgresql", True)],
+    indirect=["backend"],
+)
 def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
-    store: Store, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+    backend: Backend, store: Store, clock: list[datetime], monkeypatch: pytest.MonkeyPatch, has_fts5: bool
 ) -> None:
     """With small pages, so that most queries go through all parts of a search."""
+    if not has_fts5:
+        use_a_plain_table(backend)
     for name, value in {"_FIRST_PAGE": 3, "_NEXT_PAGE": 4, "_NEWEST": 7, "_READ_AT_ONCE": 4}.items():
         monkeypatch.setattr(search_module, name, value)
     sizes = {"_FIRST_CANDIDATES": 2, "_MOST_CANDIDATES": 8, "_FEW": 3, "_SCANNED": 9, "_MOST_LATE": 2}
@@ -426,3 +470,23 @@ def test_a_turn_pays_two_statements_more_at_most_in_each_transaction(
     store.say(id, "second")
     of_index = [statement for statement in statements if "convstore_search" in statement]
     assert len(of_index) == (2 if backend.is_postgres else 4), statements
+
+
+@ON_THREE_BACKENDS
+def test_a_damaged_message_does_not_keep_the_others_out_of_the_index(backend: Backend, store: Store) -> None:
+    id = store.new("Title", messages=[user("one word"), user("two words"), user("word three")]).id
+    backend.damage("UPDATE convstore_messages SET extra = '[' WHERE seq = 2")
+    forget_index(backend)
+    assert store.reindex() >= 2
+    assert find(store, "word", on_damaged=lambda _: None) == [(id, 3), (id, 1)]
+    assert store.search("title").is_index_complete
+
+
+@ON_THREE_BACKENDS
+def test_a_damaged_status_is_reported_with_its_row(backend: Backend, store: Store, chat_server: ChatServer) -> None:
+    id = store.new("Title", model="m").id
+    chat_server.script(Reply("a reply"))
+    store.say(id, "a question")
+    backend.damage("UPDATE convstore_turns SET status = 'odd'")
+    with pytest.raises(DamagedRow, match="'odd' is not a valid"):
+        store.search("reply")
