@@ -106,7 +106,7 @@ def test_a_say_is_as_many_statements_and_commits_at_any_length(printed: str) -> 
     counted = [line for line in printed.splitlines() if re.search(r"  10 → [\d,]+  ", line)]
     assert len(counted) == 4
     for line in counted:
-        statements = 8 if "PostgreSQL" in line else 7
+        statements = 10 if "PostgreSQL" in line else 11
         assert re.search(rf"   {statements} → {statements} +2 → 2 ", line), line
 
 

@@ -85,6 +85,9 @@ def upgrade() -> None:
 
 def _create_terms_table() -> None:
     """Create the table of terms with FTS5, if this SQLite has it, else as a plain table."""
+    if op.get_context().as_sql:
+        op.execute(f"CREATE VIRTUAL TABLE {TERMS} USING {FTS5}")
+        return
     connection = op.get_bind()
     try:
         with connection.begin_nested():

@@ -1,6 +1,5 @@
 """Test how completion parameters are checked, merged, sent and stored."""
 
-import sqlite3
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from convstore.values.completion_parameters import (
     check_sticky_parameters,
     merge_parameters,
 )
+from tests.schema.support import contents
 
 JSON = dict[str, Any]
 
@@ -233,9 +233,7 @@ def test_options_of_a_call_are_used_and_not_stored(
             store.new(extra_headers={"X-Secret": secret})
         with pytest.raises(InvalidParameter, match="timeout"):
             store.set(id, timeout=3)
-    dump = sqlite3.connect(tmp_path / "chat.db")
-    assert secret not in "\n".join(dump.iterdump())
-    dump.close()
+    assert secret not in str(contents(f"sqlite:///{tmp_path}/chat.db"))
     assert not any(secret.encode() in file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
 
 

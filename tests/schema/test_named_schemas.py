@@ -247,13 +247,13 @@ def test_the_schema_costs_no_statement(tenants_url: str, chat_server: ChatServer
         id = store.new(system="One").id
         with statements_of(store) as sent:
             store.say(id, "Hi")
-        assert len(sent) == 8, sent
+        assert len(sent) == 10, sent
         assert all(f" {schema or 'public'}.convstore_" in statement for statement in sent if "convstore_" in statement)
         with engine_of(store).begin() as connection:
             view = store.using(connection)
             with statements_of(store) as sent:
                 view.append(id, "More")
-            assert len(sent) == 4, sent
+            assert len(sent) == 5, sent
 
 
 def test_the_identity_of_a_database_includes_its_schema(tenants_url: str) -> None:

@@ -98,7 +98,9 @@ def test_they_open_with_nothing_lost(old: Old) -> None:
             assert only(after, table, columns) == before[table], table
             added = [name for name in after[table][0] if name not in columns]
             assert {value for row in only(after, table, added)[1] for value in row} <= {None}, table
-    assert {row for table in set(after) - set(before) for row in after[table][1]} == set()
+    # What waits for the search index was there before; the index itself is not.
+    new = set(after) - set(before) - {"convstore_search_backlog", "convstore_search_documents"}
+    assert {row for table in new for row in after[table][1]} == set()
 
 
 def only(found: Contents, table: str, columns: list[str]) -> tuple[list[str], list[tuple[Any, ...]]]:
