@@ -17,7 +17,7 @@ from tests.transfer.damage import change_values, check_damaged, check_whole, rea
 
 SESSION = "019f5c5a-eb02-7ff0-90af-653b66eba9f4"
 NAME = f"rollout-2026-01-02T03-04-05-{SESSION}.jsonl"
-ENVIRONMENT = "<environment_context>\n  <cwd>/work/example</cwd>\n</environment_context>"
+ENVIRONMENT = "<environment_context>\n  <cwd>/home/ada/example</cwd>\n</environment_context>"
 
 
 def line(kind: str, **payload: Any) -> dict[str, Any]:
@@ -50,14 +50,14 @@ META = line(
     id=SESSION,
     session_id=SESSION,
     timestamp="2026-01-02T03:04:05.000Z",
-    cwd="/work/example",
+    cwd="/home/ada/example",
     originator="codex_cli_rs",
     cli_version="0.144.3",
     source="cli",
     base_instructions={"text": "You are Codex."},
     git={"commit_hash": "abc", "branch": "main"},
 )
-CONTEXT = line("turn_context", cwd="/work/example", model="gpt-5-codex", approval_policy="never")
+CONTEXT = line("turn_context", cwd="/home/ada/example", model="gpt-5-codex", approval_policy="never")
 
 
 def write(path: Path, *records: Any) -> Path:
@@ -90,7 +90,7 @@ def test_a_session_is_a_conversation_with_whole_replies(tmp_path: Path) -> None:
         call("c1", cmd="ls"),
         call("c2", cmd="pwd"),
         output("c1", "a.txt\nb.txt"),
-        output("c2", [{"type": "input_text", "text": "/work/example"}]),
+        output("c2", [{"type": "input_text", "text": "/home/ada/example"}]),
         line("event_msg", type="token_count", info=None),
         line("event_msg", type="agent_message", message="Two files."),
         said("assistant", "Two files."),
@@ -108,7 +108,7 @@ def test_a_session_is_a_conversation_with_whole_replies(tmp_path: Path) -> None:
             "tool_calls": [called("c1", cmd="ls"), called("c2", cmd="pwd")],
         },
         {"role": "tool", "tool_call_id": "c1", "content": "a.txt\nb.txt"},
-        {"role": "tool", "tool_call_id": "c2", "content": "/work/example"},
+        {"role": "tool", "tool_call_id": "c2", "content": "/home/ada/example"},
         {"role": "assistant", "content": "Two files."},
     ]
     ids = [message.id for message in found.messages]
@@ -117,7 +117,7 @@ def test_a_session_is_a_conversation_with_whole_replies(tmp_path: Path) -> None:
     assert found.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert [message.model for message in found.messages] == [None, None, None, "gpt-5-codex", None, None, "gpt-5-codex"]
     assert found.metadata == {
-        "cwd": "/work/example",
+        "cwd": "/home/ada/example",
         "program_version": "0.144.3",
         "originator": "codex_cli_rs",
         "git_branch": "main",
