@@ -23,6 +23,10 @@ def write_text(number: int, length: int) -> str:
     return text[:length]
 
 
+class CannotBeGiven(Exception):
+    """The messages of a store have no place for these fields."""
+
+
 class PeerStore(ABC):
     """A store in one database; a conversation is named by a key."""
 
@@ -61,7 +65,7 @@ class PeerStore(ABC):
 
     def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
         """Store a reply that has more fields than role and content."""
-        raise NotImplementedError("its messages have fixed columns")
+        raise CannotBeGiven("its messages have fixed columns")
 
     def read_last(self, key: str) -> Sequence[Any]:
         """Return the last 20 messages, or what must be read to have them."""

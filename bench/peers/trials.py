@@ -158,7 +158,7 @@ def _try_fields(process: WorkerProcess, key: str, fields: dict[str, Any]) -> str
         process.ask("reply", key=key, text="an answer", fields=fields)
     except WorkerError as error:
         # Python raises TypeError for an argument that the message does not have.
-        return "cannot be given" if str(error).startswith(("NotImplementedError", "TypeError")) else "refused"
+        return "cannot be given" if str(error).startswith(("CannotBeGiven", "TypeError")) else "refused"
     found = process.ask("fields", key=key, names=list(fields))
     if found["loaded"] == fields:
         return "kept"

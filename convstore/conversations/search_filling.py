@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convstore.db import search_backlog, search_index, search_rows
+from convstore.db import search_backlog, search_gaps, search_index, search_rows
 from convstore.db.search_index import IndexedText, IndexKind
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
@@ -65,11 +65,11 @@ def read_batch(work: UnitOfWork, owner: str) -> Batch | None:
     key, from_seq = waiting
     texts: list[IndexedText] = []
     if from_seq == NO_SEQ:
-        created_at, *names = search_rows.read_title(work.connection, key)
+        created_at, *names = search_gaps.read_title(work.connection, key)
         if any(names):
             document = search_index.count_microseconds(created_at), key.id, NO_SEQ
             texts.append(IndexedText(document, search_index.find_title_terms(*names)))
-    messages, next_seq = search_rows.read_unindexed(work.connection, key, from_seq)
+    messages, next_seq = search_gaps.read_unindexed(work.connection, key, from_seq)
     for document, message in messages:
         terms = frozenset(find_terms(fold(extract_searched_text(message))))
         texts.append(IndexedText(document, terms))

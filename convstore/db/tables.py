@@ -260,7 +260,7 @@ search_backlog = Table(
     Column("from_seq", BigInteger, nullable=False),  # 0: the title too
     ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
 )
-"""A conversation whose messages from a number on may not be in the search index yet."""
+"""A conversation with messages that may not be in the search index yet."""
 
 compatibility = Table(
     "convstore_compatibility",

@@ -64,7 +64,7 @@ def find_source(text: str, begin: int, end: int, around: int) -> tuple[str, list
 
 
 def _split(text: str) -> Iterator[tuple[int, str]]:
-    """Split a text so that its folded form is that of the pieces, one after the other."""
+    """Split a text into pieces that can be folded one after the other, with the same result."""
     start = 0
     while start < len(text):
         stop = start + _CHUNK

@@ -142,7 +142,7 @@ class FindMethods:
             ConversationNotFound: the owner has no such conversation.
             DamagedRow: a text cannot be read, and `on_damaged` is None.
         """
-        from convstore.conversations import search, search_filling
+        from convstore.conversations import search_filling, text_search
         from convstore.search.query import parse_query
         from convstore.values.search_results import SearchRequest, parse_cursor
 
@@ -157,13 +157,13 @@ class FindMethods:
             until=check_moment(until, "until"),
             deleted=deleted,
         )
-        found, damaged = self._transactions.read(search.search, self._owner, request)
+        found, damaged = self._transactions.read(text_search.search, self._owner, request)
         if not found.is_index_complete and self._transactions.may_wait:
             try:
                 search_filling.fill_index(self._transactions, self._owner, seconds=_FILL_SECONDS)
             except DatabaseError as error:  # the database can only be read, another program writes for long …
                 _logger.info("search: the index was not filled (%s)", type(error).__name__)
-            found, damaged = self._transactions.read(search.search, self._owner, request)
+            found, damaged = self._transactions.read(text_search.search, self._owner, request)
         for problem in damaged:
             if on_damaged is None:
                 raise problem

@@ -241,7 +241,7 @@ class _Session:
             )
 
     def _find_title(self) -> str | None:
-        # A summary may be of another session, whose last message it names; then it is the one that this goes on with.
+        # A summary may name the last message of another session. This session then goes on from that one.
         own = [text for leaf, text in self._summaries if leaf in self._places]
         summaries = own or [text for _, text in self._summaries]
         title = self._titles.get("custom-title") or self._titles.get("ai-title") or "".join(summaries[-1:])

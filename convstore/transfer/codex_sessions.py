@@ -113,7 +113,7 @@ class _Session:
         self._meta: Mapping[str, Any] | None = None
         self._started_at: datetime | None = None
         self._has_prompt = False  # since the model spoke last
-        self._typed: tuple[str, datetime | None] | None = None  # a prompt of which only the event was seen
+        self._typed: tuple[str, datetime | None] | None = None  # a prompt; only its event was seen
         self._is_cut = False
 
     def add(self, line: Line) -> Problem | None:
@@ -176,7 +176,7 @@ class _Session:
         return None
 
     def _add_meta(self, payload: Mapping[str, Any]) -> None:
-        # A fork repeats the lines of the session that it was made from, whose own first line comes after its own.
+        # A fork begins with its own first line. Then it repeats the session that it was made from, with the first line.
         if self._meta is None:
             self._meta = payload
             self._started_at = read_time(payload.get("timestamp"))

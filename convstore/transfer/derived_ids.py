@@ -42,7 +42,7 @@ def _encode(message: Mapping[str, Any]) -> bytes:
 
 
 class DerivedTree:
-    """The messages of a conversation whose file has no ids for them."""
+    """The messages of a conversation, if the file has no ids for them."""
 
     def __init__(self) -> None:
         self._messages: dict[str, ImportedMessage] = {}

@@ -234,7 +234,7 @@ def find_entry_fault(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _measure_zip_table(stream: IO[bytes]) -> int:
-    """Return the declared size of a zip's table of contents, 0 if there is none.
+    """Return the declared size of a zip's table of contents; 0: it has no table.
 
     `zipfile` reads the table into memory before it tells how large it is. The two records that declare it are in the
     last 64 KiB (APPNOTE.TXT, 4.3.14 and 4.3.16).

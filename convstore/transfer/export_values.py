@@ -40,7 +40,7 @@ def to_text(value: Any) -> str:
 
 
 def to_label(value: Any) -> str | None:
-    """Return a title or a model's name on one line, or None if there is none."""
+    """Return a title or a model's name on one line, or None."""
     return _make_label(value) if isinstance(value, str) else None
 
 

@@ -1,6 +1,6 @@
 """Decode Go's gob encoding, as far as conversations of `mods` need it.
 
-The form is that of the documentation of Go's package `encoding/gob` (pkg.go.dev/encoding/gob, "Encoding Details").
+The documentation of Go's package `encoding/gob` describes the form (pkg.go.dev/encoding/gob, "Encoding Details").
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def find_json_kind(data: bytes) -> str | None:
     lines = text.split(b"\n")
     is_in_lines = len(lines) > 1 and _is_json(lines[0]) and any(line.strip() for line in lines[1:])
     if not is_in_lines:
-        # One value, or JSON Lines of which the first is damaged.
+        # One value, or JSON Lines with a damaged first line.
         found = find_kind_of(parse_beginning(text), is_line=len(lines) == 1 or not any(map(bytes.strip, lines[1:])))
         if found is not None:
             return found

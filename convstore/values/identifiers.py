@@ -40,7 +40,7 @@ def make_conversation_id() -> str:
 
 
 def spell_id(number: int) -> str:
-    """Return an id of the same form that is made of a number, of which 57 bits count."""
+    """Return an id of the same form, made of the lowest 57 bits of a number."""
     letters = []
     for _ in range(_ID_CHARACTERS):
         number, place = divmod(number, len(_ID_ALPHABET))

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from convstore import ConversationDeleted, ConversationNotFound, DamagedRow, InvalidInput, SearchHit, Store, TurnStatus
-from convstore.conversations import search as search_module
-from convstore.db import search_index, search_rows, unit_of_work
+from convstore.conversations import text_search
+from convstore.db import search_documents, search_hashes, search_index, search_selection, unit_of_work
 from convstore.db.schema_upgrade import migrations_folder, upgrade
 from convstore.search.folded_text import fold
 from convstore.search.query import parse_query
@@ -195,9 +195,9 @@ def test_a_query_without_words_reads_backwards_and_says_how_far(
         store.new(id=f"c{day:02}", messages=[user("a -> b" if day in (1, 9) else "nothing")])
     assert find(store, "->") == [("c09", 1), ("c01", 1)]
     assert len(find(store, "-nothing")) == 2
-    monkeypatch.setattr(search_module, "MOST_COMPARED", 5)
-    monkeypatch.setattr(search_module, "_FIRST_PAGE", 5)
-    monkeypatch.setattr(search_module, "_NEXT_PAGE", 5)
+    monkeypatch.setattr(text_search, "MOST_COMPARED", 5)
+    monkeypatch.setattr(text_search, "_FIRST_PAGE", 5)
+    monkeypatch.setattr(text_search, "_NEXT_PAGE", 5)
     found = store.search("->")
     assert [hit.conversation for hit in found.hits] == ["c09"]
     assert found.searched_since == BEGIN + timedelta(days=7)
@@ -344,10 +344,13 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
     if not has_fts5:
         use_a_plain_table(backend)
     for name, value in {"_FIRST_PAGE": 3, "_NEXT_PAGE": 4, "_NEWEST": 7, "_READ_AT_ONCE": 12}.items():
-        monkeypatch.setattr(search_module, name, value)
-    sizes = {"_FIRST_CANDIDATES": 4, "_MOST_CANDIDATES": 16, "_FEW": 3, "_SCANNED": 9, "_MOST_LATE": 2}
-    for name, value in sizes.items():
-        monkeypatch.setattr(search_rows, name, value)
+        monkeypatch.setattr(text_search, name, value)
+    for module in (search_documents, search_hashes):
+        monkeypatch.setattr(module, "FIRST_CANDIDATES", 4)
+    monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
+    monkeypatch.setattr(search_hashes, "_FEW", 3)
+    monkeypatch.setattr(search_hashes, "_SCANNED", 9)
+    monkeypatch.setattr(search_documents, "_MOST_LATE", 2)
     choose = random.Random(11)
     ids = _say_at_random(store, clock, choose)
     texts = list(_list_texts(store, ids))

@@ -42,7 +42,7 @@ def damage(data: bytes, seed: int) -> bytes:
 
 
 def overwrite(data: bytes, seed: int) -> bytes:
-    """Return the bytes with some of them changed and sometimes cut: a database of which pages are damaged."""
+    """Return the bytes with some of them changed, and sometimes cut: a database with damaged pages."""
     chance = random.Random(seed)
     changed = bytearray(data)
     for _ in range(chance.choice([1, 10, 100])):

@@ -10,6 +10,7 @@ import click
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.json_forms import import_report_to_json
 from convstore.cli.render.output_streams import write_answer, write_json, write_note
 from convstore.cli.render.progress import Progress
 
@@ -47,7 +48,7 @@ def import_conversations(
     for problem in report.problems:
         write_note(f"{'note: ' if problem.is_note else ''}{problem.place}: {problem.reason}")
     if as_json:
-        write_json(_to_json(report))
+        write_json(import_report_to_json(report))
     else:
         write_answer(_describe(report, is_trial=dry_run))
     if strict and any(not problem.is_note for problem in report.problems):
@@ -61,18 +62,3 @@ def _describe(report: ImportReport, *, is_trial: bool) -> str:
         parts.append(f"{report.deleted:,} deleted here")
     counts = ", ".join(parts)
     return f"{report.kind}: conversations: {counts}; {report.messages:,} messages {would}added"
-
-
-def _to_json(report: ImportReport) -> dict[str, object]:
-    return {
-        "kind": report.kind,
-        "new": report.new,
-        "changed": report.changed,
-        "unchanged": report.unchanged,
-        "deleted": report.deleted,
-        "messages": report.messages,
-        "problems": [
-            {"place": problem.place, "reason": problem.reason, "is_note": problem.is_note}
-            for problem in report.problems
-        ],
-    }

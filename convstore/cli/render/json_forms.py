@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convstore.messages.completion import Completion
     from convstore.usage.usage_report import UsageReport, UsageRow
+    from convstore.values.import_report import ImportReport
     from convstore.values.results import Conversation, MessageRecord, Summary, Turn
     from convstore.values.search_results import SearchHit
 
@@ -68,6 +70,11 @@ def search_hit_to_json(hit: SearchHit) -> dict[str, Any]:
         "marks": [list(mark) for mark in hit.marks],
         "created_at": hit.created_at,
     }
+
+
+def import_report_to_json(report: ImportReport) -> dict[str, Any]:
+    """Return the form of what an import did."""
+    return asdict(report)
 
 
 def unstored_reply_to_json(completion: Completion) -> dict[str, Any]:

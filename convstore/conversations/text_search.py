@@ -6,16 +6,19 @@ PostgreSQL find the same. A query without words reads the newest texts one after
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any
 
 from convstore.db import search_backlog, search_rows
 from convstore.db.ancestors import find_ancestors
+from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
 from convstore.db.message_rows import read_messages
 from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
+from convstore.db.search_documents import iterate_by_terms
+from convstore.db.search_hashes import iterate_by_hashes
 from convstore.db.search_index import (
     DocumentKey,
     IndexKind,
@@ -25,7 +28,8 @@ from convstore.db.search_index import (
     make_moment,
     make_prefix_term,
 )
-from convstore.db.search_rows import Fork, Span, TermFilter
+from convstore.db.search_rows import Fork
+from convstore.db.search_selection import Span, TermFilter, make_span
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
@@ -115,7 +119,7 @@ class _Search:
             ends.append((count_microseconds(request.until), "", NO_SEQ))
         if request.before is not None:
             ends.append((request.before.created_us, request.before.conversation_id, request.before.seq))
-        return search_rows.make_span(self._owner, since, min(ends) if ends else None)
+        return make_span(self._owner, since, min(ends) if ends else None)
 
     def _make_filter(self) -> TermFilter:
         query = self._request.query
@@ -139,7 +143,7 @@ class _Search:
                 span = replace(span, before=self._last or span.before)
             if reads_all:
                 return False
-        for keys in search_rows.iterate_candidates(self._connection, span, chosen):
+        for keys in _iterate_candidates(self._connection, span, chosen):
             for start in range(0, len(keys), _READ_AT_ONCE):
                 if self._compared >= MOST_COMPARED:
                     return False
@@ -234,6 +238,18 @@ class _Search:
             on_path.update((id, record.seq) for record in records if ancestors.get(record.position) == record.seq)
         hits = [_make_hit(self._request.query, match, on_path) for match in matches]
         return [hit for hit in hits if hit.seq is None or (hit.conversation, hit.seq) not in unread]
+
+
+def _iterate_candidates(connection: Connection, span: Span, chosen: TermFilter) -> Iterator[list[DocumentKey]]:
+    """Yield the texts of a span that a filter selects, newest first, some at a time.
+
+    A few that it does not select may be among them.
+    """
+    kind = find_kind(connection)
+    if kind is IndexKind.GIN:
+        yield from iterate_by_hashes(connection, span, chosen)
+    else:
+        yield from iterate_by_terms(connection, span, chosen, kind)
 
 
 def _read_title(row: Any) -> str | None:

@@ -1,0 +1,92 @@
+"""Read what the search index does not have yet."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.types import BigInteger
+
+from convstore.db.connection import Connection
+from convstore.db.dialect import count_bytes
+from convstore.db.row_check import RowCheck
+from convstore.db.search_index import DocumentKey, count_microseconds
+from convstore.db.search_rows import decode_searched
+from convstore.db.tables import conversations, messages
+from convstore.errors import DamagedRow
+from convstore.messages.message import Message
+from convstore.messages.storable_text import from_column
+from convstore.values.identifiers import ConversationKey, Seq
+
+_logger = logging.getLogger(__name__)
+
+_TITLE = select(conversations.c.created_at, conversations.c.title, conversations.c.name).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
+_OF_CONVERSATION = (
+    messages.c.owner == bindparam("owner"),
+    messages.c.conversation_id == bindparam("conversation_id"),
+    messages.c.seq >= bindparam("from_seq"),
+)
+_MESSAGE_COLUMNS = (
+    messages.c.seq,
+    messages.c.created_at,
+    messages.c.role,
+    messages.c.name.label("author"),
+    messages.c.content,
+    messages.c.extra,
+)
+_check_message_types = RowCheck(_MESSAGE_COLUMNS)
+_BETWEEN = (
+    select(*_MESSAGE_COLUMNS)
+    .where(*_OF_CONVERSATION, messages.c.seq <= bindparam("to_seq", type_=BigInteger))
+    .order_by(messages.c.seq)
+)
+_BATCH_MESSAGES, _BATCH_BYTES = 500, 4_000_000
+
+
+@cache
+def _sizes_statement(dialect: str) -> Any:
+    size = count_bytes(dialect, messages.c.content) + count_bytes(dialect, messages.c.extra)
+    return (
+        select(messages.c.seq, size.label("size"))
+        .where(*_OF_CONVERSATION)
+        .order_by(messages.c.seq)
+        .limit(bindparam("most", type_=BigInteger))
+    )
+
+
+def read_title(connection: Connection, key: ConversationKey) -> tuple[datetime, str | None, str | None]:
+    """Return when a conversation was created, its title and its name."""
+    row = connection.execute(_TITLE, {"owner": key.owner, "id": key.id}).one()
+    return row.created_at, from_column(row.title), row.name
+
+
+def read_unindexed(
+    connection: Connection, key: ConversationKey, from_seq: Seq
+) -> tuple[list[tuple[DocumentKey, Message]], Seq | None]:
+    """Return messages of a conversation for the index, without attachments, and the first of the next ones or None.
+
+    Damaged ones are left out.
+    """
+    values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq, "most": _BATCH_MESSAGES + 1}
+    sizes = connection.execute(_sizes_statement(connection.dialect.name), values).all()
+    total, end, rest = 0, from_seq, None
+    for number, (seq, size) in enumerate(sizes):
+        total += size
+        if number == _BATCH_MESSAGES or (number and total > _BATCH_BYTES):
+            rest = Seq(seq)
+            break
+        end = Seq(seq)
+    found = []
+    for row in connection.execute(_BETWEEN, {**values, "to_seq": end}).all():
+        try:
+            _check_message_types([row], key.id, "message seq")
+            document = count_microseconds(row.created_at), key.id, Seq(row.seq)
+            found.append((document, decode_searched(row, key.id)))
+        except DamagedRow:  # it cannot be found, and whoever reads it is told
+            _logger.warning("search: message seq %s of conversation %s is damaged and not indexed", row.seq, key.id)
+    return found, rest
