@@ -64,8 +64,12 @@ class PeerStore(ABC):
         """Store the user's message, call the model, store its reply."""
 
     def add_reply(self, key: str, text: str, fields: dict[str, Any]) -> None:
-        """Store a reply that has more fields than role and content."""
-        raise CannotBeGiven("its messages have fixed columns")
+        """Store a reply that has more fields than role and content.
+
+        Raises:
+            CannotBeGiven: the store's messages have a role and a text, and no place for others.
+        """
+        raise CannotBeGiven(f"no place for {', '.join(fields)} beside {text!r} in {key!r}")
 
     def read_last(self, key: str) -> Sequence[Any]:
         """Return the last 20 messages, or what must be read to have them."""
