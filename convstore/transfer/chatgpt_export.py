@@ -37,10 +37,8 @@ from convstore.transfer.export_values import (
     to_time,
 )
 from convstore.transfer.imported import ImportedConversation, Problem
-from convstore.transfer.json_stream import Item, ItemForm, read_items
+from convstore.transfer.json_stream import Item, ItemForm, read_export
 from convstore.transfer.message_tree import TreeNode, arrange_tree
-
-KIND = "chatgpt"
 
 MAX_IMAGE_BYTES = 20 * 2**20
 """The size of one image; a larger one is left out, with a note."""
@@ -77,16 +75,15 @@ _FORM = ItemForm("conversation", is_chatgpt_conversation, wrappers=("conversatio
 
 
 def read_chatgpt_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of an export, and a problem for each bad one."""
-    yield from files.problems
-    chosen = files.select_json(_FILE_NAME)
-    if not chosen and not files.problems:
-        yield Problem(f"the {files.kind}", "it has no `conversations.json` and no `conversations-000.json`")
+    """Return the conversations of an export, and a problem for each bad one."""
     assets = _Assets(files)
-    seen: set[str] = set()
-    for file in chosen:
-        for item in read_items(file, _FORM):
-            yield item if isinstance(item, Problem) else _read_conversation(item, assets, seen)
+    return read_export(
+        files,
+        _FILE_NAME,
+        _FORM,
+        "it has no `conversations.json` and no `conversations-000.json`",
+        lambda item, seen: _read_conversation(item, assets, seen),
+    )
 
 
 def _read_conversation(item: Item, assets: _Assets, seen: set[str]) -> ImportedConversation | Problem:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from convstore.transfer.export_files import READ_FAULTS, ExportFile, describe_fault
-from convstore.transfer.imported import Problem
+from convstore.transfer.export_files import READ_FAULTS, ExportFile, ExportFiles, describe_fault
+from convstore.transfer.imported import ImportedConversation, Problem
 
 MAX_ITEM_CHARACTERS = 64 * 2**20
 """The length of one item, which is in memory as a whole."""
@@ -60,6 +60,30 @@ class ItemForm:
     """Returns True if a value is an item; by it, reading goes on after a damaged one."""
     wrappers: tuple[str, ...] = ()
     """Keys of an object around the list of items."""
+
+
+def read_export(
+    files: ExportFiles,
+    name: re.Pattern[str],
+    form: ItemForm,
+    missing: str,
+    read: Callable[[Item, set[str]], ImportedConversation | Problem],
+) -> Iterator[ImportedConversation | Problem]:
+    """Yield the conversations of an export's JSON files, and a problem for each bad one.
+
+    Args:
+        name: the names of the files that have conversations.
+        missing: the problem if no file has such a name.
+        read: makes a conversation of an item; it gets the ids of the conversations before.
+    """
+    yield from files.problems
+    chosen = files.select_json(name)
+    if not chosen and not files.problems:
+        yield Problem(f"the {files.kind}", missing)
+    seen: set[str] = set()
+    for file in chosen:
+        for item in read_items(file, form):
+            yield item if isinstance(item, Problem) else read(item, seen)
 
 
 def read_items(file: ExportFile, form: ItemForm) -> Iterator[Item | Problem]:

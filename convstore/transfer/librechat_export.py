@@ -32,11 +32,9 @@ from convstore.transfer.export_values import (
     to_time,
 )
 from convstore.transfer.imported import ImportedConversation, Problem
-from convstore.transfer.json_stream import Item, ItemForm, read_items
+from convstore.transfer.json_stream import Item, ItemForm, read_export
 from convstore.transfer.message_tree import TreeNode, arrange_tree
 from convstore.transfer.reply_pieces import ReplyPiece, ReplyText, ToolCall, ToolResult, split_reply
-
-KIND = "librechat"
 
 NO_PARENT = "00000000-0000-0000-0000-000000000000"
 """The `parentMessageId` of a first message."""
@@ -57,15 +55,8 @@ _FORM = ItemForm("conversation", is_librechat_conversation, wrappers=("conversat
 
 
 def read_librechat_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of an export, and a problem for each bad one."""
-    yield from files.problems
-    chosen = files.select_json(_FILE_NAME)
-    if not chosen and not files.problems:
-        yield Problem(f"the {files.kind}", "it has no JSON file")
-    seen: set[str] = set()
-    for file in chosen:
-        for item in read_items(file, _FORM):
-            yield item if isinstance(item, Problem) else _read_conversation(item, seen)
+    """Return the conversations of an export, and a problem for each bad one."""
+    return read_export(files, _FILE_NAME, _FORM, "it has no JSON file", _read_conversation)
 
 
 def _read_conversation(item: Item, seen: set[str]) -> ImportedConversation | Problem:

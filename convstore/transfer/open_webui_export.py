@@ -36,11 +36,9 @@ from convstore.transfer.export_values import (
     to_time,
 )
 from convstore.transfer.imported import ImportedConversation, Problem
-from convstore.transfer.json_stream import Item, ItemForm, read_items
+from convstore.transfer.json_stream import Item, ItemForm, read_export
 from convstore.transfer.message_tree import TreeNode, arrange_tree
 from convstore.transfer.reply_pieces import ReplyPiece, ReplyText, ToolCall, ToolResult, split_reply
-
-KIND = "open-webui"
 
 MAX_IMAGE_CHARACTERS = 28 * 2**20
 """The length of a data URL of an image; 20 MiB of bytes."""
@@ -70,15 +68,8 @@ def _get_chat(value: Any) -> dict[str, Any]:
 
 
 def read_open_webui_export(files: ExportFiles) -> Iterator[ImportedConversation | Problem]:
-    """Yield the chats of an export, and a problem for each bad one."""
-    yield from files.problems
-    chosen = files.select_json(_FILE_NAME)
-    if not chosen and not files.problems:
-        yield Problem(f"the {files.kind}", "it has no JSON file")
-    seen: set[str] = set()
-    for file in chosen:
-        for item in read_items(file, _FORM):
-            yield item if isinstance(item, Problem) else _read_chat(item, seen)
+    """Return the chats of an export, and a problem for each bad one."""
+    return read_export(files, _FILE_NAME, _FORM, "it has no JSON file", _read_chat)
 
 
 def _read_chat(item: Item, seen: set[str]) -> ImportedConversation | Problem:
