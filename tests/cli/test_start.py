@@ -102,7 +102,9 @@ def test_list_and_show_import_neither_openai_nor_alembic(
 ) -> None:
     bare.set(CONVSTORE_DB=request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url"))
     bare("new", "--system", "Be brief.")
-    for line, modules in list_loaded_modules(["list"], ["show"], ["list", "--json"], ["show", "--json"]):
+    for line, modules in list_loaded_modules(
+        ["list"], ["show"], ["search", "brief"], ["list", "--json"], ["show", "--json"]
+    ):
         assert "convstore.store.finder" in modules
         assert modules.isdisjoint(OF_MODEL_AND_SCHEMA), line
 
@@ -110,7 +112,7 @@ def test_list_and_show_import_neither_openai_nor_alembic(
 def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(bare: Program, sqlite_url: str) -> None:
     bare.set(CONVSTORE_DB=sqlite_url)
     bare("new", "--system", "Be brief.")
-    for line, modules in list_loaded_modules(["list"], ["show"], ["turns"], ["usage"]):
+    for line, modules in list_loaded_modules(["list"], ["show"], ["search", "brief"], ["turns"], ["usage"]):
         assert "convstore.store.find_methods" in modules
         assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))], line
 

@@ -39,7 +39,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, Label
 from sqlalchemy.sql.functions import FunctionElement
 
 import convstore.db
-from convstore import Store
+from convstore import ImportedConversation, ImportedMessage, Store
 from convstore.db.tables import conversations, messages, turns
 from convstore.testing import ChatServer, Reply
 from tests.faults.driven import opened
@@ -223,7 +223,14 @@ def walk(store: Store, chat_server: ChatServer) -> None:
     store.tree(fork_of_fork.id)
     store.turns(first.id, limit=1)
     store.preview(first.id, "What would be sent?")
+    for query in ("Hi", "->", "agai*"):
+        store.search(query)
+        store.search(query, conversation_id=fork_of_fork.id)
+    store.append(fork.id, {"role": "user", "content": "x" * 100_001})  # the search index gets it later
+    store.reindex(whole=True)
+    store.import_([ImportedConversation("1", [ImportedMessage("1", None, {"role": "user", "content": "x"})], None)])
     store.delete(first.id)
+    store.search("Hi")  # in a living fork
     store.restore(first.id)
 
 
