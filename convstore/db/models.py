@@ -110,14 +110,6 @@ _add(
 )
 _documents = tables.search_documents.c
 _add("convstore_search_documents_docid_key", _documents.docid, where="docid IS NOT NULL", unique=True)
-_add(
-    "convstore_search_documents_late_idx",
-    _documents.owner,
-    _documents.created_us,
-    _documents.conversation_id,
-    _documents.seq,
-    where="late IS NOT NULL",
-)
 _add("convstore_conversations_live_forks_idx", _of.owner, _of.id, where=f"lineage IS NOT NULL AND {_LIVE}")
 Index(
     "convstore_search_documents_terms_idx",

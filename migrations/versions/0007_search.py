@@ -17,10 +17,6 @@ depends_on = None
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 DOCUMENTS, BACKLOG, TERMS = "convstore_search_documents", "convstore_search_backlog", "convstore_search_terms"
 CONVERSATIONS, FORKS_INDEX = "convstore_conversations", "convstore_conversations_live_forks_idx"
-INDEXES = (
-    ("docid_key", ["docid"], "docid IS NOT NULL"),
-    ("late_idx", ["owner", "created_us", "conversation_id", "seq"], "late IS NOT NULL"),
-)
 PARENT = (["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"])
 # The terms come as words without signs, which the tokenizer `ascii` leaves as they are; `_` begins an owner's term.
 FTS5 = "fts5(terms, content='', detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"
@@ -53,16 +49,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "conversation_id", name=f"{BACKLOG}_pkey"),
         sa.ForeignKeyConstraint(*PARENT, name=f"{BACKLOG}_owner_fkey"),
     )
-    for name, columns, condition in INDEXES:
-        where = sa.text(condition)
-        op.create_index(
-            f"{DOCUMENTS}_{name}",
-            DOCUMENTS,
-            columns,
-            unique=name == "docid_key",
-            sqlite_where=where,
-            postgresql_where=where,
-        )
+    where = sa.text("docid IS NOT NULL")
+    op.create_index(
+        f"{DOCUMENTS}_docid_key", DOCUMENTS, ["docid"], unique=True, sqlite_where=where, postgresql_where=where
+    )
     where = sa.text("lineage IS NOT NULL AND deleted_at IS NULL")
     op.create_index(FORKS_INDEX, CONVERSATIONS, ["owner", "id"], sqlite_where=where, postgresql_where=where)
     op.create_index(

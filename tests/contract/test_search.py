@@ -350,7 +350,6 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
     monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
     monkeypatch.setattr(search_hashes, "_FEW", 3)
     monkeypatch.setattr(search_hashes, "_SCANNED", 9)
-    monkeypatch.setattr(search_documents, "_MOST_LATE", 2)
     choose = random.Random(11)
     ids = _say_at_random(store, clock, choose)
     texts = list(_list_texts(store, ids))

@@ -134,7 +134,6 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "keeps_title": [True, False],
         "clears": [True, False],
         "has_alternatives": [True, False],
-        "by_time": [True, False],
         "is_scan": [True, False],
         "is_sorted": [True, False],
         "terms": [1, 3],
