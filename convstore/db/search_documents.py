@@ -83,8 +83,8 @@ def iterate_by_terms(
     """Yield the texts that a filter selects, newest first, some at a time.
 
     Documents come by their numbers, the greatest first. So all of later days have come. In the day that was reached,
-    all that are after a text that is not late have come too: it was the last one of its day when it was stored, so those
-    with smaller numbers are before it. Late ones that come too early wait in `rest`.
+    all that are after a text that is not late have come too: when it was stored, it was the last one of its day, so
+    those with smaller numbers are before it. Late ones that come too early wait in `rest`.
     """
     statement, terms = _choose_select(span.owner, chosen, kind)
     values = {**span.bind(), **terms, "low": find_first_docid(max(span.since_us, FIRST_KEY[0]))}
