@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 _COMMANDS = {
+    "archive": ("archive.archive", "Move a conversation to the archive."),
     "checkout": ("checkout.checkout", "Move the head to any message."),
     "compact": ("compact.compact", "Summarise the older messages of a conversation."),
     "db": ("db.database", "Inspect and upgrade the database schema."),
@@ -34,6 +35,7 @@ _COMMANDS = {
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "new": ("new.new", "Start a conversation and print its id."),
     "pin": ("pin.pin", "Always send a message."),
+    "rate": ("rate.rate", "Rate a reply."),
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),
     "retry": ("retry.retry", "Ask the last question again."),
@@ -42,10 +44,15 @@ _COMMANDS = {
     "set": ("set.set_conversation", "Change a conversation's parameters, window, name or title."),
     "show": ("show.show", "Print a conversation's messages."),
     "stop": ("stop.stop", "Interrupt a reply in another process."),
+    "tag": ("tag.tag", "Add tags to a conversation."),
+    "tags": ("tags.tags", "List the tags, with their numbers of conversations."),
+    "title": ("title.title", "Change a conversation's title."),
     "tool-result": ("tool_result.tool_result", "Give the result of a tool call."),
     "turns": ("turns.turns", "List the turns of a conversation."),
+    "unarchive": ("unarchive.unarchive", "Move a conversation back from the archive."),
     "undo": ("undo.undo", "Undo the last turn: message and reply."),
     "unpin": ("unpin.unpin", "Stop always sending a message."),
+    "untag": ("untag.untag", "Remove tags from a conversation."),
     "usage": ("usage.usage", "Show turns, tokens, cost and latency."),
 }
 """The module and the function of each command, and its help in short.

@@ -36,7 +36,10 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 """The hint for each error class. A class without a hint uses the hint of its base class."""
 
 _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
-_HINT_AFTER_SUMMARY = "`convstore compact` tries again"
+_HINTS_AFTER_PURPOSES = {
+    "summary": "`convstore compact` tries again",
+    "title": "`convstore title --auto` tries again",
+}
 _HINT_AFTER_UNKNOWN_MODEL = "`convstore retry -m MODEL` sends it to another model"
 
 _SIMILAR_OPTIONS = {"--limit": "--last", "--last": "--limit", "--count": "--limit"}
@@ -73,8 +76,8 @@ def _name_help(error: click.UsageError) -> str:
 
 
 def _find_hint(error: errors.ConvstoreError) -> str | None:
-    if isinstance(error, errors.TurnFailed) and error.turn.purpose == "summary":
-        return _HINT_AFTER_SUMMARY
+    if isinstance(error, errors.TurnFailed) and error.turn.purpose is not None:
+        return _HINTS_AFTER_PURPOSES.get(error.turn.purpose)
     if isinstance(error, errors.TurnFailed) and (error.turn.error or {}).get("suspect"):
         return _HINT_AFTER_REFUSAL
     if isinstance(error, errors.TurnFailed) and _is_model_unknown(error):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from convstore.conversations.first_title import add_first_title
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, append_at_head
 from convstore.db.idempotency_keys import find_turn_by_key
@@ -87,6 +88,7 @@ def append(work: UnitOfWork, key: ConversationKey, addition: Addition) -> list[M
     head = read_head(connection, state.lineage, state.head.seq)
     turn = state.next_turn if completion is not None or addition.idempotency_key is not None else None
     added = insert_messages(work, key, addition.messages, Place(state.next_seq, head, turn))
+    add_first_title(work, key, added)
     last = added[-1]
     if turn is not None:
         ended = EndedTurn(

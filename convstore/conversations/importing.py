@@ -13,6 +13,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
+from convstore.conversations.first_title import find_title
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewConversation, insert_conversation
 from convstore.db.head_rows import ConversationState, Head, move_head, take_late_numbers
@@ -128,6 +129,7 @@ def _create(
         metadata=metadata,
         window={},
         first=(),
+        made_title=find_title([to_message(one.message) for one in imported.messages[:2]]),
         digest=digest(b"", {"role": "import", "content": key.id}),
     )
     insert_conversation(work.connection, new, began)

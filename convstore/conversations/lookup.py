@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from convstore.db import conversation_rows
+from convstore.db import conversation_list, conversation_rows
 from convstore.db.row_errors import conversation_not_found
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import AmbiguousReference, DamagedRow
 from convstore.values.identifiers import ConversationKey
+from convstore.values.list_filter import ListCursor, ListFilter
 from convstore.values.results import Conversation
 
 
@@ -27,10 +28,10 @@ def find_conversation(work: UnitOfWork, owner: str, reference: str) -> Conversat
 
 
 def list_conversations(
-    work: UnitOfWork, owner: str, limit: int | None, before: Conversation | None, *, deleted: bool
+    work: UnitOfWork, owner: str, limit: int | None, before: ListCursor | None, chosen: ListFilter
 ) -> tuple[list[Conversation], list[DamagedRow]]:
-    """Return conversations, latest activity first: those after `before` in that order, or from the top.
+    """Return the conversations that a filter chooses, latest activity first: after `before`, or from the top.
 
     Those with a damaged row are returned as errors.
     """
-    return conversation_rows.list_conversations(work.connection, owner, limit, before, deleted=deleted)
+    return conversation_list.list_conversations(work.connection, owner, limit, before, chosen)

@@ -14,6 +14,7 @@ from typing import Any
 from convstore.db import search_backlog, search_rows
 from convstore.db.ancestors import find_ancestors
 from convstore.db.connection import Connection
+from convstore.db.drawer_rows import has_tag, list_tagged, read_rating
 from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
 from convstore.db.message_rows import read_messages
 from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
@@ -43,6 +44,8 @@ from convstore.values.search_results import SearchCursor, SearchHit, SearchReque
 _FIRST_PAGE, _NEXT_PAGE, _NEWEST = 200, 800, 1_000
 """How many of the newest texts are read at a time, and in all for a query that the index may also answer."""
 _READ_AT_ONCE = 64
+_MOST_TAGGED = 50
+"""If a tag has no more conversations, the index selects the texts of these."""
 MOST_COMPARED = 20_000
 """The number of texts that a search compares at most; then it says how far it looked."""
 
@@ -54,7 +57,7 @@ class _Match:
     row: Any
     text: str
     fork: Fork | None
-    """The living fork that shows the message, because its own conversation is deleted."""
+    """The living fork that shows the message, because its own conversation is deleted or archived."""
 
     @property
     def key(self) -> DocumentKey:
@@ -78,6 +81,8 @@ class _Search:
         self._owner = owner
         self._request = request
         self._homes = self._find_homes()
+        self._few_tagged = self._find_few_tagged()
+        self._is_tagged: dict[str, bool] = {}
         self._forks: list[Fork] | None = None
         self._matches: list[_Match] = []
         self._damaged: list[DamagedRow] = []
@@ -111,6 +116,31 @@ class _Search:
         origins = {origin.conversation_id: origin.up_to_seq for origin in list_origins(self._connection, lineage)}
         return {**origins, id: Seq(2**62)}
 
+    def _find_few_tagged(self) -> frozenset[str] | None:
+        """Return the conversations with a tag that is asked for, and those that keep the past of these.
+
+        None: no tag is asked for, or many conversations have each of them.
+        """
+        for name in self._request.tags:
+            tagged = list_tagged(self._connection, self._owner, name, _MOST_TAGGED + 1)
+            if len(tagged) <= _MOST_TAGGED:
+                return frozenset(tagged).union(*map(self._list_origins, tagged))
+        return None
+
+    def _list_origins(self, id: str) -> set[str]:
+        (column,) = search_rows.read_lineage_column(self._connection, self._owner, id, deleted=True) or (None,)
+        lineage = read_lineage(ConversationKey(self._owner, id), column)
+        return {origin.conversation_id for origin in list_origins(self._connection, lineage)}
+
+    def _has_tags(self, id: str) -> bool:
+        """Return True if a conversation has all tags that are asked for."""
+        found = self._is_tagged.get(id)
+        if found is None:
+            key = ConversationKey(self._owner, id)
+            found = all(has_tag(self._connection, key, name) for name in self._request.tags)
+            self._is_tagged[id] = found
+        return found
+
     def _make_span(self) -> Span:
         request = self._request
         since = count_microseconds(request.since) if request.since is not None else None
@@ -125,14 +155,16 @@ class _Search:
         query = self._request.query
         # Too short a beginning selects too much: FTS5 would read all words with it.
         prefixes = frozenset(word for word in query.prefixes if make_prefix_term(word) is not None)
-        homes = frozenset(map(make_conversation_term, self._homes or ()))
-        return TermFilter(query.terms, prefixes, homes)
+        among = self._homes if self._homes is not None else self._few_tagged
+        return TermFilter(query.terms, prefixes, frozenset(map(make_conversation_term, among or ())))
 
     def _compare_all(self) -> bool:
         """Compare texts until there are enough matches; return False if there were too many texts."""
+        if self._few_tagged is not None and not self._few_tagged:
+            return True
         span, chosen = self._make_span(), self._make_filter()
         reads_all = chosen.is_empty or find_kind(self._connection) is IndexKind.NONE
-        is_broad = self._homes is None and bool(chosen.prefixes and not chosen.terms)  # many words, perhaps
+        is_broad = not chosen.alternatives and bool(chosen.prefixes and not chosen.terms)  # many words, perhaps
         if reads_all or is_broad:
             most = MOST_COMPARED if reads_all else _NEWEST
             while self._compared < most:
@@ -176,10 +208,12 @@ class _Search:
         if type(row.content) not in (str, NoneType) or type(row.extra) not in (str, NoneType):
             search_rows.check_text(row)
         if row.seq == NO_SEQ:
-            if request.role is not None or request.model is not None or self._is_hidden(row):
+            if request.role is not None or request.model is not None or request.rating is not None:
+                return None
+            if self._is_hidden(row) or not self._has_tags(row.conversation_id):
                 return None
             search_rows.check_text(row)
-            text = join_texts([name for name in (_read_title(row), row.name) if name])
+            text = join_texts([name for name in (_read_label(row, row.title), row.name) if name])
             return self._make_match(row, text, None) if request.query.matches_text(text) else None
         if row.role is None:
             raise damaged_row(row.conversation_id, f"message seq {row.seq}, which the search index names, is missing")
@@ -192,14 +226,21 @@ class _Search:
         if not request.query.matches_text(text):
             return None
         fork = self._find_living_fork(row) if self._is_hidden(row) else None
-        return self._make_match(row, text, fork) if fork is not None or not self._is_hidden(row) else None
+        if fork is None and (self._is_hidden(row) or not self._has_tags(row.conversation_id)):
+            return None
+        if request.rating is not None:
+            home = ConversationKey(self._owner, row.conversation_id)
+            if read_rating(self._connection, home, row.seq) != request.rating:
+                return None
+        return self._make_match(row, text, fork)
 
     def _make_match(self, row: Any, text: str, fork: Fork | None) -> _Match:
         search_rows.check_text(row)
         return _Match(row, text, fork)
 
     def _is_hidden(self, row: Any) -> bool:
-        return row.deleted_at is not None and not self._request.deleted
+        is_deleted = row.deleted_at is not None and not self._request.deleted
+        return is_deleted or (row.archived_at is not None and not self._request.archived)
 
     def _is_in_homes(self, row: Any) -> bool:
         homes = self._homes or {}
@@ -208,9 +249,10 @@ class _Search:
         return bool(row.seq <= homes.get(row.conversation_id, NO_SEQ))
 
     def _find_living_fork(self, row: Any) -> Fork | None:
-        """Return a living fork that shares a message of a deleted conversation, the one that is searched first."""
+        """Return a living fork that shares a message of a hidden conversation, the one that is searched first."""
         if self._forks is None:
-            found = search_rows.read_living_forks(self._connection, self._owner)
+            found = search_rows.read_living_forks(self._connection, self._owner, archived=self._request.archived)
+            found = [fork for fork in found if self._has_tags(fork.lineage.key.id)]
             self._forks = sorted(found, key=lambda fork: fork.lineage.key.id != self._request.conversation_id)
         for fork in self._forks:
             if find_message_home(self._connection, fork.lineage, row.seq).id == row.conversation_id:
@@ -253,8 +295,13 @@ def _iterate_candidates(connection: Connection, span: Span, chosen: TermFilter) 
 
 
 def _read_title(row: Any) -> str | None:
+    """Return the title of a row's conversation as it is shown."""
+    return _read_label(row, row.title if row.title is not None else row.made_title)
+
+
+def _read_label(row: Any, column: str | None) -> str | None:
     try:
-        return from_column(row.title)
+        return from_column(column)
     except DECODING_ERRORS as error:
         raise damaged_row(row.conversation_id, f"its title cannot be decoded ({error})") from error
 

@@ -1,17 +1,16 @@
-"""Read rows of conversations: get, find, list."""
+"""Read rows of conversations: get, find."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Text, bindparam, null, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Row, Text, bindparam, null, select, union_all
+from sqlalchemy.sql.functions import aggregate_strings
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import NO_LIMIT
 from convstore.db.fork_sharing import read_lineage, read_nearest_origin
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import (
@@ -20,9 +19,8 @@ from convstore.db.row_errors import (
     damaged_row,
     read_json_object,
 )
-from convstore.db.tables import UtcDateTime, turns
 from convstore.db.tables import conversations as table
-from convstore.errors import DamagedRow
+from convstore.db.tables import tags, turns
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import ConversationKey, Seq, compose_letters
 from convstore.values.results import Conversation
@@ -38,11 +36,20 @@ LATEST_REQUEST = (
     .scalar_subquery()
     .label("latest_request")
 )
-_COLUMNS: tuple[ColumnElement[Any], ...] = (
+_TAG_SEPARATOR = "\n"  # no tag has one
+_TAGS = (
+    select(aggregate_strings(tags.c.tag, _TAG_SEPARATOR))
+    .where(tags.c.owner == bindparam("owner"), tags.c.conversation_id == table.c.id)
+    .correlate(table)
+    .scalar_subquery()
+    .label("tags")
+)
+CONVERSATION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.owner,
     table.c.id,
     table.c.name,
     table.c.title,
+    table.c.made_title,
     table.c.settings,
     table.c.metadata,
     table.c.window,
@@ -53,16 +60,19 @@ _COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.head_seq,
     table.c.created_at,
     table.c.updated_at,
+    table.c.archived_at,
     LATEST_REQUEST,
+    _TAGS,
 )
-NEW_COLUMNS = (*_COLUMNS[:-1], null().label(LATEST_REQUEST.name))
+"""What `decode_row` needs."""
+NEW_COLUMNS = (*CONVERSATION_COLUMNS[:-2], null().label(LATEST_REQUEST.name), null().label(_TAGS.name))
 """What `decode_conversation` needs of a row that was just inserted."""
-_check_types = RowCheck(_COLUMNS)
+_check_types = RowCheck(CONVERSATION_COLUMNS[:-1])  # the tags are made of several rows
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
-_BY_ID = select(*_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
+_BY_ID = select(*CONVERSATION_COLUMNS).where(*_LIVING, table.c.id == bindparam("id"))
 # Two lookups. For `id = … OR name = …`, SQLite reads all conversations of the owner.
 _named = table.alias("named")
-_BY_REFERENCE = select(*_COLUMNS).where(
+_BY_REFERENCE = select(*CONVERSATION_COLUMNS).where(
     *_LIVING,
     table.c.id.in_(
         union_all(
@@ -77,16 +87,12 @@ _BY_REFERENCE = select(*_COLUMNS).where(
 )
 # A range of the key instead of LIKE: on SQLite LIKE uses no index, and `_` and `%` would match other characters.
 _BY_PREFIX = (
-    select(*_COLUMNS)
+    select(*CONVERSATION_COLUMNS)
     .where(*_LIVING, table.c.id >= bindparam("low"), table.c.id < bindparam("high"))
     .order_by(table.c.id)
     .limit(bindparam("most"))
 )
 _MAX_SEARCHED_ORIGINS = 4  # for the model that a fork shows: its cost must not grow with the number of forks
-_NEWEST_FIRST = (table.c.updated_at.desc(), table.c.id.desc())
-_IS_BEFORE = tuple_(table.c.updated_at, table.c.id) < tuple_(
-    bindparam("updated_at", type_=UtcDateTime()), bindparam("before_id")
-)
 _ORIGINS_REQUEST = (
     select(turns.c.request)
     .where(
@@ -109,7 +115,7 @@ def get_conversation(connection: Connection, key: ConversationKey) -> Conversati
     row = connection.execute(_BY_ID, {"owner": key.owner, "id": key.id}).one_or_none()
     if row is None:
         raise conversation_not_found(connection, key)
-    return _check_and_decode(connection, row)
+    return decode_row(connection, row)
 
 
 def find_conversations(connection: Connection, owner: str, reference: str, *, most: int = 10) -> Sequence[Conversation]:
@@ -121,7 +127,7 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
     named = connection.execute(
         _BY_REFERENCE, {"owner": owner, "reference": reference, "name": compose_letters(reference)}
     )
-    exact = [_check_and_decode(connection, row) for row in named]
+    exact = [decode_row(connection, row) for row in named]
     for conversation in exact:
         if conversation.id == reference:
             return [conversation]
@@ -131,46 +137,15 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
         _BY_PREFIX,
         {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most},
     )
-    return [_check_and_decode(connection, row) for row in rows]
+    return [decode_row(connection, row) for row in rows]
 
 
-@cache
-def _list_statement(*, deleted: bool, is_next_page: bool) -> Any:
-    chosen = table.c.deleted_at.is_not(None) if deleted else table.c.deleted_at.is_(None)
-    statement = select(*_COLUMNS).where(table.c.owner == bindparam("owner"), chosen)
-    if is_next_page:
-        statement = statement.where(_IS_BEFORE)
-    return statement.order_by(*_NEWEST_FIRST).limit(bindparam("most"))
+def decode_row(connection: Connection, row: Row[Any]) -> Conversation:
+    """Return a row of `CONVERSATION_COLUMNS` as a conversation.
 
-
-def list_conversations(
-    connection: Connection,
-    owner: str,
-    limit: int | None,
-    before: Conversation | None = None,
-    *,
-    deleted: bool = False,
-) -> tuple[list[Conversation], list[DamagedRow]]:
-    """Return conversations, latest activity first, and the errors of those with a damaged row.
-
-    Args:
-        before: return only those that come after this one in that order; None: begin at the top.
-        deleted: return the deleted conversations instead of the others.
+    Raises:
+        DamagedRow: the row cannot be decoded.
     """
-    values = {"owner": owner, "most": limit if limit is not None else NO_LIMIT}
-    if before is not None:
-        values |= {"updated_at": before.updated_at, "before_id": before.id}
-    rows = connection.execute(_list_statement(deleted=deleted, is_next_page=before is not None), values).all()
-    found, damaged = [], []
-    for row in rows:
-        try:
-            found.append(_check_and_decode(connection, row))
-        except DamagedRow as error:
-            damaged.append(error)
-    return found, damaged
-
-
-def _check_and_decode(connection: Connection, row: Row[Any]) -> Conversation:
     _check_types([row], row.id)
     conversation = decode_conversation(row)
     if conversation.model is not None or conversation.forked_from is None or row.inherited_model is not None:
@@ -188,20 +163,22 @@ def decode_conversation(row: Row[Any]) -> Conversation:
     try:
         settings = json.loads(row.settings)
         metadata = json.loads(row.metadata)
-        title, inherited = from_column(row.title), from_column(row.inherited_model)
+        title, made = from_column(row.title), from_column(row.made_title)
+        inherited = from_column(row.inherited_model)
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
         window = json.loads(row.window) if row.window is not None else {}
         pins = tuple(Seq(int(seq)) for seq, _ in json.loads(row.pins or "[]"))
+        tagged = tuple(sorted(row.tags.split(_TAG_SEPARATOR))) if row.tags else ()
         origin = read_nearest_origin(ConversationKey(row.owner, row.id), row.lineage)
         if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")
     except DECODING_ERRORS as error:
-        raise damaged_row(row.id, f"its settings, metadata or title cannot be decoded ({error})") from error
+        raise damaged_row(row.id, f"its settings, metadata, title or tags cannot be decoded ({error})") from error
     return Conversation(
         id=row.id,
         owner=row.owner,
         name=row.name,
-        title=title,
+        title=title if title is not None else made,
         settings=settings,
         metadata=metadata,
         window=window,
@@ -213,6 +190,9 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         model=settings.get("model") or requested.get("model") or inherited or None,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        has_made_title=title is None and made is not None,
+        tags=tagged,
+        archived_at=row.archived_at,
     )
 
 

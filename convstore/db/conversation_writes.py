@@ -41,6 +41,9 @@ _TAKE_TURN_NUMBER = (
     .values(next_turn=table.c.next_turn + 1)
     .returning(table.c.next_turn)
 )
+_SET_MADE_TITLE = (
+    update(table).where(*_OF_CONVERSATION, table.c.made_title.is_(None)).values(made_title=bindparam("new_title"))
+)
 _SET_PINS = update(table).where(*_OF_CONVERSATION).values(pins=bindparam("pinned"))
 _DELETE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_(None)).values(deleted_at=bindparam("now"))
 _RESTORE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_not(None)).values(deleted_at=None)
@@ -62,6 +65,8 @@ class NewConversation:
     window: dict[str, Any]
     first: Sequence[Message]
     """The messages that the conversation begins with."""
+    made_title: str | None
+    """What its title is if it is given none."""
     digest: bytes
     """Digest of all the other fields. A second conversation with the same id and digest is the first one again."""
 
@@ -105,7 +110,7 @@ _GIVEN_TO_FORK = (
     *("summary_turn", "created_at", "updated_at"),
 )
 # The owner too, so that a distributed PostgreSQL knows that the new row is on the same server.
-_COPIED_TO_FORK = ("owner", "settings", "metadata", "window")
+_COPIED_TO_FORK = ("owner", "settings", "metadata", "window", "made_title")
 
 
 @cache
@@ -136,6 +141,7 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
             "id": key.id,
             "name": new.name,
             "title": to_column(new.title),
+            "made_title": to_column(new.made_title),
             "settings": to_json(new.settings),
             "metadata": to_json(new.metadata),
             "window": to_json(new.window) if new.window else None,
@@ -162,7 +168,7 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
         id=key.id,
         owner=key.owner,
         name=new.name,
-        title=new.title,
+        title=new.title if new.title is not None else new.made_title,
         settings=dict(new.settings),
         metadata=dict(new.metadata),
         window=dict(new.window),
@@ -174,6 +180,7 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
         model=new.settings.get("model"),
         created_at=now,
         updated_at=now,
+        has_made_title=new.title is None and new.made_title is not None,
     )
 
 
@@ -280,8 +287,21 @@ def change_conversation(
     except IntegrityError:
         raise _make_name_taken(str(name)) from None
     after = get_conversation(connection, key)
-    replace_title(connection, key, after.created_at, (before.title, before.name), (after.title, after.name))
+    replace_title(connection, key, after.created_at, _get_names(before), _get_names(after))
     return after
+
+
+def _get_names(conversation: Conversation) -> tuple[str | None, str | None]:
+    """Return what the search index has of a conversation: the title that it was given, and its name."""
+    return None if conversation.has_made_title else conversation.title, conversation.name
+
+
+def set_made_title(connection: Connection, key: ConversationKey, title: str) -> None:
+    """Give a conversation the title that its first message makes, unless it had a first message before.
+
+    The search index has no such titles: a search finds the message.
+    """
+    connection.execute(_SET_MADE_TITLE, {"key_owner": key.owner, "key_id": key.id, "new_title": to_column(title)})
 
 
 def set_pins(connection: Connection, key: ConversationKey, pins: Sequence[Pin]) -> None:

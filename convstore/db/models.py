@@ -80,6 +80,18 @@ class SearchBacklogRow(Base):
     __table__ = tables.search_backlog
 
 
+class TagRow(Base):
+    """A tag of a conversation."""
+
+    __table__ = tables.tags
+
+
+class RatingRow(Base):
+    """What a person thinks of a reply."""
+
+    __table__ = tables.ratings
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 
@@ -87,6 +99,7 @@ class CompatibilityRow(Base):
 
 
 _LIVE, _DELETED = "deleted_at IS NULL", "deleted_at IS NOT NULL"
+_LISTED, _ARCHIVED = f"{_LIVE} AND archived_at IS NULL", f"{_LIVE} AND archived_at IS NOT NULL"
 
 
 def _add(name: str, *columns: Column[object], where: str, unique: bool = False) -> None:
@@ -95,8 +108,9 @@ def _add(name: str, *columns: Column[object], where: str, unique: bool = False) 
 
 _of = conversations.c
 _add("convstore_conversations_owner_name_key", _of.owner, _of.name, where=f"name IS NOT NULL AND {_LIVE}", unique=True)
-# Deleted conversations stay, and there may be many more of them than of others.
-_add("convstore_conversations_live_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_LIVE)
+# Deleted and archived conversations stay, and there may be many more of them than of others.
+_add("convstore_conversations_listed_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_LISTED)
+_add("convstore_conversations_archived_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_ARCHIVED)
 _add("convstore_conversations_deleted_updated_at_idx", _of.owner, _of.updated_at, _of.id, where=_DELETED)
 _add("convstore_conversations_live_id_idx", _of.owner, _of.id, where=_LIVE)
 # A key is used up while its turn runs and after the turn completed. If the turn fails, the key is free again.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-HEAD = "0007"
+HEAD = "0008"
 """The schema that this release writes. Revisions are numbered, so that a release can tell which one is newer."""
 
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": allows one upgrade of a PostgreSQL database at a time

@@ -70,14 +70,15 @@ _IN_DOCUMENT = (
 _DELETE = delete(table).where(*_IN_DOCUMENT)
 _DOCID = select(table.c.docid).where(*_IN_DOCUMENT)
 # Only on SQLite, where one transaction at a time writes: the number after the last one of the day. A text is late if
-# its number is greater than that of a text that is after it in time.
+# its number is greater than that of a text that is after it in time. No `created_us >= …`: SQLite would take it for the
+# beginning of its search, and read all texts of the same time before this one.
 _INSERT_NUMBERED = text(f"""
     INSERT INTO {table.name} (owner, created_us, conversation_id, seq, docid, late)
     VALUES (:owner, :created_us, :conversation_id, :seq,
             (SELECT coalesce(max(docid), :day_begin) + 1 FROM {table.name}
              WHERE docid >= :day_begin AND docid < :day_end),
             (SELECT 1 FROM {table.name}
-             WHERE owner = :owner AND created_us >= :created_us AND created_us < :next_day
+             WHERE owner = :owner AND created_us < :next_day
                AND (created_us, conversation_id, seq) > (:created_us, :conversation_id, :seq) LIMIT 1))
 """)  # noqa: S608 (constants)
 _DOCID_SQL = f"""

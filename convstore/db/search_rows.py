@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, select, tuple_
-from sqlalchemy.types import BigInteger
+from sqlalchemy import ColumnElement, Row, bindparam, func, select, tuple_
+from sqlalchemy.types import BigInteger, Boolean
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import is_sqlite
@@ -27,10 +27,12 @@ from convstore.values.identifiers import ConversationKey, Seq
 _ALWAYS: tuple[ColumnElement[Any], ...] = (
     *KEY_COLUMNS,
     conversations.c.title,
+    conversations.c.made_title,
     conversations.c.name,
     conversations.c.head_seq,
     conversations.c.lineage,
     conversations.c.deleted_at,
+    conversations.c.archived_at,
 )
 _OF_MESSAGE: tuple[ColumnElement[Any], ...] = (
     messages.c.role,
@@ -87,11 +89,17 @@ _ALL_KNOWN = select(*KEY_COLUMNS).where(
     table.c.owner == bindparam("owner"), tuple_(*KEY_COLUMNS).in_(bindparam("keys", expanding=True))
 )
 _LIVING_FORKS = (
-    select(conversations.c.id, conversations.c.lineage, conversations.c.title, conversations.c.head_seq)
+    select(
+        conversations.c.id,
+        conversations.c.lineage,
+        func.coalesce(conversations.c.title, conversations.c.made_title).label("title"),
+        conversations.c.head_seq,
+    )
     .where(
         conversations.c.owner == bindparam("owner"),
         conversations.c.lineage.is_not(None),
         conversations.c.deleted_at.is_(None),
+        conversations.c.archived_at.is_(None) | bindparam("archived", type_=Boolean),
     )
     .order_by(conversations.c.updated_at.desc(), conversations.c.id.desc())
 )
@@ -139,11 +147,15 @@ def find_known(connection: Connection, owner: str, keys: Sequence[DocumentKey]) 
     return {make_key(row) for row in _look_up(connection, owner, keys, _KNOWN, _ALL_KNOWN)}
 
 
-def read_living_forks(connection: Connection, owner: str) -> list[Fork]:
-    """Return the forks of an owner that are not deleted, latest activity first."""
+def read_living_forks(connection: Connection, owner: str, *, archived: bool) -> list[Fork]:
+    """Return the forks of an owner that are not deleted, latest activity first.
+
+    Args:
+        archived: return those that are archived too.
+    """
     return [
         Fork(read_lineage(ConversationKey(owner, row.id), row.lineage), from_column(row.title), row.head_seq)
-        for row in connection.execute(_LIVING_FORKS, {"owner": owner}).all()
+        for row in connection.execute(_LIVING_FORKS, {"owner": owner, "archived": archived}).all()
     ]
 
 

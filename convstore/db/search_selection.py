@@ -21,10 +21,10 @@ NEWEST_FIRST = tuple(column.desc() for column in KEY_COLUMNS)
 _BEFORE = tuple_(
     bindparam("before_us", type_=BigInteger), bindparam("before_id"), bindparam("before_seq", type_=BigInteger)
 )
+# No `created_us <= …` before the comparison of rows: SQLite would begin there, and read all texts of the same time.
 IN_SPAN = (
     table.c.owner == bindparam("owner"),
     table.c.created_us >= bindparam("since_us", type_=BigInteger),
-    table.c.created_us <= bindparam("until_us", type_=BigInteger),  # for the index; the next condition is exact
     tuple_(*KEY_COLUMNS) < _BEFORE,
 )
 
@@ -46,7 +46,6 @@ class Span:
         return {
             "owner": self.owner,
             "since_us": self.since_us,
-            "until_us": self.before[0],
             "before_us": self.before[0],
             "before_id": self.before[1],
             "before_seq": self.before[2],

@@ -109,6 +109,8 @@ conversations = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("deleted_at", UtcDateTime),
+    Column("archived_at", UtcDateTime),
+    Column("made_title", Text),  # the beginning of the first message of a user
 )
 """A conversation: where its head is, and which turn holds it."""
 
@@ -261,6 +263,30 @@ search_backlog = Table(
     ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
 )
 """A conversation with messages that may not be in the search index yet."""
+
+tags = Table(
+    "convstore_tags",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("conversation_id", Key, primary_key=True),
+    Column("tag", Key, primary_key=True),
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+    Index("convstore_tags_owner_tag_conversation_id_idx", "owner", "tag", "conversation_id"),
+)
+"""A tag of a conversation."""
+
+ratings = Table(
+    "convstore_ratings",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("conversation_id", Key, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("rating", Text, nullable=False),  # good or bad
+    Column("note", Text),
+    Column("rated_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+)
+"""What a person thinks of a reply."""
 
 compatibility = Table(
     "convstore_compatibility",

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
-from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from convstore.context.window import SendableBuffer
 from convstore.errors import DamagedRow
@@ -16,7 +16,7 @@ from convstore.messages.message import Message
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
 from convstore.values.identifiers import NO_SEQ, Seq
-from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary, Turn
+from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Rating, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner
 
 if TYPE_CHECKING:
@@ -83,14 +83,34 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.list)
     async def list(
         self,
+        text: str | None = None,
         *,
         limit: int | None = 20,
-        before: Conversation | None = None,
+        before: Conversation | str | None = None,
+        tags: Sequence[str] = (),
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        source: str | None = None,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        archived: bool = False,
         deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> builtins.list[Conversation]:
         return await self._run(
-            ConversationMethods.list, limit=limit, before=before, deleted=deleted, on_damaged=on_damaged
+            ConversationMethods.list,
+            text,
+            limit=limit,
+            before=before,
+            tags=tags,
+            model=model,
+            metadata=metadata,
+            source=source,
+            since=since,
+            until=until,
+            archived=archived,
+            deleted=deleted,
+            on_damaged=on_damaged,
         )
 
     @documented_as(ConversationMethods.search)
@@ -105,6 +125,9 @@ class AsyncConversationMethods(ABC):
         model: str | None = None,
         since: datetime | date | None = None,
         until: datetime | date | None = None,
+        tags: Sequence[str] = (),
+        rating: Literal["good", "bad"] | None = None,
+        archived: bool = False,
         deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> SearchResults:
@@ -118,6 +141,9 @@ class AsyncConversationMethods(ABC):
             model=model,
             since=since,
             until=until,
+            tags=tags,
+            rating=rating,
+            archived=archived,
             deleted=deleted,
             on_damaged=on_damaged,
         )
@@ -299,6 +325,41 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.unpin)
     async def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         return await self._run(ConversationMethods.unpin, conversation_id, position, expected_head=expected_head)
+
+    @documented_as(ConversationMethods.archive)
+    async def archive(self, conversation_id: str) -> Conversation:
+        return await self._run(ConversationMethods.archive, conversation_id)
+
+    @documented_as(ConversationMethods.unarchive)
+    async def unarchive(self, conversation_id: str) -> Conversation:
+        return await self._run(ConversationMethods.unarchive, conversation_id)
+
+    @documented_as(ConversationMethods.tag)
+    async def tag(self, conversation_id: str, *tags: str) -> Conversation:
+        return await self._run(ConversationMethods.tag, conversation_id, *tags)
+
+    @documented_as(ConversationMethods.untag)
+    async def untag(self, conversation_id: str, *tags: str) -> Conversation:
+        return await self._run(ConversationMethods.untag, conversation_id, *tags)
+
+    @documented_as(ConversationMethods.tags)
+    async def tags(self) -> dict[str, int]:
+        return await self._run(ConversationMethods.tags)
+
+    @documented_as(ConversationMethods.rate)
+    async def rate(
+        self,
+        conversation_id: str,
+        position: int,
+        rating: Literal["good", "bad"] | None,
+        *,
+        note: str | None = None,
+    ) -> Rating | None:
+        return await self._run(ConversationMethods.rate, conversation_id, position, rating, note=note)
+
+    @documented_as(ConversationMethods.ratings)
+    async def ratings(self, conversation_id: str) -> builtins.list[Rating]:
+        return await self._run(ConversationMethods.ratings, conversation_id)
 
     @documented_as(ConversationMethods.summary)
     async def summary(self, conversation_id: str) -> Summary | None:

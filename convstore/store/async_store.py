@@ -34,6 +34,7 @@ from convstore.turns import following, stopping, turn_flow
 from convstore.turns.async_runner import AsyncRunner
 from convstore.turns.compaction import compact, make_summary_options
 from convstore.turns.thread_pool import ThreadPool
+from convstore.turns.title_writing import make_title_parameters, write_title
 from convstore.turns.turn_request import (
     TurnRequest,
     make_complete_request,
@@ -44,7 +45,7 @@ from convstore.turns.turn_request import (
 )
 from convstore.turns.turn_start import preview_first_turn, preview_turn
 from convstore.values.identifiers import ConversationKey, Position
-from convstore.values.results import MessageRecord, Request, Summary, Turn
+from convstore.values.results import Conversation, MessageRecord, Request, Summary, Turn
 from convstore.values.validation import (
     OnBusy,
     check_existing_id,
@@ -302,6 +303,11 @@ class AsyncStore(AsyncConversationMethods):
         key, default_model = self._key(conversation_id), self._engine.default_model
         options = make_summary_options(parameters, keep_last=keep_last, model=model, default_model=default_model)
         return await self._runner.run(compact(self._engine, key, options))
+
+    @documented_as(Store.write_title)
+    async def write_title(self, conversation_id: str, *, model: str | None = None, **parameters: Any) -> Conversation:
+        key = self._key(conversation_id)
+        return await self._runner.run(write_title(self._engine, key, make_title_parameters(parameters, model)))
 
     @documented_as(Store.append)
     async def append(

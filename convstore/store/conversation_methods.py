@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
-from convstore.conversations import creation, deletion, description, forks, head_moves, pins
+from convstore.conversations import creation, deletion, description, drawer, forks, head_moves, pins
 from convstore.conversations.append import append_when_free, make_addition
+from convstore.conversations.first_title import find_title
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
+from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy, InvalidInput
 from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
@@ -23,7 +25,7 @@ from convstore.store.read_methods import ReadMethods
 from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
-from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary
+from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Rating, Summary
 from convstore.values.steps import DatabaseWork
 from convstore.values.validation import (
     OnBusy,
@@ -34,7 +36,9 @@ from convstore.values.validation import (
     check_idempotency_key,
     check_metadata,
     check_position,
+    check_rating,
     check_seq,
+    check_tags,
     check_title,
     check_turn_count,
     get_wait_seconds,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from convstore.values.import_report import ImportReport
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class ConversationMethods(ReadMethods):
@@ -100,6 +105,7 @@ class ConversationMethods(ReadMethods):
         new = NewConversation(
             key=ConversationKey(self._owner, check_id(id) if id is not None else make_conversation_id()),
             window=options,
+            made_title=find_title(first),
             digest=digest(b"", content | ({"window": options} if options else {})),
             **content,
         )
@@ -221,6 +227,72 @@ class ConversationMethods(ReadMethods):
             messages=counts["messages"],
             problems=problems,
         )
+
+    def archive(self, conversation_id: str) -> Conversation:
+        """Put a conversation into the archive, and return it: it leaves the usual list and the usual search.
+
+        It can be read and continued as before. `unarchive` takes it out again.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+            ConversationBusy: another transaction held the conversation's row for 30 seconds.
+        """
+        return self._arrange(drawer.archive, conversation_id)
+
+    def unarchive(self, conversation_id: str) -> Conversation:
+        """Take a conversation out of the archive, and return it; raises what `archive` does."""
+        return self._arrange(drawer.unarchive, conversation_id)
+
+    def tag(self, conversation_id: str, *tags: str) -> Conversation:
+        """Add tags to a conversation, and return it; `list(tags=…)` and `search(tags=…)` find it by them.
+
+        Args:
+            conversation_id: the conversation's id.
+            tags: 1 to 64 letters, digits, `.`, `_` or `-` each.
+
+        Raises:
+            InvalidInput: a tag breaks the rule, or none is given.
+            ConversationNotFound, ConversationBusy: as `archive`.
+        """
+        return self._arrange(drawer.tag, conversation_id, check_tags(tags))
+
+    def untag(self, conversation_id: str, *tags: str) -> Conversation:
+        """Remove tags from a conversation, and return it; takes and raises what `tag` does."""
+        return self._arrange(drawer.untag, conversation_id, check_tags(tags))
+
+    def rate(
+        self,
+        conversation_id: str,
+        position: int,
+        rating: Literal["good", "bad"] | None,
+        *,
+        note: str | None = None,
+    ) -> Rating | None:
+        """Rate the reply at a position of the current path, and return the rating.
+
+        Args:
+            conversation_id: the conversation's id.
+            position: 1, 2, 3 …
+            rating: replaces the one before; None: removes it.
+            note: the reason, in your own words.
+
+        Raises:
+            InvalidInput: the path has no such position, the message is not a reply, or the rating is not valid.
+            ConversationNotFound, ConversationBusy: as `archive`.
+        """
+        value, text = check_rating(rating, note)
+        return self._arrange(drawer.rate, conversation_id, Position(check_position(position)), value, text)
+
+    def _arrange(
+        self,
+        unit: Callable[Concatenate[UnitOfWork, ConversationKey, P], T],
+        conversation_id: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a unit of work that changes no message and may run twice."""
+        key = self._key(conversation_id)
+        return self._run_unlocked(partial(self._transactions.write_repeatable, unit, key, *args, **kwargs))
 
     def append(
         self,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from convstore.conversations import lookup
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError
 from convstore.values.identifiers import ConversationKey
+from convstore.values.list_filter import Drawer, ListFilter, parse_list_cursor
 from convstore.values.results import Conversation
 from convstore.values.validation import (
     check_existing_id,
     check_limit,
     check_moment,
     check_owner,
+    check_rating,
     check_search_limit,
+    check_tags,
     is_key,
 )
 
@@ -27,6 +30,15 @@ if TYPE_CHECKING:
     from convstore.values.search_results import SearchResults
 
 _logger = logging.getLogger(__name__)
+
+
+def _fold(text: str | None) -> str | None:
+    """Return a text as texts are compared; None: no text, or only spaces."""
+    if text is None:
+        return None
+    from convstore.search.folded_text import fold  # most lists need none
+
+    return fold(text) or None
 
 
 _FILL_SECONDS = 1.0
@@ -77,26 +89,53 @@ class FindMethods:
 
     def list(
         self,
+        text: str | None = None,
         *,
         limit: int | None = 20,
-        before: Conversation | None = None,
+        before: Conversation | str | None = None,
+        tags: Sequence[str] = (),
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        source: str | None = None,
+        since: datetime | date | None = None,
+        until: datetime | date | None = None,
+        archived: bool = False,
         deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> builtins.list[Conversation]:
-        """Return conversations, latest activity first.
+        """Return conversations, latest activity first; archived and deleted ones only if they are asked for.
 
         Args:
+            text: return only those with this text in the title or the name. Case, accents and width do not matter.
             limit: the maximum number of conversations; None: all.
-            before: the last conversation of the previous page, to get the next one.
+            before: the last conversation of the previous page, or its `cursor`, to get the next one.
+            tags: return only those with all of these tags.
+            model: return only those with this `model`.
+            metadata: return only those with these values in their metadata, each as a text.
+            source: return only those that were imported from this kind of file, such as `chatgpt`.
+            since: return only those with activity at this time or later; a date begins at 00:00 UTC.
+            until: return only those with no activity at this time or later.
+            archived: return the archived conversations instead of the others.
             deleted: return the deleted conversations instead of the others.
             on_damaged: called with an error for each conversation with a damaged row, and the others are returned.
                 None: the first of these errors is raised.
 
         Raises:
+            InvalidInput: a tag, a time, a limit or `before` is not valid.
             DamagedRow: a row is damaged, and `on_damaged` is None.
         """
+        chosen = ListFilter(
+            drawer=Drawer.DELETED if deleted else Drawer.ARCHIVED if archived else Drawer.LISTED,
+            text=_fold(text),
+            since=check_moment(since, "since"),
+            until=check_moment(until, "until"),
+            model=model,
+            metadata=dict(metadata or {}),
+            source=source,
+            tags=frozenset(check_tags(tags)) if tags else frozenset(),
+        )
         found, damaged = self._transactions.read(
-            lookup.list_conversations, self._owner, check_limit(limit), before, deleted=deleted
+            lookup.list_conversations, self._owner, check_limit(limit), parse_list_cursor(before), chosen
         )
         for error in damaged:
             if on_damaged is None:
@@ -115,6 +154,9 @@ class FindMethods:
         model: str | None = None,
         since: datetime | date | None = None,
         until: datetime | date | None = None,
+        tags: Sequence[str] = (),
+        rating: Literal["good", "bad"] | None = None,
+        archived: bool = False,
         deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
     ) -> SearchResults:
@@ -133,6 +175,9 @@ class FindMethods:
             model: find only messages of turns that asked for this model, or were answered by it.
             since: find only what was stored at this time or later; a date begins at 00:00 UTC.
             until: find only what was stored before this time.
+            tags: search only conversations with all of these tags.
+            rating: find only replies that were rated so.
+            archived: search archived conversations too.
             deleted: search deleted conversations too.
             on_damaged: called with an error for each text that cannot be read, and the others are searched. None: the
                 first of these errors is raised.
@@ -155,6 +200,9 @@ class FindMethods:
             model=model,
             since=check_moment(since, "since"),
             until=check_moment(until, "until"),
+            tags=tuple(check_tags(tags)) if tags else (),
+            rating=check_rating(rating, None)[0],
+            archived=archived,
             deleted=deleted,
         )
         found, damaged = self._transactions.read(text_search.search, self._owner, request)

@@ -9,13 +9,13 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from convstore.context.window import SendableBuffer, make_records_sendable
-from convstore.conversations import history_queries, usage_queries
+from convstore.conversations import drawer, history_queries, usage_queries
 from convstore.conversations.history_queries import PathPage
 from convstore.errors import DamagedRow, DatabaseError, InvalidInput
 from convstore.messages.message import Message
 from convstore.store.find_methods import FindMethods
 from convstore.values.identifiers import NO_SEQ, Position, Seq, TurnNumber
-from convstore.values.results import MessageRecord, Summary, Turn
+from convstore.values.results import MessageRecord, Rating, Summary, Turn
 from convstore.values.validation import (
     check_before,
     check_existing_id,
@@ -194,6 +194,18 @@ class ReadMethods(FindMethods):
     def interrupted(self, conversation_id: str, records: Sequence[MessageRecord]) -> frozenset[Seq]:
         """Return the `seq` of each given message that is a partial reply."""
         return self._transactions.read(history_queries.find_interrupted_replies, self._key(conversation_id), records)
+
+    def ratings(self, conversation_id: str) -> builtins.list[Rating]:
+        """Return the ratings of the conversation's replies, on the current path or off it, by `seq`.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation.
+        """
+        return self._transactions.read(drawer.list_ratings, self._key(conversation_id))
+
+    def tags(self) -> dict[str, int]:
+        """Return the owner's tags, each with the number of its conversations; deleted ones do not count."""
+        return self._transactions.read(drawer.count_tags, self._owner)
 
     def summary(self, conversation_id: str) -> Summary | None:
         """Return the summary that is sent instead of the older part of the current path, or None.

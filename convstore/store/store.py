@@ -22,6 +22,7 @@ from convstore.store.transaction_view import TransactionView
 from convstore.turns import following, stopping, turn_flow
 from convstore.turns.compaction import compact, make_summary_options
 from convstore.turns.sync_runner import SyncRunner
+from convstore.turns.title_writing import make_title_parameters, write_title
 from convstore.turns.turn_request import (
     TurnRequest,
     make_complete_request,
@@ -32,7 +33,7 @@ from convstore.turns.turn_request import (
 )
 from convstore.turns.turn_start import preview_first_turn, preview_turn
 from convstore.values.identifiers import Position
-from convstore.values.results import Request, Summary, Turn
+from convstore.values.results import Conversation, Request, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner, check_position, check_wait, get_wait_seconds
 
 if TYPE_CHECKING:
@@ -414,6 +415,24 @@ class Store(ConversationMethods):
         key, default_model = self._key(conversation_id), self._engine.default_model
         options = make_summary_options(parameters, keep_last=keep_last, model=model, default_model=default_model)
         return self._runner.run(compact(self._engine, key, options))
+
+    def write_title(self, conversation_id: str, *, model: str | None = None, **parameters: Any) -> Conversation:
+        """Let the model write the conversation's title from its first messages, and return the conversation.
+
+        The call is a turn of its own, so its cost is counted.
+
+        Args:
+            conversation_id: the conversation's id.
+            model: the model to ask; None: the conversation's.
+            parameters: further completion parameters for the call.
+
+        Raises:
+            InvalidInput: a parameter breaks a rule, or the conversation has no messages.
+            ConversationNotFound: the owner has no such conversation.
+            TurnFailed: the model or its provider failed; the title stays as it is.
+        """
+        key = self._key(conversation_id)
+        return self._runner.run(write_title(self._engine, key, make_title_parameters(parameters, model)))
 
     def stop(self, conversation_id: str, *, wait: float = 5.0) -> bool:
         """End the running turn of a conversation, whichever process runs it; a partial text is kept.

@@ -8,6 +8,7 @@ from typing import Any
 
 from convstore.context.history_reader import PathEnd, read_past, read_token_scale
 from convstore.context.window import NewInput, Past, TokenScale, Window, choose_window
+from convstore.conversations.first_title import add_first_title
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.head_rows import check_expected_head, read_state
 from convstore.db.idempotency_keys import find_turn_by_key
@@ -94,7 +95,9 @@ def _insert_input(
         return []
     # A retry that copies messages, or an edit of a system message, has more of them than were claimed.
     first_seq = claim.first_seq if len(new) == claimed else take_numbers(work.connection, key, len(new))
-    return insert_messages(work, key, new, Place(first_seq, after, claim.turn))
+    added = insert_messages(work, key, new, Place(first_seq, after, claim.turn))
+    add_first_title(work, key, added)
+    return added
 
 
 def preview_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -> Request:

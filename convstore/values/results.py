@@ -65,6 +65,35 @@ class Conversation:
     """The sticky model; else the model of the latest request, also in the past that a fork shares; else None."""
     created_at: datetime
     updated_at: datetime
+    has_made_title: bool = False
+    """Whether the title is the beginning of the first user's message, because none was given."""
+    tags: tuple[str, ...] = ()
+    """In alphabetical order."""
+    archived_at: datetime | None = None
+    """When it was archived; None: it is in the usual list."""
+
+    @property
+    def cursor(self) -> str:
+        """What `list(before=…)` takes to get the conversations after this one, even after it was changed or deleted."""
+        return f"{self.updated_at.isoformat()}/{self.id}"
+
+
+class RatingValue(StrEnum):
+    """What a person thinks of a reply."""
+
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """The rating of a reply."""
+
+    seq: Seq
+    """The reply."""
+    rating: RatingValue
+    note: str | None
+    rated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

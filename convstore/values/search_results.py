@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from convstore.errors import InvalidInput
 from convstore.values.identifiers import Position, Seq
-from convstore.values.results import TurnStatus
+from convstore.values.results import RatingValue, TurnStatus
 
 if TYPE_CHECKING:
     from convstore.search.query import Query
@@ -80,6 +80,11 @@ class SearchRequest:
     model: str | None
     since: datetime | None
     until: datetime | None
+    tags: tuple[str, ...]
+    """The conversation of a hit has all of them."""
+    rating: RatingValue | None
+    archived: bool
+    """Whether archived conversations are searched too."""
     deleted: bool
     """Whether deleted conversations are searched too."""
 

@@ -6,7 +6,7 @@ Each function returns the value, and raises an error that states the rule if the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from convstore.errors import ConversationNotFound, InvalidInput, InvalidParamete
 from convstore.messages.plain_json import to_plain
 from convstore.messages.storable_text import is_storable
 from convstore.values.identifiers import Position, Seq, compose_letters
+from convstore.values.results import RatingValue
 
 MAX_KEY_BYTES = 255  # three of these still fit the largest row of a PostgreSQL index (2,704)
 _CONVERSATION_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
@@ -104,6 +105,36 @@ def check_title(value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidInput(f"a title must be a text, not {type(value).__name__}")
     return value
+
+
+def check_tags(values: Sequence[str]) -> list[str]:
+    """Return tags, checked and with their letters composed (NFC), each once.
+
+    Raises:
+        InvalidInput: one of them is not 1 to 64 letters, digits, `.`, `_` or `-`, or there are none.
+    """
+    if not values:
+        raise InvalidInput("name at least one tag")
+    for value in values:
+        if not isinstance(value, str) or not _CONVERSATION_NAME.fullmatch(compose_letters(value)):
+            raise InvalidInput(
+                f"a tag is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit, "
+                f"not {value!r:.80}"
+            )
+    return list(dict.fromkeys(map(compose_letters, values)))
+
+
+def check_rating(value: str | None, note: str | None) -> tuple[RatingValue | None, str | None]:
+    """Return a rating and its note, checked.
+
+    Raises:
+        InvalidInput: the rating is not `good`, `bad` or None, or the note is not a text.
+    """
+    if value is not None and value not in tuple(RatingValue):
+        raise InvalidInput(f"a rating is 'good' or 'bad', not {value!r:.80}")
+    if note is not None and not isinstance(note, str):
+        raise InvalidInput(f"a note must be a text, not {type(note).__name__}")
+    return RatingValue(value) if value is not None else None, note or None
 
 
 def check_metadata(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_the_summary_is_printed_and_sent_instead_of_its_messages(talk: Program, 
     assert (summary["turn"], summary["purpose"], summary["status"]) == (5, "summary", "completed")
     assert summary["usage"]["total_tokens"] > 0
     [line] = [line for line in talk("turns").out.splitlines() if line.split()[0] == "5"]
-    assert line.endswith("(summary of the messages up to seq 5)")
+    assert line.endswith("(summary for the messages up to seq 5)")
 
 
 def test_after_a_drop_the_earlier_summary_is_used_again(talk: Program, chat_server: ChatServer) -> None:

@@ -9,16 +9,16 @@ import pytest
 from convstore import errors
 from convstore.cli import convstore
 from convstore.cli.error_hints import (
-    _HINT_AFTER_SUMMARY,
     _HINT_AFTER_UNKNOWN_MODEL,
     _HINTS,
+    _HINTS_AFTER_PURPOSES,
     NoConversationYet,
     add_hint,
 )
 from convstore.testing import ChatServer, Failure
 from tests.cli.program import Program, commands_of
 
-ALL_HINTS = [*_HINTS.values(), _HINT_AFTER_SUMMARY, _HINT_AFTER_UNKNOWN_MODEL]
+ALL_HINTS = [*_HINTS.values(), _HINTS_AFTER_PURPOSES, _HINT_AFTER_UNKNOWN_MODEL]
 
 
 @pytest.mark.parametrize("hint", ALL_HINTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from runpy import run_path
 from typing import Any
 
@@ -353,6 +354,11 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
     choose = random.Random(11)
     ids = _say_at_random(store, clock, choose)
     texts = list(_list_texts(store, ids))
+    monkeypatch.setattr(text_search, "_MOST_TAGGED", 3)
+    tagged = {"few": set(choose.sample(ids, 3)), "many": set(choose.sample(ids, len(ids) // 2))}
+    for tag, chosen in tagged.items():
+        for id in chosen:
+            store.tag(id, tag)
     origins = {id: (conversation.forked_from, conversation.forked_at) for id in ids for conversation in [store.get(id)]}
     for number in range(1_000 if has_fts5 else 300):
         query = " ".join(_make_piece(choose) for _ in range(choose.choice((1, 1, 2, 3))))
@@ -364,6 +370,9 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
         if number % 6 == 0:
             options["conversation_id"] = choose.choice(ids)
         expected = _scan(origins, texts, query, **options)
+        if number % 9 == 0:
+            options["tags"] = choose.choice((["few"], ["many"], ["few", "many"]))
+            expected = [hit for hit in expected if all(hit[1] in tagged[tag] for tag in options["tags"])]
         found, before = [], None
         while True:
             page = store.search(query, limit=choose.choice((3, 50, 50, 50)), before=before, **options)
@@ -401,7 +410,7 @@ def _list_texts(store: Store, ids: list[str]) -> Iterator[tuple[datetime, str, i
     """Yield each message once, in its home, and each title: time, conversation, `seq`, role, folded text."""
     for id in ids:
         conversation = store.get(id)
-        if conversation.title:
+        if conversation.title and not conversation.has_made_title:
             yield conversation.created_at, id, 0, "", fold(join_texts([conversation.title]))
         for record in store.tree(id):
             if conversation.forked_at is None or record.seq > conversation.forked_at:
@@ -490,3 +499,22 @@ def test_a_damaged_status_is_reported_with_its_row(backend: Backend, store: Stor
     backend.damage("UPDATE convstore_turns SET status = 'odd'")
     with pytest.raises(DamagedRow, match="'odd' is not a valid"):
         store.search("reply")
+
+
+def test_messages_stored_at_once_cost_the_same_each_however_many_they_are(tmp_path: Path) -> None:
+    """On SQLite, counted in steps of its virtual machine: all messages of one call have the same time."""
+    steps = dict.fromkeys((500, 4_000), 0)
+    with Store(str(tmp_path / "many.db")) as store:
+        for count in steps:
+
+            def note(count: int = count) -> None:
+                steps[count] += 1
+
+            with engine_of(store).connect() as connection:
+                driver = connection.connection.driver_connection
+                assert driver is not None
+                driver.set_progress_handler(note, 1_000)
+            store.new(messages=[{"role": "user", "content": f"question {number}"} for number in range(count)])
+
+    assert steps[500] > 100
+    assert steps[4_000] < 10 * steps[500]

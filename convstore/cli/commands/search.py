@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,6 +12,7 @@ from convstore.cli.options.conversation_option import find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, limit_option, pager_option
 from convstore.cli.options.store_options import StoreChoice, open_finder, store_options
+from convstore.cli.options.tag_option import tag_option
 from convstore.cli.options.time_options import since_option, until_option
 from convstore.cli.render.json_forms import search_hit_to_json
 from convstore.cli.render.output_streams import format_json, format_local_time, write_note
@@ -39,6 +40,9 @@ _MOST_HITS = 1_000
 @click.option("-m", "--model", metavar="MODEL", help="Find only messages of turns with this model.")
 @since_option
 @until_option
+@tag_option
+@click.option("--rated", "rating", type=click.Choice(["good", "bad"]), help="Find only replies that were rated so.")
+@click.option("--archived", "is_archived", is_flag=True, help="Search archived conversations too.")
 @click.option("--deleted", "is_deleted", is_flag=True, help="Search deleted conversations too.")
 @limit_option
 @click.option("--before", metavar="CURSOR", help="The next page: what the note under a page says.")
@@ -52,6 +56,9 @@ def search(
     model: str | None,
     since: datetime | None,
     until: datetime | None,
+    tags: tuple[str, ...],
+    rating: Literal["good", "bad"] | None,
+    is_archived: bool,
     is_deleted: bool,
     limit: int,
     before: str | None,
@@ -76,6 +83,9 @@ def search(
             model=model,
             since=since,
             until=until,
+            tags=tags,
+            rating=rating,
+            archived=is_archived,
             deleted=is_deleted,
             on_damaged=lambda error: write_note(str(error)),
         )

@@ -29,7 +29,7 @@ since_option = click.option(
     "--since",
     callback=_read_moment,
     metavar="WHEN",
-    help="Start of the period: 2026-11-01 (UTC), 7d, 24h.  [default: the first turn]",
+    help="Start of the period: 2026-11-01 (UTC), 7d, 24h.  [default: any time]",
 )
 
 until_option = click.option(

@@ -31,6 +31,18 @@ def describe_settings(conversation: Conversation) -> str:
     return " · ".join(f"{key} {_format_value(value)}" for key, value in kept.items())
 
 
+def print_change(conversation: Conversation, change: str, *, as_json: bool) -> None:
+    """Print that a conversation was changed: as JSON, or else a note if stderr is a terminal.
+
+    Args:
+        change: what was done, such as `archived`.
+    """
+    if as_json:
+        write_json(conversation_to_json(conversation))
+    else:
+        write_terminal_note(f"{change} {describe_conversation(conversation)}")
+
+
 def print_head(store: ReadMethods, conversation: Conversation, *, as_json: bool) -> None:
     """Print where the head is after `undo`, `redo` or `checkout`.
 

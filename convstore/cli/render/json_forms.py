@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from convstore.messages.completion import Completion
     from convstore.usage.usage_report import UsageReport, UsageRow
     from convstore.values.import_report import ImportReport
-    from convstore.values.results import Conversation, MessageRecord, Summary, Turn
+    from convstore.values.results import Conversation, MessageRecord, Rating, Summary, Turn
     from convstore.values.search_results import SearchHit
 
 
@@ -28,8 +28,10 @@ def conversation_to_json(conversation: Conversation) -> dict[str, Any]:
         "forked_at": conversation.forked_at,
         "length": conversation.length,
         "head_seq": conversation.head_seq,
+        "tags": list(conversation.tags),
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
+        "archived_at": conversation.archived_at,
     }
 
 
@@ -41,8 +43,15 @@ def listed_conversation_to_json(conversation: Conversation) -> dict[str, Any]:
         "title": conversation.title,
         "messages": conversation.length,
         "model": conversation.model,
+        "tags": list(conversation.tags),
         "updated_at": conversation.updated_at,
+        "cursor": conversation.cursor,
     }
+
+
+def rating_to_json(rating: Rating) -> dict[str, Any]:
+    """Return the form of a reply's rating."""
+    return {"seq": rating.seq, "rating": rating.rating.value, "note": rating.note, "rated_at": rating.rated_at}
 
 
 def message_to_json(record: MessageRecord) -> dict[str, Any]:

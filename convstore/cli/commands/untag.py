@@ -1,0 +1,23 @@
+"""`convstore untag`."""
+
+from __future__ import annotations
+
+import click
+
+from convstore.cli.options.conversation_option import find_conversation
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import json_option
+from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.render.conversation_text import print_change
+
+
+@click.command(epilog=format_examples("convstore untag games work"))
+@click.argument("ref", metavar="REF")
+@click.argument("tags", metavar="NAME...", nargs=-1, required=True)
+@json_option
+@store_options
+def untag(ref: str, tags: tuple[str, ...], as_json: bool, store_choice: StoreChoice) -> None:
+    """Remove tags from a conversation."""
+    with open_store(store_choice) as store:
+        conversation = store.untag(find_conversation(store, ref).id, *tags)
+        print_change(conversation, f"the tags are now {', '.join(conversation.tags) or 'none'}:", as_json=as_json)
