@@ -54,7 +54,7 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
     )
     made = insert_fork(work.connection, key, new, work.now)
-    index_title(work.connection, new.lineage.key, made.created_at, made.title, made.name)
+    index_title(work.connection, new.lineage.key, made.created_at, made.given_title, made.name)
     return made
 
 

@@ -293,7 +293,7 @@ def change_conversation(
 
 def _get_names(conversation: Conversation) -> tuple[str | None, str | None]:
     """Return what the search index has of a conversation: the title that it was given, and its name."""
-    return None if conversation.has_made_title else conversation.title, conversation.name
+    return conversation.given_title, conversation.name
 
 
 def set_made_title(connection: Connection, key: ConversationKey, title: str) -> None:

@@ -73,6 +73,11 @@ class Conversation:
     """When it was archived; None: it is in the usual list."""
 
     @property
+    def given_title(self) -> str | None:
+        """The title that the conversation was given; None: it was given none."""
+        return None if self.has_made_title else self.title
+
+    @property
     def cursor(self) -> str:
         """What `list(before=…)` takes to get the conversations after this one, even after it was changed or deleted."""
         return f"{self.updated_at.isoformat()}/{self.id}"

@@ -410,8 +410,8 @@ def _list_texts(store: Store, ids: list[str]) -> Iterator[tuple[datetime, str, i
     """Yield each message once, in its home, and each title: time, conversation, `seq`, role, folded text."""
     for id in ids:
         conversation = store.get(id)
-        if conversation.title and not conversation.has_made_title:
-            yield conversation.created_at, id, 0, "", fold(join_texts([conversation.title]))
+        if conversation.given_title:
+            yield conversation.created_at, id, 0, "", fold(join_texts([conversation.given_title]))
         for record in store.tree(id):
             if conversation.forked_at is None or record.seq > conversation.forked_at:
                 role = record.message["role"]
