@@ -338,11 +338,14 @@ def along_the_tree(store: Store) -> None:
     store.append(long.id, "The last of them knows its ancestors")
     store.set(long.id, title="A title that comes after later messages")
     store.append(long.id, "x" * 100_001)  # the search index gets it later
+    store.tag(long.id, "long")
+    store.archive(long.id)
     store.delete(long.id)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
     tree = store.new("Tree", last=2)
     for content in ("One", "Two", [image]):
         store.append(tree.id, {"role": "user", "content": content}, {"role": "assistant", "content": "Yes"})
+    store.rate(tree.id, 2, "good", note="short")
     store.pin(tree.id, 1)
     store.undo(tree.id)
     store.fork(tree.id)

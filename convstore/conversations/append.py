@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from convstore.conversations.first_title import add_first_title
 from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, append_at_head
 from convstore.db.idempotency_keys import find_turn_by_key
@@ -21,6 +20,7 @@ from convstore.leases.waiting import repeat_while_busy
 from convstore.messages.caller_input import parse_append_items
 from convstore.messages.codec import digest
 from convstore.messages.completion import Completion
+from convstore.messages.first_title import MOST_POSITION, find_title
 from convstore.messages.message import Message
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord, TurnStatus
@@ -88,7 +88,6 @@ def append(work: UnitOfWork, key: ConversationKey, addition: Addition) -> list[M
     head = read_head(connection, state.lineage, state.head.seq)
     turn = state.next_turn if completion is not None or addition.idempotency_key is not None else None
     added = insert_messages(work, key, addition.messages, Place(state.next_seq, head, turn))
-    add_first_title(work, key, added)
     last = added[-1]
     if turn is not None:
         ended = EndedTurn(
@@ -104,5 +103,6 @@ def append(work: UnitOfWork, key: ConversationKey, addition: Addition) -> list[M
         )
         insert_ended_turn(work, ended, TurnOutcome(TurnStatus.COMPLETED, completion, moves_head=True))
     next_turn = TurnNumber(state.next_turn + (turn is not None))
-    append_at_head(connection, key, Head(last.seq, last.position), next_turn, work.now)
+    title = find_title(addition.messages) if state.head.position < MOST_POSITION else None
+    append_at_head(connection, key, Head(last.seq, last.position), next_turn, work.now, made_title=title)
     return added

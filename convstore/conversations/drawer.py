@@ -18,30 +18,35 @@ from convstore.values.results import Conversation, Rating, RatingValue
 
 def archive(work: UnitOfWork, key: ConversationKey) -> Conversation:
     """Put a conversation into the archive, and return it."""
-    lock_row(work.connection, key)
-    if get_conversation(work.connection, key).archived_at is None:
+    if _lock(work, key).archived_at is None:
         drawer_rows.set_archived(work.connection, key, work.now)
     return get_conversation(work.connection, key)
 
 
 def unarchive(work: UnitOfWork, key: ConversationKey) -> Conversation:
     """Take a conversation out of the archive, and return it."""
-    lock_row(work.connection, key)
+    _lock(work, key)
     drawer_rows.set_archived(work.connection, key, None)
     return get_conversation(work.connection, key)
 
 
 def tag(work: UnitOfWork, key: ConversationKey, names: Sequence[str]) -> Conversation:
     """Add tags to a conversation, and return it."""
-    lock_row(work.connection, key)  # so that it is not deleted meanwhile
+    _lock(work, key)
     drawer_rows.add_tags(work.connection, key, names)
     return get_conversation(work.connection, key)
 
 
 def untag(work: UnitOfWork, key: ConversationKey, names: Sequence[str]) -> Conversation:
     """Remove tags from a conversation, and return it."""
-    lock_row(work.connection, key)
+    _lock(work, key)
     drawer_rows.remove_tags(work.connection, key, names)
+    return get_conversation(work.connection, key)
+
+
+def _lock(work: UnitOfWork, key: ConversationKey) -> Conversation:
+    """Keep others from changing or deleting a conversation until the transaction ends, and return it."""
+    lock_row(work.connection, key)
     return get_conversation(work.connection, key)
 
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
-from convstore.conversations.first_title import find_title
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewConversation, insert_conversation
 from convstore.db.head_rows import ConversationState, Head, move_head, take_late_numbers
@@ -24,6 +23,7 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationDeleted, ConversationNotFound, InvalidInput
 from convstore.leases.claims import lock_conversation
 from convstore.messages.codec import digest
+from convstore.messages.first_title import find_title
 from convstore.messages.message import Message, to_message
 from convstore.transfer.imported import ImportedConversation
 from convstore.values.identifiers import ConversationKey, Seq, spell_id

@@ -10,11 +10,11 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, Row, bindparam, cast, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select, tuple_
 
 from convstore.db.connection import Connection
 from convstore.db.conversation_rows import CONVERSATION_COLUMNS, LATEST_REQUEST, decode_row
-from convstore.db.dialect import NO_LIMIT
+from convstore.db.dialect import NO_LIMIT, count_bytes
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
 from convstore.db.tables import UtcDateTime, tags
 from convstore.db.tables import conversations as table
@@ -44,8 +44,7 @@ def _contains(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]
 
 def _has_other_letters(column: ColumnElement[Any], dialect: str) -> ColumnElement[bool]:
     """Return whether a text has letters beyond ASCII, or is stored as JSON: only `fold` can compare these."""
-    size = func.length(cast(column, LargeBinary)) if dialect == "sqlite" else func.octet_length(column)
-    return or_(size != func.length(column), func.substr(column, 1, 1) == '"')
+    return or_(count_bytes(dialect, column) != func.length(column), func.substr(column, 1, 1) == '"')
 
 
 def _has_text(column: ColumnElement[Any], dialect: str) -> ColumnElement[bool]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Text, bindparam, null, select, union_all
-from sqlalchemy.sql.functions import aggregate_strings
 
 from convstore.db.connection import Connection
+from convstore.db.dialect import join_lines
 from convstore.db.fork_sharing import read_lineage, read_nearest_origin
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import (
@@ -36,9 +36,8 @@ LATEST_REQUEST = (
     .scalar_subquery()
     .label("latest_request")
 )
-_TAG_SEPARATOR = "\n"  # no tag has one
 _TAGS = (
-    select(aggregate_strings(tags.c.tag, _TAG_SEPARATOR))
+    select(join_lines(tags.c.tag))
     .where(tags.c.owner == bindparam("owner"), tags.c.conversation_id == table.c.id)
     .correlate(table)
     .scalar_subquery()
@@ -168,7 +167,7 @@ def decode_conversation(row: Row[Any]) -> Conversation:
         requested = json.loads(row.latest_request) if row.latest_request is not None else {}
         window = json.loads(row.window) if row.window is not None else {}
         pins = tuple(Seq(int(seq)) for seq, _ in json.loads(row.pins or "[]"))
-        tagged = tuple(sorted(row.tags.split(_TAG_SEPARATOR))) if row.tags else ()
+        tagged = tuple(sorted(row.tags.split("\n"))) if row.tags else ()
         origin = read_nearest_origin(ConversationKey(row.owner, row.id), row.lineage)
         if not all(isinstance(value, dict) for value in (settings, metadata, requested, window)):
             raise TypeError("not a JSON object")

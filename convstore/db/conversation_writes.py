@@ -41,9 +41,6 @@ _TAKE_TURN_NUMBER = (
     .values(next_turn=table.c.next_turn + 1)
     .returning(table.c.next_turn)
 )
-_SET_MADE_TITLE = (
-    update(table).where(*_OF_CONVERSATION, table.c.made_title.is_(None)).values(made_title=bindparam("new_title"))
-)
 _SET_PINS = update(table).where(*_OF_CONVERSATION).values(pins=bindparam("pinned"))
 _DELETE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_(None)).values(deleted_at=bindparam("now"))
 _RESTORE = update(table).where(*_OF_CONVERSATION, table.c.deleted_at.is_not(None)).values(deleted_at=None)
@@ -294,14 +291,6 @@ def change_conversation(
 def _get_names(conversation: Conversation) -> tuple[str | None, str | None]:
     """Return what the search index has of a conversation: the title that it was given, and its name."""
     return conversation.given_title, conversation.name
-
-
-def set_made_title(connection: Connection, key: ConversationKey, title: str) -> None:
-    """Give a conversation the title that its first message makes, unless it had a first message before.
-
-    The search index has no such titles: a search finds the message.
-    """
-    connection.execute(_SET_MADE_TITLE, {"key_owner": key.owner, "key_id": key.id, "new_title": to_column(title)})
 
 
 def set_pins(connection: Connection, key: ConversationKey, pins: Sequence[Pin]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     Table,
+    Text,
     and_,
     bindparam,
     cast,
@@ -136,6 +137,24 @@ def _compile_few(element: few, compiler: SQLCompiler, **how: Any) -> str:
 @compiles(few, "sqlite")
 def _compile_few_for_sqlite(element: few, compiler: SQLCompiler, **how: Any) -> str:
     return f"likelihood({compiler.process(element.clauses, **how)}, 0.000001)"
+
+
+class join_lines(FunctionElement[str]):  # noqa: N801 (as `few`)
+    """The values of a group, one on each line, in any order. SQLAlchemy's own writes its separator anew each time."""
+
+    name = "join_lines"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(join_lines)
+def _compile_join_lines(element: join_lines, compiler: SQLCompiler, **how: Any) -> str:
+    return f"string_agg({compiler.process(element.clauses, **how)}, chr(10))"
+
+
+@compiles(join_lines, "sqlite")
+def _compile_join_lines_for_sqlite(element: join_lines, compiler: SQLCompiler, **how: Any) -> str:
+    return f"group_concat({compiler.process(element.clauses, **how)}, char(10))"
 
 
 def count_bytes(dialect: str, column: ColumnElement[Any]) -> ColumnElement[int]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias
 
-from sqlalchemy import bindparam, null, select, update
+from sqlalchemy import Text, bindparam, func, null, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import is_sqlite
@@ -21,7 +21,7 @@ from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.tables import conversations as table
 from convstore.errors import HeadMoved
-from convstore.messages.storable_text import to_json
+from convstore.messages.storable_text import to_column, to_json
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
 Pin: TypeAlias = tuple[Seq, Position]
@@ -51,7 +51,13 @@ _MOVE = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD, redo=bindparam
 _APPEND = (
     update(table)
     .where(*_OF_CONVERSATION)
-    .values(**_AT_HEAD, next_seq=bindparam("next_seq"), next_turn=bindparam("next_turn"), updated_at=bindparam("now"))
+    .values(
+        **_AT_HEAD,
+        next_seq=bindparam("next_seq"),
+        next_turn=bindparam("next_turn"),
+        updated_at=bindparam("now"),
+        made_title=func.coalesce(table.c.made_title, bindparam("new_title", type_=Text)),
+    )
 )
 _KEEP_PARTIAL = update(table).where(*_OF_CONVERSATION).values(**_AT_HEAD)
 _NUMBERS = {"next_seq": table.c.next_seq + bindparam("count"), "updated_at": bindparam("now")}
@@ -154,11 +160,21 @@ def move_head(connection: Connection, key: ConversationKey, head: Head, redo: Se
 
 
 def append_at_head(
-    connection: Connection, key: ConversationKey, head: Head, next_turn: TurnNumber, now: datetime
+    connection: Connection,
+    key: ConversationKey,
+    head: Head,
+    next_turn: TurnNumber,
+    now: datetime,
+    *,
+    made_title: str | None,
 ) -> None:
-    """Move the head to the last appended message, and continue the numbers after it."""
+    """Move the head to the last appended message, and continue the numbers after it.
+
+    Args:
+        made_title: the title that the messages make if the conversation has none yet; None: they make none.
+    """
     values = {"head": head.seq, "position": head.position, "next_seq": head.seq + 1, "next_turn": next_turn, "now": now}
-    connection.execute(_APPEND, {**_bind(key), **values})
+    connection.execute(_APPEND, {**_bind(key), **values, "new_title": to_column(made_title)})
 
 
 def keep_partial_reply(connection: Connection, key: ConversationKey, head: Head) -> None:

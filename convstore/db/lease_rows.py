@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, null, select, update
+from sqlalchemy import Text, bindparam, case, func, null, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import (
@@ -28,7 +28,8 @@ from convstore.db.row_errors import conversation_not_found, damaged_row, read_js
 from convstore.db.tables import conversations as table
 from convstore.db.tables import turns
 from convstore.db.turn_writes import forget_late_sums
-from convstore.messages.storable_text import to_json
+from convstore.messages.first_title import MOST_POSITION
+from convstore.messages.storable_text import to_column, to_json
 from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
@@ -101,6 +102,10 @@ def _claim_statement(dialect: str) -> Any:
             running_turn=table.c.next_turn,
             next_turn=table.c.next_turn + 1,
             next_seq=table.c.next_seq + bindparam("count"),
+            made_title=case(
+                (table.c.length < MOST_POSITION, func.coalesce(table.c.made_title, bindparam("new_title", type_=Text))),
+                else_=table.c.made_title,
+            ),
             lease_token=bindparam("token"),
             lease_expires_at=lease_expiry(dialect),
             lease_ms=bindparam("lease_ms"),
@@ -173,13 +178,18 @@ def _bind_lease(dialect: str, lease: Lease, now: datetime) -> dict[str, Any]:
     return {"token": lease.token, "lease_ms": milliseconds, **lease_expiry_values(dialect, now, lease.span)}
 
 
-def claim_row(connection: Connection, key: ConversationKey, lease: Lease, count: int, now: datetime) -> Claim | None:
+def claim_row(
+    connection: Connection, key: ConversationKey, lease: Lease, count: int, now: datetime, *, made_title: str | None
+) -> Claim | None:
     """Claim a conversation for a turn, and take `count` numbers for its messages.
 
     Return None if another turn holds the conversation, or it does not exist.
+
+    Args:
+        made_title: the title that the messages make, if they are the first; None: they make none.
     """
     dialect = connection.dialect.name
-    values = {**_bind(key), "count": count, **_bind_lease(dialect, lease, now)}
+    values = {**_bind(key), "count": count, "new_title": to_column(made_title), **_bind_lease(dialect, lease, now)}
     row = connection.execute(_claim_statement(dialect), values).one_or_none()
     if row is None:
         return None

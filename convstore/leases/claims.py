@@ -10,19 +10,24 @@ from convstore.leases.takeover import free_from_dead_turn
 from convstore.values.identifiers import ConversationKey, Seq
 
 
-def claim_conversation(work: UnitOfWork, key: ConversationKey, lease: Lease, count: int) -> Claim:
+def claim_conversation(
+    work: UnitOfWork, key: ConversationKey, lease: Lease, count: int, *, made_title: str | None
+) -> Claim:
     """Claim a conversation for a turn, with `count` numbers for its messages.
 
     If the process of the running turn has died, that turn is marked as interrupted first.
+
+    Args:
+        made_title: the title that the messages make, if they are the first; None: they make none.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
         ConversationBusy: another turn holds it.
     """
-    claim = claim_row(work.connection, key, lease, count, work.now)
+    claim = claim_row(work.connection, key, lease, count, work.now, made_title=made_title)
     if claim is None:
         free_from_dead_turn(work, key, own_token=lease.token)
-        claim = claim_row(work.connection, key, lease, count, work.now)
+        claim = claim_row(work.connection, key, lease, count, work.now, made_title=made_title)
     if claim is None:
         raise conversation_locked(key)
     return claim

@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Type
 
 from convstore.conversations import creation, deletion, description, drawer, forks, head_moves, pins
 from convstore.conversations.append import append_when_free, make_addition
-from convstore.conversations.first_title import find_title
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
 from convstore.db.unit_of_work import UnitOfWork
@@ -20,6 +19,7 @@ from convstore.errors import ConversationBusy, InvalidInput
 from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
+from convstore.messages.first_title import find_title
 from convstore.messages.message import to_message
 from convstore.store.read_methods import ReadMethods
 from convstore.turns.sync_runner import SyncRunner

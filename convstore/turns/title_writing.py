@@ -24,6 +24,7 @@ from convstore.messages.message import Message, extract_text
 from convstore.provider.error_texts import describe_error, format_failure
 from convstore.provider.openai_client import build_call_arguments
 from convstore.provider.retry_policy import compute_retry_delay
+from convstore.turns.call_recorder import NO_FINISH_REASON
 from convstore.turns.model_answer import read_whole_answer
 from convstore.turns.turn_engine import TurnEngine
 from convstore.values.completion_parameters import check_parameters
@@ -133,8 +134,10 @@ def _read_title(completion: Completion) -> str:
     """Return the first line of a reply, without quotation marks around it.
 
     Raises:
-        NotACompletion: the reply has no text.
+        NotACompletion: the reply has no text, or it may have been cut off.
     """
+    if completion.finish_reason is None:
+        raise NotACompletion(NO_FINISH_REASON)
     lines = (line.strip().strip(_QUOTATION_MARKS).strip() for line in extract_text(completion.messages[0]).splitlines())
     line = next((line for line in lines if line), None)
     if line is None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from convstore.context.history_reader import PathEnd, read_past, read_token_scale
 from convstore.context.window import NewInput, Past, TokenScale, Window, choose_window
-from convstore.conversations.first_title import add_first_title
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.head_rows import check_expected_head, read_state
 from convstore.db.idempotency_keys import find_turn_by_key
@@ -18,6 +17,7 @@ from convstore.db.turn_writes import insert_running_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured
 from convstore.leases.claims import claim_conversation
+from convstore.messages.first_title import find_title
 from convstore.messages.token_counters import TokenCounter, make_caching_counter
 from convstore.messages.tool_calls import has_sendable_calls
 from convstore.turns.retry_and_edit import PlacedRequest, find_edit_target, place_request
@@ -61,7 +61,7 @@ def start_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest, lea
             return done
     request = find_edit_target(work, key, request)
     work = replace(work, count_tokens=make_caching_counter(work.count_tokens))  # once for the window, and for the row
-    claim = claim_conversation(work, key, lease, len(request.messages))
+    claim = claim_conversation(work, key, lease, len(request.messages), made_title=find_title(request.messages))
     check_expected_head(key, claim.head_seq, terms.expected_head)
     placed = place_request(work.connection, claim, request)
     parameters = _make_parameters(claim.settings, placed.request)
@@ -95,9 +95,7 @@ def _insert_input(
         return []
     # A retry that copies messages, or an edit of a system message, has more of them than were claimed.
     first_seq = claim.first_seq if len(new) == claimed else take_numbers(work.connection, key, len(new))
-    added = insert_messages(work, key, new, Place(first_seq, after, claim.turn))
-    add_first_title(work, key, added)
-    return added
+    return insert_messages(work, key, new, Place(first_seq, after, claim.turn))
 
 
 def preview_turn(work: UnitOfWork, key: ConversationKey, request: TurnRequest) -> Request:

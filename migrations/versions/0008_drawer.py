@@ -66,7 +66,7 @@ def _create_list_index(name: str, condition: str) -> None:
 
 
 def _copy_privileges(table: str) -> None:
-    """Let each role do with the new table what it may do with the turns.
+    """Let each role do with the new table what it may do with the pieces of replies, which it adds and deletes too.
 
     The program may run as another role than the upgrade.
     """
@@ -78,7 +78,7 @@ def _copy_privileges(table: str) -> None:
             FROM pg_catalog.pg_class c
             CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
             LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-            WHERE c.oid = pg_catalog.to_regclass('convstore_turns') AND a.grantee <> c.relowner
+            WHERE c.oid = pg_catalog.to_regclass('convstore_deltas') AND a.grantee <> c.relowner
               AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
         """)
     ).all()

@@ -39,7 +39,7 @@ def test_new_stores_everything_that_it_is_given(on_each: Program, tmp_path: Path
     shown = on_each("show", "games", "--json").json
     assert list(shown) == [
         *("id", "name", "title", "settings", "window", "metadata", "pins", "forked_from", "forked_at", "length"),
-        *("head_seq", "created_at", "updated_at", "messages", "unanswered"),
+        *("head_seq", "tags", "created_at", "updated_at", "archived_at", "messages", "unanswered"),
     ]
     assert (shown["id"], shown["name"], shown["title"]) == (identity, "games", "Olympics")
     assert shown["settings"] == {
@@ -188,7 +188,7 @@ def test_list_has_the_latest_activity_first(on_each: Program) -> None:
     on_each("say", "hello", "-c", first)
     found = on_each("list", "--json").json
     assert [conversation["id"] for conversation in found] == [first, second]
-    assert list(found[0]) == ["id", "name", "title", "messages", "model", "updated_at"]
+    assert list(found[0]) == ["id", "name", "title", "messages", "model", "tags", "updated_at", "cursor"]
     assert (found[0]["title"], found[0]["messages"], found[0]["model"]) == ("first", 2, "gpt-x")
     assert (found[1]["messages"], found[1]["model"]) == (0, None)
     lines = on_each("list").out.splitlines()

@@ -232,7 +232,7 @@ def _check_end(turn: RowMapping, inputs: list[int]) -> None:
     where, status, output = f"turn {turn['seq']}", turn["status"], turn["output_seq"]
     assert turn["ended_at"] is not None, f"{where}: {status}, but has no end"
     if turn["purpose"] is not None:
-        assert turn["purpose"] == "summary", f"{where}: unknown purpose {turn['purpose']}"
+        assert turn["purpose"] in ("summary", "title"), f"{where}: unknown purpose {turn['purpose']}"
         assert not inputs, f"{where}: a summary with an input"
         assert output is None, f"{where}: a summary with an output"
         assert status != "completed" or turn["finish_reason"], f"{where}: completed without a finish_reason"

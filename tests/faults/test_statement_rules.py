@@ -42,6 +42,7 @@ import convstore.db
 from convstore import ImportedConversation, ImportedMessage, Store
 from convstore.db.tables import conversations, messages, turns
 from convstore.testing import ChatServer, Reply
+from convstore.values.list_filter import Drawer
 from tests.faults.driven import opened
 
 # https://www.postgresql.org/docs/current/xfunc-volatility.html; all functions that the package may call in a write.
@@ -129,7 +130,13 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "ends_early": [True, False],
         "count": [1, 3],
         "moves_head": [True, False],
-        "deleted": [True, False],
+        "drawer": list(Drawer),
+        "used": [
+            frozenset(),
+            frozenset(
+                {"before_id", "updated_at", "since", "until", "text", "model", "model_json", "tag_0", "metadata_0"}
+            ),
+        ],
         "is_next_page": [True, False],
         "keeps_title": [True, False],
         "clears": [True, False],

@@ -40,6 +40,11 @@ KEY_COLUMNS = {
     ("convstore_search_documents", "conversation_id"),
     ("convstore_search_backlog", "owner"),
     ("convstore_search_backlog", "conversation_id"),
+    ("convstore_tags", "owner"),
+    ("convstore_tags", "conversation_id"),
+    ("convstore_tags", "tag"),
+    ("convstore_ratings", "owner"),
+    ("convstore_ratings", "conversation_id"),
 }
 
 

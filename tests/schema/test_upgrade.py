@@ -266,7 +266,7 @@ def test_a_newer_schema_that_this_release_may_not_use_is_refused_and_not_changed
     assert contents(database_url) == before
 
 
-def test_roles_may_do_with_later_tables_what_they_may_do_with_turns(postgres_empty_url: str) -> None:
+def test_roles_may_do_with_later_tables_what_they_may_do_with_earlier_ones(postgres_empty_url: str) -> None:
     role = f"clerk_{make_url(postgres_empty_url).database}"
     migrate(postgres_empty_url, to="0005")
     with opened(postgres_empty_url) as database:
@@ -274,18 +274,25 @@ def test_roles_may_do_with_later_tables_what_they_may_do_with_turns(postgres_emp
             connection.execute(text(f'CREATE ROLE "{role}" LOGIN'))
             connection.execute(text(f'GRANT SELECT, INSERT, UPDATE ON convstore_turns TO "{role}"'))
             connection.execute(text("GRANT SELECT ON convstore_turns TO PUBLIC"))
+            connection.execute(text(f'GRANT SELECT, INSERT, DELETE ON convstore_deltas TO "{role}"'))
         try:
             schema_upgrade.upgrade(postgres_empty_url)
             with database.read() as connection:
                 granted = connection.execute(
                     text(
                         "SELECT table_name, grantee, privilege_type FROM information_schema.role_table_grants"
-                        " WHERE table_name <> 'convstore_turns' AND table_schema = 'public' AND grantee <> grantor"
+                        " WHERE table_name NOT IN ('convstore_turns', 'convstore_deltas')"
+                        " AND table_schema = 'public' AND grantee <> grantor"
                     )
                 )
                 rights = {(role, "SELECT"), (role, "INSERT"), (role, "UPDATE"), ("PUBLIC", "SELECT")}
                 later = ("convstore_daily_usage", "convstore_search_documents", "convstore_search_backlog")
                 expected = {(table, *right) for table in later for right in rights}
+                expected |= {
+                    (table, role, right)
+                    for table in ("convstore_tags", "convstore_ratings")
+                    for right in ("SELECT", "INSERT", "DELETE")
+                }
                 assert {tuple(row) for row in granted} == expected
         finally:
             with database.write() as connection:

@@ -30,7 +30,7 @@ from convstore.errors import ConvstoreError
 if TYPE_CHECKING:
     from convstore.store.store import Store
 
-_MAX_TITLE_CHARACTERS = 60  # of a title that is made from the message
+_MAX_TITLE_CHARACTERS = 60  # of a title that is made of the names of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class _Saying:
     """The arguments of `say`: the message, and everything that belongs to it."""
 
     content: str | list[dict[str, Any]]
-    title: str
-    """The title of a new conversation: the one given; else the text; without a text, the names of the attachments."""
+    title: str | None
+    """The title of a new conversation; without a text, the names of the attachments; None: the text makes one."""
     name: str | None
     """The name of a new conversation."""
     system: str | None
@@ -131,7 +131,7 @@ def say(
     text = read_message(message, may_be_missing=bool(parts))
     saying = _Saying(
         content=join_text_and_parts(text, parts),
-        title=title if title is not None else _shorten_title(text.strip() or list_file_names(attached)),
+        title=title if title is not None or text.strip() else _shorten_title(list_file_names(attached)),
         name=name,
         system=read_text_or_file(system) if system is not None else None,
         sender=sender,
@@ -170,7 +170,7 @@ def _check_new_given(others: dict[str, object]) -> None:
 
 
 def _shorten_title(text: str) -> str:
-    """Return a title that is made from a message: one line, not too long."""
+    """Return a title of one line that is not too long."""
     title = make_one_line(text)
     return title if len(title) <= _MAX_TITLE_CHARACTERS else title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord, Turn
 
+_PAGE = 20  # messages
 _NO_POSITION = "–"  # printed before a message that is not on the path
 
 
@@ -34,6 +35,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
         "convstore show",
         "convstore show games --last 4",
         "convstore show games --tree",
+        "convstore show games --raw > answer.md",
         "convstore show 3kx9 --json > games.json",
         "convstore show games --save-attachments photos",
     )
@@ -46,6 +48,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
     metavar="FOLDER",
     help="Folder for the images, sounds and files of these messages; their paths are printed.",
 )
+@click.option("--raw", "is_raw", is_flag=True, help="Text of the last reply alone, as it is stored.")
 @click.option("--tree", "is_tree", is_flag=True, help="Tree of all messages, on the path and off it.")
 @json_option
 @pager_option
@@ -54,6 +57,7 @@ def show(
     ref: str | None,
     last: int | None,
     folder: str | None,
+    is_raw: bool,
     is_tree: bool,
     as_json: bool,
     uses_pager: bool,
@@ -69,21 +73,27 @@ def show(
     """
     if is_tree and (last is not None or folder is not None):
         raise click.UsageError("--tree shows every message: give it without --last and --save-attachments.")
+    if is_raw and (last is not None or folder is not None or is_tree or as_json):
+        raise click.UsageError("--raw prints one text: give it without the other forms.")
     with open_reader(store_choice) as store:
         conversation = find_conversation(store, ref)
         if is_tree:
             with page_output(uses_pager=uses_pager and not as_json):
                 _show_tree(store, conversation, as_json=as_json)
             return
+        if is_raw:
+            write_answer(_read_last_reply(store, conversation))
+            return
         records = store.messages(conversation.id, limit=last)
         if folder is not None:
             save_attachments(records, Path(folder), as_json=as_json)
             return
         interrupted = store.interrupted(conversation.id, records)
+        ratings = {rating.seq: rating for rating in store.ratings(conversation.id)}
         unanswered = [(turn, store.input_of(turn)) for turn in store.unanswered(conversation.id)]
     if as_json:
         form = conversation_to_json(conversation)
-        form["messages"] = [message_to_json(record) for record in records]
+        form["messages"] = [message_to_json(record, ratings.get(record.seq)) for record in records]
         form["unanswered"] = [unanswered_turn_to_json(turn, asked) for turn, asked in unanswered]
         write_json(form, indent=2)
         return
@@ -91,10 +101,31 @@ def show(
         _print_heading(conversation)
         for record in records:
             marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
-            remark = ", ".join(mark for mark, is_set in marks.items() if is_set)
+            remarks = [mark for mark, is_set in marks.items() if is_set]
+            if record.seq in ratings:
+                remarks.append(f"rated {ratings[record.seq].rating}")
+            remark = ", ".join(remarks)
             _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
         for turn, asked in unanswered:
             _print_unanswered(turn, asked)
+
+
+def _read_last_reply(store: ReadMethods, conversation: Conversation) -> str:
+    """Return the text of the last reply.
+
+    Raises:
+        InvalidInput: the path has no reply.
+    """
+    from convstore.errors import InvalidInput
+    from convstore.messages.message import extract_text  # here, so that `show --help` imports neither
+
+    page = store.messages(conversation.id, limit=_PAGE)
+    while page:
+        for record in reversed(page):
+            if record.message["role"] == "assistant":
+                return extract_text(record.message)
+        page = store.messages(conversation.id, limit=_PAGE, before=page[0].seq)
+    raise InvalidInput(f"conversation {conversation.id!r} has no reply yet")
 
 
 def _show_tree(store: ReadMethods, conversation: Conversation, *, as_json: bool) -> None:

@@ -111,7 +111,7 @@ def _describe_input(turn: Turn, asked: Sequence[MessageRecord]) -> str:
     from convstore.messages.message import extract_text
 
     if turn.purpose is not None:
-        return f"({turn.purpose} of the messages up to seq {turn.base_seq})"
+        return f"({turn.purpose} for the messages up to seq {turn.base_seq})"
     if not asked:
         return "(continued)"
     return make_one_line(" ".join(extract_text(record.message) for record in asked))

@@ -54,14 +54,15 @@ def rating_to_json(rating: Rating) -> dict[str, Any]:
     return {"seq": rating.seq, "rating": rating.rating.value, "note": rating.note, "rated_at": rating.rated_at}
 
 
-def message_to_json(record: MessageRecord) -> dict[str, Any]:
-    """Return the form of a message: its place, and the message in its exact form."""
+def message_to_json(record: MessageRecord, rating: Rating | None = None) -> dict[str, Any]:
+    """Return the form of a message: its place, the message in its exact form, and its rating if it has one."""
     return {
         "position": record.position,
         "seq": record.seq,
         "turn": record.turn,
         "created_at": record.created_at,
         "message": record.message,
+        **({"rating": rating_to_json(rating)} if rating is not None else {}),
     }
 
 
