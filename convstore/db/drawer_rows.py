@@ -34,6 +34,11 @@ _HAS_TAG = select(tags.c.tag).where(
     tags.c.conversation_id == bindparam("conversation_id"),
     tags.c.tag == bindparam("tag"),
 )
+_TAGS = (
+    select(tags.c.tag)
+    .where(tags.c.owner == bindparam("owner"), tags.c.conversation_id == bindparam("conversation_id"))
+    .order_by(tags.c.tag)
+)
 _TAGGED = (
     select(tags.c.conversation_id)
     .where(tags.c.owner == bindparam("owner"), tags.c.tag == bindparam("tag"))
@@ -83,6 +88,12 @@ def remove_tags(connection: Connection, key: ConversationKey, names: Sequence[st
     """Remove tags from a conversation; those that it does not have do not matter."""
     for name in names:
         connection.execute(_UNTAG, _bind_tag(key, name))
+
+
+def read_tags(connection: Connection, key: ConversationKey) -> list[str]:
+    """Return the tags of a conversation, in alphabetical order."""
+    found = connection.execute(_TAGS, {"owner": key.owner, "conversation_id": key.id})
+    return [row.tag for row in found]
 
 
 def has_tag(connection: Connection, key: ConversationKey, name: str) -> bool:

@@ -22,6 +22,7 @@ from convstore.values.validation import OnBusy, check_owner
 if TYPE_CHECKING:
     from convstore.transfer.imported import ImportedConversation, Problem
     from convstore.usage.usage_report import UsageBy, UsageReport
+    from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
     from convstore.values.search_results import SearchResults
 
@@ -325,6 +326,26 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.unpin)
     async def unpin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         return await self._run(ConversationMethods.unpin, conversation_id, position, expected_head=expected_head)
+
+    @documented_as(ConversationMethods.export)
+    async def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *conversation_ids: str,
+        query: str | None = None,
+        format: str = "jsonl",
+        tree: bool | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> ExportReport:
+        return await self._run(
+            ConversationMethods.export,
+            target,
+            *conversation_ids,
+            query=query,
+            format=format,
+            tree=tree,
+            on_progress=on_progress,
+        )
 
     @documented_as(ConversationMethods.archive)
     async def archive(self, conversation_id: str) -> Conversation:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from convstore.context.window import SendableBuffer, make_records_sendable
 from convstore.conversations import drawer, history_queries, usage_queries
@@ -27,8 +28,11 @@ from convstore.values.validation import (
 if TYPE_CHECKING:
     from convstore.db.usage_plan import UsagePlan
     from convstore.usage.usage_report import UsageBy, UsageReport
+    from convstore.values.export_report import ExportReport
 
 _logger = logging.getLogger(__name__)
+
+_HITS_AT_ONCE = 500
 
 
 class ReadMethods(FindMethods):
@@ -206,6 +210,59 @@ class ReadMethods(FindMethods):
     def tags(self) -> dict[str, int]:
         """Return the owner's tags, each with the number of its conversations; deleted ones do not count."""
         return self._transactions.read(drawer.count_tags, self._owner)
+
+    def export(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *conversation_ids: str,
+        query: str | None = None,
+        format: str = "jsonl",
+        tree: bool | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> ExportReport:
+        """Write conversations to a file, and return what was written.
+
+        Only convstore's own format, `jsonl`, has everything, and `import_` makes an equal conversation of it. It also
+        has archived and deleted conversations if all are exported. Each conversation is read in a transaction of its
+        own.
+
+        Args:
+            target: a file; a folder, which gets a file for each conversation; or a binary stream. A file that exists is
+                replaced when the new one is whole.
+            conversation_ids: the conversations; none: all of the owner's.
+            query: instead, the conversations with a message or a title that `search` finds.
+            format: `jsonl`, `markdown`, `html`, `openai`, `sharegpt`, `preferences`, `csv`, `csv-turns`, `parquet` or
+                `parquet-turns`.
+            tree: write all branches (True), or only the current path (False); None: what is usual for the format.
+                `jsonl` always has all.
+            on_progress: called after each conversation with the number of messages written so far.
+
+        Raises:
+            InvalidInput: the format is not known, or the file cannot be written.
+            ConversationNotFound: the owner has no such conversation.
+        """
+        from convstore.store.exports import Export, ExportRequest, check_format
+
+        ids: Sequence[str] | None = conversation_ids or None
+        if query is not None:
+            if ids is not None:
+                raise InvalidInput("give conversations or a query, not both")
+            ids = self._find_conversations(query)
+        elif ids is not None:
+            ids = [self.get(id).id for id in ids]
+        request = ExportRequest(ids, check_format(format), tree)
+        return Export(self._transactions, self._owner, request, on_progress).run(target)
+
+    def _find_conversations(self, query: str) -> builtins.list[str]:
+        """Return the ids of the conversations that a query finds, those with the newest hits first."""
+        found: dict[str, None] = {}
+        before: str | None = None
+        while True:
+            page = self.search(query, limit=_HITS_AT_ONCE, before=before, archived=True)
+            found |= dict.fromkeys(hit.conversation for hit in page.hits)
+            before = page.next
+            if before is None:
+                return [*found]
 
     def summary(self, conversation_id: str) -> Summary | None:
         """Return the summary that is sent instead of the older part of the current path, or None.

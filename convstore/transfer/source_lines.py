@@ -41,7 +41,7 @@ class Line:
     number: int
     """1 for the first."""
     content: bytes | None
-    """Without the line's end; None: it is longer than `MAX_LINE_BYTES`."""
+    """Without the line's end; None: it is too long."""
     is_complete: bool
     """False if the file ends in the line: a program may still be writing it."""
 
@@ -126,14 +126,17 @@ def _open_zstd(stream: BinaryIO) -> BinaryIO:
     raise UnreadableSource("is compressed with Zstandard; install `backports.zstd` to read it")
 
 
-def read_lines(source: Source) -> Iterator[Line | Problem]:
+def read_lines(source: Source, most: int = MAX_LINE_BYTES) -> Iterator[Line | Problem]:
     """Yield the lines of a file that are not blank.
 
     Yield a `Problem` at the end if the rest of the file cannot be read. No more than one line is held in memory.
+
+    Args:
+        most: the longest line, in bytes.
     """
     try:
         with open_source(source) as stream:
-            yield from split_lines(stream)
+            yield from split_lines(stream, most=most)
     except UnreadableSource as error:
         yield Problem(name_source(source), str(error))
     except Exception as error:
@@ -148,20 +151,20 @@ def describe_read_error(error: Exception) -> str:
     return f"the rest cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def split_lines(stream: BinaryIO, head: bytes = b"") -> Iterator[Line]:
+def split_lines(stream: BinaryIO, head: bytes = b"", most: int = MAX_LINE_BYTES) -> Iterator[Line]:
     """Yield the lines of a stream that are not blank; `head` was read from it before, to the end of a line or not."""
     number = 0
     while True:
         content = head
         head = b""
         if not content.endswith(b"\n"):
-            content += stream.readline(MAX_LINE_BYTES + 2)
+            content += stream.readline(most + 2)
         if not content:
             return
         number += 1
         is_complete = content.endswith(b"\n")
         content = content.rstrip(b"\r\n")
-        if len(content) > MAX_LINE_BYTES:
+        if len(content) > most:
             del content
             yield Line(number, None, is_complete or _skip_line(stream))
             continue

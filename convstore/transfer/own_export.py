@@ -1,0 +1,232 @@
+"""Read convstore's own export: the lines of each conversation, checked."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from convstore.errors import InvalidInput
+from convstore.transfer.imported import Problem
+from convstore.transfer.source_lines import Line as SourceLine
+from convstore.transfer.source_lines import Source, name_source, read_lines
+from convstore.values.export_format import (
+    CONVERSATION_FIELDS,
+    FORMAT_VERSION,
+    MESSAGE_FIELDS,
+    ORIGIN_FIELDS,
+    RATING_FIELDS,
+    SUMMARY_FIELDS,
+    TURN_FIELDS,
+    Line,
+    check_line,
+)
+from convstore.values.results import TurnStatus
+from convstore.values.validation import check_conversation_name, check_id, check_tags
+
+MAX_OWN_LINE_BYTES = 2**30
+"""A message with its attachments; 64 MB are enough for the files of other programs."""
+
+_SPOOLED_BYTES = 8_000_000  # of one conversation, in memory; a longer one is put into a temporary file
+_TYPE = frozenset({"type"})
+_ENDED_STATUSES = tuple(status.value for status in TurnStatus if status is not TurnStatus.RUNNING)
+_FIELDS = {
+    "message": (MESSAGE_FIELDS, _TYPE | {"rating"}),
+    "turn": (TURN_FIELDS, _TYPE),
+    "summary": (SUMMARY_FIELDS, _TYPE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnConversation:
+    """A conversation of an export."""
+
+    place: str
+    """Where it is: the file, and the number of its line."""
+    head: Line
+    """Its line."""
+    spool: IO[bytes]
+    """The lines of its messages, turns and summaries. It is closed when the next conversation is read."""
+
+    def iterate_lines(self) -> Iterator[Line]:
+        """Yield the lines of its messages, turns and summaries, from the first one each time."""
+        self.spool.seek(0)
+        for line in self.spool:
+            yield json.loads(line)
+
+
+def read_own_export(source: Source) -> Iterator[OwnConversation | Problem]:
+    """Yield the conversations of an export, and a problem for each that is damaged.
+
+    A conversation is valid until the next one is read.
+    """
+    reader = _Reader(name_source(source))
+    lines = read_lines(source, MAX_OWN_LINE_BYTES)
+    try:
+        for line in lines:
+            yield from reader.read(line)
+        yield from reader.end()
+    finally:
+        reader.close()
+
+
+class _Reader:
+    """What was read of an export so far."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._head: Line | None = None
+        self._place = name
+        self._spool: IO[bytes] | None = None
+        self._fault: Problem | None = None
+        """Why the conversation cannot be used."""
+        self._is_over = False
+        self._is_foreign = False
+        self._conversations = self._messages = 0
+        self._number = 0
+
+    def read(self, line: SourceLine | Problem) -> Iterator[OwnConversation | Problem]:
+        """Read a line, and yield the conversation that it ends."""
+        if isinstance(line, Problem):
+            self._fault = self._fault or line
+            if self._head is None:
+                yield line
+            return
+        self._number += 1
+        if self._is_foreign:
+            return
+        place = f"{self._name}, line {line.number}"
+        try:
+            value = _parse(line)
+            kind = value.get("type")
+            if self._number == 1:
+                self._check_header(value)
+            elif kind in ("conversation", "export", "end"):
+                yield from self._finish()
+                self._begin(kind, value, place)
+            else:
+                self._add(value)
+        except InvalidInput as error:
+            problem = Problem(place, str(error))
+            if self._head is None:
+                self._is_foreign = self._number == 1
+                yield problem
+            else:
+                self._fault = self._fault or problem
+
+    def _check_header(self, value: Line) -> None:
+        if value.get("type") != "export" or value.get("format") != "convstore":
+            raise InvalidInput("the file does not begin as an export of convstore does")
+        version = value.get("version")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            raise InvalidInput(
+                f"the export has version {version!r:.20} of the format, and this release reads up to {FORMAT_VERSION}; "
+                f"upgrade convstore"
+            )
+
+    def _begin(self, kind: str, value: Line, place: str) -> None:
+        """Begin a conversation, another export that follows in the same file, or the end."""
+        self._is_over = kind == "end"
+        if kind == "export":
+            self._check_header(value)
+        elif kind == "end":
+            counts = (value.get("conversations"), value.get("messages"))
+            found = (self._conversations, self._messages)
+            self._conversations = self._messages = 0
+            if counts != found:
+                raise InvalidInput(
+                    f"the export had {counts[0]} conversations and {counts[1]} messages when it was made"
+                )
+        else:
+            self._conversations += 1
+            self._head, self._place, self._fault = value, place, None
+            self._spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115 (`close` closes it)
+            _check_head(value)
+
+    def _add(self, value: Line) -> None:
+        kind = value.get("type")
+        if kind == "message":
+            self._messages += 1
+        if self._head is None or self._spool is None:
+            raise InvalidInput("the line belongs to no conversation")
+        if self._fault is not None:
+            return
+        if kind not in _FIELDS:
+            raise InvalidInput(f"lines of the type {kind!r:.40} are unknown: a newer release may have written them")
+        fields, others = _FIELDS[kind]
+        check_line(value, fields, others)
+        if "rating" in value:
+            if not isinstance(value["rating"], dict):
+                raise InvalidInput("the field 'rating' must be a JSON object")
+            check_line(value["rating"], RATING_FIELDS)
+            if value["rating"]["rating"] not in ("good", "bad"):
+                raise InvalidInput("a rating is 'good' or 'bad'")
+        if kind == "turn" and value["status"] not in _ENDED_STATUSES:
+            raise InvalidInput(f"the status of a turn is one of {', '.join(_ENDED_STATUSES)}")
+        self._spool.write(json.dumps(value).encode() + b"\n")
+
+    def _finish(self) -> Iterator[OwnConversation | Problem]:
+        if self._head is None or self._spool is None:
+            return
+        head, self._head = self._head, None
+        if self._fault is not None:
+            yield Problem(f"{self._fault.place} (conversation {head.get('id')!r:.80})", self._fault.reason)
+        else:
+            yield OwnConversation(self._place, head, self._spool)
+        self.close()
+
+    def end(self) -> Iterator[OwnConversation | Problem]:
+        """Yield what is left at the end of the file."""
+        if self._is_foreign:
+            return
+        if not self._is_over:
+            # The last conversation may have lost messages.
+            cut = Problem(self._name, "the file ends early: a part of the export is missing")
+            self._fault = self._fault or cut
+            if self._head is None:
+                yield cut
+        yield from self._finish()
+
+    def close(self) -> None:
+        """Close the temporary file."""
+        if self._spool is not None:
+            with suppress(OSError):
+                self._spool.close()
+            self._spool = None
+
+
+def _parse(line: SourceLine) -> Line:
+    if line.content is None:
+        raise InvalidInput(f"the line is longer than {MAX_OWN_LINE_BYTES // 2**20} MB")
+    try:
+        value: Any = json.loads(line.content)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the line is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidInput("the line is not a JSON object")
+    return value
+
+
+def _check_head(line: Line) -> None:
+    check_line(line, CONVERSATION_FIELDS, _TYPE | {"tags", "forked_from"})
+    check_id(line["id"])
+    check_conversation_name(line.get("name"))
+    origin, tags = line.get("forked_from"), line.get("tags")
+    if origin is not None:
+        if not isinstance(origin, dict):
+            raise InvalidInput("the field 'forked_from' must be a JSON object")
+        check_line(origin, ORIGIN_FIELDS)
+    if tags is not None and (not isinstance(tags, list) or check_tags(tags) != tags):
+        raise InvalidInput("the field 'tags' must be a list of tags, each once")
+    if not all(map(_is_number, line.get("redo") or ())):
+        raise InvalidInput("the field 'redo' must be a list of numbers of messages")
+    pins = line.get("pins") or ()
+    if not all(isinstance(pin, list) and len(pin) == 2 and all(map(_is_number, pin)) for pin in pins):
+        raise InvalidInput("the field 'pins' must be a list of [seq, position]")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
