@@ -91,8 +91,19 @@ def open_conversations(source: str | os.PathLike[str] | IO[bytes], kind: str | N
         yield OpenedFile(kind, _find_reader(kind)(given), ReadProgress())
 
 
+def list_session_files(path: Path, kind: str) -> list[Path] | None:
+    """Return the files in a folder that can be read apart; None: the source can be read only as a whole."""
+    if kind not in ("claude-code", "codex") or not path.is_dir():
+        return None
+    list_files: Callable[[Path], list[Path]] = _import_reader(kind).list_session_files
+    return list_files(path)
+
+
 def _find_reader(kind: str) -> Callable[[Any], Conversations]:
-    """Return the reader of a kind; its module is imported here, because a command needs one of them."""
-    name = _READERS[kind]
-    reader: Callable[[Any], Conversations] = getattr(import_module(f"convstore.transfer.{name}"), f"read_{name}")
+    reader: Callable[[Any], Conversations] = getattr(_import_reader(kind), f"read_{_READERS[kind]}")
     return reader
+
+
+def _import_reader(kind: str) -> Any:
+    """Return the module that reads a kind; it is imported here, because a command needs one of them."""
+    return import_module(f"convstore.transfer.{_READERS[kind]}")
