@@ -1,32 +1,43 @@
-"""Bringing in a conversation that another program stored.
+"""Bringing in conversations that another program stored.
 
 A conversation's id is made of the file's kind and the conversation's id in it, so that a later file finds it again. Its
 messages are found again by their digests, which name a message and all before it: what is there already stays, what is
 new is added, and what differs becomes a branch.
+
+All that needs no database is done before a transaction begins, so that it is short: other programs may want to write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
 from convstore.db.conversation_rows import get_conversation
-from convstore.db.conversation_writes import NewConversation, insert_conversation
-from convstore.db.head_rows import ConversationState, Head, move_head, take_late_numbers
-from convstore.db.history_rows import read_tree
-from convstore.db.message_writes import insert_records, make_child
-from convstore.db.search_index import index_title
+from convstore.db.conversation_writes import FirstPath, NewConversation, insert_conversation
+from convstore.db.head_rows import ConversationState, Head, move_head, read_state, take_late_numbers
+from convstore.db.history_rows import read_digests, read_tree
+from convstore.db.message_writes import MessageRows, insert_records, insert_rows, make_child, make_rows
+from convstore.db.search_backlog import put_off, put_off_whole
+from convstore.db.search_index import index_messages, index_title
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationDeleted, ConversationNotFound, InvalidInput
+from convstore.errors import (
+    ConversationBusy,
+    ConversationDeleted,
+    ConversationExists,
+    ConversationNotFound,
+    DamagedRow,
+    InvalidInput,
+)
 from convstore.leases.claims import lock_conversation
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
 from convstore.messages.message import Message, to_message
+from convstore.messages.token_counters import TokenCounter
 from convstore.transfer.imported import ImportedConversation
-from convstore.values.identifiers import ConversationKey, Seq, spell_id
+from convstore.values.identifiers import ConversationKey, Position, Seq, spell_id
 from convstore.values.results import MessageRecord
 from convstore.values.validation import check_moment, check_title
 
@@ -34,14 +45,32 @@ _ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedConversation:
+    """A conversation of a file, as it is stored if it is new."""
+
+    imported: ImportedConversation
+    new: NewConversation
+    began: datetime
+    path: FirstPath
+    places: Mapping[str, MessageRecord]
+    """The place of each imported message by its id."""
+    records: Sequence[MessageRecord]
+    """The messages; equal ones at the same place are one."""
+    rows: MessageRows
+    size: int
+    """About how many bytes the rows have."""
+
+
+@dataclass(frozen=True, slots=True)
 class Imported:
     """What became of an imported conversation."""
 
-    key: ConversationKey
-    is_new: bool
-    is_deleted: bool
-    messages: int
+    is_new: bool = False
+    is_deleted: bool = False
+    messages: int = 0
     """Number of messages that were added."""
+    refusal: str | None = None
+    """Why nothing was added, if it is an error."""
 
 
 def make_imported_id(kind: str, id: str) -> str:
@@ -49,53 +78,140 @@ def make_imported_id(kind: str, id: str) -> str:
     return spell_id(int.from_bytes(blake2b(f"{kind}\n{id}".encode(errors="surrogatepass"), digest_size=16).digest()))
 
 
-def store_imported(
-    work: UnitOfWork,
-    owner: str,
-    kind: str,
+def prepare_conversation(
     imported: ImportedConversation,
+    key: ConversationKey,
     origin: Mapping[str, Any],
-    *,
-    is_trial: bool,
-) -> Imported:
-    """Add what is new of a conversation.
-
-    The head moves to the imported one if nothing else was said here since.
+    count_tokens: TokenCounter,
+    now: datetime,
+) -> PreparedConversation:
+    """Return a conversation of a file as it is stored.
 
     Args:
         origin: where it comes from, for its metadata.
-        is_trial: write nothing.
+        now: its time, if the file has none.
 
     Raises:
-        ConversationBusy: a turn of the conversation is running.
         InvalidInput: a message follows one that does not come before it, or a time has no time zone.
         InvalidMessage: a message is not one.
     """
-    key = ConversationKey(owner, make_imported_id(kind, imported.id))
     _check(imported)
-    began = imported.created_at or next((one.created_at for one in imported.messages if one.created_at), work.now)
+    began = imported.created_at or next((one.created_at for one in imported.messages if one.created_at), now)
     messages = [to_message(one.message) for one in imported.messages]
-    is_new, changed_at = False, began
+    places, records = _place_messages(count_tokens, imported, messages, {}, Seq(1), began)
+    metadata = {**imported.metadata, "import": {**origin, **({"model": imported.model} if imported.model else {})}}
+    new = NewConversation(
+        key=key,
+        name=None,
+        title=check_title(imported.title),
+        settings={},
+        metadata=metadata,
+        window={},
+        first=(),
+        made_title=find_title(messages[:2]),
+        digest=digest(b"", {"role": "import", "content": key.id}),
+    )
+    head = Head(Seq(0), Position(0))
+    if records:
+        last = places[imported.head if imported.head is not None else imported.messages[-1].id]
+        head = Head(last.seq, last.position)
+    path = FirstPath(head, Seq(len(records) + 1), max([began, *(record.created_at for record in records)]))
+    rows = make_rows(key, records)
+    return PreparedConversation(imported, new, began, path, places, records, rows, _measure(rows))
+
+
+def try_conversations(work: UnitOfWork, prepared: Sequence[PreparedConversation]) -> list[Imported]:
+    """Return what `store_conversations` would do, and write nothing."""
+    return [_try(work, one) for one in prepared]
+
+
+def _try(work: UnitOfWork, prepared: PreparedConversation) -> Imported:
+    key = prepared.new.key
     try:
-        changed_at = get_conversation(work.connection, key).updated_at
+        get_conversation(work.connection, key)
+        known = set(read_digests(work.connection, read_state(work.connection, key).lineage))
     except ConversationDeleted:
-        return Imported(key, is_new=False, is_deleted=True, messages=0)
+        return Imported(is_deleted=True)
     except ConversationNotFound:
-        is_new = True
-    if is_trial and is_new:
-        return Imported(key, is_new=True, is_deleted=False, messages=len(messages))
-    if is_new:
-        _create(work, key, imported, origin, began)
-    state = lock_conversation(work, key, None)
-    known = {record.digest: record for record in read_tree(work.connection, state.lineage)} if not is_new else {}
-    found, new = _place_messages(work, state, imported, messages, known, began)
-    if new and not is_trial:
-        latest = max(changed_at, *(record.created_at for record in new))
+        return Imported(is_new=True, messages=len(prepared.records))
+    return Imported(messages=sum(record.digest not in known for record in prepared.records))
+
+
+def store_conversations(
+    work: UnitOfWork, prepared: Sequence[PreparedConversation], *, is_indexed: bool
+) -> list[Imported]:
+    """Add what is new of conversations of one owner, and return what became of each.
+
+    The head of a conversation that exists moves to the imported one if nothing else was said here since. A conversation
+    that cannot be added does not keep the others from it: whatever refuses it, does so before anything is written.
+
+    Args:
+        is_indexed: add the messages to the search index now; else note that they must be added.
+    """
+    is_new = [_insert(work, one) for one in prepared]
+    added = [one for one, is_inserted in zip(prepared, is_new, strict=True) if is_inserted]
+    if added:
+        _add_messages(work, added, is_indexed=is_indexed)
+    # Now, because a file may have the same conversation twice.
+    return [
+        Imported(is_new=True, messages=len(one.records)) if is_inserted else _go_on(work, one, is_indexed=is_indexed)
+        for one, is_inserted in zip(prepared, is_new, strict=True)
+    ]
+
+
+def _insert(work: UnitOfWork, prepared: PreparedConversation) -> bool:
+    """Insert a conversation without its messages; return False if it exists, or was deleted."""
+    try:
+        return insert_conversation(work.connection, prepared.new, prepared.began, prepared.path) is not None
+    except ConversationExists:
+        return False
+
+
+def _add_messages(work: UnitOfWork, prepared: Sequence[PreparedConversation], *, is_indexed: bool) -> None:
+    """Insert the messages of new conversations."""
+    insert_rows(work, prepared[0].new.key.owner, [one.rows for one in prepared])
+    if is_indexed:
+        for one in prepared:
+            index_title(work.connection, one.new.key, one.began, one.new.title)
+            index_messages(work.connection, one.new.key, one.records)
+    else:
+        put_off_whole(work.connection, [one.new.key for one in prepared])
+
+
+def _go_on(work: UnitOfWork, prepared: PreparedConversation, *, is_indexed: bool) -> Imported:
+    """Add the messages of a conversation that it does not have yet."""
+    key, imported = prepared.new.key, prepared.imported
+    try:
+        before = get_conversation(work.connection, key)
+        lineage = read_state(work.connection, key).lineage
+        if {record.digest for record in prepared.records} <= set(read_digests(work.connection, lineage)):
+            return Imported()
+        state = lock_conversation(work, key)
+        known = {record.digest: record for record in read_tree(work.connection, state.lineage)}
+    except ConversationDeleted:
+        return Imported(is_deleted=True)
+    except (ConversationBusy, DamagedRow) as error:
+        return Imported(refusal=str(error))
+    messages = [prepared.places[one.id].message for one in imported.messages]
+    places, new = _place_messages(work.count_tokens, imported, messages, known, state.next_seq, prepared.began)
+    if new:
+        latest = max(before.updated_at, *(record.created_at for record in new))
         take_late_numbers(work.connection, key, len(new), latest)
         for start in range(0, len(new), _ROWS_AT_ONCE):
-            insert_records(work, key, new[start : start + _ROWS_AT_ONCE])
-        _move_head(work, key, state, imported, found, latest)
-    return Imported(key, is_new=is_new, is_deleted=False, messages=len(new))
+            some = new[start : start + _ROWS_AT_ONCE]
+            if is_indexed:
+                insert_records(work, key, some)
+            else:
+                insert_rows(work, key.owner, [make_rows(key, some)])
+        if not is_indexed:
+            put_off(work.connection, key, new[0].seq)
+        _move_head(work, key, state, imported, places, latest)
+    return Imported(messages=len(new))
+
+
+def _measure(rows: MessageRows) -> int:
+    texts = sum(len(row["content"] or "") + len(row["extra"] or "") for row in rows.values)
+    return texts + sum(map(len, rows.blobs.values()))
 
 
 def _check(imported: ImportedConversation) -> None:
@@ -117,31 +233,12 @@ def _check(imported: ImportedConversation) -> None:
         raise InvalidInput(f"the head {imported.head!r:.80} is no message of the conversation")
 
 
-def _create(
-    work: UnitOfWork, key: ConversationKey, imported: ImportedConversation, origin: Mapping[str, Any], began: datetime
-) -> None:
-    metadata = {**imported.metadata, "import": {**origin, **({"model": imported.model} if imported.model else {})}}
-    new = NewConversation(
-        key=key,
-        name=None,
-        title=check_title(imported.title),
-        settings={},
-        metadata=metadata,
-        window={},
-        first=(),
-        made_title=find_title([to_message(one.message) for one in imported.messages[:2]]),
-        digest=digest(b"", {"role": "import", "content": key.id}),
-    )
-    insert_conversation(work.connection, new, began)
-    index_title(work.connection, key, began, imported.title)
-
-
 def _place_messages(
-    work: UnitOfWork,
-    state: ConversationState,
+    count_tokens: TokenCounter,
     imported: ImportedConversation,
-    messages: list[Message],
+    messages: Sequence[Message],
     known: dict[bytes, MessageRecord],
+    next_seq: Seq,
     began: datetime,
 ) -> tuple[dict[str, MessageRecord], list[MessageRecord]]:
     """Return the place of each imported message by its id, and the messages that are new."""
@@ -149,14 +246,12 @@ def _place_messages(
     new: list[MessageRecord] = []
     for one, message in zip(imported.messages, messages, strict=True):
         parent = found[one.parent] if one.parent is not None else None
-        name = digest(parent.digest if parent is not None else b"", message)
-        record = known.get(name)
-        if record is None:
-            moment = one.created_at or (parent.created_at if parent is not None else began)
-            record = make_child(work, parent, Seq(state.next_seq + len(new)), message, None, moment)
-            known[name] = record
+        moment = one.created_at or (parent.created_at if parent is not None else began)
+        record = make_child(count_tokens, parent, Seq(next_seq + len(new)), message, None, moment)
+        if (same := known.get(record.digest)) is None:
+            known[record.digest] = record
             new.append(record)
-        found[one.id] = record
+        found[one.id] = same or record
     return found, new
 
 

@@ -23,7 +23,7 @@ from convstore.errors import ConversationDeleted, ConversationExists, Conversati
 from convstore.messages.message import Message
 from convstore.messages.storable_text import to_column, to_json
 from convstore.values.completion_parameters import merge_parameters
-from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
+from convstore.values.identifiers import ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import UNCHANGED, Conversation, Given, Unchanged
 from convstore.values.window_options import merge_window_options
 
@@ -66,6 +66,15 @@ class NewConversation:
     """What its title is if it is given none."""
     digest: bytes
     """Digest of all the other fields. A second conversation with the same id and digest is the first one again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPath:
+    """Where a new conversation stands if it begins with a tree of messages."""
+
+    head: Head
+    next_seq: Seq
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +131,22 @@ def _fork_statement(dialect: str, *, keeps_title: bool) -> Any:
     return insert_or_ignore(table, dialect).from_select(columns, row).returning(*NEW_COLUMNS)
 
 
-def insert_conversation(connection: Connection, new: NewConversation, now: datetime) -> Conversation | None:
+def insert_conversation(
+    connection: Connection, new: NewConversation, now: datetime, path: FirstPath | None = None
+) -> Conversation | None:
     """Insert a conversation without its messages, and return it.
 
     Return None if the same conversation exists already.
+
+    Args:
+        path: where it stands; None: at the last message of `new.first`.
 
     Raises:
         ConversationExists: the id is taken by a conversation with other content, or the name is taken.
     """
     key, length = new.key, len(new.first)
+    if path is None:
+        path = FirstPath(Head(Seq(length), Position(length)), Seq(length + 1), now)
     created = connection.execute(
         _insert_statement(connection.dialect.name),
         {
@@ -142,13 +158,13 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
             "settings": to_json(new.settings),
             "metadata": to_json(new.metadata),
             "window": to_json(new.window) if new.window else None,
-            "head_seq": length,
-            "length": length,
-            "next_seq": length + 1,
+            "head_seq": path.head.seq,
+            "length": path.head.position,
+            "next_seq": path.next_seq,
             "next_turn": 1,
             "creation_digest": new.digest,
             "created_at": now,
-            "updated_at": now,
+            "updated_at": path.updated_at,
         },
     ).one_or_none()
     if created is None:
@@ -172,11 +188,11 @@ def insert_conversation(connection: Connection, new: NewConversation, now: datet
         pins=(),
         forked_from=None,
         forked_at=None,
-        length=length,
-        head_seq=Seq(length),
+        length=path.head.position,
+        head_seq=path.head.seq,
         model=new.settings.get("model"),
         created_at=now,
-        updated_at=now,
+        updated_at=path.updated_at,
         has_made_title=new.title is None and new.made_title is not None,
     )
 

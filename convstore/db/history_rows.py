@@ -308,6 +308,20 @@ _TREE: Select[Any] = (
     .limit(bindparam("most"))
 )
 
+_TREE_DIGESTS: Select[Any] = select(table.c.digest).where(
+    *_IN_CONVERSATION, table.c.seq <= bindparam("last", type_=BigInteger)
+)
+
+
+def read_digests(connection: Connection, lineage: Lineage) -> list[bytes]:
+    """Return the digests of the messages of a conversation and of its shared past."""
+    origins = [(origin.conversation_id, int(origin.up_to_seq)) for origin in list_origins(connection, lineage)]
+    found: list[bytes] = []
+    for home, last in (*origins, (lineage.key.id, NO_LIMIT)):
+        values = {"owner": lineage.key.owner, "conversation_id": home, "last": last}
+        found += [row.digest for row in connection.execute(_TREE_DIGESTS, values)]
+    return found
+
 
 def read_tree(
     connection: Connection, lineage: Lineage, after: Seq = NO_SEQ, limit: int = NO_LIMIT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import insert
 
@@ -15,6 +16,7 @@ from convstore.db.tables import messages as table
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest, encode
 from convstore.messages.message import Message
+from convstore.messages.token_counters import TokenCounter
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord
 
@@ -34,6 +36,14 @@ class Place:
     """True: all follow `after`; False: each follows the one before it."""
 
 
+@dataclass(frozen=True, slots=True)
+class MessageRows:
+    """Rows of messages, and the attachments that they refer to."""
+
+    values: list[dict[str, Any]]
+    blobs: dict[bytes, bytes]
+
+
 def insert_messages(
     work: UnitOfWork, key: ConversationKey, new: Sequence[Message], place: Place
 ) -> list[MessageRecord]:
@@ -44,7 +54,7 @@ def insert_messages(
     added: list[MessageRecord] = []
     for seq, message in enumerate(new, place.first_seq):
         parent = added[-1] if added and not place.siblings else place.after
-        added.append(make_child(work, parent, Seq(seq), message, place.turn, work.now))
+        added.append(make_child(work.count_tokens, parent, Seq(seq), message, place.turn, work.now))
     insert_records(work, key, added)
     return added
 
@@ -54,12 +64,21 @@ def insert_records(work: UnitOfWork, key: ConversationKey, added: Sequence[Messa
 
     The caller has taken their numbers from the conversation's row before.
     """
-    rows = []
-    blobs: dict[bytes, bytes] = {}
-    for record in added:
+    insert_rows(work, key.owner, [make_rows(key, added)])
+    index_messages(work.connection, key, added)
+
+
+def make_rows(key: ConversationKey, records: Sequence[MessageRecord]) -> MessageRows:
+    """Return the rows of messages with their places.
+
+    Raises:
+        InvalidMessage: a message cannot be written as JSON.
+    """
+    rows = MessageRows([], {})
+    for record in records:
         stored = encode(record.message)
-        blobs.update(stored.blobs)
-        rows.append(
+        rows.blobs.update(stored.blobs)
+        rows.values.append(
             {
                 "owner": key.owner,
                 "conversation_id": key.id,
@@ -78,14 +97,20 @@ def insert_records(work: UnitOfWork, key: ConversationKey, added: Sequence[Messa
                 "created_at": record.created_at,
             }
         )
-    insert_attachments(work.connection, key.owner, blobs, work.now)
-    if rows:
-        work.connection.execute_many(_INSERT, rows)
-        index_messages(work.connection, key, added)
+    return rows
+
+
+def insert_rows(work: UnitOfWork, owner: str, rows: Sequence[MessageRows]) -> None:
+    """Insert rows of messages of one owner, without adding them to the search index."""
+    insert_attachments(
+        work.connection, owner, {key: blob for some in rows for key, blob in some.blobs.items()}, work.now
+    )
+    if values := [row for some in rows for row in some.values]:
+        work.connection.execute_many(_INSERT, values)
 
 
 def make_child(
-    work: UnitOfWork,
+    count_tokens: TokenCounter,
     parent: MessageRecord | None,
     seq: Seq,
     message: Message,
@@ -93,7 +118,7 @@ def make_child(
     created_at: datetime,
 ) -> MessageRecord:
     """Return a new message with its place after another one; None: it begins a path."""
-    tokens = work.count_tokens(message)
+    tokens = count_tokens(message)
     if parent is None:
         return MessageRecord(Position(1), seq, NO_SEQ, turn, created_at, message, digest(b"", message), NO_SEQ, tokens)
     context = parent.seq if parent.message["role"] in CONTEXT_ROLES else parent.context_seq

@@ -5,6 +5,7 @@ They were stored before the index existed, or are too long to be indexed while a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -48,6 +49,12 @@ def put_off(connection: Connection, key: ConversationKey, from_seq: Seq) -> None
     """
     values = {"owner": key.owner, "conversation_id": key.id, "from_seq": from_seq, "given_seq": from_seq}
     connection.execute(_put_statement(connection.dialect.name), values)
+
+
+def put_off_whole(connection: Connection, keys: Sequence[ConversationKey]) -> None:
+    """Note that conversations must be indexed later, with their titles."""
+    rows = [{"owner": key.owner, "conversation_id": key.id, "from_seq": 0, "given_seq": 0} for key in keys]
+    connection.execute_many(_put_statement(connection.dialect.name), rows)
 
 
 def has_backlog(connection: Connection, owner: str) -> bool:

@@ -24,6 +24,10 @@ def to_message(value: object) -> Message:
     Raises:
         InvalidMessage: the value is not a JSON object with a string `role`.
     """
+    if type(value) is dict and len(value) == 2:  # most messages: the rest gives the same
+        role, content = value.get("role"), value.get("content")
+        if type(role) is type(content) is str and role and role.isascii() and content.isascii():
+            return value.copy()
     plain = to_plain(value)
     if not isinstance(plain, dict):
         raise InvalidMessage(f"a message must be a JSON object with a role, not {type(value).__name__}")

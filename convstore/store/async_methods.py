@@ -240,7 +240,7 @@ class AsyncConversationMethods(ABC):
         *,
         kind: str | None = None,
         dry_run: bool = False,
-        on_progress: Callable[[int], object] | None = None,
+        on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
         return await self._run(ConversationMethods.import_, source, kind=kind, dry_run=dry_run, on_progress=on_progress)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy, InvalidInput
 from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
@@ -157,76 +155,36 @@ class ConversationMethods(ReadMethods):
         *,
         kind: str | None = None,
         dry_run: bool = False,
-        on_progress: Callable[[int], object] | None = None,
+        on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
         """Bring in the conversations of a file of another program, and return what was done.
 
         A file may be brought in again: only what is new is added, as a branch where it differs. Each conversation is
-        stored whole or not at all.
+        stored whole or not at all. Of a large import, the search index gets the first messages only, and searches or
+        `reindex` add the others.
 
         Args:
             source: a file, a folder, a binary stream; or conversations that the application has read itself.
             kind: the kind of the file, such as `chatgpt`; None: it is recognised. For conversations, a name of the
                 application's own, `custom` by default.
             dry_run: store nothing, and return what would be done.
-            on_progress: called with the number of messages read so far.
+            on_progress: called with the number of messages read so far, and the share of the file that they are, from
+                0 to 1; None: unknown.
 
         Raises:
             InvalidInput: the file does not exist, or its kind is not known.
         """
-        if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
-            from convstore.transfer.reading import open_conversations
+        from convstore.conversations.import_batches import ConversationImport
 
-            file = cast(str | os.PathLike[str] | IO[bytes], source)
-            name = Path(file).name if isinstance(file, str | os.PathLike) else None
-            with open_conversations(file, kind) as (found, conversations):
-                return self._import_all(conversations, found, name, dry_run=dry_run, on_progress=on_progress)
-        return self._import_all(source, kind or "custom", None, dry_run=dry_run, on_progress=on_progress)
+        begin = partial(ConversationImport, self._transactions, self._owner, is_trial=dry_run, on_progress=on_progress)
+        if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+            return begin(kind or "custom", None).run(source)
+        from convstore.transfer.reading import open_conversations
 
-    def _import_all(
-        self,
-        conversations: Iterable[ImportedConversation | Problem],
-        kind: str,
-        file: str | None,
-        *,
-        dry_run: bool,
-        on_progress: Callable[[int], object] | None,
-    ) -> ImportReport:
-        from convstore.conversations.importing import store_imported
-        from convstore.transfer.imported import Problem
-        from convstore.values.import_report import ImportProblem, ImportReport
-
-        problems: list[ImportProblem] = []
-        counts = Counter[str]()
-        read = 0
-        run = self._transactions.read if dry_run else self._transactions.write_repeatable
-        for one in conversations:
-            if isinstance(one, Problem):
-                problems.append(ImportProblem(one.place, one.reason, is_note=False))
-                continue
-            place = one.title or one.id
-            origin = {"kind": kind, "id": one.id, **({"file": file} if file is not None else {})}
-            try:
-                stored = run(store_imported, self._owner, kind, one, origin, is_trial=dry_run)
-            except (ConversationBusy, InvalidInput) as error:
-                problems.append(ImportProblem(place, str(error), is_note=False))
-                continue
-            problems += [ImportProblem(place, note, is_note=True) for note in one.notes if stored.messages]
-            counts["messages"] += stored.messages
-            outcome = "new" if stored.is_new else "deleted" if stored.is_deleted else None
-            counts[outcome or ("changed" if stored.messages else "unchanged")] += 1
-            read += len(one.messages)
-            if on_progress is not None:
-                on_progress(read)
-        return ImportReport(
-            kind=kind,
-            new=counts["new"],
-            changed=counts["changed"],
-            unchanged=counts["unchanged"],
-            deleted=counts["deleted"],
-            messages=counts["messages"],
-            problems=problems,
-        )
+        file = cast(str | os.PathLike[str] | IO[bytes], source)
+        name = Path(file).name if isinstance(file, str | os.PathLike) else None
+        with open_conversations(file, kind) as opened:
+            return begin(opened.kind, name, get_share=opened.progress.get_share).run(opened.conversations)
 
     def archive(self, conversation_id: str) -> Conversation:
         """Put a conversation into the archive, and return it: it leaves the usual list and the usual search.

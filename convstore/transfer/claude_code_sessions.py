@@ -25,7 +25,7 @@ from convstore.transfer.file_times import read_time
 from convstore.transfer.imported import ImportedConversation, Problem
 from convstore.transfer.losses import list_losses
 from convstore.transfer.session_chains import Chain, Node
-from convstore.transfer.source_lines import Line, Source, name_source, read_lines
+from convstore.transfer.source_lines import INCOMPLETE_LINE, Line, Source, name_source, read_lines
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _DESCRIPTIONS = {"cwd": "cwd", "gitBranch": "git_branch", "version": "program_version"}
@@ -35,10 +35,15 @@ _MAX_TITLE_CHARACTERS = 500
 def read_claude_code_sessions(source: Source) -> Iterator[ImportedConversation | Problem]:
     """Yield the conversations of a session file, or of all session files in a folder."""
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        for path in sorted(Path(source).rglob("*.jsonl")):
+        for path in list_session_files(Path(source)):
             yield from _read_file(path)
     else:
         yield from _read_file(source)
+
+
+def list_session_files(folder: Path) -> list[Path]:
+    """Return the session files in a folder."""
+    return sorted(folder.rglob("*.jsonl"))
 
 
 def _read_file(source: Source) -> Iterator[ImportedConversation | Problem]:
@@ -237,7 +242,7 @@ class _Session:
                 created_at=next((message.created_at for message in messages if message.created_at), None),
                 model=models[-1] if models else None,
                 metadata=metadata,
-                notes=[*list_losses(chain.losses), *(["the last line is not complete yet"] if self._is_cut else [])],
+                notes=[*list_losses(chain.losses), *([INCOMPLETE_LINE] if self._is_cut else [])],
             )
 
     def _find_title(self) -> str | None:

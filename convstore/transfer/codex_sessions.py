@@ -28,7 +28,7 @@ from convstore.transfer.file_times import read_time
 from convstore.transfer.imported import ImportedConversation, Problem
 from convstore.transfer.losses import list_losses
 from convstore.transfer.response_items import ItemPath
-from convstore.transfer.source_lines import SQLITE_MAGIC, Line, Source, name_source, read_lines
+from convstore.transfer.source_lines import INCOMPLETE_LINE, SQLITE_MAGIC, Line, Source, name_source, read_lines
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz")
@@ -59,21 +59,29 @@ _STATE_ROWS = frozenset(
 
 def read_codex_sessions(source: Source) -> Iterator[ImportedConversation | Problem]:
     """Yield the conversation of a session file, or of all session files in a folder."""
-    if not isinstance(source, (str, os.PathLike)) or not Path(source).is_dir():
-        yield from _read_file(source, {})
-        return
-    folder = Path(source)
-    names: dict[str, str] = {}
-    for index in (folder / _INDEX, folder.parent / _INDEX):
-        names |= _read_names(index)
-    for path in sorted(folder.rglob("rollout-*")):
-        if path.name.endswith(_ENDINGS) and not _has_plain_sibling(path):
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        folder = Path(source)
+        names = _read_names(folder / _INDEX) | _read_names(folder.parent / _INDEX)
+        for path in list_session_files(folder):
             yield from _read_file(path, names)
+    else:
+        yield from _read_file(source, _find_names(Path(name_source(source))))
+
+
+def list_session_files(folder: Path) -> list[Path]:
+    """Return the session files in a folder, each once."""
+    found = sorted(folder.rglob("rollout-*"))
+    return [path for path in found if path.name.endswith(_ENDINGS) and not _has_plain_sibling(path)]
 
 
 def _has_plain_sibling(path: Path) -> bool:
     """Return True if the file is a compressed copy, beside the plain file that Codex itself reads then."""
     return path.suffix in (".zst", ".gz") and path.with_suffix("").exists()
+
+
+def _find_names(file: Path) -> dict[str, str]:
+    """Return the names that are kept above a session file, which lies in `sessions/YYYY/MM/DD`."""
+    return next((_read_names(folder / _INDEX) for folder in file.parents[:5] if (folder / _INDEX).is_file()), {})
 
 
 def _read_names(index: Path) -> dict[str, str]:
@@ -222,7 +230,7 @@ class _Session:
             created_at=self._started_at or messages[0].created_at,
             model=self._path.model,
             metadata=_describe(meta),
-            notes=[*list_losses(self._losses), *(["the last line is not complete yet"] if self._is_cut else [])],
+            notes=[*list_losses(self._losses), *([INCOMPLETE_LINE] if self._is_cut else [])],
         )
 
 

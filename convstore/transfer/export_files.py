@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO
 
 from convstore.transfer.imported import Problem
+from convstore.transfer.read_progress import ReadProgress
 
 MAX_FILES = 200_000
 """Files in a zip or a folder; a zip or a folder with more is refused."""
@@ -80,6 +81,7 @@ class ExportFiles(AbstractContextManager["ExportFiles"]):
         """What was refused; the other files can be read."""
         self.kind = kind
         """`zip`, `folder` or `file`."""
+        self.progress = ReadProgress()
         self._resources = resources
 
     def __exit__(

@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 
 from convstore.transfer.export_files import READ_FAULTS, ExportFile, ExportFiles, describe_fault
 from convstore.transfer.imported import ImportedConversation, Problem
+from convstore.transfer.read_progress import ReadProgress
 
 MAX_ITEM_CHARACTERS = 64 * 2**20
 """The length of one item, which is in memory as a whole."""
@@ -80,17 +81,23 @@ def read_export(
     chosen = files.select_json(name)
     if not chosen and not files.problems:
         yield Problem(f"the {files.kind}", missing)
+    sizes = [file.size for file in chosen if file.size is not None]
+    files.progress.size = sum(sizes) if len(sizes) == len(chosen) else None
     seen: set[str] = set()
     for file in chosen:
-        for item in read_items(file, form):
+        for item in read_items(file, form, files.progress):
             yield item if isinstance(item, Problem) else read(item, seen)
 
 
-def read_items(file: ExportFile, form: ItemForm) -> Iterator[Item | Problem]:
-    """Yield the items of a JSON file, and a problem for each part that is not one."""
+def read_items(file: ExportFile, form: ItemForm, progress: ReadProgress | None = None) -> Iterator[Item | Problem]:
+    """Yield the items of a JSON file, and a problem for each part that is not one.
+
+    Args:
+        progress: counts the bytes that were read.
+    """
     try:
         with file.open() as stream:
-            yield from _ItemReader(stream, file.name, form).read()
+            yield from _ItemReader(stream, file.name, form, progress or ReadProgress()).read()
     except READ_FAULTS as error:
         yield Problem(file.name, f"it cannot be read: {describe_fault(error)}")
 
@@ -102,10 +109,11 @@ _Outcome = Literal["value", "incomplete", "fault"]
 class _ItemReader:
     """Reads the items of one stream."""
 
-    def __init__(self, stream: IO[bytes], name: str, form: ItemForm) -> None:
+    def __init__(self, stream: IO[bytes], name: str, form: ItemForm, progress: ReadProgress) -> None:
         self._stream = stream
         self._name = name
         self._form = form
+        self._progress = progress
         self._decoder: codecs.IncrementalDecoder | None = None
         self._text = ""
         """What was read of the file and may still be needed."""
@@ -252,6 +260,7 @@ class _ItemReader:
                 data += rest
             self._decoder = codecs.getincrementaldecoder(json.detect_encoding(data[:4]))("replace")
         self._is_ended = not data
+        self._progress.read += len(data)
         self._dropped += self._at
         more = self._decoder.decode(data, final=not data)
         del data  # a long item is in memory often enough

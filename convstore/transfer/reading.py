@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from convstore.errors import InvalidInput
 from convstore.transfer.imported import ImportedConversation, Problem
+from convstore.transfer.read_progress import ReadProgress
 from convstore.transfer.recognition import SNIFFED_BYTES, recognise_kind
 from convstore.transfer.source_lines import prepend
 
@@ -36,15 +38,25 @@ _READERS = {
     "messages": "plain_messages",
 }
 
+_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages"})
+"""The kinds with readers that need no path of a file, but only a stream with its name."""
+
 READABLE_KINDS = tuple(_READERS)
 """The kinds of files that can be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """A file that was opened: what is in it, and how much of it was read."""
+
+    kind: str
+    conversations: Conversations
+    progress: ReadProgress
+
+
 @contextmanager
-def open_conversations(
-    source: str | os.PathLike[str] | IO[bytes], kind: str | None = None
-) -> Iterator[tuple[str, Conversations]]:
-    """Open a file, a folder or a stream; yield its kind and its conversations.
+def open_conversations(source: str | os.PathLike[str] | IO[bytes], kind: str | None = None) -> Iterator[OpenedFile]:
+    """Open a file, a folder or a stream, and yield what is in it.
 
     Args:
         source: a path, or a binary stream.
@@ -70,13 +82,28 @@ def open_conversations(
         from convstore.transfer.export_files import open_export_files
 
         with open_export_files(given, path.name if path is not None else "input") as files:
-            yield kind, _find_reader(kind)(files)
+            yield OpenedFile(kind, _find_reader(kind)(files), files.progress)
+    elif path is not None and kind in _STREAMED and path.is_file() and os.access(path, os.R_OK):
+        with open(os.fspath(path), "rb") as file:  # noqa: PTH123 (a Path's stream would not have its name as a text)
+            progress = ReadProgress(os.fstat(file.fileno()).st_size, stream=file.raw)
+            yield OpenedFile(kind, _find_reader(kind)(file), progress)
     else:
-        yield kind, _find_reader(kind)(given)
+        yield OpenedFile(kind, _find_reader(kind)(given), ReadProgress())
+
+
+def list_session_files(path: Path, kind: str) -> list[Path] | None:
+    """Return the files in a folder that can be read apart; None: the source can be read only as a whole."""
+    if kind not in ("claude-code", "codex") or not path.is_dir():
+        return None
+    list_files: Callable[[Path], list[Path]] = _import_reader(kind).list_session_files
+    return list_files(path)
 
 
 def _find_reader(kind: str) -> Callable[[Any], Conversations]:
-    """Return the reader of a kind; its module is imported here, because a command needs one of them."""
-    name = _READERS[kind]
-    reader: Callable[[Any], Conversations] = getattr(import_module(f"convstore.transfer.{name}"), f"read_{name}")
+    reader: Callable[[Any], Conversations] = getattr(_import_reader(kind), f"read_{_READERS[kind]}")
     return reader
+
+
+def _import_reader(kind: str) -> Any:
+    """Return the module that reads a kind; it is imported here, because a command needs one of them."""
+    return import_module(f"convstore.transfer.{_READERS[kind]}")

@@ -21,6 +21,9 @@ Source: TypeAlias = "str | os.PathLike[str] | BinaryIO"
 MAX_LINE_BYTES = 64 * 2**20
 SQLITE_MAGIC = b"SQLite format 3\0"
 
+INCOMPLETE_LINE = "the last line is not complete yet"
+"""The note for a file that ends within a line."""
+
 _SKIP_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

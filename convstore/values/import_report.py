@@ -33,3 +33,5 @@ class ImportReport:
     messages: int
     """Number of messages that were added."""
     problems: list[ImportProblem]
+    not_indexed: int = 0
+    """Number of the added messages that are not in the search index yet: a search or `reindex` adds them."""

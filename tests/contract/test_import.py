@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from convstore import ImportedConversation, ImportedMessage, InvalidInput, Problem, Store
+from convstore.conversations import import_batches
 from convstore.testing import ChatServer, Reply
+from tests.contract.conftest import HeldReply
 
 BEGIN = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -212,3 +215,84 @@ def test_an_older_export_does_not_make_a_conversation_old(store: Store) -> None:
     before = store.get(id).updated_at
     assert bring(store, replace(TREE, messages=[*TREE.messages, message("x", "q", "Else.", 9)])) == (0, 1, 0, 1)
     assert store.get(id).updated_at == before
+
+
+def make_many(count: int, messages: int = 2) -> list[ImportedConversation]:
+    return [
+        ImportedConversation(
+            f"many-{number}",
+            [message(str(n), str(n - 1) if n else None, f"text {number} {n}", n) for n in range(messages)],
+            None,
+        )
+        for number in range(count)
+    ]
+
+
+def test_conversations_that_share_a_transaction_are_each_stored_or_refused(
+    store: Store, hold: Callable[..., HeldReply], run_in_thread: Callable[[Callable[[], Any]], Future[Any]]
+) -> None:
+    (first, second, third) = make_many(3)
+    bring(store, second)
+    id = only(store)
+    held = hold()
+    turn = run_in_thread(lambda: store.say(id, "Wait."))
+    held.wait()
+    longer = replace(second, messages=[*second.messages, message("new", "1", "more", 9)])
+    report = store.import_([first, longer, second, third], kind="test")
+    held.release()
+    turn.result()
+    assert (report.new, report.changed, report.unchanged, report.messages) == (2, 0, 1, 4)
+    (problem,) = report.problems
+    assert (problem.place, problem.is_note) == ("many-1", False)
+    assert len(store.list()) == 3
+
+
+def test_a_conversation_twice_in_a_file_is_one_with_the_messages_of_both(store: Store) -> None:
+    (one,) = make_many(1)
+    longer = replace(one, messages=[*one.messages, message("new", "1", "more", 9)])
+    assert bring(store, one, longer, one) == (1, 1, 1, 3)
+    assert texts(store, only(store)) == ["text 0 0", "text 0 1", "more"]
+
+
+def test_a_large_import_leaves_messages_to_be_indexed_and_says_how_many(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_batches, "MOST_INDEXED_AT_ONCE", 6)
+    monkeypatch.setattr(import_batches, "_BATCH_MESSAGES", 4)
+    report = store.import_([*make_many(4), replace(TREE, title="Late title")], kind="test")
+    assert (report.new, report.messages, report.not_indexed) == (5, 12, 8)
+    assert len(store.list()) == 5
+    assert store.reindex() == 9, "the title too"
+    assert [hit.position for hit in store.search("late title").hits] == [None]
+    assert len(store.search('"text 3"').hits) == 2
+    newer = replace(TREE, messages=[*TREE.messages, message("q2", "r2", "And afterwards?", 4)])
+    assert store.import_([*make_many(6), newer], kind="test").not_indexed == 0, "what was there already does not count"
+    assert len(store.search("afterwards").hits) == 1
+
+
+def test_an_import_that_is_stopped_leaves_whole_conversations_and_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_batches, "_BATCH_MESSAGES", 4)
+
+    def read() -> Iterator[ImportedConversation]:
+        yield from make_many(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.import_(read(), kind="test")
+    assert sorted(len(store.tree(one.id)) for one in store.list()) == [2, 2, 2, 2]
+    assert bring(store, *make_many(5)) == (1, 0, 4, 2)
+
+
+def test_progress_tells_messages_and_the_share_of_the_file(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    lines = [
+        {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "x"}]} for n in range(9)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    seen: list[tuple[int, float | None]] = []
+    store.import_(path, on_progress=lambda messages, share: seen.append((messages, share)))
+    assert seen == [(18, 1.0)]
+    store.import_(make_many(1), on_progress=lambda messages, share: seen.append((messages, share)))
+    assert seen[1:] == [(2, None)]

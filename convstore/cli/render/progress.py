@@ -24,15 +24,19 @@ class Progress:
         self._began = self._shown = time.monotonic()
         self._has_line = False
 
-    def show(self, count: int, total: int | None = None) -> None:
-        """Write the count, the rate and, if the total is known, the time left."""
+    def show(self, count: int, share: float | None = None) -> None:
+        """Write the count, the rate and, if it is known which share of the whole that is, the time left.
+
+        Args:
+            share: from 0 to 1; None: unknown.
+        """
         now = time.monotonic()
         if not self._is_shown or now - self._shown < _SECONDS_BETWEEN:
             return
         self._shown, self._has_line = now, True
         rate = count / max(now - self._began, 0.001)
-        left = f", {(total - count) / rate:,.0f} s left" if total is not None and rate > 0 else ""
-        sys.stderr.write(f"\r{count:,} {self._what}, {rate:,.0f} a second{left}  ")
+        left = f", {_describe_seconds((now - self._began) * (1 - share) / share)} left" if share else ""
+        sys.stderr.write(f"\r{count:,} {self._what}, {rate:,.0f} a second{left}\033[K")
         sys.stderr.flush()
 
     def __enter__(self) -> Self:
@@ -44,3 +48,8 @@ class Progress:
         if self._has_line:
             sys.stderr.write("\r\033[K")  # the line, and what is left of it
             sys.stderr.flush()
+
+
+def _describe_seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:,} min {rest} s" if minutes else f"{rest} s"
