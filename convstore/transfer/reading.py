@@ -34,6 +34,7 @@ _READERS = {
     "sharegpt": "sharegpt",
     "fine-tuning": "fine_tuning",
     "messages": "plain_messages",
+    "markdown": "markdown_transcript",
 }
 
 READABLE_KINDS = tuple(_READERS)
