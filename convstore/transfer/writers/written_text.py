@@ -35,13 +35,25 @@ def list_path(exported: ExportedConversation) -> list[ExportedMessage]:
 
 def to_json_text(value: Any, indent: int | None = None) -> str:
     """Return JSON that UTF-8 can hold and a terminal does not obey: exact, with escapes only where they are needed."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
-    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _escape(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
+
+
+def _escape(text: str) -> str:
+    return text if text.isascii() and "\x7f" not in text else _NOT_IN_JSON.sub(_to_escape, text)
+
+
+def _to_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def to_strict_json(value: Any) -> str:
+    """Return JSON that every program reads: with U+FFFD for halves of characters, which many refuse."""
+    return _escape(replace_lone_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False)))
 
 
 def to_json_line(value: Any) -> bytes:
-    """Return a line of JSON Lines."""
-    return to_json_text(value).encode() + b"\n"
+    """Return a line of JSON Lines that every program reads."""
+    return to_strict_json(value).encode() + b"\n"
 
 
 def replace_lone_surrogates(text: str) -> str:
