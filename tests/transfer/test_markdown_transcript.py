@@ -94,8 +94,8 @@ Hello
 Hi
 
 <!-- convstore: {"message": 4, "role": "assistant", "preview": true, "fields": {"tool_calls": [{"id": "c1", """
-        """"type": "function", "function": {"name": "look", "arguments": "{\\"at\\": \\"sky\\"}"}}], "content": null}, """
-        """"created_at": "2026-01-02T03:08:05.678901+00:00"} -->
+        """"type": "function", "function": {"name": "look", "arguments": "{\\"at\\": \\"sky\\"}"}}], """
+        """"content": null}, "created_at": "2026-01-02T03:08:05.678901+00:00"} -->
 ## Assistant
 
 calls `look({"at": "sky"})`

@@ -19,12 +19,18 @@ from convstore.transfer.writers.written_text import OnNote, ignore_note
 from convstore.values.exported import ExportedConversation
 
 
-def write_csv_messages(conversations: Iterable[ExportedConversation], on_note: OnNote = ignore_note) -> Iterator[bytes]:
+def write_csv_messages(
+    conversations: Iterable[ExportedConversation],
+    on_note: OnNote = ignore_note,  # noqa: ARG001
+) -> Iterator[bytes]:
     """Yield a row for each message, after the header; nothing needs a note."""
     return _write(MESSAGES, conversations)
 
 
-def write_csv_turns(conversations: Iterable[ExportedConversation], on_note: OnNote = ignore_note) -> Iterator[bytes]:
+def write_csv_turns(
+    conversations: Iterable[ExportedConversation],
+    on_note: OnNote = ignore_note,  # noqa: ARG001
+) -> Iterator[bytes]:
     """Yield a row for each turn, after the header; nothing needs a note."""
     return _write(TURNS, conversations)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from convstore.messages.completion import Usage
 from convstore.messages.message import extract_text
 from convstore.transfer.writers.written_text import replace_lone_surrogates, to_strict_json
 from convstore.values.exported import ExportedConversation
@@ -55,7 +56,7 @@ def _list_messages(exported: ExportedConversation) -> Iterator[Row]:
 
 def _list_turns(exported: ExportedConversation) -> Iterator[Row]:
     for turn in exported.turns:
-        usage = turn.usage
+        usage = turn.usage or Usage()
         yield (
             exported.conversation.id,
             turn.seq,
@@ -65,8 +66,11 @@ def _list_turns(exported: ExportedConversation) -> Iterator[Row]:
             _clean(turn.request.get("model")),
             _clean(turn.finish_reason),
             turn.output_seq,
-            *(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage is not None else (None,) * 3,
-            *(usage.cached_tokens, usage.reasoning_tokens) if usage is not None else (None,) * 2,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
             turn.cost,
             turn.latency,
             turn.time_to_first_token,

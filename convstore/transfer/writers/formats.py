@@ -16,24 +16,24 @@ class ExportFormat:
     name: str
     ending: str
     """The ending of a file's name, with its dot."""
-    wants_tree: bool
-    """Whether all branches are written by default, and not only the path."""
-    is_text: bool
-    """Whether it is text in UTF-8, which a terminal may show."""
     module: str
     function: str
+    wants_tree: bool = False
+    """Whether all branches are written by default, and not only the path."""
+    is_text: bool = True
+    """Whether it is text in UTF-8."""
 
 
 _FORMATS = (
-    ExportFormat("markdown", ".md", False, True, "markdown_writer", "write_markdown"),
-    ExportFormat("html", ".html", True, True, "html_page", "write_html"),
-    ExportFormat("openai", ".jsonl", False, True, "fine_tuning_writer", "write_fine_tuning"),
-    ExportFormat("sharegpt", ".json", False, True, "sharegpt_writer", "write_sharegpt"),
-    ExportFormat("preferences", ".jsonl", True, True, "preference_pairs", "write_preferences"),
-    ExportFormat("csv", ".csv", True, True, "csv_tables", "write_csv_messages"),
-    ExportFormat("csv-turns", ".csv", True, True, "csv_tables", "write_csv_turns"),
-    ExportFormat("parquet", ".parquet", True, False, "parquet_tables", "write_parquet_messages"),
-    ExportFormat("parquet-turns", ".parquet", True, False, "parquet_tables", "write_parquet_turns"),
+    ExportFormat("markdown", ".md", "markdown_writer", "write_markdown"),
+    ExportFormat("html", ".html", "html_page", "write_html", wants_tree=True),
+    ExportFormat("openai", ".jsonl", "fine_tuning_writer", "write_fine_tuning"),
+    ExportFormat("sharegpt", ".json", "sharegpt_writer", "write_sharegpt"),
+    ExportFormat("preferences", ".jsonl", "preference_pairs", "write_preferences", wants_tree=True),
+    ExportFormat("csv", ".csv", "csv_tables", "write_csv_messages", wants_tree=True),
+    ExportFormat("csv-turns", ".csv", "csv_tables", "write_csv_turns", wants_tree=True),
+    ExportFormat("parquet", ".parquet", "parquet_tables", "write_parquet_messages", wants_tree=True, is_text=False),
+    ExportFormat("parquet-turns", ".parquet", "parquet_tables", "write_parquet_turns", wants_tree=True, is_text=False),
 )
 
 EXPORT_FORMATS = {one.name: one for one in _FORMATS}

@@ -15,14 +15,15 @@ from convstore.transfer.writers.written_text import OnNote, ignore_note
 from convstore.values.exported import ExportedConversation
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 MAX_GROUP_ROWS = 50_000
 MAX_GROUP_CHARACTERS = 32 * 2**20
 
 
 def write_parquet_messages(
-    conversations: Iterable[ExportedConversation], on_note: OnNote = ignore_note
+    conversations: Iterable[ExportedConversation],
+    on_note: OnNote = ignore_note,  # noqa: ARG001
 ) -> Iterator[bytes]:
     """Yield the pieces of a file with a row for each message; nothing needs a note.
 
@@ -33,7 +34,8 @@ def write_parquet_messages(
 
 
 def write_parquet_turns(
-    conversations: Iterable[ExportedConversation], on_note: OnNote = ignore_note
+    conversations: Iterable[ExportedConversation],
+    on_note: OnNote = ignore_note,  # noqa: ARG001
 ) -> Iterator[bytes]:
     """Yield the pieces of a file with a row for each turn; nothing needs a note.
 
@@ -95,7 +97,8 @@ def _write(pyarrow: Any, table: Table, conversations: Iterable[ExportedConversat
     pieces = _Pieces()
     with pyarrow.parquet.ParquetWriter(pyarrow.PythonFile(pieces, mode="w"), schema, compression="zstd") as writer:
         for rows in _group_rows(table, conversations):
-            columns = [pyarrow.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema)]
+            arrays = zip(zip(*rows, strict=True), schema, strict=True)
+            columns = [pyarrow.array(values, field.type) for values, field in arrays]
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
             yield pieces.take()
     yield pieces.take()
