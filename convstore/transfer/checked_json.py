@@ -72,7 +72,7 @@ def _refuse_depth() -> UnreadableJson:
 
 
 def _read_int(digits: str) -> int:
-    if len(digits) > MAX_NUMBER_DIGITS:
+    if len(digits.removeprefix("-")) > MAX_NUMBER_DIGITS:
         raise UnreadableJson(f"holds a number of more than {MAX_NUMBER_DIGITS} digits")
     return int(digits)
 

@@ -36,6 +36,7 @@ _READERS = {
     "sharegpt": "sharegpt",
     "fine-tuning": "fine_tuning",
     "messages": "plain_messages",
+    "markdown": "markdown_transcript",
 }
 
 _STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages"})
