@@ -29,6 +29,7 @@ _COMMANDS = {
     "db": ("db.database", "Inspect and upgrade the database schema."),
     "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),
     "edit": ("edit.edit", "Edit a message and ask again."),
+    "export": ("export.export", "Write conversations to a file."),
     "follow": ("follow.follow", "Print a reply that another process streams."),
     "fork": ("fork.fork", "Fork a conversation and print the new id."),
     "import": ("import_.import_conversations", "Bring in conversations of other programs."),

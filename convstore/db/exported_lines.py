@@ -13,6 +13,7 @@ from convstore.db.connection import Connection
 from convstore.db.drawer_rows import read_ratings, read_tags
 from convstore.db.fork_sharing import Lineage, list_origins, read_lineage, read_nearest_origin
 from convstore.db.history_rows import read_tree
+from convstore.db.message_rows import read_head
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.tables import conversations, summaries, turns
@@ -102,6 +103,9 @@ def iterate_lines(connection: Connection, key: ConversationKey, *, has_origin: b
                 "up_to_seq": near.up_to_seq,
                 "up_to_turn": near.up_to_turn,
             }
+            shared = read_head(connection, lineage, near.up_to_seq)
+            if shared is not None:
+                line["forked_from"]["digest"] = shared.digest.hex()
             after, parts = near.up_to_seq, [_Part(key, near.up_to_turn, last_turn)]
         else:
             homes = [key, *(ConversationKey(key.owner, origin.conversation_id) for origin in origins)]

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore
@@ -76,7 +77,9 @@ _LOADED_TABLES = {table.name: table for table in (turns, summaries, ratings)}
 
 @cache
 def _insert_statement(dialect: str, table: str) -> Any:
-    return insert_or_ignore(_LOADED_TABLES[table], dialect)
+    if table == turns.name:
+        return insert(turns)
+    return insert_or_ignore(_LOADED_TABLES[table], dialect)  # what is here stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,8 @@ class _Loading:
         row = self._connection.execute(_ORIGIN, _bind(key)).one_or_none()
         seq = Seq(origin["up_to_seq"])
         lineage = read_lineage(key, row.lineage) if row is not None else None
-        if lineage is None or (seq != NO_SEQ and find_place(self._connection, lineage, seq) is None):
+        shared = find_message(self._connection, lineage, seq) if lineage is not None and seq != NO_SEQ else None
+        if lineage is None or (shared.digest.hex() if shared is not None else None) != origin.get("digest"):
             raise InvalidInput(f"it was forked from conversation {origin['id']!r}, which is not here with its messages")
         return lineage.fork(self._key, seq, TurnNumber(origin["up_to_turn"]))
 
@@ -239,12 +243,18 @@ class _Loading:
             insert_records(self._work, self._key, new)
             added += len(new)
             self._forget_records()
-            self._insert_rows(turns, [line for line in by_type["turn"] if line["seq"] not in begun], TURN_FIELDS)
+            self._insert_turns([line for line in by_type["turn"] if line["seq"] not in begun])
             self._insert_rows(summaries, by_type["summary"], SUMMARY_FIELDS)
             rated = [{**line["rating"], "seq": line["seq"]} for line in by_type["message"] if "rating" in line]
             self._insert_rows(ratings, rated, (*RATING_FIELDS, Field("seq", Kind.INTEGER)))
         self._check_head()
         return added
+
+    def _insert_turns(self, lines: list[Line]) -> None:
+        try:
+            self._insert_rows(turns, lines, TURN_FIELDS)
+        except IntegrityError:
+            raise InvalidInput("two of its turns have the same idempotency key") from None
 
     def _insert_rows(self, table: Table, lines: list[Line], fields: tuple[Field, ...]) -> None:
         if lines:
@@ -262,7 +272,7 @@ class _Loading:
         parent = self._find_record(parent_seq) if parent_seq != NO_SEQ else None
         columns = make_columns(line, _PLACE_FIELDS)
         record = make_child(
-            self._work, parent, seq, to_message(line["message"]), line.get("turn"), columns["created_at"]
+            self._work.count_tokens, parent, seq, to_message(line["message"]), line.get("turn"), columns["created_at"]
         )
         if seq <= parent_seq or record.position != line["position"] or record.digest != columns["digest"]:
             raise InvalidInput(f"message seq {seq} does not fit its digest: it, or a message before it, was changed")

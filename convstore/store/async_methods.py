@@ -240,9 +240,17 @@ class AsyncConversationMethods(ABC):
         *,
         kind: str | None = None,
         dry_run: bool = False,
+        new_ids: bool = False,
         on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
-        return await self._run(ConversationMethods.import_, source, kind=kind, dry_run=dry_run, on_progress=on_progress)
+        return await self._run(
+            ConversationMethods.import_,
+            source,
+            kind=kind,
+            dry_run=dry_run,
+            new_ids=new_ids,
+            on_progress=on_progress,
+        )
 
     @documented_as(ConversationMethods.append)
     async def append(

@@ -45,6 +45,7 @@ from convstore.values.window_options import merge_window_options, split_window_o
 
 if TYPE_CHECKING:
     from convstore.transfer.imported import ImportedConversation, Problem
+    from convstore.transfer.own_export import OwnConversation
     from convstore.values.import_report import ImportReport
 
 T = TypeVar("T")
@@ -155,6 +156,7 @@ class ConversationMethods(ReadMethods):
         *,
         kind: str | None = None,
         dry_run: bool = False,
+        new_ids: bool = False,
         on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
         """Bring in the conversations of a file of another program, and return what was done.
@@ -163,11 +165,14 @@ class ConversationMethods(ReadMethods):
         stored whole or not at all. Of a large import, the search index gets the first messages only, and searches or
         `reindex` add the others.
 
+        The conversations of an `export` in convstore's own format keep their ids, and become what they were.
+
         Args:
             source: a file, a folder, a binary stream; or conversations that the application has read itself.
             kind: the kind of the file, such as `chatgpt`; None: it is recognised. For conversations, a name of the
                 application's own, `custom` by default.
             dry_run: store nothing, and return what would be done.
+            new_ids: if the id of an exported conversation is taken by other contents, give it a new one.
             on_progress: called with the number of messages read so far, and the share of the file that they are, from
                 0 to 1; None: unknown.
 
@@ -179,11 +184,17 @@ class ConversationMethods(ReadMethods):
         begin = partial(ConversationImport, self._transactions, self._owner, is_trial=dry_run, on_progress=on_progress)
         if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
             return begin(kind or "custom", None).run(source)
-        from convstore.transfer.reading import open_conversations
+        from convstore.transfer.reading import OWN_KIND, open_conversations
 
         file = cast(str | os.PathLike[str] | IO[bytes], source)
         name = Path(file).name if isinstance(file, str | os.PathLike) else None
         with open_conversations(file, kind) as opened:
+            if opened.kind == OWN_KIND:
+                from convstore.store.own_imports import OwnImport
+
+                show = partial(_show_share, on_progress, opened.progress.get_share)
+                own = OwnImport(self._transactions, self._owner, is_trial=dry_run, new_ids=new_ids, on_progress=show)
+                return own.run(cast("Iterable[OwnConversation | Problem]", opened.conversations))
             return begin(opened.kind, name, get_share=opened.progress.get_share).run(opened.conversations)
 
     def archive(self, conversation_id: str) -> Conversation:
@@ -429,6 +440,13 @@ class ConversationMethods(ReadMethods):
         return self._transactions.write(
             deletion.restore, ConversationKey(self._owner, check_existing_id(conversation_id))
         )
+
+
+def _show_share(
+    on_progress: Callable[[int, float | None], object] | None, get_share: Callable[[], float | None], messages: int
+) -> None:
+    if on_progress is not None:
+        on_progress(messages, get_share())
 
 
 def to_seq(head: int | None) -> Seq | None:

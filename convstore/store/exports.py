@@ -15,14 +15,14 @@ from convstore.conversations import exporting
 from convstore.db.transactions import Transactions
 from convstore.errors import ConversationDeleted, DamagedRow, InvalidInput
 from convstore.store.export_output import is_folder, make_unwritable, name_file, open_new_file
-from convstore.values.export_format import FORMAT_VERSION, Line, write_line
+from convstore.values.export_format import COUNTS, FORMAT_VERSION, Line, write_line
 from convstore.values.export_report import ExportProblem, ExportReport
 from convstore.values.exported import ExportedConversation
 from convstore.values.identifiers import ConversationKey
 
 OWN_FORMAT = "jsonl"
 _SPOOLED_BYTES = 8_000_000  # of one conversation, in memory; a longer one is put into a temporary file
-HEADER: Line = {"type": "export", "format": "convstore", "version": FORMAT_VERSION}
+HEADER: Line = {"type": "export", "convstore": FORMAT_VERSION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Export:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise make_unwritable(folder, error) from None
-        for id in self._list_ids():
+        ids, self._given = self._list_ids(), frozenset()  # each file can be imported without the others
+        for id in ids:
             self._write_file(folder / name_file(id, self._find_ending()), [id])
 
     def _find_ending(self) -> str:
@@ -144,36 +145,38 @@ class Export:
         for id in ids:
             with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
                 try:
-                    added = self._spool_lines(id, cast(IO[bytes], spool))
+                    head = self._spool_lines(id, cast(IO[bytes], spool))
                 except DamagedRow as error:
                     self._problems.append(ExportProblem(id, str(error), is_note=False))
                     continue
+                stream.write(write_line(head))
                 spool.seek(0)
                 shutil.copyfileobj(spool, stream)
-            self._count(added)
+            self._count(head["messages"])
         ending = {"conversations": self._conversations - conversations, "messages": self._messages - messages}
         stream.write(write_line({"type": "end", **ending}))
 
-    def _spool_lines(self, id: str, spool: IO[bytes]) -> int:
-        """Write the lines of a conversation to a temporary file, and return the number of its messages."""
-        count = 0
+    def _spool_lines(self, id: str, spool: IO[bytes]) -> Line:
+        """Write the lines that follow a conversation's to a temporary file, and return its own with their numbers."""
+        head: Line = {}
 
         def begin() -> Callable[[Line], object]:
-            nonlocal count
             spool.seek(0)
             spool.truncate()
-            count = 0
+            head.clear()
             return write
 
         def write(line: Line) -> None:
-            nonlocal count
-            count += line["type"] == "message"
-            spool.write(write_line(line))
+            if line["type"] == "conversation":
+                head.update(line, **dict.fromkeys(COUNTS.values(), 0))
+            else:
+                head[COUNTS[line["type"]]] += 1
+                spool.write(write_line(line))
 
         has_origin = self._find_origin(id) is not None
         key = ConversationKey(self._owner, id)
         self._transactions.read(partial(exporting.write_lines, has_origin=has_origin, begin=begin), key)
-        return count
+        return head
 
     # --- the other formats ---
 

@@ -11,10 +11,9 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy, InvalidInput
 from convstore.transfer.imported import Problem
 from convstore.transfer.own_export import OwnConversation
+from convstore.transfer.reading import OWN_KIND
 from convstore.values.identifiers import ConversationKey, make_conversation_id
 from convstore.values.import_report import ImportProblem, ImportReport
-
-OWN_KIND = "convstore"
 
 
 class OwnImport:

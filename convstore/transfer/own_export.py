@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
 from convstore.errors import InvalidInput
@@ -15,6 +18,7 @@ from convstore.transfer.source_lines import Line as SourceLine
 from convstore.transfer.source_lines import Source, name_source, read_lines
 from convstore.values.export_format import (
     CONVERSATION_FIELDS,
+    COUNTS,
     FORMAT_VERSION,
     MESSAGE_FIELDS,
     ORIGIN_FIELDS,
@@ -61,8 +65,12 @@ class OwnConversation:
 def read_own_export(source: Source) -> Iterator[OwnConversation | Problem]:
     """Yield the conversations of an export, and a problem for each that is damaged.
 
-    A conversation is valid until the next one is read.
+    A conversation is valid until the next one is read. Of a folder, the files that end with `.jsonl` are read.
     """
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
+        for path in sorted(Path(source).glob("*.jsonl")):
+            yield from read_own_export(path)
+        return
     reader = _Reader(name_source(source))
     lines = read_lines(source, MAX_OWN_LINE_BYTES)
     try:
@@ -83,6 +91,9 @@ class _Reader:
         self._spool: IO[bytes] | None = None
         self._fault: Problem | None = None
         """Why the conversation cannot be used."""
+        self._last: dict[str, int] = {}
+        """The number of the last line of each type."""
+        self._found = Counter[str]()
         self._is_over = False
         self._is_foreign = False
         self._conversations = self._messages = 0
@@ -118,9 +129,9 @@ class _Reader:
                 self._fault = self._fault or problem
 
     def _check_header(self, value: Line) -> None:
-        if value.get("type") != "export" or value.get("format") != "convstore":
+        if value.get("type") != "export" or "convstore" not in value:
             raise InvalidInput("the file does not begin as an export of convstore does")
-        version = value.get("version")
+        version = value["convstore"]
         if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise InvalidInput(
                 f"the export has version {version!r:.20} of the format, and this release reads up to {FORMAT_VERSION}; "
@@ -137,14 +148,16 @@ class _Reader:
             found = (self._conversations, self._messages)
             self._conversations = self._messages = 0
             if counts != found:
-                raise InvalidInput(
-                    f"the export had {counts[0]} conversations and {counts[1]} messages when it was made"
-                )
+                raise InvalidInput(f"it had {counts[0]} conversations and {counts[1]} messages when it was written")
         else:
             self._conversations += 1
             self._head, self._place, self._fault = value, place, None
             self._spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115 (`close` closes it)
             _check_head(value)
+            origin = value.get("forked_from") or {}
+            last_turn = origin.get("up_to_turn", 0)
+            self._last = {"message": origin.get("up_to_seq", 0), "turn": last_turn, "summary": last_turn}
+            self._found.clear()
 
     def _add(self, value: Line) -> None:
         kind = value.get("type")
@@ -154,7 +167,7 @@ class _Reader:
             raise InvalidInput("the line belongs to no conversation")
         if self._fault is not None:
             return
-        if kind not in _FIELDS:
+        if not isinstance(kind, str) or kind not in _FIELDS:
             raise InvalidInput(f"lines of the type {kind!r:.40} are unknown: a newer release may have written them")
         fields, others = _FIELDS[kind]
         check_line(value, fields, others)
@@ -164,14 +177,30 @@ class _Reader:
             check_line(value["rating"], RATING_FIELDS)
             if value["rating"]["rating"] not in ("good", "bad"):
                 raise InvalidInput("a rating is 'good' or 'bad'")
+        self._check_number(kind, value)
         if kind == "turn" and value["status"] not in _ENDED_STATUSES:
             raise InvalidInput(f"the status of a turn is one of {', '.join(_ENDED_STATUSES)}")
         self._spool.write(json.dumps(value).encode() + b"\n")
+
+    def _check_number(self, kind: str, value: Line) -> None:
+        """Check that the numbers of messages, turns and summaries increase, and that later ones will be greater.
+
+        Raises:
+            InvalidInput: they do not.
+        """
+        name = "turn_seq" if kind == "summary" else "seq"
+        end = (self._head or {})["next_seq" if kind == "message" else "next_turn"]
+        if not self._last[kind] < value[name] < end:
+            raise InvalidInput(f"the field {name!r} must be greater than in the line before, and less than {end}")
+        self._last[kind] = value[name]
+        self._found[kind] += 1
 
     def _finish(self) -> Iterator[OwnConversation | Problem]:
         if self._head is None or self._spool is None:
             return
         head, self._head = self._head, None
+        if self._fault is None and any(head[name] != self._found[kind] for kind, name in COUNTS.items()):
+            self._fault = Problem(self._place, "some of its lines are missing")
         if self._fault is not None:
             yield Problem(f"{self._fault.place} (conversation {head.get('id')!r:.80})", self._fault.reason)
         else:
@@ -211,7 +240,10 @@ def _parse(line: SourceLine) -> Line:
 
 
 def _check_head(line: Line) -> None:
-    check_line(line, CONVERSATION_FIELDS, _TYPE | {"tags", "forked_from"})
+    check_line(line, CONVERSATION_FIELDS, _TYPE | {"tags", "forked_from", *COUNTS.values()})
+    for name in COUNTS.values():
+        if not _is_number(line.get(name)):
+            raise InvalidInput(f"the field {name!r} must be a number of lines")
     check_id(line["id"])
     check_conversation_name(line.get("name"))
     origin, tags = line.get("forked_from"), line.get("tags")

@@ -13,10 +13,13 @@ from typing import IO, Any
 from convstore.errors import InvalidInput
 from convstore.transfer.imported import ImportedConversation, Problem
 from convstore.transfer.read_progress import ReadProgress
-from convstore.transfer.recognition import SNIFFED_BYTES, recognise_kind
+from convstore.transfer.recognition import SNIFFED_BYTES, is_database, recognise_kind
 from convstore.transfer.source_lines import prepend
 
 Conversations = Iterator[ImportedConversation | Problem]
+
+OWN_KIND = "convstore"
+"""Our own export. Its conversations are `OwnConversation`s, which have more than those of other programs."""
 
 _EXPORTS = {
     "chatgpt": "chatgpt_export",
@@ -37,9 +40,10 @@ _READERS = {
     "fine-tuning": "fine_tuning",
     "messages": "plain_messages",
     "markdown": "markdown_transcript",
+    OWN_KIND: "own_export",
 }
 
-_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages"})
+_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages", OWN_KIND})
 """The kinds with readers that need no path of a file, but only a stream with its name."""
 
 READABLE_KINDS = tuple(_READERS)
@@ -78,6 +82,8 @@ def open_conversations(source: str | os.PathLike[str] | IO[bytes], kind: str | N
             kind, stream = recognise_kind(beginning), prepend(beginning, stream)
     if kind not in READABLE_KINDS:
         raise InvalidInput(f"files of the kind {kind!r:.80} cannot be read; these can: {', '.join(READABLE_KINDS)}")
+    if kind == OWN_KIND and path is not None and is_database(path):
+        raise InvalidInput(f"{path}: this is a database of convstore; `convstore db copy` copies it")
     given = path if path is not None else stream
     if kind in _EXPORTS:
         from convstore.transfer.export_files import open_export_files

@@ -123,6 +123,14 @@ def _is_own_markdown(start: bytes) -> bool:
     return any(line.startswith(b"convstore") and b":" in line for line in keys)
 
 
+def is_database(path: Path) -> bool:
+    """Return True if a file is a SQLite database."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+
+
 def _recognise_database(path: Path) -> str | None:
     connection = open_read_only(path)
     try:

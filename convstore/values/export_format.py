@@ -158,7 +158,12 @@ MESSAGE_FIELDS = _make_fields(
     {"turn": Kind.INTEGER, "tokens": Kind.INTEGER},
 )
 RATING_FIELDS = _make_fields({"rating": Kind.TEXT, "rated_at": Kind.MOMENT}, {"note": Kind.LABEL})
-ORIGIN_FIELDS = _make_fields({"id": Kind.TEXT, "up_to_seq": Kind.INTEGER, "up_to_turn": Kind.INTEGER}, {})
+ORIGIN_FIELDS = _make_fields(
+    {"id": Kind.TEXT, "up_to_seq": Kind.INTEGER, "up_to_turn": Kind.INTEGER}, {"digest": Kind.BYTES}
+)
+
+COUNTS = {"message": "messages", "turn": "turns", "summary": "summaries"}
+"""The types of the lines that follow a conversation, and its fields with their numbers."""
 
 _DECODERS: dict[Kind, Callable[[Any], Any]] = {
     Kind.LABEL: from_column,

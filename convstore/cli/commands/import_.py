@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="FILE|DIR|-")
 @click.option("--from", "kind", metavar="KIND", help="Kind of the file.  [default: recognised by what is in it]")
 @click.option("--dry-run", is_flag=True, help="Store nothing; say what would be done.")
+@click.option(
+    "--new-ids", is_flag=True, help="New id for a conversation with an id that is taken (convstore's export)."
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 if a conversation could not be brought in.")
 @click.option("--watch", is_flag=True, help="Keep bringing in what is new, until Ctrl-C.")
 @click.option(
@@ -47,17 +50,19 @@ def import_conversations(
     source: str,
     kind: str | None,
     dry_run: bool,
+    new_ids: bool,
     strict: bool,
     watch: bool,
     every: float | None,
     as_json: bool,
     store_choice: StoreChoice,
 ) -> None:
-    """Bring in conversations of other programs.
+    """Bring in conversations of other programs, or of an export.
 
-    KIND is chatgpt, claude, llm, claude-code, codex, open-webui, librechat, aichat, mods, sharegpt, fine-tuning or
-    messages. Importing a file again adds only what is new, as a branch where it differs. Notes on stderr say what could
-    not be brought in. With --watch, each line (with --json, each object) says what one look at the files brought in.
+    KIND is convstore, chatgpt, claude, llm, claude-code, codex, open-webui, librechat, aichat, mods, sharegpt,
+    fine-tuning, messages or markdown. Importing a file again adds only what is new, as a branch where it differs. Notes
+    on stderr say what could not be brought in. With --watch, each line (with --json, each object) says what one look at
+    the files brought in.
     """
     if watch:
         if dry_run or strict or source == "-":
@@ -69,7 +74,7 @@ def import_conversations(
     given: str | IO[bytes] = sys.stdin.buffer if source == "-" else source
     try:
         with open_store(store_choice) as store, Progress("messages", as_json=as_json) as progress:
-            report = store.import_(given, kind=kind, dry_run=dry_run, on_progress=progress.show)
+            report = store.import_(given, kind=kind, dry_run=dry_run, new_ids=new_ids, on_progress=progress.show)
     except SystemExit:  # Ctrl-C, or a signal to end
         write_note("convstore: stopped; the conversations before were stored whole. Run the command again to go on")
         raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convstore.messages.completion import Completion
     from convstore.usage.usage_report import UsageReport, UsageRow
+    from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
     from convstore.values.results import Conversation, MessageRecord, Rating, Summary, Turn
     from convstore.values.search_results import SearchHit
@@ -80,6 +81,11 @@ def search_hit_to_json(hit: SearchHit) -> dict[str, Any]:
         "marks": [list(mark) for mark in hit.marks],
         "created_at": hit.created_at,
     }
+
+
+def export_report_to_json(report: ExportReport) -> dict[str, Any]:
+    """Return the form of what an export did."""
+    return asdict(report)
 
 
 def import_report_to_json(report: ImportReport) -> dict[str, Any]:
