@@ -7,8 +7,10 @@ may be cut there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from convstore.transfer.checked_json import UnreadableJson, parse_json
@@ -20,7 +22,9 @@ from convstore.transfer.markdown_marks import (
     FIELDS_NAME,
     FORM_VERSION,
     FRONT_MATTER_FENCE,
+    MAX_FRONT_MATTER_BYTES,
     VERSION_LINE,
+    is_own_markdown,
     read_end,
     read_mark,
     unescape_line,
@@ -81,7 +85,24 @@ class _Message:
 
 
 def read_markdown_transcript(source: Source) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of a file."""
+    """Yield the conversations of a file, or of the files in a folder that convstore wrote."""
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        for path in sorted(Path(source).rglob("*.md")):
+            if _is_own(path):  # a folder may hold other notes
+                yield from _read_file(path)
+    else:
+        yield from _read_file(source)
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        with open_source(path) as stream:
+            return is_own_markdown(stream.read(MAX_FRONT_MATTER_BYTES))
+    except Exception:
+        return path.is_file()  # reading it reports why it cannot be read
+
+
+def _read_file(source: Source) -> Iterator[ImportedConversation | Problem]:
     name = name_source(source)
     try:
         with open_source(source) as stream:

@@ -39,7 +39,7 @@ _READERS = {
     "markdown": "markdown_transcript",
 }
 
-_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages"})
+_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages", "markdown"})
 """The kinds with readers that need no path of a file, but only a stream with its name."""
 
 READABLE_KINDS = tuple(_READERS)

@@ -220,11 +220,23 @@ def test_a_file_is_recognised_and_read_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "chats"
     path.write_bytes(join(write_markdown([make_path(HELLO, HI), make_path(HELLO, PHOTO, id="other")])))
 
-    with open_conversations(path) as (kind, conversations):
-        found = read_all(conversations)
+    with open_conversations(path) as opened:
+        found = read_all(opened.conversations)
 
-    assert kind == "markdown"
+    assert opened.kind == "markdown"
     assert [(one.id, len(one.messages)) for one in found] == [("chat", 2), ("other", 2)]
+
+
+def test_a_folder_of_files_is_read_beside_other_notes(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "b.md").write_bytes(join(write_markdown([make_path(HELLO, HI, id="b")])))
+    (tmp_path / "inner" / "a.md").write_bytes(join(write_markdown([make_path(HELLO, HI, id="a")])))
+    (tmp_path / "note.md").write_text("---\ntitle: mine\n---\n# Shopping\n")
+
+    with open_conversations(tmp_path) as opened:
+        found = read_all(opened.conversations)
+
+    assert (opened.kind, [one.id for one in found]) == ("markdown", ["b", "a"])
 
 
 def test_what_a_person_changed_is_read_as_it_stands() -> None:
