@@ -55,9 +55,10 @@ def import_conversations(
 ) -> None:
     """Bring in conversations of other programs.
 
-    KIND is chatgpt, claude, llm, claude-code, codex, open-webui, librechat, aichat, mods, sharegpt, fine-tuning or
-    messages. Importing a file again adds only what is new, as a branch where it differs. Notes on stderr say what could
-    not be brought in. With --watch, each line (with --json, each object) says what one look at the files brought in.
+    KIND is chatgpt, claude, llm, claude-code, codex, open-webui, librechat, aichat, mods, sharegpt, fine-tuning,
+    messages or markdown. Importing a file again adds only what is new, as a branch where it differs. Notes on stderr
+    say what could not be brought in. With --watch, each line (with --json, each object) says what one look at the files
+    brought in.
     """
     if watch:
         if dry_run or strict or source == "-":
