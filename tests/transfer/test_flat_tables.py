@@ -182,13 +182,15 @@ def test_parquet_is_written_in_groups_as_it_goes(monkeypatch: pytest.MonkeyPatch
         nonlocal asked
         for _ in range(30):
             asked += 1
-            yield make_path(HELLO, HI)
+            yield make_path(HELLO, HI, id=f"chat-{asked}")
 
     pieces = write_parquet_messages(make_all())
     first = next(pieces)
     assert (asked, len(first) > 100) == (5, True)
     file = pyarrow.parquet.ParquetFile(io.BytesIO(first + join(pieces)))
     assert (file.metadata.num_rows, file.num_row_groups) == (60, 6)
+    found = [row["conversation"] for row in file.read().to_pylist()]
+    assert found == [f"chat-{number}" for number in range(1, 31) for _ in range(2)]
 
 
 @pytest.mark.parametrize("write", [write_parquet_messages, write_parquet_turns])
