@@ -156,7 +156,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("extra", [{}, {"x": "long " * 100}])
+@pytest.mark.parametrize("extra", [{}, {"x": "long " * 100}, {"number": -(10**4299)}], ids=["alone", "long", "number"])
 def test_every_text_comes_back_exactly(text: str, extra: dict[str, Any]) -> None:
     exported = make_path(
         {"role": "user", "content": text, **extra}, {"role": "assistant", "content": text, **extra}, HI

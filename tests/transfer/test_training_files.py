@@ -218,6 +218,19 @@ def test_replies_that_are_rated_good_and_bad_make_pairs_at_their_place() -> None
     assert pairs[2]["rejected"] == [{"role": "assistant", "tool_calls": [called]}]
     assert notes == []
 
+    data = join(write_preferences([exported]))
+    assert recognise_kind(data) == "fine-tuning"
+    found = read_all(read_fine_tuning(io.BytesIO(data)))
+    assert [[one.message for one in each.messages] for each in found] == [
+        [SYSTEM, HELLO, BYE, HI],
+        [SYSTEM, HELLO, {**HI, "content": "Well"}, HI],
+        [SYSTEM, HELLO, HI, HELLO, BYE, LOOKED],
+    ]
+    for each in found:
+        *_, prompt, chosen, rejected = each.messages
+        assert (chosen.parent, rejected.parent, each.head) == (prompt.id, prompt.id, chosen.id)
+        assert each.metadata == {"tools": TOOLS}
+
 
 @pytest.mark.parametrize(
     ("tree", "reason"),
