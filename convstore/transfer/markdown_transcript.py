@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,7 @@ from convstore.transfer.source_lines import (
 MAX_CONVERSATION_BYTES = 64 * 2**20
 
 _FENCE = FRONT_MATTER_FENCE.encode()
+_LINE_START_BYTES = 80
 _MOST_FRONT_MATTER_LINES = 1000
 _MAX_NUMBER = 2**63 - 1
 
@@ -64,12 +66,12 @@ class _Passage:
     size: int = 0
 
     def add(self, content: bytes) -> None:
-        """Add a line; if they become too many, forget them and go on counting."""
+        """Add a line; if they become too many, keep the first and the last, and go on counting."""
         self.size += len(content)
-        if self.size <= MAX_CONVERSATION_BYTES:
-            self.lines.append(content)
-        else:
-            self.lines = self.lines[:1]
+        if self.size > MAX_CONVERSATION_BYTES:
+            del self.lines[1:]
+            content = content[:_LINE_START_BYTES]
+        self.lines.append(content)
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ def _split(name: str, stream: BinaryIO) -> Iterator[_Passage | Problem]:
                 is_stray = True
                 yield Problem(f"{name}, line {number}", "it is in no conversation that convstore wrote")
             continue
-        if VERSION_LINE.match(line) and passage.lines[-1] == _FENCE and len(passage.lines) > 1:
+        if VERSION_LINE.match(line) and passage.lines[-1].rstrip() == _FENCE and len(passage.lines) > 1:
             yield _refuse_cut(name, passage)
             passage = _Passage(number - 1)
             passage.add(_FENCE)
@@ -180,8 +182,8 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
     version = front_matter.get("convstore")
     if version is None:
         raise _Unreadable(passage.line, "its front matter does not name convstore")
-    if version != FORM_VERSION:
-        raise _Unreadable(passage.line, f"is written in form {version!r:.20}; this release reads form {FORM_VERSION}")
+    if version != str(FORM_VERSION):
+        raise _Unreadable(passage.line, f"is written in form {version!s:.20}; this release reads form {FORM_VERSION}")
     told, found = _find_messages(lines[end + 1 :], passage.line + end + 1)
     if not found:
         raise _Unreadable(passage.line, "has no messages")
@@ -195,7 +197,7 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
     metadata = front_matter.get("metadata")
     kept = {key: front_matter[key] for key in ("name", "tags") if front_matter.get(key)}
     return ImportedConversation(
-        str(id) if isinstance(id, (str, int)) and id != "" else derive_conversation_id(number, messages),
+        id if isinstance(id, str) and id else derive_conversation_id(number, messages),
         messages,
         head if head is not None else messages[-1].id,
         title=_read_label(front_matter.get("title")),
@@ -207,7 +209,7 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
 
 
 def _read_front_matter(lines: Sequence[str]) -> dict[str, Any]:
-    """Return the values of front matter: JSON, plain text, or a list with a line for each item."""
+    """Return the values of front matter: texts, or what JSON holds, or a list with a line for each item."""
     found: dict[str, Any] = {}
     key = ""
     for line in lines:
@@ -222,10 +224,10 @@ def _read_front_matter(lines: Sequence[str]) -> dict[str, Any]:
 
 def _read_value(text: str) -> Any:
     text = text.strip()
-    try:
-        return parse_json(text.encode())
-    except UnreadableJson:
-        return text.removeprefix("'").removesuffix("'")
+    if text.startswith(('"', "[", "{")):
+        with suppress(UnreadableJson):
+            return parse_json(text.encode())
+    return text.removeprefix("'").removesuffix("'")
 
 
 def _find_messages(lines: Sequence[str], first_line: int) -> tuple[int, list[_Message]]:

@@ -272,6 +272,24 @@ Copied.
         assert found.notes == ["it has 3 messages, and its end says 9: it was changed or damaged"]
 
 
+def test_front_matter_in_the_form_of_other_programs_is_read() -> None:
+    text = WHOLE.replace('id: "chat"', "id: 0815").replace('title: "A chat"', "title: '2024.10'\nmodel: [odd", 1)
+
+    first, second = read(text.encode())
+
+    assert (first.id, first.title, first.model, second.id) == ("0815", "2024.10", "[odd", "second")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_conversation_after_one_that_was_cut_is_read(end: str) -> None:
+    cut = WHOLE[: WHOLE.index("\nHi\n")] + WHOLE[WHOLE.index("\n<!--\n---") :]
+
+    results = list(read_markdown_transcript(io.BytesIO(cut.replace("\n", end).encode())))
+
+    assert results[0] == Problem("standard input, line 1", "the conversation has no end; the file may be cut")
+    assert [one.id for one in results[1:] if isinstance(one, ImportedConversation)] == ["second"]
+
+
 WHOLE = join(write_markdown([make_path(HELLO, HI), make_path(HELLO, HI, id="second")])).decode()
 
 
