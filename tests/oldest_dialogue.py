@@ -8,6 +8,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from convstore import AsyncStore, ReplyInterrupted, Store, TurnFailed
 from convstore.testing import ChatServer, Failure, Reply
+from convstore.transfer.writers.html_markdown import render_markdown
 
 
 def converse(server: ChatServer, store: Store) -> str:
@@ -75,6 +76,7 @@ def main() -> None:
         refused = _fail(store, id)
         assert isinstance(refused, TurnFailed)
         assert "connect" in str(refused), refused
+        assert render_markdown("*a* [b](https://c.d)").startswith('<p><em>a</em> <a href="https://c.d"')
         print(id, len(store.history(id)))
 
 

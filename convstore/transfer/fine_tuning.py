@@ -1,13 +1,16 @@
 """Read fine-tuning files: JSON Lines of `{"messages": […], "tools": […]}`, and of preferences.
 
 The form is that of OpenAI's documentation ("Supervised fine-tuning": `weight` of a message; "Direct preference
-optimization": `{"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}`).
+optimization": `{"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}`). Preferences are
+read in TRL's form too (https://huggingface.co/docs/trl/dataset_formats): `{"prompt": […], "chosen": […], "rejected":
+[…]}`.
 
 The two outputs of a preference are branches, and the preferred one is the current path.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,13 +41,11 @@ def _build(item: Item) -> ImportedConversation:
     given = record.get("input")
     tree = DerivedTree()
     if isinstance(given, dict):
-        messages = _strip(check_messages(given.get("messages")), notes)
-        end = add_path(tree, None, messages)
-        preferred = _strip(_check_output(record, "preferred_output"), notes)
-        other = _strip(_check_output(record, "non_preferred_output"), notes)
-        head = add_path(tree, end, preferred)
-        add_path(tree, end, other)
+        head = _add_preference(tree, given, ("messages", "preferred_output", "non_preferred_output"), record, notes)
         metadata = keep_tools(given, notes)
+    elif "chosen" in record:
+        head = _add_preference(tree, record, ("prompt", "chosen", "rejected"), record, notes)
+        metadata = keep_tools(record, notes)
     else:
         messages = _strip(check_messages(record.get("messages")), notes)
         head = add_path(tree, None, messages)
@@ -53,11 +54,42 @@ def _build(item: Item) -> ImportedConversation:
     return ImportedConversation(derive_conversation_id(item.number, found), found, head, metadata=metadata, notes=notes)
 
 
+def _add_preference(
+    tree: DerivedTree,
+    given: Mapping[str, Any],
+    keys: tuple[str, str, str],
+    record: Mapping[str, Any],
+    notes: list[str],
+) -> str | None:
+    """Add the messages and the two outputs after them, and return the id of the end of the preferred one."""
+    prompt, preferred, other = keys
+    end = add_path(tree, None, _strip(_check_output(given, prompt), notes))
+    outputs = [_strip(_check_output(record, key), notes) for key in (preferred, other)]
+    heads = [add_path(tree, end, output) for output in outputs]
+    return heads[0]
+
+
 def _check_output(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     try:
-        return check_messages(record.get(key))
+        return [_write_arguments(message) for message in check_messages(record.get(key))]
     except NotMessages as error:
         raise NotMessages(f"{error} ({key})") from None
+
+
+def _write_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the message with the arguments of its calls as texts; TRL has objects there."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_write_call(call) for call in calls]}
+
+
+def _write_call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
+        return call
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _strip(messages: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:

@@ -126,6 +126,8 @@ def _is_fine_tuning(value: dict[str, Any]) -> bool:
     given = value.get("input")
     if isinstance(given, dict):
         return _is_messages(given.get("messages"))
+    if _is_messages(value.get("prompt")):
+        return "chosen" in value or "rejected" in value
     return _is_messages(value.get("messages"))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
 
 FORM_VERSION = 1
 FRONT_MATTER_FENCE = "---"
+MAX_FRONT_MATTER_BYTES = 2**16
+_MOST_FRONT_MATTER_LINES = 100
 VERSION_LINE = re.compile(rb"convstore:\s*\d+\s*$")
 
 _START = "<!-- convstore: "
@@ -63,3 +66,13 @@ def escape_line(line: str) -> str:
 def unescape_line(line: str) -> str:
     """Return the line that `escape_line` was given."""
     return line[1:] if line.startswith("\\") and _LIKE_A_MARK.match(line) else line
+
+
+def is_own_markdown(start: bytes) -> bool:
+    """Return True if a text begins with the front matter of our own export, which names convstore in a key."""
+    first, *lines = start.removeprefix(b"\xef\xbb\xbf").splitlines()[:_MOST_FRONT_MATTER_LINES] or [b""]
+    fence = FRONT_MATTER_FENCE.encode()
+    if first.rstrip() != fence:
+        return False
+    keys = itertools.takewhile(lambda line: line.rstrip() != fence, lines)
+    return any(line.startswith(b"convstore") and b":" in line for line in keys)

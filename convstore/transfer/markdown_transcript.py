@@ -7,8 +7,11 @@ may be cut there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from convstore.transfer.checked_json import UnreadableJson, parse_json
@@ -20,7 +23,9 @@ from convstore.transfer.markdown_marks import (
     FIELDS_NAME,
     FORM_VERSION,
     FRONT_MATTER_FENCE,
+    MAX_FRONT_MATTER_BYTES,
     VERSION_LINE,
+    is_own_markdown,
     read_end,
     read_mark,
     unescape_line,
@@ -37,6 +42,7 @@ from convstore.transfer.source_lines import (
 MAX_CONVERSATION_BYTES = 64 * 2**20
 
 _FENCE = FRONT_MATTER_FENCE.encode()
+_LINE_START_BYTES = 80
 _MOST_FRONT_MATTER_LINES = 1000
 _MAX_NUMBER = 2**63 - 1
 
@@ -60,12 +66,12 @@ class _Passage:
     size: int = 0
 
     def add(self, content: bytes) -> None:
-        """Add a line; if they become too many, forget them and go on counting."""
+        """Add a line; if they become too many, keep the first and the last, and go on counting."""
         self.size += len(content)
-        if self.size <= MAX_CONVERSATION_BYTES:
-            self.lines.append(content)
-        else:
-            self.lines = self.lines[:1]
+        if self.size > MAX_CONVERSATION_BYTES:
+            del self.lines[1:]
+            content = content[:_LINE_START_BYTES]
+        self.lines.append(content)
 
 
 @dataclass(slots=True)
@@ -81,7 +87,24 @@ class _Message:
 
 
 def read_markdown_transcript(source: Source) -> Iterator[ImportedConversation | Problem]:
-    """Yield the conversations of a file."""
+    """Yield the conversations of a file, or of the files in a folder that convstore wrote."""
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        for path in sorted(Path(source).rglob("*.md")):
+            if _is_own(path):  # a folder may hold other notes
+                yield from _read_file(path)
+    else:
+        yield from _read_file(source)
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        with open_source(path) as stream:
+            return is_own_markdown(stream.read(MAX_FRONT_MATTER_BYTES))
+    except Exception:
+        return path.is_file()  # reading it reports why it cannot be read
+
+
+def _read_file(source: Source) -> Iterator[ImportedConversation | Problem]:
     name = name_source(source)
     try:
         with open_source(source) as stream:
@@ -116,7 +139,7 @@ def _split(name: str, stream: BinaryIO) -> Iterator[_Passage | Problem]:
                 is_stray = True
                 yield Problem(f"{name}, line {number}", "it is in no conversation that convstore wrote")
             continue
-        if VERSION_LINE.match(line) and passage.lines[-1] == _FENCE and len(passage.lines) > 1:
+        if VERSION_LINE.match(line) and passage.lines[-1].rstrip() == _FENCE and len(passage.lines) > 1:
             yield _refuse_cut(name, passage)
             passage = _Passage(number - 1)
             passage.add(_FENCE)
@@ -159,8 +182,8 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
     version = front_matter.get("convstore")
     if version is None:
         raise _Unreadable(passage.line, "its front matter does not name convstore")
-    if version != FORM_VERSION:
-        raise _Unreadable(passage.line, f"is written in form {version!r:.20}; this release reads form {FORM_VERSION}")
+    if version != str(FORM_VERSION):
+        raise _Unreadable(passage.line, f"is written in form {version!s:.20}; this release reads form {FORM_VERSION}")
     told, found = _find_messages(lines[end + 1 :], passage.line + end + 1)
     if not found:
         raise _Unreadable(passage.line, "has no messages")
@@ -174,7 +197,7 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
     metadata = front_matter.get("metadata")
     kept = {key: front_matter[key] for key in ("name", "tags") if front_matter.get(key)}
     return ImportedConversation(
-        str(id) if isinstance(id, (str, int)) and id != "" else derive_conversation_id(number, messages),
+        id if isinstance(id, str) and id else derive_conversation_id(number, messages),
         messages,
         head if head is not None else messages[-1].id,
         title=_read_label(front_matter.get("title")),
@@ -186,7 +209,7 @@ def _build(passage: _Passage, number: int) -> ImportedConversation:
 
 
 def _read_front_matter(lines: Sequence[str]) -> dict[str, Any]:
-    """Return the values of front matter: JSON, plain text, or a list with a line for each item."""
+    """Return the values of front matter: texts, or what JSON holds, or a list with a line for each item."""
     found: dict[str, Any] = {}
     key = ""
     for line in lines:
@@ -201,10 +224,10 @@ def _read_front_matter(lines: Sequence[str]) -> dict[str, Any]:
 
 def _read_value(text: str) -> Any:
     text = text.strip()
-    try:
-        return parse_json(text.encode())
-    except UnreadableJson:
-        return text.removeprefix("'").removesuffix("'")
+    if text.startswith(('"', "[", "{")):
+        with suppress(UnreadableJson):
+            return parse_json(text.encode())
+    return text.removeprefix("'").removesuffix("'")
 
 
 def _find_messages(lines: Sequence[str], first_line: int) -> tuple[int, list[_Message]]:

@@ -43,7 +43,7 @@ _READERS = {
     OWN_KIND: "own_export",
 }
 
-_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages", OWN_KIND})
+_STREAMED = frozenset({"claude-code", "codex", "sharegpt", "fine-tuning", "messages", "markdown", OWN_KIND})
 """The kinds with readers that need no path of a file, but only a stream with its name."""
 
 READABLE_KINDS = tuple(_READERS)

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from convstore.errors import InvalidInput
 from convstore.transfer.foreign_database import DATABASE_ERRORS, ForeignDatabase, open_read_only
 from convstore.transfer.json_kinds import find_json_kind
+from convstore.transfer.markdown_marks import is_own_markdown
 from convstore.transfer.source_lines import (
     SQLITE_MAGIC,
     UnreadableSource,
@@ -45,7 +46,6 @@ SNIFFED_BYTES = 2**16
 
 _MOST_FILES = 1000  # of a folder or an archive
 _ZIP_MAGIC = b"PK\x03\x04"
-_MOST_FRONT_MATTER_LINES = 100
 _ENDINGS = frozenset({".json", ".jsonl", ".zst", ".gz", ".db", ".md", ".zip", ".yaml", ".gob"})
 _AICHAT_MODEL = re.compile(rb"\Amodel: \S")  # the first field that a session of aichat has
 _AICHAT_MESSAGES = re.compile(rb"^(compressed_)?messages:", re.MULTILINE)
@@ -105,22 +105,13 @@ def _read_start(stream: BinaryIO) -> bytes:
 
 
 def _recognise_text(start: bytes) -> str | None:
-    if _is_own_markdown(start):
+    if is_own_markdown(start):
         return "markdown"
     if _AICHAT_MODEL.search(start) and _AICHAT_MESSAGES.search(start):
         return "aichat"
     if all(field in start for field in _GOB_FIELDS):
         return "mods"
     return find_json_kind(start)
-
-
-def _is_own_markdown(start: bytes) -> bool:
-    """Return True if the text begins with the front matter of our own export, which names convstore in a key."""
-    first, *lines = start.removeprefix(b"\xef\xbb\xbf").splitlines()[:_MOST_FRONT_MATTER_LINES] or [b""]
-    if first.rstrip() != b"---":
-        return False
-    keys = itertools.takewhile(lambda line: line.rstrip() != b"---", lines)
-    return any(line.startswith(b"convstore") and b":" in line for line in keys)
 
 
 def is_database(path: Path) -> bool:

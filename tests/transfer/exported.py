@@ -160,7 +160,7 @@ def read_mt_bench(folder: Path) -> Iterator[ExportedConversation]:
             answers = question.get("reference") or ["No answer is known."] * len(question["turns"])
             said: list[dict[str, Any]] = []
             for asked, answer in zip(question["turns"], answers, strict=True):
-                said += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+                said += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer or "?"}]
             yield make_path(*said, id=f"mt-{question['question_id']}")
 
 

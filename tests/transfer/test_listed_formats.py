@@ -213,6 +213,7 @@ def test_a_conversation_that_grew_keeps_its_id_and_those_of_its_messages(tmp_pat
             read_fine_tuning,
             [{"input": {"messages": [HELLO]}, "preferred_output": [HI], "non_preferred_output": [CALL]}] * 3,
         ),
+        (read_fine_tuning, [{"prompt": [HELLO], "chosen": [HI], "rejected": [CALL], "tools": TOOLS}] * 3),
         (
             read_sharegpt,
             [

@@ -156,7 +156,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("extra", [{}, {"x": "long " * 100}])
+@pytest.mark.parametrize("extra", [{}, {"x": "long " * 100}, {"number": -(10**4299)}], ids=["alone", "long", "number"])
 def test_every_text_comes_back_exactly(text: str, extra: dict[str, Any]) -> None:
     exported = make_path(
         {"role": "user", "content": text, **extra}, {"role": "assistant", "content": text, **extra}, HI
@@ -227,6 +227,18 @@ def test_a_file_is_recognised_and_read_by_its_kind(tmp_path: Path) -> None:
     assert [(one.id, len(one.messages)) for one in found] == [("chat", 2), ("other", 2)]
 
 
+def test_a_folder_of_files_is_read_beside_other_notes(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "b.md").write_bytes(join(write_markdown([make_path(HELLO, HI, id="b")])))
+    (tmp_path / "inner" / "a.md").write_bytes(join(write_markdown([make_path(HELLO, HI, id="a")])))
+    (tmp_path / "note.md").write_text("---\ntitle: mine\n---\n# Shopping\n")
+
+    with open_conversations(tmp_path) as opened:
+        found = read_all(opened.conversations)
+
+    assert (opened.kind, [one.id for one in found]) == ("markdown", ["b", "a"])
+
+
 def test_what_a_person_changed_is_read_as_it_stands() -> None:
     text = """---
 tags:
@@ -258,6 +270,24 @@ Copied.
         assert [one.message["content"] for one in found.messages] == ["Is it blue?", "It is. I added this.", "Copied."]
         assert [one.parent for one in found.messages] == [None, found.messages[0].id, "7"]
         assert found.notes == ["it has 3 messages, and its end says 9: it was changed or damaged"]
+
+
+def test_front_matter_in_the_form_of_other_programs_is_read() -> None:
+    text = WHOLE.replace('id: "chat"', "id: 0815").replace('title: "A chat"', "title: '2024.10'\nmodel: [odd", 1)
+
+    first, second = read(text.encode())
+
+    assert (first.id, first.title, first.model, second.id) == ("0815", "2024.10", "[odd", "second")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_conversation_after_one_that_was_cut_is_read(end: str) -> None:
+    cut = WHOLE[: WHOLE.index("\nHi\n")] + WHOLE[WHOLE.index("\n<!--\n---") :]
+
+    results = list(read_markdown_transcript(io.BytesIO(cut.replace("\n", end).encode())))
+
+    assert results[0] == Problem("standard input, line 1", "the conversation has no end; the file may be cut")
+    assert [one.id for one in results[1:] if isinstance(one, ImportedConversation)] == ["second"]
 
 
 WHOLE = join(write_markdown([make_path(HELLO, HI), make_path(HELLO, HI, id="second")])).decode()

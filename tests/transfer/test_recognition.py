@@ -65,6 +65,8 @@ SAMPLES: list[tuple[str, str]] = [
     ("fine-tuning", lines({"messages": [HELLO]}, {"messages": [HELLO]})),
     ("fine-tuning", lines({"messages": [HELLO | {"content": LONG}]})),
     ("fine-tuning", lines(PREFERENCE)),
+    ("fine-tuning", lines({"prompt": [HELLO], "chosen": [HELLO], "rejected": [HELLO]})),
+    ("fine-tuning", lines({"prompt": [HELLO], "chosen": [HELLO | {"content": LONG}]})),
     ("messages", json.dumps([HELLO])),
     ("messages", json.dumps([HELLO], indent=2)),
     ("messages", json.dumps([[HELLO], [HELLO]])),

@@ -1,10 +1,11 @@
 """Write the tables of messages and turns as CSV (RFC 4180): UTF-8, a header, CRLF at the end of a row.
 
-An empty field is an unknown value, or an empty text. Times are ISO 8601 in UTC, booleans `true` and `false`.
+An empty field is an unknown value, or an empty text. Times are ISO 8601 in UTC, booleans `true` and `false`. Control
+characters but tabs and the ends of lines, which RFC 4180 does not allow and a terminal obeys, are pictures: `␛`.
 
-A text is written as it is, also if it begins with `=`, `+`, `-` or `@`: a quotation mark before it, as a guard against
-formulas, would change the data for each program that only reads. A spreadsheet evaluates such a text: import the
-columns of a file there as text.
+Otherwise a text is written as it is, also if it begins with `=`, `+`, `-` or `@`: a quotation mark before it, as a
+guard against formulas, would change the data for each program that only reads. A spreadsheet evaluates such a text:
+import the columns of a file there as text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from convstore.transfer.writers.flat_tables import MESSAGES, TURNS, Table, Value
-from convstore.transfer.writers.written_text import OnNote, ignore_note
+from convstore.transfer.writers.written_text import OnNote, ignore_note, picture_control_characters
 from convstore.values.exported import ExportedConversation
 
 
@@ -53,4 +54,4 @@ def _to_field(value: Value) -> str | int | float | None:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
-    return value
+    return picture_control_characters(value) if isinstance(value, str) else value

@@ -81,10 +81,10 @@ def _list_turns(exported: ExportedConversation) -> Iterator[Row]:
 
 
 def _clean(value: Any) -> str | None:
-    """Return a text as every table can hold it: with U+FFFD for NUL and for halves of characters."""
+    """Return a text as UTF-8 can hold it, with U+FFFD for halves of characters; what is no text as its JSON."""
     if not isinstance(value, str):
         return None if value is None else to_strict_json(value)
-    return replace_lone_surrogates(value).replace("\0", "\ufffd")
+    return replace_lone_surrogates(value)
 
 
 MESSAGES = Table(

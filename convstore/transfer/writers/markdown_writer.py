@@ -7,7 +7,8 @@ A conversation begins with front matter. Before each message is a comment with t
 
     In Beijing.
 
-The text of a message is written as it is. A line that a reader would take for a comment of this form gets a backslash.
+The text of a message is written as it is. A line that a reader would take for a comment of this form gets a backslash:
+lengths or digests instead would make each file that a person edited a damaged one.
 What a message has besides its text is in the comment (`fields`), or if it is long, in a folded block of JSON under
 the text. A content that is no plain text is in there too, and the text above is only a `preview`.
 `transfer.markdown_transcript` reads all this.

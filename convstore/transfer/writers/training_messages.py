@@ -48,8 +48,7 @@ def make_training_messages(path: Sequence[ExportedMessage]) -> list[Message]:
         role = "system" if message["role"] == "developer" else message["role"]
         if role not in _FIELDS:
             raise NotTrainable(f"{source.label} has the role {role!r:.40}, which training files do not have")
-        _check_content(source.label, role, message)
-        made.append({key: message[key] for key in _FIELDS[role] if key in message} | {"role": role})
+        made.append(_make_message(source.label, role, message))
     for fault in _find_order_faults(made):
         raise NotTrainable(fault)
     return made
@@ -90,18 +89,32 @@ def to_plain_text(content: Any) -> tuple[str, int]:
     return (content, 0) if isinstance(content, str) else ("", 0)
 
 
-def _check_content(label: str, role: str, message: Message) -> None:
+def _make_message(label: str, role: str, message: Message) -> Message:
+    """Return a message with the fields that training has for its role."""
+    made = {key: message[key] for key in _FIELDS[role] if key in message} | {"role": role}
+    if not isinstance(made.get("name", ""), str):
+        del made["name"]
     content = message.get("content")
-    if isinstance(content, str) or (content is None and role == "assistant" and message.get("tool_calls")):
-        return
-    if not isinstance(content, list) or not content:
+    if isinstance(content, list) and content:
+        made["content"] = [_make_part(label, role, part) for part in content]
+    elif not isinstance(content, str) and not (content is None and made.get("tool_calls")):
         raise NotTrainable(f"{label} has no text")
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind not in _PART_TYPES.get(role, _TEXT_ALONE):
-            raise NotTrainable(f"{label} has a part of the type {kind!r:.40}, which a {role} of training cannot have")
-        if kind == "text" and not isinstance(part.get("text"), str):
-            raise NotTrainable(f"{label} has a part without a text")
+    return made
+
+
+def _make_part(label: str, role: str, part: Any) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in _PART_TYPES.get(role, _TEXT_ALONE):
+        raise NotTrainable(f"{label} has a part of the type {kind!r:.40}, which a {role} of training cannot have")
+    value = part.get(kind)
+    if kind == "image_url":
+        if not isinstance(value, dict) or not isinstance(value.get("url"), str):
+            raise NotTrainable(f"{label} has an image without a URL")
+        detail = {"detail": value["detail"]} if value.get("detail") in ("auto", "low", "high") else {}
+        return {"type": kind, kind: {"url": value["url"], **detail}}
+    if not isinstance(value, str):
+        raise NotTrainable(f"{label} has a part without a text")
+    return {"type": kind, kind: value}
 
 
 def _find_order_faults(messages: Sequence[Message]) -> Iterator[str]:

@@ -20,7 +20,7 @@ Write: TypeAlias = Callable[[Iterable[ExportedConversation], OnNote], Iterator[b
 CONTROL_CHARACTERS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
+_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A, 0x0D)}
 _PICTURES |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
 
 
@@ -61,10 +61,15 @@ def replace_lone_surrogates(text: str) -> str:
     return text if text.isascii() else _LONE_SURROGATES.sub("\ufffd", join_surrogates(text))
 
 
+def picture_control_characters(text: str) -> str:
+    """Return the text with a picture for each control character but tab, line feed and carriage return."""
+    return text.translate(_PICTURES) if CONTROL_CHARACTERS.search(text) else text
+
+
 def show_control_characters(text: str) -> str:
     """Return a text to be read: with line feeds alone, and a picture for each other control character."""
-    text = replace_lone_surrogates(text)
-    return text.replace("\r\n", "\n").translate(_PICTURES) if CONTROL_CHARACTERS.search(text) else text
+    text = picture_control_characters(replace_lone_surrogates(text))
+    return text.replace("\r\n", "\n").replace("\r", "\u240d")
 
 
 def make_one_line(text: str) -> str:
