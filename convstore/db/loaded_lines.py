@@ -262,7 +262,7 @@ class _Loading:
         parent = self._find_record(parent_seq) if parent_seq != NO_SEQ else None
         columns = make_columns(line, _PLACE_FIELDS)
         record = make_child(
-            self._work, parent, seq, to_message(line["message"]), line.get("turn"), columns["created_at"]
+            self._work.count_tokens, parent, seq, to_message(line["message"]), line.get("turn"), columns["created_at"]
         )
         if seq <= parent_seq or record.position != line["position"] or record.digest != columns["digest"]:
             raise InvalidInput(f"message seq {seq} does not fit its digest: it, or a message before it, was changed")

@@ -220,10 +220,10 @@ def test_a_file_is_recognised_and_read_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "chats"
     path.write_bytes(join(write_markdown([make_path(HELLO, HI), make_path(HELLO, PHOTO, id="other")])))
 
-    with open_conversations(path) as (kind, conversations):
-        found = read_all(conversations)
+    with open_conversations(path) as opened:
+        found = read_all(opened.conversations)
 
-    assert kind == "markdown"
+    assert opened.kind == "markdown"
     assert [(one.id, len(one.messages)) for one in found] == [("chat", 2), ("other", 2)]
 
 
