@@ -17,6 +17,11 @@ from typing import Any
 from convstore.messages.message import Message
 from convstore.transfer.losses import list_losses
 from convstore.transfer.writers.session_file import (
+    AUDIO_LOSS,
+    EMPTY_LOSS,
+    NO_RESULT,
+    REASONING_LOSS,
+    UNANSWERED_LOSS,
     SessionFile,
     format_time,
     list_content_parts,
@@ -40,17 +45,10 @@ _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,(.*)", re.DOTALL)
 _NOT_IN_FOLDER = re.compile("[^a-zA-Z0-9]")
 _NOT_IN_CALL_ID = re.compile("[^a-zA-Z0-9_-]")
 
-_LOSSES = {
-    "system": "a system message is carried as a reminder to the model: a session has no system messages",
-    "reasoning": "the reasoning of a reply is left out: only the server that wrote it could read it again",
-    "empty": "a message without content is left out",
-    "audio": "audio is left out; its transcript is carried",
-    "unanswered": "a tool call without a result got one that says so",
-    "arguments": "the arguments of a tool call, which are not a JSON object, are carried as the text `arguments`",
-    "result": "the result of a tool call that is not before it is carried as a user's message",
-    "opening": "the conversation begins with a reply; a line of the user was put before it",
-}
-_NO_RESULT = "No result: the conversation was carried over before the tool had answered."
+_SYSTEM_LOSS = "a system message is carried as a reminder to the model: a session has no system messages"
+_ARGUMENTS_LOSS = "the arguments of a tool call, which are not a JSON object, are carried as the text `arguments`"
+_RESULT_LOSS = "the result of a tool call that is not before it is carried as a user's message"
+_OPENING_LOSS = "the conversation begins with a reply; a line of the user was put before it"
 _OPENING = "(The conversation begins with a reply.)"
 
 
@@ -109,7 +107,7 @@ class _Writer:
         elif role == "user":
             self._add_user(record, self._make_blocks(message))
         else:
-            self.losses[_LOSSES["system"]] += 1
+            self.losses[_SYSTEM_LOSS] += 1
             text = f"<system-reminder>\n{read_text(message)}\n</system-reminder>"
             self._add_user(record, [_make_text(text)], isMeta=True)
 
@@ -119,7 +117,7 @@ class _Writer:
 
     def _add_user(self, record: MessageRecord, blocks: list[dict[str, Any]], **fields: Any) -> None:
         if not blocks:
-            self.losses[_LOSSES["empty"]] += 1
+            self.losses[EMPTY_LOSS] += 1
             return
         is_text = len(blocks) == 1 and blocks[0]["type"] == "text"
         content = blocks[0]["text"] if is_text else blocks
@@ -128,7 +126,7 @@ class _Writer:
     def _add_reply(self, record: MessageRecord) -> None:
         message = record.message
         if message.get("reasoning_content") or message.get("reasoning"):
-            self.losses[_LOSSES["reasoning"]] += 1
+            self.losses[REASONING_LOSS] += 1
         blocks = self._make_blocks(message)
         if not blocks and isinstance(refusal := message.get("refusal"), str) and refusal:
             blocks = [_make_text(refusal)]
@@ -140,10 +138,10 @@ class _Writer:
             self._function_call = f"call_{record.seq}"
             blocks.append(self._make_call({"id": self._function_call, "function": call}))
         if not blocks:
-            self.losses[_LOSSES["empty"]] += 1
+            self.losses[EMPTY_LOSS] += 1
             return
         if self._last is None:
-            self.losses[_LOSSES["opening"]] += 1
+            self.losses[_OPENING_LOSS] += 1
             self._add_user(record, [_make_text(_OPENING)], isMeta=True)
         is_call = blocks[-1]["type"] == "tool_use"
         reply = {
@@ -179,7 +177,7 @@ class _Writer:
                 found = None
             if isinstance(found, dict):
                 return found
-        self.losses[_LOSSES["arguments"]] += 1
+        self.losses[_ARGUMENTS_LOSS] += 1
         return {"arguments": arguments}
 
     def _add_result(self, record: MessageRecord) -> None:
@@ -188,7 +186,7 @@ class _Writer:
         call = self._open_calls.pop(given, None) if isinstance(given, str) else None
         blocks = self._make_blocks(message)
         if call is None:
-            self.losses[_LOSSES["result"]] += 1
+            self.losses[_RESULT_LOSS] += 1
             self._answer_open_calls(record)
             self._add_user(record, blocks)
             return
@@ -199,9 +197,9 @@ class _Writer:
     def _answer_open_calls(self, record: MessageRecord) -> None:
         """Give a result to each call that has none, because the API refuses such a history."""
         for call in self._open_calls.values():
-            self.losses[_LOSSES["unanswered"]] += 1
+            self.losses[UNANSWERED_LOSS] += 1
             self._add_results(
-                record, [{"type": "tool_result", "tool_use_id": call, "content": _NO_RESULT, "is_error": True}]
+                record, [{"type": "tool_result", "tool_use_id": call, "content": NO_RESULT, "is_error": True}]
             )
         self._open_calls.clear()
 
@@ -230,7 +228,7 @@ class _Writer:
     def _make_blocks(self, message: Message) -> list[dict[str, Any]]:
         blocks = [self._make_block(part) for part in list_content_parts(message)]
         if isinstance(audio := message.get("audio"), dict):
-            self.losses[_LOSSES["audio"]] += 1
+            self.losses[AUDIO_LOSS] += 1
             blocks.append(_make_text(audio["transcript"]) if audio.get("transcript") else None)
         return [block for block in blocks if block is not None]
 

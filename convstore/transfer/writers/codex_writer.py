@@ -15,6 +15,11 @@ from typing import Any
 from convstore.messages.message import Message
 from convstore.transfer.losses import list_losses
 from convstore.transfer.writers.session_file import (
+    AUDIO_LOSS,
+    EMPTY_LOSS,
+    NO_RESULT,
+    REASONING_LOSS,
+    UNANSWERED_LOSS,
     SessionFile,
     format_time,
     list_content_parts,
@@ -25,11 +30,8 @@ from convstore.transfer.writers.session_file import (
 )
 from convstore.values.results import Conversation, MessageRecord
 
-_REASONING = "the reasoning of a reply is left out: only the server that wrote it could read it again"
-_EMPTY = "a message without content is left out"
-_AUDIO = "audio is left out; its transcript is carried"
-_RESULT = "the result of a tool call that is not before it is left out"
-_TITLE = "the title is left out: Codex keeps titles elsewhere"
+_RESULT_LOSS = "the result of a tool call that is not before it is left out"
+_TITLE_LOSS = "the title is left out: Codex keeps titles elsewhere"
 
 
 def write_codex_session(conversation: Conversation, records: Sequence[MessageRecord], folder: str) -> SessionFile:
@@ -57,8 +59,9 @@ def write_codex_session(conversation: Conversation, records: Sequence[MessageRec
     )
     for record in records:
         writer.add(record)
+    writer.answer_open_calls(records[-1])
     if conversation.given_title is not None:
-        writer.losses[_TITLE] += 1
+        writer.losses[_TITLE_LOSS] += 1
     path = f"sessions/{moment:%Y/%m/%d}/rollout-{moment:%Y-%m-%dT%H-%M-%S}-{session}.jsonl"
     return SessionFile(session, path, writer.lines, list_losses(writer.losses))
 
@@ -67,8 +70,8 @@ class _Writer:
     """Writes the messages of one path."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, str] = {}
-        """The kinds of the tool calls, by their ids."""
+        self._open_calls: dict[str, str] = {}
+        """The kinds of the tool calls without a result so far, by their ids."""
         self._function_call: str | None = None
         """The id of a call in the old form, which had none."""
         self.lines: list[str] = []
@@ -84,13 +87,14 @@ class _Writer:
         if role in ("tool", "function"):
             self._add_result(record)
             return
+        self.answer_open_calls(record)
         parts = self._make_parts(message)
         if role == "assistant":
             if message.get("reasoning_content") or message.get("reasoning"):
-                self.losses[_REASONING] += 1
+                self.losses[REASONING_LOSS] += 1
             self._add_reply(record, parts)
         elif not parts:
-            self.losses[_EMPTY] += 1
+            self.losses[EMPTY_LOSS] += 1
         else:
             self._add_item(record, {"type": "message", "role": role, "content": parts})
             if role == "user" and (text := read_text(message)):
@@ -106,7 +110,7 @@ class _Writer:
             self._function_call = f"call_{record.seq}"
             calls.append({"id": self._function_call, "type": "function", "function": call})
         if not parts and not calls:
-            self.losses[_EMPTY] += 1
+            self.losses[EMPTY_LOSS] += 1
         if parts:
             self._add_item(record, {"type": "message", "role": "assistant", "content": parts})
             text = "\n".join(part["text"] for part in parts)
@@ -115,32 +119,39 @@ class _Writer:
             self._add_item(record, self._make_call(one, f"call_{record.seq}_{number}"))
 
     def _make_call(self, call: Mapping[str, Any], made_id: str) -> dict[str, Any]:
-        kind = "custom" if isinstance(call.get("custom"), dict) else "function"
-        body = call.get(kind) if isinstance(call.get(kind), dict) else {}
-        id, name = str(call.get("id") or made_id), str((body or {}).get("name") or "unknown")
-        self._calls[id] = kind
-        text = str((body or {}).get("input" if kind == "custom" else "arguments") or "")
-        if kind == "custom":
-            return {"type": "custom_tool_call", "status": "completed", "call_id": id, "name": name, "input": text}
-        return {"type": "function_call", "name": name, "arguments": text, "call_id": id}
+        id, custom, function = str(call.get("id") or made_id), call.get("custom"), call.get("function")
+        if isinstance(custom, dict):
+            self._open_calls[id] = "custom_tool"
+            made = {"name": str(custom.get("name") or "unknown"), "input": str(custom.get("input") or "")}
+            return {"type": "custom_tool_call", "status": "completed", "call_id": id, **made}
+        self._open_calls[id] = "function"
+        body = function if isinstance(function, dict) else {}
+        made = {"name": str(body.get("name") or "unknown"), "arguments": str(body.get("arguments") or "")}
+        return {"type": "function_call", **made, "call_id": id}
 
     def _add_result(self, record: MessageRecord) -> None:
         message = record.message
         id = message.get("tool_call_id") if message["role"] == "tool" else self._function_call
-        kind = self._calls.pop(id, None) if isinstance(id, str) else None
+        kind = self._open_calls.pop(id, None) if isinstance(id, str) else None
         if kind is None:
-            self.losses[_RESULT] += 1
+            self.losses[_RESULT_LOSS] += 1
             return
         content = message.get("content")
         output = content if isinstance(content, str) else self._make_parts(message)
-        type_ = "custom_tool_call_output" if kind == "custom" else "function_call_output"
-        self._add_item(record, {"type": type_, "call_id": id, "output": output})
+        self._add_item(record, {"type": f"{kind}_call_output", "call_id": id, "output": output})
+
+    def answer_open_calls(self, record: MessageRecord) -> None:
+        """Give a result to each call that has none, because the API refuses such a history."""
+        for id, kind in self._open_calls.items():
+            self.losses[UNANSWERED_LOSS] += 1
+            self._add_item(record, {"type": f"{kind}_call_output", "call_id": id, "output": NO_RESULT})
+        self._open_calls.clear()
 
     def _make_parts(self, message: Message) -> list[dict[str, Any]]:
         kind = "output_text" if message["role"] == "assistant" else "input_text"
         parts = [self._make_part(part, kind) for part in list_content_parts(message)]
         if isinstance(audio := message.get("audio"), dict):
-            self.losses[_AUDIO] += 1
+            self.losses[AUDIO_LOSS] += 1
             parts.append({"type": kind, "text": audio["transcript"]} if audio.get("transcript") else None)
         return [part for part in parts if part is not None]
 

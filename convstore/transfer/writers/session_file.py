@@ -12,12 +12,30 @@ from uuid import UUID, uuid5
 from convstore.messages.message import Message, extract_text
 from convstore.messages.request_form import IMPORTED_FIELD
 from convstore.messages.storable_text import join_surrogates
-from convstore.transfer.writers.written_text import to_json_text
+from convstore.transfer.writers.written_text import to_strict_json
 from convstore.values.results import Conversation, MessageRecord
+
+NO_RESULT = "No result: the conversation was carried over before the tool had answered."
+"""The result of a tool call that has none: an API refuses a history without it."""
+
+REASONING_LOSS = "the reasoning of a reply is left out: only the server that wrote it could read it again"
+EMPTY_LOSS = "a message without content is left out"
+AUDIO_LOSS = "audio is left out; its transcript is carried"
+UNANSWERED_LOSS = "a tool call without a result got one that says so"
 
 _NAMESPACE = UUID("5d8f3c0e-6f0b-5a3f-9b43-1c5c8d1f6a27")
 _READ_FIELDS = frozenset(
-    {"role", "content", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning_content", "reasoning"}
+    {
+        "role",
+        "content",
+        "audio",
+        "tool_calls",
+        "tool_call_id",
+        "function_call",
+        "refusal",
+        "reasoning_content",
+        "reasoning",
+    }
 )
 
 
@@ -54,8 +72,8 @@ def format_time(moment: datetime) -> str:
 
 
 def to_line(record: Mapping[str, Any]) -> str:
-    """Return a record as a line of JSON."""
-    return to_json_text(record)
+    """Return a record as a line of JSON that every program reads."""
+    return to_strict_json(record)
 
 
 def list_content_parts(message: Message) -> list[Mapping[str, Any]]:
