@@ -32,10 +32,10 @@ _COMMANDS = {"claude": "claude --resume", "codex": "codex resume"}
 @json_option
 @store_options
 def resume(ref: str | None, program: str, folder: Path, as_json: bool, store_choice: StoreChoice) -> None:
-    """Write a conversation as a session of Claude Code or Codex, to go on there.
+    """Go on with a conversation in Claude Code or Codex.
 
-    It prints the path of the file, and on stderr the command that goes on and what could not be carried. The current
-    path is written, in the program's own folder; a file that exists is never changed. REF is a name, an id or the
+    The current path is written as a session of the program, in its own folder; a file that exists is never changed.
+    It prints the path of the file, and on stderr the command that goes on and what could not be carried. REF is a name, an id or the
     beginning of an id; the default is the conversation used last.
     """
     from convstore.transfer.writers.claude_code_writer import write_claude_code_session
