@@ -35,8 +35,8 @@ def resume(ref: str | None, program: str, folder: Path, as_json: bool, store_cho
     """Go on with a conversation in Claude Code or Codex.
 
     The current path is written as a session of the program, in its own folder; a file that exists is never changed.
-    It prints the path of the file, and on stderr the command that goes on and what could not be carried. REF is a name, an id or the
-    beginning of an id; the default is the conversation used last.
+    It prints the path of the file, and on stderr the command that goes on and what could not be carried. REF is a
+    name, an id or the beginning of an id; the default is the conversation used last.
     """
     from convstore.transfer.writers.claude_code_writer import write_claude_code_session
     from convstore.transfer.writers.codex_writer import write_codex_session
