@@ -71,13 +71,17 @@ class ConversationImport:
 
     def run(self, conversations: Iterable[ImportedConversation | Problem]) -> ImportReport:
         """Bring in conversations, and return what was done."""
-        for one in conversations:
-            if isinstance(one, Problem):
-                self._problems.append(ImportProblem(one.place, one.reason, is_note=False))
-            else:
-                self._add(one)
-            if self._is_full():
-                self._store_batch()
+        try:
+            for one in conversations:
+                if isinstance(one, Problem):
+                    self._problems.append(ImportProblem(one.place, one.reason, is_note=False))
+                else:
+                    self._add(one)
+                if self._is_full():
+                    self._store_batch()
+        except Exception:  # of the reader, perhaps: what it has read is good
+            self._store_batch()
+            raise
         self._store_batch()
         return ImportReport(
             kind=self._kind,
@@ -127,6 +131,7 @@ class ConversationImport:
             self._on_progress(self._read, self._get_share())
 
     def _count(self, one: ImportedConversation, outcome: Imported) -> None:
+        self._read += len(one.messages)
         if outcome.refusal is not None:
             self._problems.append(ImportProblem(_name(one), outcome.refusal, is_note=False))
             return
@@ -136,7 +141,6 @@ class ConversationImport:
         self._counts["not indexed"] += outcome.not_indexed
         state = "new" if outcome.is_new else "deleted" if outcome.is_deleted else None
         self._counts[state or ("changed" if outcome.messages else "unchanged")] += 1
-        self._read += len(one.messages)
 
 
 def _name(one: ImportedConversation) -> str:
