@@ -71,13 +71,17 @@ class ConversationImport:
 
     def run(self, conversations: Iterable[ImportedConversation | Problem]) -> ImportReport:
         """Bring in conversations, and return what was done."""
-        for one in conversations:
-            if isinstance(one, Problem):
-                self._problems.append(ImportProblem(one.place, one.reason, is_note=False))
-            else:
-                self._add(one)
-            if self._is_full():
-                self._store_batch()
+        try:
+            for one in conversations:
+                if isinstance(one, Problem):
+                    self._problems.append(ImportProblem(one.place, one.reason, is_note=False))
+                else:
+                    self._add(one)
+                if self._is_full():
+                    self._store_batch()
+        except Exception:  # of the reader, perhaps: what it has read is good
+            self._store_batch()
+            raise
         self._store_batch()
         return ImportReport(
             kind=self._kind,
@@ -115,28 +119,28 @@ class ConversationImport:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        is_indexed = self._counts["messages"] + self._batch_messages <= MOST_INDEXED_AT_ONCE
         self._batch_messages = self._batch_bytes = 0
         if self._is_trial:
             done = self._transactions.read(try_conversations, batch)
         else:
-            done = self._transactions.write_repeatable(store_conversations, batch, is_indexed=is_indexed)
+            most_indexed = max(0, MOST_INDEXED_AT_ONCE - self._counts["messages"])
+            done = self._transactions.write_repeatable(store_conversations, batch, most_indexed)
         for prepared, outcome in zip(batch, done, strict=True):
-            self._count(prepared.imported, outcome, is_indexed=is_indexed or self._is_trial)
+            self._count(prepared.imported, outcome)
         if self._on_progress is not None:
             self._on_progress(self._read, self._get_share())
 
-    def _count(self, one: ImportedConversation, outcome: Imported, *, is_indexed: bool) -> None:
+    def _count(self, one: ImportedConversation, outcome: Imported) -> None:
+        self._read += len(one.messages)
         if outcome.refusal is not None:
             self._problems.append(ImportProblem(_name(one), outcome.refusal, is_note=False))
             return
         if outcome.messages:
             self._problems += [ImportProblem(_name(one), note, is_note=True) for note in one.notes]
         self._counts["messages"] += outcome.messages
-        self._counts["not indexed"] += 0 if is_indexed else outcome.messages
+        self._counts["not indexed"] += outcome.not_indexed
         state = "new" if outcome.is_new else "deleted" if outcome.is_deleted else None
         self._counts[state or ("changed" if outcome.messages else "unchanged")] += 1
-        self._read += len(one.messages)
 
 
 def _name(one: ImportedConversation) -> str:

@@ -69,6 +69,8 @@ class Imported:
     is_deleted: bool = False
     messages: int = 0
     """Number of messages that were added."""
+    not_indexed: int = 0
+    """Number of the added messages that are not in the search index yet."""
     refusal: str | None = None
     """Why nothing was added, if it is an error."""
 
@@ -138,7 +140,7 @@ def _try(work: UnitOfWork, prepared: PreparedConversation) -> Imported:
 
 
 def store_conversations(
-    work: UnitOfWork, prepared: Sequence[PreparedConversation], *, is_indexed: bool
+    work: UnitOfWork, prepared: Sequence[PreparedConversation], most_indexed: int
 ) -> list[Imported]:
     """Add what is new of conversations of one owner, and return what became of each.
 
@@ -146,17 +148,24 @@ def store_conversations(
     that cannot be added does not keep the others from it: whatever refuses it, does so before anything is written.
 
     Args:
-        is_indexed: add the messages to the search index now; else note that they must be added.
+        most_indexed: how many messages to add to the search index; of the others, it is noted that they must be added.
     """
     is_new = [_insert(work, one) for one in prepared]
     added = [one for one, is_inserted in zip(prepared, is_new, strict=True) if is_inserted]
+    count = sum(len(one.records) for one in added)
+    is_indexed = count <= most_indexed
     if added:
         _add_messages(work, added, is_indexed=is_indexed)
-    # Now, because a file may have the same conversation twice.
-    return [
-        Imported(is_new=True, messages=len(one.records)) if is_inserted else _go_on(work, one, is_indexed=is_indexed)
-        for one, is_inserted in zip(prepared, is_new, strict=True)
-    ]
+    most_indexed -= count if is_indexed else 0
+    done: list[Imported] = []
+    for one, is_inserted in zip(prepared, is_new, strict=True):
+        if is_inserted:
+            size = len(one.records)
+            done.append(Imported(is_new=True, messages=size, not_indexed=0 if is_indexed else size))
+        else:  # now, because a file may have the same conversation twice
+            done.append(_go_on(work, one, most_indexed))
+            most_indexed -= done[-1].messages - done[-1].not_indexed
+    return done
 
 
 def _insert(work: UnitOfWork, prepared: PreparedConversation) -> bool:
@@ -178,7 +187,7 @@ def _add_messages(work: UnitOfWork, prepared: Sequence[PreparedConversation], *,
         put_off_whole(work.connection, [one.new.key for one in prepared])
 
 
-def _go_on(work: UnitOfWork, prepared: PreparedConversation, *, is_indexed: bool) -> Imported:
+def _go_on(work: UnitOfWork, prepared: PreparedConversation, most_indexed: int) -> Imported:
     """Add the messages of a conversation that it does not have yet."""
     key, imported = prepared.new.key, prepared.imported
     try:
@@ -194,6 +203,7 @@ def _go_on(work: UnitOfWork, prepared: PreparedConversation, *, is_indexed: bool
         return Imported(refusal=str(error))
     messages = [prepared.places[one.id].message for one in imported.messages]
     places, new = _place_messages(work.count_tokens, imported, messages, known, state.next_seq, prepared.began)
+    is_indexed = len(new) <= most_indexed
     if new:
         latest = max(before.updated_at, *(record.created_at for record in new))
         take_late_numbers(work.connection, key, len(new), latest)
@@ -206,7 +216,7 @@ def _go_on(work: UnitOfWork, prepared: PreparedConversation, *, is_indexed: bool
         if not is_indexed:
             put_off(work.connection, key, new[0].seq)
         _move_head(work, key, state, imported, places, latest)
-    return Imported(messages=len(new))
+    return Imported(messages=len(new), not_indexed=0 if is_indexed else len(new))
 
 
 def _measure(rows: MessageRows) -> int:

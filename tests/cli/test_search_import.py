@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convstore.cli.render.progress import Progress
+from convstore.conversations import import_batches
 from convstore.testing import ChatServer, Reply
-from tests.cli.program import Program
+from tests.cli.program import Program, Rows, start
 from tests.cli.terminal import is_tame, read_screen
+from tests.processes import PATIENCE
 
 CHAT = [{"role": "user", "content": "Where were the 2008 games held?"}, {"role": "assistant", "content": "In Beijing."}]
 
@@ -112,3 +118,50 @@ def test_reindex_says_how_much_it_added(program: Program) -> None:
     program("new", "--system", "a word")
     assert program("db", "reindex").out == "0 added to the search index\n"
     assert program("db", "reindex", "--all", "--json").json == {"added": 0}
+
+
+def test_ctrl_c_leaves_whole_conversations_and_the_next_import_goes_on(
+    program: Program, rows: Rows, tmp_path: Path
+) -> None:
+    lines = [{"messages": [{**CHAT[0], "content": f"Question {number}?"}, CHAT[1]]} for number in range(1_500)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    process = start("import", "-", "--from", "fine-tuning", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(path.read_bytes())
+    process.stdin.flush()
+    deadline = time.monotonic() + PATIENCE
+    while rows.count == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)  # it waits for more lines
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.wait() == 130
+    assert err.decode().startswith("convstore: stopped; ")
+    sizes = [messages for (messages,) in rows("SELECT count(*) FROM convstore_messages GROUP BY conversation_id")]
+    assert sizes == [2] * 1_000
+    ran = program("import", str(path), "--from", "fine-tuning", "--json")
+    assert (ran.json["new"], ran.json["unchanged"]) == (500, 1_000)
+
+
+def test_a_large_import_says_how_much_is_left_to_be_indexed(
+    program: Program, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_batches, "MOST_INDEXED_AT_ONCE", 1)
+    assert program("import", chat).out == (
+        "messages: conversations: 1 new, 0 changed, 0 unchanged; 2 messages added; "
+        "2 not in the search index yet: `convstore db reindex` adds them\n"
+    )
+    assert program("db", "reindex").out == "2 added to the search index\n"
+    assert program("search", "beijing", "--json").json[0]["position"] == 2
+
+
+def test_progress_has_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    moments = iter([0.0, 100.0, 100.1, 200.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Progress("messages") as progress:
+        progress.show(2_000, 0.5)
+        progress.show(2_001, 0.6)  # too soon
+        progress.show(4_000, None)
+    shown = capsys.readouterr().err
+    assert shown == ("\r2,000 messages, 20 a second, 1 min 40 s left\033[K\r4,000 messages, 20 a second\033[K\r\033[K")
