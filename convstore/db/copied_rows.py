@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Numeric
 
 from convstore.db.row_check import RowCheck
-from convstore.db.row_stream import OpenConnection, Row, list_columns, stream_rows
+from convstore.db.row_stream import OpenConnection, Row, list_columns, stream_pages
 from convstore.db.tables import (
     attachments,
     compatibility,
@@ -18,6 +18,7 @@ from convstore.db.tables import (
     metadata,
     search_backlog,
     search_documents,
+    turns,
 )
 
 _NOT_COPIED = (compatibility, search_documents, search_backlog)
@@ -25,15 +26,15 @@ _NOT_COPIED = (compatibility, search_documents, search_backlog)
 
 COPIED_TABLES = tuple(table.name for table in metadata.sorted_tables if table not in _NOT_COPIED)
 """The tables that are copied: parents before their children."""
-ATTACHMENTS, CONVERSATIONS, MESSAGES = attachments.name, conversations.name, messages.name
+ATTACHMENTS, CONVERSATIONS, MESSAGES, TURNS = attachments.name, conversations.name, messages.name, turns.name
 
-# A lease of a process that does not know the copy. It has ended for every reader: on SQLite because it expired more than
-# a day ago (`lease_watch`), on PostgreSQL by the server's clock; and no lock file has its name.
+# A lease that has ended for everybody: on SQLite because it expired more than a day ago (`lease_watch`), on PostgreSQL
+# by the server's clock. No lock file has the name of its token.
 _ENDED_TOKEN, _ENDED_AT = "ended-by-copy", datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def read_rows(open_connection: OpenConnection, table: str) -> Iterator[Row]:
-    """Yield all rows of a table in the order of its key, as a copy has them.
+def read_pages(open_connection: OpenConnection, table: str) -> Iterator[list[Row]]:
+    """Yield all rows of a table in the order of its key, as a copy has them, some at a time.
 
     Args:
         open_connection: opens a connection for each page.
@@ -42,9 +43,9 @@ def read_rows(open_connection: OpenConnection, table: str) -> Iterator[Row]:
         DamagedRow: a value has another type than its column.
     """
     check, change = RowCheck(metadata.tables[table].c), _find_change(table)
-    for row in stream_rows(open_connection, table):
-        check([row], str(row[1]), table)
-        yield change(row) if change is not None else row
+    for page in stream_pages(open_connection, table):
+        check(page, page[0][1], table)
+        yield page if change is None else list(map(change, page))
 
 
 def _find_change(table: str) -> Callable[[Row], Row] | None:

@@ -11,7 +11,7 @@ from convstore.db import row_writes, schema_upgrade, search_backlog, search_inde
 from convstore.db.connection import Connection
 from convstore.db.copied_rows import CONVERSATIONS, MESSAGES
 from convstore.db.engine import Database
-from convstore.db.row_stream import Row, count_key_columns, list_columns
+from convstore.db.row_stream import Row, count_key_columns, list_columns, make_measure
 from convstore.db.tables import compatibility
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
@@ -66,6 +66,7 @@ class TableWriter:
     def __init__(self, target: Database, table: str) -> None:
         self._target = target
         self._table = table
+        self._measure = make_measure(table)
         self._begin()
 
     def _begin(self) -> None:
@@ -74,23 +75,25 @@ class TableWriter:
         self._removed: list[Row] = []
         self._size = 0
 
-    def insert(self, row: Row) -> None:
-        """Insert a row."""
-        self._new.append(row)
-        self._count(row)
+    def write(self, row: Row, before: Row | None) -> None:
+        """Insert a row, or change it.
 
-    def replace(self, before: Row, row: Row) -> None:
-        """Change a row."""
-        self._changed.append((before, row))
-        self._count(row)
+        Args:
+            before: the row as it is; None: it does not exist.
+        """
+        if before is None:
+            self._new.append(row)
+        else:
+            self._changed.append((before, row))
+        self._count(self._measure(row))
 
     def delete(self, row: Row) -> None:
         """Delete a row."""
         self._removed.append(row[: count_key_columns(self._table)])
-        self._count(row)
+        self._count(0)
 
-    def _count(self, row: Row) -> None:
-        self._size += sum([len(value) for value in row if isinstance(value, (str, bytes))])
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > _BATCH_BYTES or len(self._new) + len(self._changed) + len(self._removed) >= _BATCH_ROWS:
             self.flush()
 
@@ -127,9 +130,7 @@ def _put_off_titles(connection: Connection, rows: Iterable[Row]) -> None:
 def _replace_titles(connection: Connection, changed: Iterable[tuple[Row, Row]]) -> None:
     for before, after in changed:
         key = ConversationKey(after[0], after[1])
-        search_index.replace_title(
-            connection, key, after[_PLACES["created_at"]], _get_names(before), _get_names(after)
-        )
+        search_index.replace_title(connection, key, after[_PLACES["created_at"]], _get_names(before), _get_names(after))
 
 
 def _get_names(row: Row) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import LargeBinary, Text, bindparam, func, select, tuple_
@@ -25,6 +26,21 @@ Row = tuple[Any, ...]
 
 
 @cache
+def make_measure(table: str, columns: tuple[str, ...] | None = None) -> Callable[[Row], int]:
+    """Return the function that tells about how many bytes a row takes beside its key.
+
+    Args:
+        columns: the columns of the row; None: all of the table.
+    """
+    names = columns or tuple(list_columns(table))
+    places = [names.index(name) for name in _list_large_columns(table, columns)]
+    if not places:
+        return lambda _: 0
+    take = itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+    return lambda row: sum(map(len, filter(None, take(row))))
+
+
+@cache
 def list_columns(table: str) -> list[str]:
     """Return the names of a table's columns; those of its key are the first."""
     return list(metadata.tables[table].c.keys())
@@ -36,8 +52,10 @@ def count_key_columns(table: str) -> int:
     return len(metadata.tables[table].primary_key)
 
 
-def stream_rows(open_connection: OpenConnection, table: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """Yield the rows of a table in the order of its key.
+def stream_pages(
+    open_connection: OpenConnection, table: str, columns: Sequence[str] | None = None
+) -> Iterator[list[Row]]:
+    """Yield the rows of a table in the order of its key, some at a time.
 
     Args:
         open_connection: opens a connection for each page.
@@ -49,7 +67,8 @@ def stream_rows(open_connection: OpenConnection, table: str, columns: Sequence[s
     while True:
         with open_connection() as connection:
             page, is_last = _read_page(connection, table, chosen, after)
-        yield from page
+        if page:
+            yield page
         if is_last:
             return
         after = {f"after_{name}": value for name, value in zip(keys, page[-1], strict=False)}
@@ -63,14 +82,14 @@ def _read_page(
     values = {**after, "most": _PAGE_ROWS}
     page: list[Row] = []
     if not is_sqlite(connection):
-        page.extend(map(tuple, connection.plain.execute(statement, {**values, "most_bytes": _PAGE_BYTES})))
+        page.extend(map(tuple, connection.plain.execute(statement, {**values, "most_bytes": _PAGE_BYTES}).all()))
         # A page that was cut short by its bytes may be the last one too: the next is then empty.
         return page, not page or (len(page) < _PAGE_ROWS and not _list_large_columns(table, columns))
-    size = 0
+    size, measure = 0, make_measure(table, columns)
     with connection.plain.execute(statement, values) as found:  # SQLite reads a row when it is asked for
         for row in found:
             page.append(tuple(row))
-            size += sum([len(value) for value in row if isinstance(value, (str, bytes))])
+            size += measure(row)
             if size > _PAGE_BYTES:
                 return page, False
     return page, len(page) < _PAGE_ROWS
@@ -106,4 +125,3 @@ def _list_large_columns(table: str, columns: tuple[str, ...] | None) -> list[str
         for name in columns or list_columns(table)
         if not source.c[name].primary_key and isinstance(source.c[name].type, Text | LargeBinary)
     ]
-

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.commands.db_copy import copy
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import (
@@ -36,6 +37,9 @@ def database() -> None:
 
     A SQLite file is upgraded when it is first used. A PostgreSQL database is upgraded only by `convstore db upgrade`.
     """
+
+
+database.add_command(copy)
 
 
 @contextmanager
