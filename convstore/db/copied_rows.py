@@ -20,6 +20,7 @@ from convstore.db.tables import (
     search_documents,
     turns,
 )
+from convstore.errors import DamagedRow
 
 _NOT_COPIED = (compatibility, search_documents, search_backlog)
 """The search index of another database has another form, and is made again."""
@@ -27,6 +28,8 @@ _NOT_COPIED = (compatibility, search_documents, search_backlog)
 COPIED_TABLES = tuple(table.name for table in metadata.sorted_tables if table not in _NOT_COPIED)
 """The tables that are copied: parents before their children."""
 ATTACHMENTS, CONVERSATIONS, MESSAGES, TURNS = attachments.name, conversations.name, messages.name, turns.name
+
+_NAMES = {MESSAGES: "message seq", TURNS: "turn"}
 
 # A lease that has ended for everybody: on SQLite because it expired more than a day ago (`lease_watch`), on PostgreSQL
 # by the server's clock. No lock file has the name of its token.
@@ -44,7 +47,12 @@ def read_pages(open_connection: OpenConnection, table: str) -> Iterator[list[Row
     """
     check, change = RowCheck(metadata.tables[table].c), _find_change(table)
     for page in stream_pages(open_connection, table):
-        check(page, page[0][1], table)
+        try:
+            check(page, "")
+        except DamagedRow:
+            for row in page:  # to name the conversation
+                check((row,), str(row[1]), _NAMES.get(table, ""))
+            raise
         yield page if change is None else list(map(change, page))
 
 

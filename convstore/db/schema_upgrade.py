@@ -142,7 +142,7 @@ def ensure_schema(database: Database) -> None:
     found = state(database)
     if found.usable:
         return
-    if database.is_sqlite and not _is_newer(found):
+    if database.is_sqlite and not _is_newer(found) and not found.is_unfinished_copy:
         upgrade_database(database)
         return
     raise refusal(found, database)
