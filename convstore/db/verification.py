@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, and_, bindparam, select, tuple_
 
 from convstore.db.ancestors import find_message_at
 from convstore.db.connection import Connection
-from convstore.db.conversation_rows import LATEST_REQUEST, decode_conversation
+from convstore.db.conversation_rows import LATEST_REQUEST, TAGS, decode_conversation
 from convstore.db.engine import Database
 from convstore.db.fork_sharing import Lineage, find_message_home, list_origins, read_lineage
 from convstore.db.head_rows import ConversationState, decode_state
@@ -47,7 +47,7 @@ _KEYS = (
 _KEYS_AFTER = _KEYS.where(
     tuple_(conversations.c.owner, conversations.c.id) > tuple_(bindparam("after_owner"), bindparam("after_id"))
 )
-_CONVERSATION = select(conversations, LATEST_REQUEST).where(
+_CONVERSATION = select(conversations, LATEST_REQUEST, TAGS).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
 )
 _NEXT_NUMBERS = select(conversations.c.next_seq, conversations.c.next_turn).where(
