@@ -126,8 +126,8 @@ def test_a_copy_has_everything_and_is_used_as_its_source_was(urls: tuple[str, st
             for query in ("word7", "天气", "Hi", "kept"):
                 assert first.search(query, archived=True).hits == second.search(query, archived=True).hits != ()
             assert second.redo("long").length == first.redo("long").length
-        assert other.say("long", "And now?").content
-        assert other.say("long", [{"role": "user", "content": [PART]}]).content
+        assert other.say("long", "And now?")
+        assert other.say("long", [{"role": "user", "content": [PART]}])
 
 
 def test_every_table_is_copied_or_made_again() -> None:
@@ -214,10 +214,10 @@ def test_a_turn_that_runs_while_it_is_copied_ends_as_interrupted_in_the_copy(
             copy(source, later)
             list(reply)
         with open_store(target, chat_server.url) as other:
-            assert other.say("c", "Go on", wait=0).content  # nobody waits for a process that does not know the copy
-            (second, first) = other.turns("c")
+            assert other.say("c", "Go on", wait=0)  # nobody waits for a process that does not know the copy
+            first, second = other.turns("c")
             assert (first.status, second.status) == ("interrupted", "completed")
-            partial = [node.message for node in other.tree("c").nodes if node.turn == 1][-1]
+            partial = [node.message for node in other.tree("c") if node.turn == 1][-1]
             assert partial["content"] == "Half"
         with pytest.raises(Conflict, match=r"conversation 'c' was written in .* after it was copied"):
             copy(source, target)
