@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convstore.cli.commands.db_copy import copy
+from convstore.cli.commands.db_stats import stats
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import (
@@ -40,6 +41,7 @@ def database() -> None:
 
 
 database.add_command(copy)
+database.add_command(stats)
 
 
 @contextmanager
