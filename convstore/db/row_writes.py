@@ -25,6 +25,8 @@ def _replace_statement(dialect: str, table: str) -> Any:
     columns = metadata.tables[table].c
     given = {column.name: bindparam(f"given_{column.name}", type_=column.type) for column in columns}
     changed = {name: value for name, value in given.items() if not columns[name].primary_key}
+    if not changed:  # rows of this table have nothing beside their key
+        return _insert_statement(dialect, table)
     return insert_or_update(metadata.tables[table], changed, dialect)
 
 

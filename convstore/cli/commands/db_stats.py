@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from convstore.db.database_statistics import Statistics
 
-_MEGABYTE = 1_000_000
-
 
 @click.command("stats", epilog=format_examples("convstore db stats", "convstore db stats --json"))
 @json_option
@@ -49,7 +47,8 @@ def _print(label: str, found: Statistics) -> None:
     living = found.conversations - found.archived - found.deleted
     write_answer(f"{label}: {_format_size(found.bytes)}")
     write_answer(
-        f"conversations   {found.conversations:,}: {living:,} live, {found.archived:,} archived, {found.deleted:,} deleted"
+        f"conversations   {found.conversations:,}: {living:,} live, {found.archived:,} archived, "
+        f"{found.deleted:,} deleted"
     )
     write_answer(f"messages        {found.messages:,}, {found.unindexed:,} of them not in the search index yet")
     write_answer(f"turns           {found.turns:,}")
@@ -57,8 +56,8 @@ def _print(label: str, found: Statistics) -> None:
     write_answer(f"attachments     {found.attachments:,}, {_format_size(found.attachment_bytes)}")
     write_answer(f"oldest, newest  {_format_time(found.oldest)}, {_format_time(found.newest)}")
     write_answer(
-        f"a day           {found.last_7_days / 7:,.1f} messages in the last 7 days, {found.last_30_days / 30:,.1f} in the "
-        f"last 30, about {_format_size(_estimate_bytes_per_day(found))}"
+        f"a day           {found.last_7_days / 7:,.1f} messages in the last 7 days, "
+        f"{found.last_30_days / 30:,.1f} in the last 30, about {_format_size(_estimate_bytes_per_day(found))}"
     )
     if found.tables is None or found.search_index_bytes is None:
         write_answer("tables          unknown: this SQLite was built without dbstat")
@@ -77,7 +76,7 @@ def _estimate_bytes_per_day(found: Statistics) -> int:
 
 
 def _format_size(count: int) -> str:
-    return f"{count / _MEGABYTE:,.1f} MB"
+    return f"{count / 1_000_000:,.1f} MB" if count >= 100_000 else f"{count / 1000:,.0f} kB"
 
 
 def _format_time(moment: datetime | None) -> str:
