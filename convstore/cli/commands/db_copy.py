@@ -43,7 +43,7 @@ def copy(source: str, target: str, no_index: bool, as_json: bool) -> None:
     copied = time.monotonic()
     indexed = None
     if not report.differences and not no_index:
-        indexed = _fill_index(target, as_json=as_json)
+        indexed = _fill_index(target, report.written["convstore_messages"], as_json=as_json)
     seconds = {"copy": round(copied - began, 1), "index": round(time.monotonic() - copied, 1)}
     if as_json:
         write_json(_report_to_json(labels, report, indexed, seconds))
@@ -73,7 +73,7 @@ def _copy(source: str, target: str, *, as_json: bool) -> tuple[tuple[str, str], 
                 def show(what: str, count: int, total: int) -> None:
                     if what == "compared" and not compared:
                         compared.append(Progress("messages compared", as_json=as_json))
-                    (compared[0] if compared else copied).show(count, total)
+                    (compared[0] if compared else copied).show(count, count / max(total, 1))
 
                 report = copy_database(from_database, to_database, show)
             return (from_database.label, to_database.label), report
@@ -86,8 +86,12 @@ def _copy(source: str, target: str, *, as_json: bool) -> tuple[tuple[str, str], 
         from_database.close()
 
 
-def _fill_index(target: str, *, as_json: bool) -> int:
-    """Add all messages to the search index of the copy, and return how many were added."""
+def _fill_index(target: str, written: int, *, as_json: bool) -> int:
+    """Add all messages to the search index of the copy, and return how many were added.
+
+    Args:
+        written: how many messages were copied.
+    """
     added = 0
     with (
         open_finder(StoreChoice(DatabaseChoice(target, None), "")) as finder,
@@ -95,7 +99,7 @@ def _fill_index(target: str, *, as_json: bool) -> int:
     ):
         try:
             for owner in finder.list_owners(unindexed=True):
-                show = partial(_show_sum, progress, added)
+                show = partial(_show_sum, progress, written, added)
                 added += finder.for_owner(owner).reindex(on_progress=show)
         except KeyboardInterrupt:
             write_note("convstore: the copy is complete, its search index is not; `convstore db reindex` goes on")
@@ -103,8 +107,9 @@ def _fill_index(target: str, *, as_json: bool) -> int:
     return added
 
 
-def _show_sum(progress: Progress, before: int, more: int) -> None:
-    progress.show(before + more)
+def _show_sum(progress: Progress, all_messages: int, before: int, more: int) -> None:
+    count = before + more
+    progress.show(count, count / all_messages if count <= all_messages else None)
 
 
 def _count_rows(report: CopyReport) -> str:
