@@ -182,7 +182,7 @@ def _measure_sqlite(connection: Connection) -> Sequence[TableSize] | None:
     try:
         rows = connection.plain.exec_driver_sql(_SQLITE_SIZES).all()
     except OperationalError as error:
-        if "no such table: dbstat" in str(error.orig):  # SQLite was built without it
+        if "no such table" in str(error.orig) and "dbstat" in str(error.orig):  # SQLite was built without it
             return None
         raise
     sizes: dict[str, list[int]] = {}
