@@ -42,7 +42,8 @@ NOT_RUN = {
     ],
     "docs/import.md": ["needs files of other programs", "does not end", "writes into the folders of other programs"],
     "docs/local-models.md": ["starts a server"] * 3,
-    "docs/postgresql.md": ["installs packages", "needs a server's superuser"],
+    "docs/backend.md": ["needs a second server"],
+    "docs/postgresql.md": ["installs packages", "needs a server's superuser", "needs a server"],
     "docs/testing.md": ["starts a server"],
 }
 

@@ -36,7 +36,7 @@ LATEST_REQUEST = (
     .scalar_subquery()
     .label("latest_request")
 )
-_TAGS = (
+TAGS = (
     select(join_lines(tags.c.tag))
     .where(tags.c.owner == bindparam("owner"), tags.c.conversation_id == table.c.id)
     .correlate(table)
@@ -61,10 +61,10 @@ CONVERSATION_COLUMNS: tuple[ColumnElement[Any], ...] = (
     table.c.updated_at,
     table.c.archived_at,
     LATEST_REQUEST,
-    _TAGS,
+    TAGS,
 )
 """What `decode_row` needs."""
-NEW_COLUMNS = (*CONVERSATION_COLUMNS[:-2], null().label(LATEST_REQUEST.name), null().label(_TAGS.name))
+NEW_COLUMNS = (*CONVERSATION_COLUMNS[:-2], null().label(LATEST_REQUEST.name), null().label(TAGS.name))
 """What `decode_conversation` needs of a row that was just inserted."""
 _check_types = RowCheck(CONVERSATION_COLUMNS[:-1])  # the tags are made of several rows
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))

@@ -33,6 +33,9 @@ _logger = logging.getLogger(__name__)
 HEAD = "0008"
 """The schema that this release writes. Revisions are numbered, so that a release can tell which one is newer."""
 
+UNFINISHED_COPY = "unfinished copy"
+"""Stands for the minimum version while `db copy` writes a database: no release has such a schema, so none uses it."""
+
 _UPGRADE_LOCK = 0x636F6E7673746F72  # "convstor": allows one upgrade of a PostgreSQL database at a time
 _VERSIONS = Table(VERSION_TABLE, MetaData(), Column("version_num", Text))
 # The catalogues, and not `inspect`, which would find a table of any schema in the search path.
@@ -72,6 +75,11 @@ class SchemaState:
         if self.current is None or self.current < self.head:
             return False
         return self.minimum is None or self.minimum <= self.head
+
+    @property
+    def is_unfinished_copy(self) -> bool:
+        """Whether the database is a copy that was not finished."""
+        return self.minimum == UNFINISHED_COPY
 
 
 def read_state(connection: Connection, schema: str | None) -> SchemaState:
@@ -134,7 +142,7 @@ def ensure_schema(database: Database) -> None:
     found = state(database)
     if found.usable:
         return
-    if database.is_sqlite and not _is_newer(found):
+    if database.is_sqlite and not _is_newer(found) and not found.is_unfinished_copy:
         upgrade_database(database)
         return
     raise refusal(found, database)
@@ -144,14 +152,26 @@ def _is_newer(found: SchemaState) -> bool:
     return found.current is not None and found.current > found.head
 
 
-def refusal(found: SchemaState, database: Database) -> SchemaOutdated | SchemaTooNew:
-    """Return the error that tells why this release cannot use the database."""
+def refusal(
+    found: SchemaState, database: Database, *, names_database: bool = False
+) -> DatabaseUnavailable | SchemaOutdated | SchemaTooNew:
+    """Return the error that tells why this release cannot use the database.
+
+    Args:
+        names_database: whether the command to type next names the database, because others are in use.
+    """
+    if found.is_unfinished_copy:
+        return DatabaseUnavailable(
+            f"database {database.label} is an unfinished copy: run the same `convstore db copy` again"
+        )
     if _is_newer(found):
         return SchemaTooNew(
             f"database {database.label} has schema {found.current}, made by a newer convstore; "
             f"this one knows {found.head}: upgrade convstore"
         )
     option = f" --schema {shlex.quote(database.given_schema)}" if database.given_schema is not None else ""
+    if names_database:
+        option = f" --db {shlex.quote(database.label)}"
     has = f"schema {found.current}" if found.current else "no convstore schema"
     if database.given_schema is None and found.place not in (None, "public"):
         has += f" in its current schema {found.place!r}"

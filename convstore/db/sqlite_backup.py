@@ -8,6 +8,7 @@ data next, and no log is left beside another file.
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.engine import URL
 
 from convstore.db.engine import Database, open_database
 from convstore.db.schema_upgrade import state, upgrade_database
@@ -31,7 +34,7 @@ def back_up(database: Database, target: Path) -> None:
         InvalidInput: the database is not a SQLite file.
         DatabaseUnavailable: `target` exists or cannot be written, or the database cannot be read.
     """
-    source = _get_file(database)
+    source = _get_file(database, _name_pg_dump(database, target))
     if not source.exists():
         raise DatabaseUnavailable(f"database {source}: no such file")
     _create(target)
@@ -62,7 +65,7 @@ def restore(database: Database, source: Path) -> Path | None:
         DatabaseUnavailable: the backup is not a database of convstore, is damaged, or cannot be read.
         SchemaTooNew: a newer release made the backup.
     """
-    target = _get_file(database)
+    target = _get_file(database, _name_pg_restore(database, source))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convstore-restore-") as folder:
         ready = Path(folder, "ready.db")
         _make_ready(source, ready)
@@ -79,11 +82,36 @@ def restore(database: Database, source: Path) -> Path | None:
     return kept
 
 
-def _get_file(database: Database) -> Path:
-    if database.path is None:
-        kind = "in memory" if database.is_sqlite else "on a PostgreSQL server: use pg_dump and pg_restore"
-        raise InvalidInput(f"the database is {kind}; only SQLite files are copied")
-    return database.path
+def _get_file(database: Database, instead: str) -> Path:
+    """Return the file of a SQLite database.
+
+    Args:
+        instead: the command for a database on a PostgreSQL server.
+    """
+    if database.path is not None:
+        return database.path
+    if database.is_sqlite:
+        raise InvalidInput("the database is in memory; only SQLite files are copied")
+    raise InvalidInput(f"the database is on a PostgreSQL server, which has its own tools: {instead}")
+
+
+def _name_pg_dump(database: Database, file: Path) -> str:
+    tables = "convstore_*"
+    if database.given_schema is not None:
+        tables = f"{database.engine.dialect.identifier_preparer.quote(database.given_schema)}.{tables}"
+    parts = ("pg_dump", "--format=custom", f"--table={tables}", f"--file={file}", f"--dbname={_name_server(database)}")
+    return shlex.join(parts)
+
+
+def _name_pg_restore(database: Database, file: Path) -> str:
+    parts = ("pg_restore", "--clean", "--if-exists", "--single-transaction", f"--dbname={_name_server(database)}")
+    return shlex.join((*parts, str(file)))
+
+
+def _name_server(database: Database) -> str:
+    """Return the URL of a PostgreSQL database as its tools take it, without a password."""
+    url = database.engine.url.difference_update_query(("password", "sslpassword"))
+    return URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
 
 
 def _make_ready(source: Path, ready: Path) -> None:

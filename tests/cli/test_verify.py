@@ -75,7 +75,10 @@ def test_nothing_is_damaged_in_databases_that_convstore_wrote(
         ("conversations SET lineage = '[[\"gone\", 30, 0]]' WHERE id = 'fork'", "conversation 'gone', which keeps a"),
         ("conversations SET lineage = 'x' WHERE id = 'fork'", "its lineage cannot be decoded"),
         ("conversations SET running_turn = 3 WHERE id = 'empty'", "its running turn and its lease do not fit"),
-        ("conversations SET title = '\"x' WHERE id = 'deleted'", "its settings, metadata or title cannot be decoded"),
+        (
+            "conversations SET title = '\"x' WHERE id = 'deleted'",
+            "its settings, metadata, title or tags cannot be",
+        ),
         ("turns SET output_seq = 900 WHERE conversation_id = 'long'", "message seq 900 is missing"),
         ("turns SET base_seq = 900 WHERE conversation_id = 'long'", "message seq 900, of turn 1, is missing"),
         ("turns SET usage = '[' WHERE conversation_id = 'long'", "turn 1 cannot be decoded"),

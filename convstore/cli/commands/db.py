@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.commands.db_copy import copy
+from convstore.cli.commands.db_stats import stats
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import (
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from convstore.cli.render.progress import Progress
     from convstore.db.engine import Database
     from convstore.db.schema_upgrade import SchemaState
-    from convstore.db.verification import Verification
+    from convstore.db.verification_report import SearchIndexCheck, Verification
 
 
 @click.group("db", epilog=format_examples("convstore db upgrade", "convstore db check --json"))
@@ -36,6 +39,10 @@ def database() -> None:
 
     A SQLite file is upgraded when it is first used. A PostgreSQL database is upgraded only by `convstore db upgrade`.
     """
+
+
+database.add_command(copy)
+database.add_command(stats)
 
 
 @contextmanager
@@ -157,13 +164,14 @@ def _show_sum(progress: Progress, before: int, more: int) -> None:
 
 @database.command(epilog=format_examples("convstore db verify", "convstore db verify olympics --owner user-42"))
 @click.argument("reference", metavar="REF", required=False)
+@click.option("--all-terms", is_flag=True, help="Compare the words of every message with the search index; slow.")
 @json_option
 @store_options
-def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> None:
-    """Check every row for damage, also rows that no command reads.
+def verify(reference: str | None, all_terms: bool, as_json: bool, store_choice: StoreChoice) -> None:
+    """Check every row for damage, also rows that no command reads, and the search index.
 
     Without REF, all conversations of all owners and all attachments are checked. If a row is damaged, it is listed, and
-    the exit code is 7. Nothing is changed.
+    the exit code is 7; also if the search index is not complete. Nothing is changed.
     """
     from convstore.db import schema_upgrade, verification
     from convstore.values.identifiers import ConversationKey
@@ -183,7 +191,7 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
             with open_store(store_choice) as store:
                 key = ConversationKey(store_choice.owner, store.get(reference).id)
         try:
-            found = verification.verify(opened, key, show_progress)
+            found = verification.verify(opened, key, show_progress, all_terms=all_terms)
         finally:
             if shows_progress:
                 sys.stderr.write("\r\x1b[K")
@@ -207,7 +215,30 @@ def verify(reference: str | None, as_json: bool, store_choice: StoreChoice) -> N
     if found.damages:
         count = len(found.damages)
         write_note(f"convstore: {count} damaged {'row' if count == 1 else 'rows'}; restore from a backup")
+    _write_index_notes(found.search_index)
+    if found.damages or not found.search_index.is_complete:
         raise SystemExit(7)
+
+
+def _write_index_notes(found: SearchIndexCheck) -> None:
+    """Write what the search index does not have, and which command mends it."""
+    if found.waiting:
+        write_note(f"convstore: {found.waiting:,} messages are not in the search index yet; `convstore db reindex`")
+    if found.missing:
+        write_note(
+            f"convstore: the search index does not have {found.missing:,} messages or titles; "
+            "run `convstore db reindex --all`"
+        )
+    problems = [
+        *([f"{found.without_text:,} entries without a message or title"] if found.without_text else []),
+        *([f"{found.incomplete:,} of {found.compared:,} messages without all their words"] if found.incomplete else []),
+        *([found.problem] if found.problem is not None else []),
+    ]
+    if problems:
+        write_note(
+            f"convstore: the search index is damaged ({', '.join(problems)}); "
+            "`convstore db copy` makes a database with a new one"
+        )
 
 
 @database.command(epilog=format_examples("convstore db backup monday.db"))
@@ -259,6 +290,7 @@ def _verification_to_json(label: str, found: Verification) -> dict[str, Any]:
             {"owner": damage.owner, "conversation": damage.conversation_id, "problem": damage.problem}
             for damage in found.damages
         ],
+        "search_index": {**asdict(found.search_index), "complete": found.search_index.is_complete},
     }
 
 

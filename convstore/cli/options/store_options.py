@@ -62,7 +62,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*, db: str | None, schema: str | None, owner: str, **others: Any) -> None:
         command(store_choice=StoreChoice(DatabaseChoice(db, schema), owner), **others)
 
-    return _db_option(_schema_option(_owner_option(_log_option(run))))
+    return _db_option(_schema_option(_owner_option(log_option(run))))
 
 
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,7 +75,7 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*, db: str | None, schema: str | None, **others: Any) -> None:
         command(database_choice=DatabaseChoice(db, schema), **others)
 
-    return _db_option(_schema_option(_log_option(run)))
+    return _db_option(_schema_option(log_option(run)))
 
 
 def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
@@ -99,7 +99,7 @@ def open_reader(choice: StoreChoice) -> Reader:
     return Reader(choice.database.db, schema=choice.database.schema, owner=choice.owner)
 
 
-def _log_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def log_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add -v to a command, and show the log while it runs."""
 
     @wraps(command)

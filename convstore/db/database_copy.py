@@ -1,0 +1,217 @@
+"""Copy all conversations of all owners to another database, SQLite or PostgreSQL.
+
+The source is read as it was at one moment. Each of its tables is compared with the target's, row by row in the order of
+their keys, and what differs is written in batches. So a copy that was stopped goes on where it was, and a copy of a
+source that was used since then brings what is new. At the end all rows are compared again. Until then, no release uses
+the target.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+from sqlalchemy import bindparam, func, select
+
+from convstore.db import schema_upgrade
+from convstore.db.copied_rows import (
+    ATTACHMENTS,
+    CONVERSATIONS,
+    COPIED_TABLES,
+    MESSAGES,
+    TURNS,
+    get_column,
+    take_name_away,
+)
+from convstore.db.copy_differences import Sides, describe_difference, name_row
+from convstore.db.copy_target import TableWriter, mark_finished, mark_unfinished, prepare_target
+from convstore.db.engine import Database
+from convstore.db.row_stream import Row
+from convstore.db.tables import attachments, conversations, messages, ratings, tags
+from convstore.errors import Conflict, DatabaseUnavailable, InvalidInput
+
+_KEPT = (CONVERSATIONS, MESSAGES, TURNS)
+"""If the target has a row of these that the source does not have, somebody has used the target."""
+_WRITTEN_BY_CALLS = (CONVERSATIONS, tags.name, ratings.name)
+"""Every call that writes changes one of these tables."""
+_MAX_DIFFERENCES = 100
+
+_COUNT = select(func.count()).select_from(messages)
+_RUNNING = select(func.count()).select_from(conversations).where(conversations.c.lease_token.is_not(None))
+_ATTACHMENT = select(attachments).where(
+    attachments.c.owner == bindparam("owner"), attachments.c.digest == bindparam("digest")
+)
+
+Tell = Callable[[str, int, int], object]
+"""Takes what is being done ("copied" or "compared"), the number of messages so far, and the number of all."""
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """What a copy did."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """How many rows each table of the source has."""
+    written: Counter[str] = field(default_factory=Counter)
+    """How many rows of each table of the target were written or deleted."""
+    running_turns: int = 0
+    """How many turns of the source had not ended."""
+    changed_meanwhile: int = 0
+    """How many conversations of the source were written while it was copied."""
+    differences: list[str] = field(default_factory=list)
+    """Where the target differs from the source after all, the first hundred."""
+
+
+def copy_database(source: Database, target: Database, on_progress: Tell | None = None) -> CopyReport:
+    """Make the target equal to the source; it may be an unfinished or an older copy.
+
+    Args:
+        on_progress: called now and then.
+
+    Raises:
+        InvalidInput: the source and the target are the same database.
+        Conflict: the target has conversations, messages or turns that the source does not have.
+        DamagedRow: a value of the source has another type than its column.
+        DatabaseUnavailable: a database cannot be read or written.
+        SchemaOutdated: the source, or a target on PostgreSQL, needs `convstore db upgrade`.
+        SchemaTooNew: a newer release has upgraded one of them.
+    """
+    minimum = _check_source(source)
+    if source.identity == target.identity:
+        raise InvalidInput(f"database {source.label} cannot be copied to itself")
+    prepare_target(target)
+    report = CopyReport()
+    with source.read(keeps_bytes=True) as snapshot:
+        sides = Sides(source, snapshot, target)
+        report.running_turns = int(snapshot.scalar(_RUNNING))
+        total = int(snapshot.scalar(_COUNT))
+
+        def tell(what: str, count: int) -> None:
+            if on_progress is not None:
+                on_progress(what, count, total)
+
+        renamed = _find_renamed(sides)
+        mark_unfinished(target)
+        _take_names_away(target, renamed)
+        for table in COPIED_TABLES:
+            report.written[table] = _copy_table(sides, table, partial(tell, "copied"))
+        for table in COPIED_TABLES:
+            _compare_table(sides, table, report, partial(tell, "compared"))
+    if not report.differences:
+        mark_finished(target, minimum)
+    report.changed_meanwhile = _count_changed(source, target)
+    return report
+
+
+def _check_source(source: Database) -> str | None:
+    """Check that the source can be copied, and return the minimum version that it names."""
+    if source.path is not None and not source.path.exists():
+        raise DatabaseUnavailable(f"database {source.label}: no such file")
+    found = schema_upgrade.state(source)
+    if not found.usable or not found.up_to_date:
+        raise schema_upgrade.refusal(found, source, names_database=True)
+    return found.minimum
+
+
+def _find_renamed(sides: Sides) -> list[Row]:
+    """Return the conversations of the target that have another name in the source.
+
+    Raises:
+        Conflict: the target has a conversation, a message or a turn that the source does not have.
+    """
+    renamed = []
+    for row, copy in sides.find_differences(CONVERSATIONS):
+        if copy is None:
+            continue
+        if row is None:
+            raise Conflict(
+                f"{name_row(CONVERSATIONS, copy)} is in {sides.target.label} and not in {sides.source.label}: "
+                "copy to a new database"
+            )
+        get, get_copy = partial(get_column, CONVERSATIONS, row), partial(get_column, CONVERSATIONS, copy)
+        if any(get_copy(number) > get(number) for number in ("next_seq", "next_turn")):
+            raise _refuse_used(sides, CONVERSATIONS, copy)
+        if get_copy("name") not in (None, get("name")):
+            renamed.append(copy)
+    return renamed
+
+
+def _refuse_used(sides: Sides, table: str, copy: Row) -> Conflict:
+    return Conflict(
+        f"{name_row(table, copy)} was written in {sides.target.label} after it was copied, and {sides.source.label} "
+        "does not have it: copy to a new database"
+    )
+
+
+def _take_names_away(target: Database, renamed: list[Row]) -> None:
+    """Free the names of conversations, because others of the source may have them now."""
+    writer = TableWriter(target, CONVERSATIONS)
+    for row in renamed:
+        writer.write(take_name_away(row), row)
+    writer.flush()
+
+
+def _copy_table(sides: Sides, table: str, tell: Callable[[int], object]) -> int:
+    """Make a table of the target equal, and return how many rows were written or deleted."""
+    if table == ATTACHMENTS:
+        return _copy_attachments(sides)
+    writer, written = TableWriter(sides.target, table), 0
+    for row, copy in sides.find_differences(table, tell if table == MESSAGES else None):
+        written += 1
+        if copy is not None and (row is None or _is_another(table, row, copy)):
+            if table in _KEPT:
+                raise _refuse_used(sides, table, copy)
+            writer.delete(copy)
+        elif row is not None:
+            writer.write(row, copy)
+    writer.flush()
+    return written
+
+
+def _is_another(table: str, row: Row, copy: Row) -> bool:
+    """Return True if rows with the same key are different messages or turns, and not one that has changed."""
+    if table == MESSAGES:
+        return True  # a message never changes
+    return table == TURNS and get_column(table, row, "started_at") != get_column(table, copy, "started_at")
+
+
+def _copy_attachments(sides: Sides) -> int:
+    writer, written = TableWriter(sides.target, ATTACHMENTS), 0
+    for key, copy in sides.find_missing_attachments():
+        written += 1
+        if key is not None:
+            values = {"owner": key[0], "digest": key[1]}
+            writer.write(tuple(sides.snapshot.execute(_ATTACHMENT, values).one()), None)
+        elif copy is not None:
+            writer.delete(copy)
+    writer.flush()
+    return written
+
+
+def _compare_table(sides: Sides, table: str, report: CopyReport, tell: Callable[[int], object]) -> None:
+    """Count the rows of a table of the source, and note where the target differs."""
+
+    def count(rows: int) -> None:
+        report.rows[table] = rows
+        if table == MESSAGES:
+            tell(rows)
+
+    is_bytes = table == ATTACHMENTS
+    found = sides.find_different_attachments(count) if is_bytes else sides.find_differences(table, count)
+    room = _MAX_DIFFERENCES - len(report.differences)
+    report.differences.extend(describe_difference(table, pair) for pair in islice(found, room))
+
+
+def _count_changed(source: Database, target: Database) -> int:
+    """Return how many conversations of the source differ from their copies by now."""
+    with source.read(keeps_bytes=True) as snapshot:
+        return len(set(_list_changed(Sides(source, snapshot, target))))
+
+
+def _list_changed(sides: Sides) -> Iterator[Row]:
+    for table in _WRITTEN_BY_CALLS:
+        for row, copy in sides.find_differences(table):
+            yield (row or copy or ())[:2]
