@@ -78,6 +78,10 @@ if TYPE_CHECKING:
         UsageReport,
         UsageRow,
     )
+    from convstore.values.export_report import (
+        ExportProblem,
+        ExportReport,
+    )
     from convstore.values.identifiers import (
         Position,
         Seq,
@@ -164,6 +168,10 @@ _HOMES = {
         "UsageReport",
         "UsageRow",
     ),
+    "convstore.values.export_report": (
+        "ExportProblem",
+        "ExportReport",
+    ),
     "convstore.values.identifiers": (
         "Position",
         "Seq",
@@ -219,6 +227,8 @@ __all__ = [
     "DamagedRow",
     "DatabaseError",
     "DatabaseUnavailable",
+    "ExportProblem",
+    "ExportReport",
     "Given",
     "HeadMoved",
     "IdempotencyMismatch",

@@ -32,7 +32,7 @@ _COMMANDS = {
     "export": ("export.export", "Write conversations to a file."),
     "follow": ("follow.follow", "Print a reply that another process streams."),
     "fork": ("fork.fork", "Fork a conversation and print the new id."),
-    "import": ("import_.import_conversations", "Bring in conversations of other programs."),
+    "import": ("import_.import_conversations", "Bring in conversations of other programs, or of an export."),
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "new": ("new.new", "Start a conversation and print its id."),
     "pin": ("pin.pin", "Always send a message."),

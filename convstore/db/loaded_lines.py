@@ -72,14 +72,14 @@ _TURN_BEGINNINGS = select(turns.c.seq, turns.c.started_at).where(
 
 
 _PLACE_FIELDS = tuple(field for field in MESSAGE_FIELDS if field.name in ("created_at", "digest"))
-_LOADED_TABLES = {table.name: table for table in (turns, summaries, ratings)}
+LOADED_TABLES = {table.name: table for table in (turns, summaries, ratings)}
 
 
 @cache
-def _insert_statement(dialect: str, table: str) -> Any:
-    if table == turns.name:
+def _insert_statement(dialect: str, loaded: str) -> Any:
+    if loaded == turns.name:
         return insert(turns)
-    return insert_or_ignore(_LOADED_TABLES[table], dialect)  # what is here stays
+    return insert_or_ignore(LOADED_TABLES[loaded], dialect)  # what is here stays
 
 
 @dataclass(frozen=True, slots=True)

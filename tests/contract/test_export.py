@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from sqlalchemy import select, text
 
@@ -18,6 +19,7 @@ from convstore.db.models import Base
 from convstore.store import exports
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.transfer import own_export
+from tests import export_schema
 from tests.contract.conftest import Backend, HeldReply
 from tests.contract.invariants import engine_of
 
@@ -111,6 +113,21 @@ def test_an_import_of_everything_makes_an_equal_store(store: Store, other: Store
         assert other.summary(id) == store.summary(id)
     assert [hit.conversation for hit in other.search("only here").hits] == [ids["fork"]]
     assert other.say(ids["fork of fork"], "Go on").text
+
+
+@pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
+def test_every_line_is_as_the_json_schema_says(store: Store, chat_server: ChatServer) -> None:
+    assert export_schema.PATH.read_text() == export_schema.write_schema(), "run `python -m tests.export_schema`"
+    schema = json.loads(export_schema.PATH.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    fill(store, chat_server)
+    lines = list_lines(export(store))
+    assert {line["type"] for line in lines} == {"export", "conversation", "message", "turn", "summary", "end"}
+    for line in lines:
+        validator.validate(line)
+        assert not validator.is_valid({**line, "other": 1})
+        assert not validator.is_valid({name: line[name] for name in line if name != list(line)[1]})
 
 
 def test_a_fork_alone_is_exported_with_the_past_that_it_shares(

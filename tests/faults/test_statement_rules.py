@@ -40,7 +40,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 import convstore.db
 from convstore import ImportedConversation, ImportedMessage, Store
-from convstore.db import copied_rows
+from convstore.db import copied_rows, loaded_lines
 from convstore.db.tables import conversations, messages, turns
 from convstore.testing import ChatServer, Reply
 from convstore.values.list_filter import Drawer
@@ -150,6 +150,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "of_conversation": [True, False],
         "table": [*copied_rows.COPIED_TABLES],
         "columns": [None],
+        "loaded": [*loaded_lines.LOADED_TABLES],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 

@@ -101,4 +101,4 @@ def export(
 
 def _describe(report: ExportReport, target: str) -> str:
     where = target if len(report.files) < 2 else f"{len(report.files):,} files in {target}"
-    return f"{report.conversations:,} conversations, {report.messages:,} messages -> {where}"
+    return f"{report.conversations:,} conversation(s), {report.messages:,} message(s) -> {where}"
