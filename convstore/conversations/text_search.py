@@ -35,6 +35,7 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column
 from convstore.search.query import Query
+from convstore.search.relevance import rank_texts
 from convstore.search.searched_text import extract_searched_text, join_texts
 from convstore.search.snippet import cut_snippet
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
@@ -46,6 +47,8 @@ _FIRST_PAGE, _NEXT_PAGE, _NEWEST = 200, 800, 1_000
 _READ_AT_ONCE = 64
 _MOST_TAGGED = 50
 """If a tag has no more conversations, the index selects the texts of these."""
+MOST_RANKED = 1_000
+"""How many of the newest matches are ranked if the best are asked for."""
 MOST_COMPARED = 20_000
 """The number of texts that a search compares at most; then it says how far it looked."""
 
@@ -87,17 +90,22 @@ class _Search:
         self._matches: list[_Match] = []
         self._damaged: list[DamagedRow] = []
         self._compared = 0
+        self._wanted = MOST_RANKED if request.best else request.limit
         self._last: DocumentKey | None = None
 
     def run(self) -> tuple[SearchResults, list[DamagedRow]]:
         request = self._request
         stopped = not self._compare_all()
+        if request.best:
+            stopped = stopped or len(self._matches) > MOST_RANKED
+            self._put_best_first()
         matches = self._matches[: request.limit]
-        more = len(self._matches) > request.limit
+        more = len(self._matches) > request.limit and not request.best
         end = matches[-1].key if more else self._last
+        goes_on = end is not None and (more or stopped) and not request.best
         results = SearchResults(
             hits=self._make_hits(matches),
-            next=str(SearchCursor(*end)) if end is not None and (more or stopped) else None,
+            next=str(SearchCursor(*end)) if goes_on and end is not None else None,
             searched_since=make_moment(end[0]) if stopped and not more and end is not None else None,
             is_index_complete=not search_backlog.has_backlog(self._connection, self._owner),
         )
@@ -140,6 +148,12 @@ class _Search:
             found = all(has_tag(self._connection, key, name) for name in self._request.tags)
             self._is_tagged[id] = found
         return found
+
+    def _put_best_first(self) -> None:
+        """Put the most relevant matches first, and the newest of those that are equal."""
+        scores = rank_texts(self._request.query, [match.text for match in self._matches])
+        ranked = sorted(zip(scores, self._matches, strict=True), key=lambda pair: (pair[0], pair[1].key), reverse=True)
+        self._matches = [match for _, match in ranked]
 
     def _make_span(self) -> Span:
         request = self._request
@@ -197,7 +211,7 @@ class _Search:
                 continue
             if match is not None:
                 self._matches.append(match)
-                if len(self._matches) > self._request.limit:
+                if len(self._matches) > self._wanted:
                     return True
         return False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from convstore.conversations import lookup
 from convstore.db.transactions import Transactions
-from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError
+from convstore.errors import ConversationNotFound, DamagedRow, DatabaseError, InvalidInput
 from convstore.values.identifiers import ConversationKey
 from convstore.values.list_filter import Drawer, ListFilter, parse_list_cursor
 from convstore.values.results import Conversation
@@ -156,6 +156,7 @@ class FindMethods:
         until: datetime | date | None = None,
         tags: Sequence[str] = (),
         rating: Literal["good", "bad"] | None = None,
+        best: bool = False,
         archived: bool = False,
         deleted: bool = False,
         on_damaged: Callable[[DamagedRow], object] | None = None,
@@ -177,6 +178,8 @@ class FindMethods:
             until: find only what was stored before this time.
             tags: search only conversations with all of these tags.
             rating: find only replies that were rated so.
+            best: return the most relevant hits among the newest 1,000, best first: the query stands in them often, and
+                they are short. They have no further pages.
             archived: search archived conversations too.
             deleted: search deleted conversations too.
             on_damaged: called with an error for each text that cannot be read, and the others are searched. None: the
@@ -191,6 +194,8 @@ class FindMethods:
         from convstore.search.query import parse_query
         from convstore.values.search_results import SearchRequest, parse_cursor
 
+        if best and before is not None:
+            raise InvalidInput("the best hits have no further pages: give `best` without `before`")
         request = SearchRequest(
             query=parse_query(query),
             limit=check_search_limit(limit),
@@ -202,6 +207,7 @@ class FindMethods:
             until=check_moment(until, "until"),
             tags=tuple(check_tags(tags)) if tags else (),
             rating=check_rating(rating, None)[0],
+            best=best,
             archived=archived,
             deleted=deleted,
         )

@@ -41,13 +41,14 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResults:
-    """A page of what a search found, newest first."""
+    """A page of what a search found, newest first, or the best hits."""
 
     hits: list[SearchHit]
     next: str | None
     """What `before=` takes to get the next page; None: this is the last one."""
     searched_since: datetime | None
-    """How far back it looked if it stopped early, because too many texts had to be read; `next` goes on from there.
+    """How far back it looked if it stopped early, because too many texts had to be read; `next` goes on from there, but
+    not among the best hits.
 
     None: it looked at everything.
     """
@@ -83,6 +84,8 @@ class SearchRequest:
     tags: tuple[str, ...]
     """The conversation of a hit has all of them."""
     rating: RatingValue | None
+    best: bool
+    """Whether the most relevant hits come first, and not the newest."""
     archived: bool
     """Whether archived conversations are searched too."""
     deleted: bool

@@ -518,3 +518,31 @@ def test_messages_stored_at_once_cost_the_same_each_however_many_they_are(tmp_pa
 
     assert steps[500] > 50
     assert steps[4_000] < 10 * steps[500]
+
+
+def test_the_best_hits_are_those_with_the_query_most_often_in_the_shortest_text(store: Store) -> None:
+    texts = [
+        "games",
+        "games, games and more games",
+        "games " + "and other things that have nothing to do with it " * 5,
+        "no match",
+        "GAMES games",
+    ]
+    id = store.new(messages=[user(text) for text in texts]).id
+    best = store.search("games", best=True)
+    assert [hit.position for hit in best.hits] == [2, 5, 1, 3]
+    assert [hit.position for hit in store.search("games", best=True, limit=2).hits] == [2, 5]
+    assert (best.next, best.searched_since) == (None, None)
+    store.append(id, "games")  # as good as the first: the newer one comes first
+    assert [hit.position for hit in store.search("games", best=True).hits if hit.position in (1, 3, 6)] == [6, 1, 3]
+    with pytest.raises(InvalidInput, match="no further pages"):
+        store.search("games", best=True, before=store.search("games", limit=1).next)
+
+
+def test_the_best_hits_are_looked_for_among_the_newest_matches(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_search, "MOST_RANKED", 3)
+    store.new(messages=[user("games games"), *(user(f"games {number}") for number in range(5))])
+    found = store.search("games", best=True)
+    assert 1 not in [hit.position for hit in found.hits]
+    assert found.searched_since is not None
+    assert found.next is None

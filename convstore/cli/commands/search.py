@@ -42,6 +42,7 @@ _MOST_HITS = 1_000
 @until_option
 @tag_option
 @click.option("--rated", "rating", type=click.Choice(["good", "bad"]), help="Find only replies that were rated so.")
+@click.option("--best", "is_best", is_flag=True, help="Most relevant hits first, not the newest.")
 @click.option("--archived", "is_archived", is_flag=True, help="Search archived conversations too.")
 @click.option("--deleted", "is_deleted", is_flag=True, help="Search deleted conversations too.")
 @limit_option
@@ -58,6 +59,7 @@ def search(
     until: datetime | None,
     tags: tuple[str, ...],
     rating: Literal["good", "bad"] | None,
+    is_best: bool,
     is_archived: bool,
     is_deleted: bool,
     limit: int,
@@ -85,6 +87,7 @@ def search(
             until=until,
             tags=tags,
             rating=rating,
+            best=is_best,
             archived=is_archived,
             deleted=is_deleted,
             on_damaged=lambda error: write_note(str(error)),
@@ -102,7 +105,7 @@ def _write_notes(found: SearchResults) -> None:
     """Say on stderr whether there is more, and what was not searched."""
     if found.searched_since is not None:
         reached = format_local_time(found.searched_since)
-        write_note(f"searched back to {reached}; go on with --before {found.next}")
+        write_note(f"searched back to {reached}" + (f"; go on with --before {found.next}" if found.next else ""))
     elif found.next is not None:
         write_note(f"there are more: --before {found.next}")
     elif not found.hits:
