@@ -75,13 +75,13 @@ def make_rows(key: ConversationKey, records: Sequence[MessageRecord]) -> Message
         InvalidMessage: a message cannot be written as JSON.
     """
     rows = MessageRows([], {})
+    place = {"owner": key.owner, "conversation_id": key.id}
     for record in records:
         stored = encode(record.message)
         rows.blobs.update(stored.blobs)
         rows.values.append(
             {
-                "owner": key.owner,
-                "conversation_id": key.id,
+                **place,
                 "seq": record.seq,
                 "parent_seq": record.parent_seq,
                 "position": record.position,

@@ -49,6 +49,7 @@ _TOKENS_PER_DENSE_CHARACTER = 0.75  # 0.65 to 0.78 in today's vocabularies, 1.2 
 _TOKEN_PIECE = re.compile(
     "|".join(
         [
+            " [a-z]{1,8}+",  # the next one would match the same, in twice the time: most pieces are like this
             r"""[ _./('"<$#*-]?[A-Z]?[a-z]{1,8}""",  # a word, or eight letters of a long one, and the mark before it
             r"""[ _./('"<$#*-]?[A-Z]{1,3}""",
             r" ?[\u00c0-\u024f\u1e00-\u1eff][a-z]{0,2}",  # a letter with an accent begins a new token
