@@ -25,22 +25,21 @@ def write_session_file(session: SessionFile, home: Path) -> tuple[Path, bool]:
     """Write a session file, and return its path; return False too if it was there already, which is then kept.
 
     Raises:
-        click.ClickException: it cannot be written.
+        click.UsageError: it cannot be written.
     """
     path = home.joinpath(*session.path.split("/"))
+    if path.is_file():
+        return path, False
+    draft = path.with_name(f".{path.name}.{os.getpid()}")  # a session that is cut off must never be found
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.is_file():
-            return path, False
-        raise click.UsageError(f"{path}: it exists, and is no file") from None
+        try:
+            number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
+                file.writelines(f"{line}\n" for line in session.lines)
+            path.hardlink_to(draft)  # unlike a rename, it replaces no file
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror or error}") from None
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in session.lines)
-    except BaseException:
-        path.unlink()
-        raise
     return path, True
