@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import insert
@@ -92,12 +93,17 @@ def make_rows(key: ConversationKey, records: Sequence[MessageRecord]) -> Message
                 "tokens": record.tokens,
                 "context_seq": record.context_seq,
                 "turn_seq": record.turn,
-                **dict(zip(BACK_COLUMNS, record.back, strict=True)),
+                **_name_ancestors(record.back),
                 "digest": record.digest,
                 "created_at": record.created_at,
             }
         )
     return rows
+
+
+@lru_cache(maxsize=1024)  # messages after one another have the same
+def _name_ancestors(back: tuple[Seq | None, ...]) -> dict[str, Seq | None]:
+    return dict(zip(BACK_COLUMNS, back, strict=True))
 
 
 def insert_rows(work: UnitOfWork, owner: str, rows: Sequence[MessageRows]) -> None:

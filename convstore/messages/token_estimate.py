@@ -112,6 +112,8 @@ def estimate_text(text: str) -> int:
     The estimate of two joined texts differs from the sum of their estimates by a few tokens at most.
     """
     runs = _TOKEN_PIECE.findall(text)
+    if text.isascii():
+        return len(runs)
     dense = "".join(runs)
     return runs.count("") + ceil(_TOKENS_PER_DENSE_CHARACTER * len(dense))
 
