@@ -214,13 +214,13 @@ def test_a_turn_that_runs_while_it_is_copied_ends_as_interrupted_in_the_copy(
             assert copy(source, target).running_turns == 1
             later = f"sqlite:///{tmp_path}/later.db"
             copy(source, later)
+            with open_store(target, chat_server.url) as other:
+                assert other.say("c", "Go on", wait=0)  # nobody waits for a process that does not know the copy
+                first, second = other.turns("c")
+                assert (first.status, second.status) == ("interrupted", "completed")
+                partial = [node.message for node in other.tree("c") if node.turn == 1][-1]
+                assert partial["content"] == "Half"
             list(reply)
-        with open_store(target, chat_server.url) as other:
-            assert other.say("c", "Go on", wait=0)  # nobody waits for a process that does not know the copy
-            first, second = other.turns("c")
-            assert (first.status, second.status) == ("interrupted", "completed")
-            partial = [node.message for node in other.tree("c") if node.turn == 1][-1]
-            assert partial["content"] == "Half"
         with pytest.raises(Conflict, match=r"conversation 'c' was written in .* after it was copied"):
             copy(source, target)
         assert copy(source, later).written["convstore_turns"] == 1  # this one was not used
