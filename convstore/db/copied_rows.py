@@ -82,15 +82,10 @@ def get_column(table: str, row: Row, name: str) -> Any:
     return row[list_columns(table).index(name)]
 
 
-def is_running(row: Row) -> bool:
-    """Return True if a turn holds the conversation of a row."""
-    return row[_PLACES["lease_token"]] is not None
-
-
 def _end_lease(row: Row) -> Row:
     """Return the row of a conversation as if the process that runs its turn had just died."""
     values = list(row)
-    if is_running(row):
+    if row[_PLACES["lease_token"]] is not None:
         values[_PLACES["lease_token"]], values[_PLACES["lease_expires_at"]] = _ENDED_TOKEN, _ENDED_AT
     values[_PLACES["compacting_until"]] = None
     return tuple(values)

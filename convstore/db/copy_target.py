@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import bindparam, update
+from sqlalchemy.exc import IntegrityError
 
 from convstore.db import row_writes, schema_upgrade, search_backlog, search_index
 from convstore.db.connection import Connection
@@ -13,6 +14,7 @@ from convstore.db.copied_rows import CONVERSATIONS, MESSAGES
 from convstore.db.engine import Database
 from convstore.db.row_stream import Row, count_key_columns, list_columns, make_measure
 from convstore.db.tables import compatibility
+from convstore.errors import DatabaseError
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
@@ -101,16 +103,27 @@ class TableWriter:
         """Write what was collected."""
         if not (self._new or self._changed or self._removed):
             return
-        with self._target.write() as connection:
-            row_writes.delete_rows(connection, self._table, self._removed)
-            row_writes.replace_rows(connection, self._table, [row for _, row in self._changed])
-            row_writes.insert_rows(connection, self._table, self._new)
-            if self._table == MESSAGES:
-                _put_off_messages(connection, self._new)
-            elif self._table == CONVERSATIONS:
-                _put_off_titles(connection, self._new)
-                _replace_titles(connection, self._changed)
+        try:
+            with self._target.write() as connection:
+                self._write(connection)
+        except IntegrityError as error:
+            reason = str(error.orig).partition("\n")[0]
+            raise DatabaseError(
+                f"database {self._target.label}: a constraint refused a row of {self._table} ({reason}): the source is "
+                "damaged, or another program writes to the copy"
+            ) from error
         self._begin()
+
+    def _write(self, connection: Connection) -> None:
+        # Deleted and changed rows first: they may have a key or a name that a new row has.
+        row_writes.delete_rows(connection, self._table, self._removed)
+        row_writes.replace_rows(connection, self._table, [row for _, row in self._changed])
+        row_writes.insert_rows(connection, self._table, self._new)
+        if self._table == MESSAGES:
+            _put_off_messages(connection, self._new)
+        elif self._table == CONVERSATIONS:
+            _put_off_titles(connection, self._new)
+            _replace_titles(connection, self._changed)
 
 
 def _put_off_messages(connection: Connection, rows: Iterable[Row]) -> None:

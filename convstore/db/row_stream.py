@@ -82,7 +82,7 @@ def _read_page(
     values = {**after, "most": _PAGE_ROWS}
     page: list[Row] = []
     if not is_sqlite(connection):
-        page.extend(map(tuple, connection.plain.execute(statement, {**values, "most_bytes": _PAGE_BYTES}).all()))
+        page.extend(connection.execute(statement, {**values, "most_bytes": _PAGE_BYTES}))
         # A page that was cut short by its bytes may be the last one too: the next is then empty.
         return page, not page or (len(page) < _PAGE_ROWS and not _list_large_columns(table, columns))
     size, measure = 0, make_measure(table, columns)

@@ -18,7 +18,7 @@ from convstore.cli.error_hints import (
 from convstore.testing import ChatServer, Failure
 from tests.cli.program import Program, commands_of
 
-ALL_HINTS = [*_HINTS.values(), _HINTS_AFTER_PURPOSES, _HINT_AFTER_UNKNOWN_MODEL]
+ALL_HINTS = [*_HINTS.values(), *_HINTS_AFTER_PURPOSES.values(), _HINT_AFTER_UNKNOWN_MODEL]
 
 
 @pytest.mark.parametrize("hint", ALL_HINTS)
@@ -37,7 +37,7 @@ def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
     assert add_hint(errors.DatabaseError("broken")) == "broken"
 
 
-def test_errors_of_the_library_name_no_command_except_those_for_the_schema() -> None:
+def test_errors_of_the_library_name_no_command_except_those_for_databases() -> None:
     package = Path(errors.__file__).parent
     named = {
         (path.name, command)
@@ -47,7 +47,7 @@ def test_errors_of_the_library_name_no_command_except_those_for_the_schema() -> 
         if isinstance(node, (ast.Raise, ast.Return))
         for command in re.findall(r"`convstore ([\w ]+)(?:\{option\})?`", ast.unparse(node))
     }
-    assert named == {("schema_upgrade.py", "db upgrade"), ("schema_upgrade.py", "db copy")}
+    assert named == {("schema_upgrade.py", "db upgrade"), ("schema_upgrade.py", "db copy"), ("reading.py", "db copy")}
 
 
 def test_an_error_and_its_hint_are_one_line(program: Program, chat_server: ChatServer) -> None:

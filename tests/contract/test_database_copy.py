@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from convstore import Conflict, DamagedRow, DatabaseUnavailable, InvalidInput, SchemaOutdated, Store
+from convstore import Conflict, DamagedRow, DatabaseError, DatabaseUnavailable, InvalidInput, SchemaOutdated, Store
 from convstore.db import copied_rows, copy_target, row_stream
 from convstore.db.copy_target import TableWriter
 from convstore.db.database_copy import CopyReport, copy_database
@@ -214,13 +214,13 @@ def test_a_turn_that_runs_while_it_is_copied_ends_as_interrupted_in_the_copy(
             assert copy(source, target).running_turns == 1
             later = f"sqlite:///{tmp_path}/later.db"
             copy(source, later)
+            with open_store(target, chat_server.url) as other:
+                assert other.say("c", "Go on", wait=0)  # nobody waits for a process that does not know the copy
+                first, second = other.turns("c")
+                assert (first.status, second.status) == ("interrupted", "completed")
+                partial = [node.message for node in other.tree("c") if node.turn == 1][-1]
+                assert partial["content"] == "Half"
             list(reply)
-        with open_store(target, chat_server.url) as other:
-            assert other.say("c", "Go on", wait=0)  # nobody waits for a process that does not know the copy
-            first, second = other.turns("c")
-            assert (first.status, second.status) == ("interrupted", "completed")
-            partial = [node.message for node in other.tree("c") if node.turn == 1][-1]
-            assert partial["content"] == "Half"
         with pytest.raises(Conflict, match=r"conversation 'c' was written in .* after it was copied"):
             copy(source, target)
         assert copy(source, later).written["convstore_turns"] == 1  # this one was not used
@@ -340,4 +340,22 @@ def test_a_damaged_row_of_the_source_is_named(pair: tuple[str, str, Store]) -> N
             "UPDATE convstore_messages SET content = CAST(x'ff' AS TEXT) WHERE seq = 5 AND conversation_id = 'long'"
         )
     with pytest.raises(DamagedRow, match=r"'long'.*message seq 5.*content does not hold a text"):
+        copy(source, target)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_row_that_a_constraint_refuses_is_an_error_that_names_the_table(
+    pair: tuple[str, str, Store], kind: str, request: pytest.FixtureRequest
+) -> None:
+    source, target, _ = pair
+    with opened(source) as (database,), database.write() as connection:
+        driver: Any = connection.plain.connection.driver_connection
+        connection.run("COMMIT")
+        driver.execute("PRAGMA foreign_keys = OFF")
+        driver.execute("INSERT INTO convstore_tags VALUES ('', 'nowhere', 'tag')")
+        driver.execute("PRAGMA foreign_keys = ON")
+        connection.run("BEGIN")
+    if kind == "postgresql":
+        target = request.getfixturevalue("postgres_url")
+    with pytest.raises(DatabaseError, match="a constraint refused a row of convstore_tags"):
         copy(source, target)

@@ -173,7 +173,7 @@ def test_a_backup_is_the_database_at_one_moment_and_private(service: str, path: 
 
 
 def test_only_sqlite_files_are_backed_up(postgres_url: str, tmp_path: Path) -> None:
-    for url, reason in ((postgres_url, "pg_dump"), ("sqlite://", "in memory")):
+    for url, reason in ((postgres_url, "on a PostgreSQL server"), ("sqlite://", "in memory")):
         database = open_database(url)
         for copy in (back_up, restore):
             with pytest.raises(InvalidInput, match=reason):
