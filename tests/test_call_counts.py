@@ -19,7 +19,7 @@ from tests import driver_events
 
 CALLS = {
     "say, last=5": 2_180,
-    "say, history=False": 1_720,
+    "say, history=False": 1_740,
     "append": 557,
     "the last 20 messages": 710,
     "the history of 1,000 messages": 28_300,

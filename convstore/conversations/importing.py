@@ -101,7 +101,8 @@ def prepare_conversation(
     began = imported.created_at or next((one.created_at for one in imported.messages if one.created_at), now)
     messages = [to_message(one.message) for one in imported.messages]
     places, records = _place_messages(count_tokens, imported, messages, {}, Seq(1), began)
-    metadata = {**imported.metadata, "import": {**origin, **({"model": imported.model} if imported.model else {})}}
+    model = {"model": imported.model} if imported.model else {}
+    metadata = {**imported.metadata, "import": {**origin, "at": now.isoformat(), **model}}
     new = NewConversation(
         key=key,
         name=None,

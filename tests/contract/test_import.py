@@ -62,7 +62,9 @@ def test_a_tree_is_brought_in_with_times_branches_and_where_it_comes_from(store:
     ]
     conversation = store.get(only(store))
     assert conversation.title == "Games"
-    assert conversation.metadata == {"starred": True, "import": {"kind": "test", "id": "abc"}}
+    came_from = conversation.metadata.pop("import")
+    assert datetime.fromisoformat(came_from.pop("at")) <= datetime.now(UTC)
+    assert (conversation.metadata, came_from) == ({"starred": True}, {"kind": "test", "id": "abc"})
     assert conversation.created_at == BEGIN
     assert texts(store, conversation.id) == ["Be brief.", "Where?", "Beijing, China."]
     tree = store.tree(conversation.id)
