@@ -21,7 +21,7 @@ from convstore import (
 )
 from convstore.db import conversation_list, unit_of_work
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import Backend
+from tests.contract.conftest import ON_THREE_BACKENDS, Backend
 
 ASSISTANT = {"role": "assistant", "content": "Beijing."}
 ELEVEN = "one two three four five six seven eight nine ten eleven"
@@ -34,6 +34,7 @@ def list_titles(store: Store, text: str | None = None, **chosen: object) -> list
 # --- the archive ---
 
 
+@ON_THREE_BACKENDS
 def test_an_archived_conversation_has_a_list_of_its_own_and_is_read_and_continued_as_before(store: Store) -> None:
     kept, put_away = store.new("Kept").id, store.new("Put away", name="old").id
     before = store.get(put_away).updated_at
@@ -54,6 +55,7 @@ def test_an_archived_conversation_has_a_list_of_its_own_and_is_read_and_continue
         store.archive(kept)
 
 
+@ON_THREE_BACKENDS
 def test_a_search_leaves_archived_conversations_out_unless_it_is_asked_for_them(store: Store) -> None:
     id = store.new("Olympics", messages=[{"role": "user", "content": "Where were the games?"}]).id
     fork = store.fork(id).id
@@ -67,6 +69,7 @@ def test_a_search_leaves_archived_conversations_out_unless_it_is_asked_for_them(
 # --- tags ---
 
 
+@ON_THREE_BACKENDS
 def test_tags_are_added_and_removed_and_found(store: Store) -> None:
     one, two = store.new("One").id, store.new("Two").id
     assert store.tag(one, "sport", "work", "sport").tags == ("sport", "work")
@@ -87,6 +90,7 @@ def test_tags_are_added_and_removed_and_found(store: Store) -> None:
         store.for_owner("eve").tag(one, "sport")
 
 
+@ON_THREE_BACKENDS
 def test_a_search_finds_in_tagged_conversations_and_in_the_past_that_a_tagged_fork_shows(store: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "Where were the games?"}]).id
     store.new(messages=[{"role": "user", "content": "Which games?"}])
@@ -101,6 +105,7 @@ def test_a_search_finds_in_tagged_conversations_and_in_the_past_that_a_tagged_fo
 # --- ratings ---
 
 
+@ON_THREE_BACKENDS
 def test_a_reply_is_rated_once_for_all_forks_that_share_it(store: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "Where?"}, ASSISTANT]).id
     fork = store.fork(id).id
@@ -119,6 +124,7 @@ def test_a_reply_is_rated_once_for_all_forks_that_share_it(store: Store) -> None
     assert isinstance(store.ratings(fork)[0], Rating)
 
 
+@ON_THREE_BACKENDS
 def test_only_replies_are_rated_and_only_good_or_bad(store: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "Where?"}, ASSISTANT]).id
     with pytest.raises(InvalidInput, match="not a reply: its role is 'user'"):
@@ -143,6 +149,7 @@ def test_only_replies_are_rated_and_only_good_or_bad(store: Store) -> None:
         ([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}], None),
     ],
 )  # fmt: skip
+@ON_THREE_BACKENDS
 def test_the_first_message_of_a_user_makes_a_title(store: Store, text: Any, title: str | None) -> None:
     created = store.new(messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}])
     appended, named = store.new(system="Be brief.").id, store.new("Named").id
@@ -154,6 +161,7 @@ def test_the_first_message_of_a_user_makes_a_title(store: Store, text: Any, titl
     assert (created.has_made_title, created.given_title) == (title is not None, None)
 
 
+@ON_THREE_BACKENDS
 def test_a_made_title_stays_and_gives_way_to_a_given_one(store: Store, chat_server: ChatServer) -> None:
     chat_server.script(Reply("In Beijing."), Reply("Many."))
     id = store.new(model="m").id
@@ -165,12 +173,14 @@ def test_a_made_title_stays_and_gives_way_to_a_given_one(store: Store, chat_serv
     assert [hit.seq for hit in store.search("where games", conversation_id=id).hits] == [1]
 
 
+@ON_THREE_BACKENDS
 def test_a_message_after_the_first_makes_no_title(store: Store) -> None:
     id = store.new(messages=[ASSISTANT, ASSISTANT]).id
     store.append(id, "Late.")
     assert store.get(id).title is None
 
 
+@ON_THREE_BACKENDS
 def test_the_model_writes_a_title_in_a_turn_of_its_own(store: Store, chat_server: ChatServer) -> None:
     id = store.new("Old", model="m", messages=[{"role": "user", "content": "Where?"}, ASSISTANT]).id
     chat_server.script(Reply('"Games of 2008."\nIt is about sport.'))
@@ -185,6 +195,7 @@ def test_the_model_writes_a_title_in_a_turn_of_its_own(store: Store, chat_server
     assert store.search("games").hits[0].title == "Games of 2008"
 
 
+@ON_THREE_BACKENDS
 def test_a_title_that_was_not_written_leaves_the_old_one(store: Store, chat_server: ChatServer) -> None:
     id = store.new("Old", model="m", messages=[{"role": "user", "content": "Where?"}]).id
     chat_server.script(Failure(400, "no"), Reply(""), Reply("Cut", finish_reason=None))
@@ -200,6 +211,7 @@ def test_a_title_that_was_not_written_leaves_the_old_one(store: Store, chat_serv
 # --- the list ---
 
 
+@ON_THREE_BACKENDS
 def test_the_list_is_narrowed_by_text_in_title_and_name(store: Store) -> None:
     for title in ("Olympic games", "ÓLYMPICS", '"Quoted" olymp\0'):
         store.new(title)
@@ -214,6 +226,7 @@ def test_the_list_is_narrowed_by_text_in_title_and_name(store: Store) -> None:
     assert len(list_titles(store, " ")) == 6
 
 
+@ON_THREE_BACKENDS
 def test_the_list_is_narrowed_by_time_model_metadata_and_source(
     store: Store, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer
 ) -> None:
@@ -239,6 +252,7 @@ def test_the_list_is_narrowed_by_time_model_metadata_and_source(
     assert list_titles(store, source="chatgpt") == []
 
 
+@ON_THREE_BACKENDS
 def test_pages_of_a_narrowed_list_follow_one_another(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_list, "_ROWS_AT_ONCE", 3)
     for number in range(20):
@@ -258,6 +272,7 @@ def test_pages_of_a_narrowed_list_follow_one_another(store: Store, monkeypatch: 
     assert store.list("even", limit=0) == []
 
 
+@ON_THREE_BACKENDS
 def test_damaged_rows_of_a_narrowed_list_are_named(backend: Backend, store: Store) -> None:
     id = store.new("Even one", metadata={"k": "v"}).id
     store.new("Even two", metadata={"k": "v"})

@@ -20,7 +20,7 @@ from convstore.store import exports
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.transfer import own_export
 from tests import export_schema
-from tests.contract.conftest import Backend, HeldReply
+from tests.contract.conftest import ON_THREE_BACKENDS, Backend, HeldReply
 from tests.contract.invariants import engine_of
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 2000}}
@@ -94,6 +94,7 @@ def fill(store: Store, chat_server: ChatServer) -> dict[str, str]:
     return ids
 
 
+@ON_THREE_BACKENDS
 def test_an_import_of_everything_makes_an_equal_store(store: Store, other: Store, chat_server: ChatServer) -> None:
     ids = fill(store, chat_server)
     exported = export(store)
@@ -130,6 +131,7 @@ def test_every_line_is_as_the_json_schema_says(store: Store, chat_server: ChatSe
         assert not validator.is_valid({name: line[name] for name in line if name != list(line)[1]})
 
 
+@ON_THREE_BACKENDS
 def test_a_fork_alone_is_exported_with_the_past_that_it_shares(
     store: Store, other: Store, chat_server: ChatServer
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_fork_alone_is_exported_with_the_past_that_it_shares(
     assert order == [ids["full"], ids["fork"], id]  # an origin comes before its forks
 
 
+@ON_THREE_BACKENDS
 def test_an_import_again_adds_nothing_and_a_newer_export_adds_what_is_new(
     store: Store, other: Store, chat_server: ChatServer
 ) -> None:
@@ -168,6 +171,7 @@ def test_an_import_again_adds_nothing_and_a_newer_export_adds_what_is_new(
     assert export(other) == newer
 
 
+@ON_THREE_BACKENDS
 def test_an_id_with_other_contents_is_refused_or_gets_a_new_one(store: Store, other: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "Here"}]).id
     fork = store.fork(id).id
@@ -184,6 +188,7 @@ def test_an_id_with_other_contents_is_refused_or_gets_a_new_one(store: Store, ot
     assert other.get(fork).forked_from == renamed.id
 
 
+@ON_THREE_BACKENDS
 def test_both_sides_said_something_new_is_refused(store: Store, other: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": "Here"}]).id
     other.import_(io.BytesIO(export(store)))
@@ -196,6 +201,7 @@ def test_both_sides_said_something_new_is_refused(store: Store, other: Store) ->
     assert other.history(id)[-1]["content"] == "that"
 
 
+@ON_THREE_BACKENDS
 def test_a_name_that_is_taken_is_left_out_and_noted(store: Store, other: Store) -> None:
     id = store.new(name="games").id
     other.new(name="games")
@@ -204,6 +210,7 @@ def test_a_name_that_is_taken_is_left_out_and_noted(store: Store, other: Store) 
     assert other.get(id).name is None
 
 
+@ON_THREE_BACKENDS
 def test_a_running_turn_is_exported_as_interrupted(
     store: Store,
     other: Store,
@@ -227,6 +234,7 @@ def test_a_running_turn_is_exported_as_interrupted(
     assert newer.problems[0].reason.startswith("the id")
 
 
+@ON_THREE_BACKENDS
 def test_a_dry_run_stores_nothing_and_counts_everything(store: Store, other: Store, chat_server: ChatServer) -> None:
     ids = fill(store, chat_server)
     exported = export(store)
@@ -236,6 +244,7 @@ def test_a_dry_run_stores_nothing_and_counts_everything(store: Store, other: Sto
     assert not any(read_tables(other).values())
 
 
+@ON_THREE_BACKENDS
 def test_a_damaged_conversation_is_reported_and_the_others_are_written(backend: Backend, store: Store) -> None:
     good, bad = (store.new(messages=[{"role": "user", "content": word}]).id for word in ("good", "bad"))
     backend.damage("UPDATE convstore_messages SET content = 'changed' WHERE conversation_id = :id", id=bad)
@@ -247,6 +256,7 @@ def test_a_damaged_conversation_is_reported_and_the_others_are_written(backend: 
         store.history(bad)
 
 
+@ON_THREE_BACKENDS
 def test_a_search_chooses_what_is_exported(store: Store) -> None:
     id = store.new("Olympics", messages=[{"role": "user", "content": "Where?"}]).id
     store.new("Other")
@@ -259,6 +269,7 @@ def test_a_search_chooses_what_is_exported(store: Store) -> None:
         export(store, format="docx")
 
 
+@ON_THREE_BACKENDS
 def test_a_folder_gets_a_file_for_each_conversation(
     store: Store, other: Store, chat_server: ChatServer, tmp_path: Path
 ) -> None:
@@ -274,6 +285,7 @@ def test_a_folder_gets_a_file_for_each_conversation(
         store.export(tmp_path / "none" / "file.jsonl")
 
 
+@ON_THREE_BACKENDS
 def test_random_trees_come_back_as_they_were(store: Store, other: Store) -> None:
     choose = random.Random(5)
     ids: list[str] = []
@@ -359,6 +371,7 @@ def wipe(store: Store) -> None:
         connection.execute(text("INSERT INTO convstore_search_terms (convstore_search_terms) VALUES ('delete-all')"))
 
 
+@ON_THREE_BACKENDS
 def test_files_that_are_no_whole_export_are_named(store: Store, other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.new(messages=[{"role": "user", "content": "Here"}])
     lines = list_lines(export(store))
@@ -386,6 +399,7 @@ def test_files_that_are_no_whole_export_are_named(store: Store, other: Store, mo
     assert "longer than" in get_reasons(lines)[0]
 
 
+@ON_THREE_BACKENDS
 def test_a_conversation_larger_than_the_memory_for_it_is_written_and_read(
     store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
