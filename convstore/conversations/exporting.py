@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from convstore.db import exported_lines
 from convstore.db.conversation_rows import get_conversation
@@ -19,22 +19,30 @@ from convstore.values.results import MessageRecord, Turn
 
 
 def write_lines(
-    work: UnitOfWork, key: ConversationKey, *, has_origin: bool, begin: Callable[[], Callable[[Line], object]]
+    work: UnitOfWork,
+    key: ConversationKey,
+    written: Mapping[str, tuple[int, int]],
+    begin: Callable[[], Callable[[Line], object]],
 ) -> None:
     """Hand the lines of a conversation to a function, in one transaction.
 
     Args:
-        has_origin: the export has the conversation that it was forked from, so the shared past is left out.
+        written: the conversations that the export has already, as `iterate_lines` takes them.
         begin: called once each time that the transaction begins; returns the function that takes the lines.
     """
     write = begin()
-    for line in exported_lines.iterate_lines(work.connection, key, has_origin=has_origin):
+    for line in exported_lines.iterate_lines(work.connection, key, written):
         write(line)
 
 
 def list_ids(work: UnitOfWork, owner: str, after: str) -> list[str]:
     """Return a page of the ids of an owner's conversations, archived and deleted ones too; [] at the end."""
     return exported_lines.list_ids(work.connection, owner, after)
+
+
+def list_origin_ids(work: UnitOfWork, owner: str) -> set[str]:
+    """Return the ids of the conversations of an owner that others were forked from."""
+    return exported_lines.list_origin_ids(work.connection, owner)
 
 
 def find_origin(work: UnitOfWork, key: ConversationKey) -> str | None:

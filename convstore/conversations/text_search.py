@@ -239,8 +239,10 @@ class _Search:
         text = extract_searched_text(message)
         if not request.query.matches_text(text):
             return None
-        fork = self._find_living_fork(row) if self._is_hidden(row) else None
-        if fork is None and (self._is_hidden(row) or not self._has_tags(row.conversation_id)):
+        # A fork shows the message if its own conversation does not.
+        is_shown = not self._is_hidden(row) and self._has_tags(row.conversation_id)
+        fork = self._find_living_fork(row) if not is_shown else None
+        if not is_shown and fork is None:
             return None
         if request.rating is not None:
             home = ConversationKey(self._owner, row.conversation_id)
@@ -263,7 +265,7 @@ class _Search:
         return bool(row.seq <= homes.get(row.conversation_id, NO_SEQ))
 
     def _find_living_fork(self, row: Any) -> Fork | None:
-        """Return a living fork that shares a message of a hidden conversation, the one that is searched first."""
+        """Return a living fork with the tags that shares a message, the one that is searched first."""
         if self._forks is None:
             found = search_rows.read_living_forks(self._connection, self._owner, archived=self._request.archived)
             found = [fork for fork in found if self._has_tags(fork.lineage.key.id)]

@@ -7,10 +7,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import NO_LIMIT, insert_or_ignore
+from convstore.db.dialect import NO_LIMIT, insert_or_ignore, insert_or_update
 from convstore.db.fork_sharing import Lineage, list_origins
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
@@ -64,13 +64,19 @@ _RATINGS = (
     .order_by(ratings.c.seq)
 )
 _RATING = select(ratings.c.rating).where(*_OF_CONVERSATION, ratings.c.seq == bindparam("seq"))
-_RATE = insert(ratings)
+_RATED_AT = select(ratings.c.rated_at).where(*_OF_CONVERSATION, ratings.c.seq == bindparam("seq"))
 _UNRATE = delete(ratings).where(*_OF_CONVERSATION, ratings.c.seq == bindparam("seq"))
 
 
 @cache
 def _tag_statement(dialect: str) -> Any:
     return insert_or_ignore(tags, dialect)
+
+
+@cache
+def _rate_statement(dialect: str) -> Any:
+    given = {name: bindparam(f"given_{name}", type_=ratings.c[name].type) for name in ("rating", "note", "rated_at")}
+    return insert_or_update(ratings, given, dialect)
 
 
 def set_archived(connection: Connection, key: ConversationKey, moment: datetime | None) -> None:
@@ -119,9 +125,16 @@ def write_rating(
     Args:
         home: the conversation that has the reply's row.
     """
-    remove_rating(connection, home, seq)
     row = {"rating": rating.value, "note": to_column(note), "rated_at": now}
-    connection.execute(_RATE, {**_bind_reply(home, seq), **row})
+    given = {f"given_{name}": value for name, value in row.items()}
+    connection.execute(_rate_statement(connection.dialect.name), {**_bind_reply(home, seq), **row, **given})
+
+
+def keep_later_rating(connection: Connection, home: ConversationKey, rating: Rating) -> None:
+    """Store a rating, unless the reply has a later one."""
+    rated_at = connection.scalar(_RATED_AT, _bind_reply(home, rating.seq))
+    if rated_at is None or rated_at < rating.rated_at:
+        write_rating(connection, home, rating.seq, rating.rating, rating.note, rating.rated_at)
 
 
 def remove_rating(connection: Connection, home: ConversationKey, seq: Seq) -> None:

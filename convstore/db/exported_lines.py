@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ from convstore.values.results import MessageRecord, TurnStatus
 
 EXPORTED_ERROR = {"type": "Exported", "message": "the turn was running when it was exported"}
 
+_NOT_SHARED_ERROR = {"type": "NotShared", "message": "the reply is not in the past that the fork shares"}
+
 _FIRST_PAGE, _LARGEST_PAGE, _PAGE_BYTES = 20, 500, 8_000_000
 _CONVERSATION = select(conversations).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
@@ -58,6 +60,9 @@ _IDS = (
     .order_by(conversations.c.id)
     .limit(_LARGEST_PAGE)
 )
+_FORKS = select(conversations.c.id, conversations.c.lineage).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.lineage.is_not(None)
+)
 _ORIGIN = select(conversations.c.lineage).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
 )
@@ -72,13 +77,19 @@ class _Part:
     home: ConversationKey
     after: int
     up_to: int
+    last_seq: int
+    """The last message that belongs to it."""
 
 
-def iterate_lines(connection: Connection, key: ConversationKey, *, has_origin: bool) -> Iterator[Line]:
+def iterate_lines(
+    connection: Connection, key: ConversationKey, written: Mapping[str, tuple[int, int]]
+) -> Iterator[Line]:
     """Yield a conversation as lines, read page by page: itself, its messages, its turns, its summaries.
 
     Args:
-        has_origin: the export has the conversation that it was forked from, so the shared past is left out.
+        written: the conversations that the export has already, each with the `next_seq` and the `next_turn` that were
+            written. If the one that it was forked from is among them, with all that both share, the shared past is
+            left out.
 
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
@@ -92,12 +103,13 @@ def iterate_lines(connection: Connection, key: ConversationKey, *, has_origin: b
     line = {"type": "conversation", **_read(row, CONVERSATION_FIELDS, key, "its row")}
     if tags := read_tags(connection, key):
         line["tags"] = tags
-    after, last_turn = NO_SEQ, row.next_turn - 1
-    parts = [_Part(key, 0, last_turn)]
+    after, last_seq, last_turn = NO_SEQ, row.next_seq - 1, row.next_turn - 1
+    parts = [_Part(key, 0, last_turn, last_seq)]
     if lineage.is_fork:
         origins = list(list_origins(connection, lineage))
         near = origins[0]
-        if has_origin:
+        next_seq, next_turn = written.get(near.conversation_id, (0, 0))
+        if near.up_to_seq < next_seq and near.up_to_turn < next_turn:
             line["forked_from"] = {
                 "id": near.conversation_id,
                 "up_to_seq": near.up_to_seq,
@@ -106,18 +118,22 @@ def iterate_lines(connection: Connection, key: ConversationKey, *, has_origin: b
             shared = read_head(connection, lineage, near.up_to_seq)
             if shared is not None:
                 line["forked_from"]["digest"] = shared.digest.hex()
-            after, parts = near.up_to_seq, [_Part(key, near.up_to_turn, last_turn)]
+            after, parts = near.up_to_seq, [_Part(key, near.up_to_turn, last_turn, last_seq)]
         else:
-            homes = [key, *(ConversationKey(key.owner, origin.conversation_id) for origin in origins)]
-            limits = [last_turn, *(origin.up_to_turn for origin in origins), 0]
-            parts = [_Part(home, limits[n + 1], limits[n]) for n, home in enumerate(homes)][::-1]
+            limits = [*(origin.up_to_turn for origin in origins), 0]
+            parts = [_Part(key, limits[0], last_turn, last_seq)]
+            for origin, before in zip(origins, limits[1:], strict=True):
+                home = ConversationKey(key.owner, origin.conversation_id)
+                parts.insert(0, _Part(home, before, origin.up_to_turn, origin.up_to_seq))
     yield line
     yield from _iterate_messages(connection, lineage, after, Seq(row.next_seq))
     for part in parts:
-        yield from _iterate_turns(connection, part, row.next_seq)
+        yield from _iterate_turns(connection, part, is_shared=part.home != key)
     for part in parts:
         for found in _iterate_rows(connection, _SUMMARIES, part, "turn_seq"):
             _check_summaries([found], key.id, "a summary")
+            if found.up_to_seq > part.last_seq:  # it is about messages that the fork does not share
+                continue
             yield {"type": "summary", **_read(found, SUMMARY_FIELDS, key, f"the summary of turn {found.turn_seq}")}
 
 
@@ -128,6 +144,16 @@ def list_ids(connection: Connection, owner: str, after: str) -> list[str]:
         after: the last id of the page before; "": this is the first.
     """
     return [row.id for row in connection.execute(_IDS, {"owner": owner, "after": after})]
+
+
+def list_origin_ids(connection: Connection, owner: str) -> set[str]:
+    """Return the ids of the conversations that others were forked from."""
+    found: set[str] = set()
+    for row in connection.execute(_FORKS, {"owner": owner}):
+        origin = read_nearest_origin(ConversationKey(owner, row.id), row.lineage)
+        if origin is not None:
+            found.add(origin.conversation_id)
+    return found
 
 
 def find_origin(connection: Connection, key: ConversationKey) -> str | None:
@@ -177,13 +203,17 @@ def make_message_line(record: MessageRecord) -> Line:
     return line
 
 
-def _iterate_turns(connection: Connection, part: _Part, next_seq: int) -> Iterator[Line]:
+def _iterate_turns(connection: Connection, part: _Part, *, is_shared: bool) -> Iterator[Line]:
     for row in _iterate_rows(connection, _TURNS, part, "seq"):
         _check_turns([row], part.home.id, f"turn {row.seq}")
         line = {"type": "turn", **_read(row, TURN_FIELDS, part.home, f"turn {row.seq}")}
-        if row.status == TurnStatus.RUNNING or (row.output_seq or 0) >= next_seq:
-            ended = {"status": TurnStatus.INTERRUPTED.value, "ended_at": line["started_at"], "error": EXPORTED_ERROR}
-            line |= ended
+        if (row.first_input_seq or 0) > part.last_seq:  # the turn began after the fork, or after the row was read
+            continue
+        if row.status == TurnStatus.RUNNING or (row.output_seq or 0) > part.last_seq:
+            error = _NOT_SHARED_ERROR if is_shared else EXPORTED_ERROR
+            line |= {"status": TurnStatus.INTERRUPTED.value, "ended_at": line["started_at"], "error": error}
+            if (row.last_input_seq or 0) > part.last_seq:
+                line["last_input_seq"] = part.last_seq
             names = ["type", *(field.name for field in TURN_FIELDS)]  # in the order of all lines of turns
             line = {name: line[name] for name in names if name in line and name != "output_seq"}
         yield line

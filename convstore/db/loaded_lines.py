@@ -4,75 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore
-from convstore.db.drawer_rows import add_tags
-from convstore.db.fork_sharing import Lineage, read_lineage, write_lineage
-from convstore.db.message_rows import find_message, find_place
+from convstore.db.drawer_rows import add_tags, keep_later_rating
+from convstore.db.fork_sharing import Lineage, write_lineage
+from convstore.db.message_rows import find_existing, find_message, find_place
 from convstore.db.message_writes import insert_records, make_child
 from convstore.db.search_index import index_title, replace_title
-from convstore.db.tables import conversations, messages, ratings, summaries, turns
+from convstore.db.stored_conversation import StoredConversation, is_exported_running, read_stored, read_stored_lineage
+from convstore.db.tables import conversations, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import InvalidInput
+from convstore.errors import DatabaseUnavailable, InvalidInput
 from convstore.messages.message import to_message
 from convstore.messages.storable_text import from_column
 from convstore.values.export_format import (
     CONVERSATION_FIELDS,
     MESSAGE_FIELDS,
-    RATING_FIELDS,
     SUMMARY_FIELDS,
     TURN_FIELDS,
     Field,
-    Kind,
     Line,
     make_columns,
+    make_rating,
 )
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
 from convstore.values.results import MessageRecord
 
 _ROWS_AT_ONCE = 200
 _KNOWN_RECORDS = 2_000  # messages that a new one may follow, kept in memory
-_IS_THIS = (conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id"))
-_STORED = select(
-    conversations.c.lineage,
-    conversations.c.lease_token,
-    conversations.c.deleted_at,
-    conversations.c.created_at,
-    conversations.c.title,
-    conversations.c.name,
-).where(*_IS_THIS)
 _NAMED = select(conversations.c.id).where(
     conversations.c.owner == bindparam("owner"),
     conversations.c.name == bindparam("name"),
     conversations.c.deleted_at.is_(None),
     conversations.c.id != bindparam("id"),
 )
-_ORIGIN = select(conversations.c.lineage).where(*_IS_THIS)
 _INSERT = insert(conversations)
-_UPDATED_COLUMNS = (*(field.name for field in CONVERSATION_FIELDS if field.name != "id"), "lineage")
-# In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
-_UPDATE = (
-    update(conversations)
-    .where(conversations.c.owner == bindparam("key_owner"), conversations.c.id == bindparam("key_id"))
-    .values({name: bindparam(f"new_{name}", type_=conversations.c[name].type) for name in _UPDATED_COLUMNS})
+_DELETE_TURN = delete(turns).where(
+    turns.c.owner == bindparam("owner"),
+    turns.c.conversation_id == bindparam("conversation_id"),
+    turns.c.seq == bindparam("seq"),
 )
-_DIGESTS = select(messages.c.seq, messages.c.digest).where(
-    messages.c.owner == bindparam("owner"), messages.c.conversation_id == bindparam("id")
-)
-_TURN_BEGINNINGS = select(turns.c.seq, turns.c.started_at).where(
-    turns.c.owner == bindparam("owner"), turns.c.conversation_id == bindparam("id")
-)
-
-
+_PLACE_COLUMNS = ("head_seq", "length", "next_seq", "next_turn", "pins", "redo", "summary_turn", "updated_at")
+_DESCRIBING_COLUMNS = ("name", "title", "made_title", "settings", "metadata", "window", "updated_at")
+_BEGINNING_FIELDS = tuple(field for field in TURN_FIELDS if field.name == "started_at")
+_MESSAGES_OF_TURN = ("first_input_seq", "last_input_seq", "output_seq")
 _PLACE_FIELDS = tuple(field for field in MESSAGE_FIELDS if field.name in ("created_at", "digest"))
-LOADED_TABLES = {table.name: table for table in (turns, summaries, ratings)}
+LOADED_TABLES = {table.name: table for table in (turns, summaries)}
 
 
 @cache
@@ -86,13 +71,27 @@ def _insert_statement(dialect: str, loaded: str) -> Any:
 class Loaded:
     """What became of a conversation of an export."""
 
-    is_new: bool
-    is_deleted: bool
+    is_new: bool = False
+    is_changed: bool = False
+    is_deleted: bool = False
     """Whether it is deleted here, and stays so."""
-    messages: int
+    messages: int = 0
     """Number of messages that were added."""
     notes: tuple[str, ...] = ()
     """What could not be carried over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of an export is here already."""
+
+    messages: frozenset[int]
+    turns: frozenset[int]
+    """Without those to be replaced."""
+    to_replace: frozenset[int]
+    """Turns that were running when an earlier export was written, and that have ended since."""
+    has_more: bool
+    """Whether the export has messages or turns that are not here, or turns to be replaced."""
 
 
 class TakenId(InvalidInput):
@@ -106,7 +105,7 @@ def load_conversation(
     iterate_lines: Callable[[], Iterable[Line]],
     origin_id: str | None,
 ) -> Loaded:
-    """Store a conversation of an export, or what is new of it.
+    """Store a conversation of an export, or what is new of it. The caller has locked it, if it is here and not deleted.
 
     Args:
         key: the conversation; its id may be another one than in the export.
@@ -116,11 +115,49 @@ def load_conversation(
 
     Raises:
         TakenId: the id is taken by other contents.
-        InvalidInput: the lines do not fit together, or a turn of the conversation is running here.
+        InvalidInput: the lines do not fit together.
+        DatabaseUnavailable: another transaction stored it, or took its name, at the same time; repeat this one.
     """
-    loading = _Loading(work, key, head, iterate_lines, origin_id)
-    stored = work.connection.execute(_STORED, _bind(key)).one_or_none()
-    return loading.insert() if stored is None else loading.update(stored)
+    stored = read_stored(work.connection, key)
+    try:
+        if stored is None:
+            return _Loading(
+                work, key, head, iterate_lines, _make_lineage(work.connection, key, head, origin_id)
+            ).insert()
+        return _Loading(work, key, head, iterate_lines, stored.lineage).update(stored)
+    except IntegrityError as error:
+        raise DatabaseUnavailable(
+            f"conversation {key.id!r}: another transaction stored it, or took its name, at the same time; try again",
+            transient=True,
+        ) from error
+
+
+def _make_lineage(connection: Connection, key: ConversationKey, head: Line, origin_id: str | None) -> Lineage:
+    """Return the lineage of a new conversation, made of its origin's.
+
+    Raises:
+        InvalidInput: the origin is not here, or has other messages.
+    """
+    origin = head.get("forked_from")
+    if origin is None:
+        return Lineage(key)
+    lineage = read_stored_lineage(connection, ConversationKey(key.owner, origin_id or origin["id"]))
+    if lineage is None or not _has_shared(connection, lineage, origin):
+        raise InvalidInput(f"it was forked from conversation {origin['id']!r}, which is not here with its messages")
+    return lineage.fork(key, Seq(origin["up_to_seq"]), TurnNumber(origin["up_to_turn"]))
+
+
+def _has_shared(connection: Connection, lineage: Lineage, origin: Line) -> bool:
+    """Return True if a conversation has the last message that an exported fork shares."""
+    seq = Seq(origin["up_to_seq"])
+    shared = find_message(connection, lineage, seq) if seq != NO_SEQ else None
+    return (shared.digest.hex() if shared is not None else None) == origin.get("digest")
+
+
+def _read_beginning(line: Line) -> datetime:
+    """Return when the turn of a line began."""
+    beginning: datetime = make_columns(line, _BEGINNING_FIELDS)["started_at"]
+    return beginning
 
 
 class _Loading:
@@ -132,7 +169,7 @@ class _Loading:
         key: ConversationKey,
         head: Line,
         iterate_lines: Callable[[], Iterable[Line]],
-        origin_id: str | None,
+        lineage: Lineage,
     ) -> None:
         self._work = work
         self._connection: Connection = work.connection
@@ -140,81 +177,99 @@ class _Loading:
         self._head = head
         self._iterate_lines = iterate_lines
         self._notes: list[str] = []
-        self._lineage = self._make_lineage(origin_id)
+        self._lineage = lineage
         self._records: dict[Seq, MessageRecord] = {}
-
-    def _make_lineage(self, origin_id: str | None) -> Lineage:
-        """Return the lineage of the conversation, made of its origin's.
-
-        Raises:
-            InvalidInput: the origin is not here, or has other messages.
-        """
-        origin = self._head.get("forked_from")
-        if origin is None:
-            return Lineage(self._key)
-        key = ConversationKey(self._key.owner, origin_id or origin["id"])
-        row = self._connection.execute(_ORIGIN, _bind(key)).one_or_none()
-        seq = Seq(origin["up_to_seq"])
-        lineage = read_lineage(key, row.lineage) if row is not None else None
-        shared = find_message(self._connection, lineage, seq) if lineage is not None and seq != NO_SEQ else None
-        if lineage is None or (shared.digest.hex() if shared is not None else None) != origin.get("digest"):
-            raise InvalidInput(f"it was forked from conversation {origin['id']!r}, which is not here with its messages")
-        return lineage.fork(self._key, seq, TurnNumber(origin["up_to_turn"]))
 
     def insert(self) -> Loaded:
         """Store the conversation, which is new here."""
         columns = self._make_columns()
+        columns["lineage"] = write_lineage(self._lineage) if self._lineage.is_fork else None
+        if self._key.id != self._head["id"]:
+            columns["creation_digest"] = None  # of the other id
         self._connection.execute(_INSERT, {"owner": self._key.owner, **columns, "id": self._key.id})
         added = self._insert_lines(frozenset(), frozenset())
         add_tags(self._connection, self._key, self._head.get("tags", ()))
         index_title(self._connection, self._key, columns["created_at"], from_column(columns["title"]), columns["name"])
-        return Loaded(is_new=True, is_deleted=False, messages=added, notes=tuple(self._notes))
+        return Loaded(is_new=True, messages=added, notes=tuple(self._notes))
 
-    def update(self, stored: Any) -> Loaded:
-        """Add what is new of a conversation that is here already."""
-        digests = {row.seq: row.digest for row in self._connection.execute(_DIGESTS, _bind(self._key))}
-        begun = {row.seq: row.started_at for row in self._connection.execute(_TURN_BEGINNINGS, _bind(self._key))}
-        if not self._has_more(digests, begun):
-            return Loaded(is_new=False, is_deleted=stored.deleted_at is not None, messages=0)
-        if stored.deleted_at is not None:
-            return Loaded(is_new=False, is_deleted=True, messages=0)
-        if stored.lease_token is not None:
-            raise InvalidInput("a turn of it is running; import the file again when it has ended")
+    def update(self, stored: StoredConversation) -> Loaded:
+        """Add what is new of the conversation, which is here already.
+
+        What describes it is the export's if that was changed later. It is neither archived nor deleted by an import.
+        """
+        known = self._compare(stored)
+        if stored.row.deleted_at is not None:
+            return Loaded(is_deleted=True)
         columns = self._make_columns()
-        values = {f"new_{name}": columns[name] for name in _UPDATED_COLUMNS}
-        self._connection.execute(_UPDATE, {"key_owner": self._key.owner, "key_id": self._key.id, **values})
-        added = self._insert_lines(frozenset(digests), frozenset(begun))
-        add_tags(self._connection, self._key, self._head.get("tags", ()))
-        names = (from_column(stored.title), stored.name), (from_column(columns["title"]), columns["name"])
-        replace_title(self._connection, self._key, stored.created_at, *names)
-        return Loaded(is_new=False, is_deleted=False, messages=added, notes=tuple(self._notes))
+        describes = columns["updated_at"] > stored.row.updated_at
+        names = [*(_PLACE_COLUMNS if known.has_more else ()), *(_DESCRIBING_COLUMNS if describes else ())]
+        values = {name: columns[name] for name in names}
+        for name in ("next_seq", "next_turn"):  # whatever was numbered here keeps its number
+            if name in values:
+                values[name] = max(values[name], getattr(stored.row, name))
+        is_changed = any(getattr(stored.row, name) != value for name, value in values.items())
+        if is_changed:
+            # The names of columns are of this module.
+            self._connection.plain.execute(
+                update(conversations)
+                .where(conversations.c.owner == self._key.owner, conversations.c.id == self._key.id)
+                .values(values)
+            )
+        for turn in known.to_replace:
+            self._connection.execute(
+                _DELETE_TURN, {"owner": self._key.owner, "conversation_id": self._key.id, "seq": turn}
+            )
+        added = self._insert_lines(known.messages, known.turns)
+        new_tags = [tag for tag in self._head.get("tags", ()) if tag not in stored.tags]
+        add_tags(self._connection, self._key, new_tags)
+        if describes:
+            before = from_column(stored.row.title), stored.row.name
+            after = from_column(columns["title"]), columns["name"]
+            replace_title(self._connection, self._key, stored.row.created_at, before, after)
+        is_changed = is_changed or known.has_more or bool(new_tags)
+        return Loaded(is_changed=is_changed, messages=added, notes=tuple(self._notes))
 
-    def _has_more(self, digests: dict[int, bytes], begun: dict[int, Any]) -> bool:
-        """Return True if the export has messages or turns that are not here.
+    def _compare(self, stored: StoredConversation) -> _Known:
+        """Return what of the export is here already.
 
         Raises:
             TakenId: a message or a turn differs, or both sides have some that the other has not.
         """
-        left, waiting = set(digests), set(begun)
+        origin = self._head.get("forked_from") or {"up_to_seq": NO_SEQ, "up_to_turn": 0}
+        if not _has_shared(self._connection, stored.lineage, origin):
+            raise self._make_taken()
+        messages_left = {seq for seq in stored.digests if seq > origin["up_to_seq"]}
+        turns_left = {seq for seq in stored.turns if seq > origin["up_to_turn"]}
+        to_replace: set[int] = set()
         has_more = False
         for line in self._iterate_lines():
             if line["type"] == "message":
-                known: Any = digests.get(line["seq"])
-                is_same = known == bytes.fromhex(line["digest"])
-                left.discard(line["seq"])
+                seq: int = line["seq"]
+                digest = stored.digests.get(seq)
+                messages_left.discard(seq)
+                is_new = digest is None and seq > stored.shared_seq
+                is_same = digest == bytes.fromhex(line["digest"])
             elif line["type"] == "turn":
-                known = begun.get(line["seq"])
-                is_same = known == make_columns(line, TURN_FIELDS)["started_at"]
-                waiting.discard(line["seq"])
+                number: int = line["seq"]
+                turn = stored.turns.get(number)
+                turns_left.discard(number)
+                is_new = turn is None and number > stored.shared_turn
+                is_same = turn is not None and turn.started_at == _read_beginning(line)
+                if turn is not None and turn.is_exported_running and not is_exported_running(line.get("error")):
+                    to_replace.add(number)
             else:
                 continue
-            if known is None:
-                has_more = True
-            elif not is_same:
+            has_more = has_more or is_new
+            if not is_new and not is_same:
                 raise self._make_taken()
-        if has_more and (left or waiting):
+        if has_more and (messages_left or turns_left):
             raise self._make_taken()
-        return has_more
+        return _Known(
+            frozenset(stored.digests),
+            frozenset(stored.turns) - to_replace,
+            frozenset(to_replace),
+            has_more or bool(to_replace),
+        )
 
     def _make_taken(self) -> TakenId:
         return TakenId(f"the id {self._key.id!r} is taken by other contents; it can be imported with a new id")
@@ -223,17 +278,18 @@ class _Loading:
         columns = make_columns(self._head, CONVERSATION_FIELDS)
         name = columns["name"]
         values = {**_bind(self._key), "name": name}
-        if name is not None and self._connection.execute(_NAMED, values).first() is not None:
+        if name is None or columns["deleted_at"] is not None:
+            return columns
+        if self._connection.execute(_NAMED, values).first() is not None:
             self._notes.append(f"the name {name!r} is taken here, so it has none")
             columns["name"] = None
-        if self._key.id != self._head["id"]:
-            columns["creation_digest"] = None  # of the other id
-        columns["lineage"] = write_lineage(self._lineage) if self._lineage.is_fork else None
         return columns
 
     def _insert_lines(self, stored: frozenset[int], begun: frozenset[int]) -> int:
         """Insert the messages, turns and summaries that are not stored; return the number of messages."""
         added = 0
+        near = self._lineage.origins[0] if self._lineage.is_fork else None
+        shared_seq, shared_turn = (near.up_to_seq, near.up_to_turn) if near is not None else (0, 0)
         lines = iter(self._iterate_lines())
         while some := list(islice(lines, _ROWS_AT_ONCE)):
             by_type: dict[str, list[Line]] = {"message": [], "turn": [], "summary": []}
@@ -244,17 +300,31 @@ class _Loading:
             added += len(new)
             self._forget_records()
             self._insert_turns([line for line in by_type["turn"] if line["seq"] not in begun])
-            self._insert_rows(summaries, by_type["summary"], SUMMARY_FIELDS)
-            rated = [{**line["rating"], "seq": line["seq"]} for line in by_type["message"] if "rating" in line]
-            self._insert_rows(ratings, rated, (*RATING_FIELDS, Field("seq", Kind.INTEGER)))
-        self._check_head()
+            own = [line for line in by_type["summary"] if line["turn_seq"] > shared_turn]
+            self._insert_rows(summaries, own, SUMMARY_FIELDS)
+            for line in by_type["message"]:
+                if line.get("rating") is not None and line["seq"] > shared_seq:  # an origin has the others
+                    keep_later_rating(self._connection, self._key, make_rating(line["seq"], line["rating"]))
+        self._check_places()
         return added
 
     def _insert_turns(self, lines: list[Line]) -> None:
+        self._check_messages([line[name] for line in lines for name in _MESSAGES_OF_TURN if name in line])
         try:
             self._insert_rows(turns, lines, TURN_FIELDS)
         except IntegrityError:
             raise InvalidInput("two of its turns have the same idempotency key") from None
+
+    def _check_messages(self, seqs: list[int]) -> None:
+        """Check that messages exist that other rows name.
+
+        Raises:
+            InvalidInput: one is missing.
+        """
+        wanted = {Seq(seq) for seq in seqs if seq != NO_SEQ}
+        missing = wanted - set(find_existing(self._connection, self._lineage, wanted))
+        if missing:
+            raise InvalidInput(f"message seq {min(missing)}, which another line names, is missing")
 
     def _insert_rows(self, table: Table, lines: list[Line], fields: tuple[Field, ...]) -> None:
         if lines:
@@ -291,16 +361,17 @@ class _Loading:
         for seq in list(self._records)[:-_KNOWN_RECORDS]:
             del self._records[seq]
 
-    def _check_head(self) -> None:
-        """Check that the head is a message of the conversation, and at its position.
+    def _check_places(self) -> None:
+        """Check that the head, the pins and what was undone are messages of the conversation.
 
         Raises:
-            InvalidInput: it is not.
+            InvalidInput: one is not.
         """
         seq, length = Seq(self._head["head_seq"]), self._head["length"]
         found = find_place(self._connection, self._lineage, seq) if seq != NO_SEQ else (NO_SEQ, 0)
         if found is None or found[1] != length or seq >= self._head["next_seq"]:
             raise InvalidInput(f"its head, message seq {seq} at position {length}, is not among its messages")
+        self._check_messages([*self._head.get("redo", ()), *(pin[0] for pin in self._head.get("pins", ()))])
 
 
 def _bind(key: ConversationKey) -> dict[str, Any]:

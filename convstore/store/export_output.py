@@ -6,21 +6,32 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
 from convstore.errors import InvalidInput
+
+_MOST_NAME_BYTES = 150
 
 
 @contextmanager
 def open_new_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears when it is whole, and replaces the one that was there.
 
-    Only its owner can read it.
+    Only its owner can read it. What is no file (a pipe, a device) is written as it is.
 
     Raises:
         InvalidInput: the file cannot be written.
     """
+    path = path.resolve()  # the file that a link names
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("wb") as stream:
+                yield stream
+        except OSError as error:
+            raise make_unwritable(path, error) from None
+        return
     try:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     except OSError as error:
@@ -49,6 +60,9 @@ def is_folder(target: object) -> bool:
 
 
 def name_file(conversation_id: str, ending: str) -> str:
-    """Return the name of a conversation's file: its id, with signs that a file's name may not have as `_`."""
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in conversation_id)
-    return f"{safe.lstrip('.')[:200] or '_'}{ending}"
+    """Return the name of a conversation's file: its id, or what a file's name can have of it and a digest."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in conversation_id).lstrip(".")
+    short = safe.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+    if short != conversation_id:
+        short = f"{short}-{blake2b(conversation_id.encode(), digest_size=6).hexdigest()}"
+    return f"{short}{ending}"

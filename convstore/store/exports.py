@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -58,6 +57,9 @@ class Export:
         self._files: list[str] = []
         self._conversations = self._messages = 0
         self._given = frozenset(request.ids) if request.ids is not None else None
+        self._origins: frozenset[str] | None = None
+        self._written: dict[str, tuple[int, int]] = {}
+        """The origins of forks that were written, each with its `next_seq` and `next_turn`."""
 
     def run(self, target: str | os.PathLike[str] | IO[bytes]) -> ExportReport:
         """Write the conversations, and return what was written."""
@@ -150,6 +152,8 @@ class Export:
                     self._problems.append(ExportProblem(id, str(error), is_note=False))
                     continue
                 stream.write(write_line(head))
+                if id in self._list_origins():
+                    self._written[id] = head["next_seq"], head["next_turn"]
                 spool.seek(0)
                 shutil.copyfileobj(spool, stream)
             self._count(head["messages"])
@@ -173,10 +177,16 @@ class Export:
                 head[COUNTS[line["type"]]] += 1
                 spool.write(write_line(line))
 
-        has_origin = self._find_origin(id) is not None
         key = ConversationKey(self._owner, id)
-        self._transactions.read(partial(exporting.write_lines, has_origin=has_origin, begin=begin), key)
+        self._transactions.read(exporting.write_lines, key, self._written, begin)
         return head
+
+    def _list_origins(self) -> frozenset[str]:
+        """Return the conversations that forks need, as it was when the first one was written."""
+        if self._origins is None:
+            found = self._transactions.read(exporting.list_origin_ids, self._owner)
+            self._origins = frozenset(found if self._given is None else found & self._given)
+        return self._origins
 
     # --- the other formats ---
 

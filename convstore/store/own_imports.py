@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from convstore.conversations.importing import make_imported_id
 from convstore.db.loaded_lines import Loaded, TakenId, load_conversation
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy, InvalidInput
+from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput
+from convstore.leases.claims import lock_conversation
 from convstore.transfer.imported import Problem
 from convstore.transfer.own_export import OwnConversation
 from convstore.transfer.reading import OWN_KIND
-from convstore.values.identifiers import ConversationKey, make_conversation_id
+from convstore.values.identifiers import ConversationKey
 from convstore.values.import_report import ImportProblem, ImportReport
 
 
@@ -77,17 +80,17 @@ class OwnImport:
         except TakenId:
             if not self._new_ids:
                 raise
-        renamed = self._renamed[one.head["id"]] = make_conversation_id()
+        # Made of what it is, so that the same file finds it again.
+        renamed = make_imported_id(OWN_KIND, f"{one.head['id']} {one.head['created_at']}")
+        self._renamed[one.head["id"]] = renamed
         return self._store(one, renamed)
 
     def _store(self, one: OwnConversation, id: str) -> Loaded:
         origin = one.head.get("forked_from")
         origin_id = self._renamed.get(origin["id"], origin["id"]) if origin is not None else None
         key = ConversationKey(self._owner, id)
-        if not self._is_trial:
-            return self._transactions.write_repeatable(load_conversation, key, one.head, one.iterate_lines, origin_id)
-        loaded = self._transactions.write_repeatable(_try_to_load, key, one, origin_id)
-        if loaded.is_new:
+        loaded = self._transactions.write_repeatable(_load_whole, key, one, origin_id, is_trial=self._is_trial)
+        if loaded.is_new and self._is_trial:
             self._tried.add(one.head["id"])
         return loaded
 
@@ -95,8 +98,8 @@ class OwnImport:
         place = f"{one.place} (conversation {one.head['id']!r:.80})"
         self._problems += [ImportProblem(place, note, is_note=True) for note in loaded.notes]
         self._counts["messages"] += loaded.messages
-        state = "new" if loaded.is_new else "deleted" if loaded.is_deleted else None
-        self._counts[state or ("changed" if loaded.messages else "unchanged")] += 1
+        states = {"new": loaded.is_new, "deleted": loaded.is_deleted, "changed": loaded.is_changed}
+        self._counts[next((state for state, is_so in states.items() if is_so), "unchanged")] += 1
         if self._on_progress is not None:
             self._read += _count_messages(one)
             self._on_progress(self._read)
@@ -106,10 +109,23 @@ def _count_messages(one: OwnConversation) -> int:
     return sum(line["type"] == "message" for line in one.iterate_lines())
 
 
-def _try_to_load(work: UnitOfWork, key: ConversationKey, one: OwnConversation, origin_id: str | None) -> Loaded:
-    """Load a conversation and take it back."""
+def _load_whole(
+    work: UnitOfWork, key: ConversationKey, one: OwnConversation, origin_id: str | None, *, is_trial: bool
+) -> Loaded:
+    """Load a conversation whole or not at all, also in a transaction that goes on after an error.
+
+    A turn of a dead process is ended first, as anybody who writes to the conversation does.
+    """
     savepoint = work.connection.plain.begin_nested()
     try:
-        return load_conversation(work, key, one.head, one.iterate_lines, origin_id)
-    finally:
+        with suppress(ConversationNotFound):  # it is new, or deleted here
+            lock_conversation(work, key)
+        loaded = load_conversation(work, key, one.head, one.iterate_lines, origin_id)
+    except BaseException:
         savepoint.rollback()
+        raise
+    if is_trial:
+        savepoint.rollback()
+    else:
+        savepoint.commit()
+    return loaded

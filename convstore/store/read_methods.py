@@ -35,6 +35,10 @@ _logger = logging.getLogger(__name__)
 _HITS_AT_ONCE = 500
 
 
+def _ignore(error: DamagedRow) -> None:
+    """Leave out a text that cannot be read: the export names the damage of what it writes."""
+
+
 class ReadMethods(FindMethods):
     """Reading an owner's conversations."""
 
@@ -230,7 +234,7 @@ class ReadMethods(FindMethods):
             target: a file; a folder, which gets a file for each conversation; or a binary stream. A file that exists is
                 replaced when the new one is whole.
             conversation_ids: the conversations; none: all of the owner's.
-            query: instead, the conversations with a message or a title that `search` finds.
+            query: instead, the conversations with a message or a title that `search` finds, no archived ones.
             format: `jsonl`, `markdown`, `html`, `openai`, `sharegpt`, `preferences`, `csv`, `csv-turns`, `parquet` or
                 `parquet-turns`.
             tree: write all branches (True), or only the current path (False); None: what is usual for the format.
@@ -258,7 +262,7 @@ class ReadMethods(FindMethods):
         found: dict[str, None] = {}
         before: str | None = None
         while True:
-            page = self.search(query, limit=_HITS_AT_ONCE, before=before, archived=True)
+            page = self.search(query, limit=_HITS_AT_ONCE, before=before, on_damaged=_ignore)
             found |= dict.fromkeys(hit.conversation for hit in page.hits)
             before = page.next
             if before is None:

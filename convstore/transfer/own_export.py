@@ -30,6 +30,7 @@ from convstore.values.export_format import (
 )
 from convstore.values.results import TurnStatus
 from convstore.values.validation import check_conversation_name, check_id, check_tags
+from convstore.values.window_options import check_window_options
 
 MAX_OWN_LINE_BYTES = 2**30
 """A message with its attachments; 64 MB are enough for the files of other programs."""
@@ -241,6 +242,7 @@ def _parse(line: SourceLine) -> Line:
 
 def _check_head(line: Line) -> None:
     check_line(line, CONVERSATION_FIELDS, _TYPE | {"tags", "forked_from", *COUNTS.values()})
+    check_window_options(line.get("window") or {})
     for name in COUNTS.values():
         if not _is_number(line.get(name)):
             raise InvalidInput(f"the field {name!r} must be a number of lines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ _READ_MESSAGES = 8  # of the beginning of the path
 _READ_CHARACTERS = 8_000
 _MOST_CHARACTERS = 120
 _RECENT_TURNS = 8  # number of latest turns in which a turn is searched that was stored a moment ago
+_THOUGHTS = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)  # of models that think aloud
 _QUOTATION_MARKS = "\"'`*“”„«»「」"
 
 
@@ -52,6 +54,8 @@ class _Plan:
     request: dict[str, Any]
     up_to: Seq
     """The last message that the model reads."""
+    title: str | None
+    """The title that the conversation was given before."""
     estimated_tokens: int
 
 
@@ -127,7 +131,9 @@ def _plan(work: UnitOfWork, key: ConversationKey, parameters: Mapping[str, Any],
     if not model:
         raise NotConfigured("no model is named to write the title: name one (model=…, or CONVSTORE_MODEL)")
     tokens = sum(work.count_tokens(message) for message in messages)
-    return _Plan({**parameters, "model": model, "messages": messages}, records[-1].seq, tokens)
+    return _Plan(
+        {**parameters, "model": model, "messages": messages}, records[-1].seq, conversation.given_title, tokens
+    )
 
 
 def _read_title(completion: Completion) -> str:
@@ -138,12 +144,22 @@ def _read_title(completion: Completion) -> str:
     """
     if completion.finish_reason is None:
         raise NotACompletion(NO_FINISH_REASON)
-    lines = (line.strip().strip(_QUOTATION_MARKS).strip() for line in extract_text(completion.messages[0]).splitlines())
+    if completion.finish_reason == "length":
+        raise NotACompletion("the title was cut off: finish_reason is length")
+    text = _THOUGHTS.sub("", extract_text(completion.messages[0]), count=1)
+    lines = (_clean(line) for line in text.splitlines())
     line = next((line for line in lines if line), None)
     if line is None:
         raise NotACompletion("the title is empty")
-    line = line.removeprefix("Title:").strip().strip(_QUOTATION_MARKS).rstrip(".").strip() or line
+    line = _clean(line.removeprefix("Title:")) or line
+    if line.endswith(".") and line.count(".") == 1:  # not that of an abbreviation
+        line = line[:-1]
     return line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1] + "…"
+
+
+def _clean(line: str) -> str:
+    """Return a line without what a model puts around a title: quotation marks, signs of a heading."""
+    return line.strip().lstrip("#").strip().strip(_QUOTATION_MARKS).strip()
 
 
 def _make_turn(work: UnitOfWork, key: ConversationKey, call: _Call) -> EndedTurn:
@@ -161,11 +177,17 @@ def _make_turn(work: UnitOfWork, key: ConversationKey, call: _Call) -> EndedTurn
 def _store_title(
     work: UnitOfWork, key: ConversationKey, call: _Call, completion: Completion, title: str
 ) -> Conversation:
-    """Store a title and the turn that wrote it, and return the conversation. It may be run again."""
+    """Store a title and the turn that wrote it, and return the conversation. It may be run again.
+
+    A title that somebody gave the conversation meanwhile stays.
+    """
     recent = list_turns(work.connection, key, _RECENT_TURNS)
     if not any((turn.purpose, turn.started_at) == (_PURPOSE, call.started_at) for turn in recent):
         outcome = TurnOutcome(TurnStatus.COMPLETED, completion, moves_head=False, latency=call.latency)
         insert_ended_turn(work, _make_turn(work, key, call), outcome)
+    conversation = get_conversation(work.connection, key)
+    if conversation.given_title not in (call.plan.title, title):
+        return conversation
     return change_conversation(work.connection, key, ConversationChange(title=title), work.now)
 
 

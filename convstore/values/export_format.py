@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from convstore.errors import InvalidInput
-from convstore.messages.storable_text import from_column, to_column, to_json
-from convstore.values.results import Rating
+from convstore.messages.storable_text import from_column, is_storable, to_column, to_json
+from convstore.values.identifiers import Seq
+from convstore.values.results import Rating, RatingValue
 
 FORMAT_VERSION = 1
 """The version that this release writes. It reads this one and earlier ones."""
@@ -24,7 +25,8 @@ FORMAT_VERSION = 1
 Line: TypeAlias = dict[str, Any]
 """A line of an export, as a JSON object."""
 
-_MAX_INTEGER = 2**63 - 1
+_MAX_INTEGER = 2**62  # so that it can still be counted on
+_MAX_NUMBER = 10**9  # a cost that PostgreSQL can store
 _MAX_DIGEST_CHARACTERS = 128
 
 
@@ -43,8 +45,8 @@ class Kind(Enum):
 
 
 _DESCRIPTIONS = {
-    Kind.INTEGER: "a whole number of at most 63 bits",
-    Kind.NUMBER: "a number",
+    Kind.INTEGER: "a whole number of at most 62 bits",
+    Kind.NUMBER: "a number below 1,000,000,000",
     Kind.TEXT: "a text",
     Kind.LABEL: "a text",
     Kind.MOMENT: "a time with its time zone (ISO 8601)",
@@ -229,11 +231,14 @@ def check_line(line: Mapping[str, Any], fields: tuple[Field, ...], others: froze
 def _is_of_kind(value: object, kind: Kind) -> bool:
     if isinstance(value, bool) or not isinstance(value, _TYPES.get(kind, str)):
         return False
-    if isinstance(value, int):
-        return abs(value) <= _MAX_INTEGER
+    if isinstance(value, int | float):
+        return abs(value) <= _MAX_INTEGER if kind is Kind.INTEGER else abs(value) < _MAX_NUMBER
+    if kind is Kind.TEXT:
+        return is_storable(str(value))
     try:
         if kind is Kind.MOMENT:
-            return datetime.fromisoformat(str(value)).tzinfo is not None
+            moment = datetime.fromisoformat(str(value))
+            return moment.tzinfo is not None and moment.astimezone(UTC).year > 1
         if kind is Kind.BYTES:
             return len(str(value)) <= _MAX_DIGEST_CHARACTERS and bool(bytes.fromhex(str(value)))
     except (ValueError, OverflowError):
@@ -255,6 +260,12 @@ def make_rating_fields(rating: Rating) -> Line:
     """Return a rating as it stands in the line of its message."""
     note = {"note": rating.note} if rating.note is not None else {}
     return {"rating": rating.rating.value, "rated_at": rating.rated_at.isoformat(), **note}
+
+
+def make_rating(seq: Seq, fields: Mapping[str, Any]) -> Rating:
+    """Return the rating that the line of a message has."""
+    moment = _ENCODERS[Kind.MOMENT](fields["rated_at"])
+    return Rating(seq, RatingValue(fields["rating"]), fields.get("note"), moment)
 
 
 def write_line(line: Line) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +23,7 @@ from convstore import (
 )
 from convstore.db import conversation_list, unit_of_work
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import ON_THREE_BACKENDS, Backend
+from tests.contract.conftest import ON_THREE_BACKENDS, Backend, HeldReply
 
 ASSISTANT = {"role": "assistant", "content": "Beijing."}
 ELEVEN = "one two three four five six seven eight nine ten eleven"
@@ -96,7 +98,8 @@ def test_a_search_finds_in_tagged_conversations_and_in_the_past_that_a_tagged_fo
     store.new(messages=[{"role": "user", "content": "Which games?"}])
     fork = store.fork(id).id
     store.tag(fork, "sport")
-    assert store.search("games", tags=["sport"]).hits == []  # it is shown in its home, which has no tag
+    assert [hit.conversation for hit in store.search("games").hits][1] == id
+    assert [hit.conversation for hit in store.search("games", tags=["sport"]).hits] == [fork]
     store.delete(id)
     assert [hit.conversation for hit in store.search("games", tags=["sport"]).hits] == [fork]
     assert store.search("games", tags=["none"]).hits == []
@@ -196,14 +199,43 @@ def test_the_model_writes_a_title_in_a_turn_of_its_own(store: Store, chat_server
 
 
 @ON_THREE_BACKENDS
+def test_a_title_is_read_out_of_what_a_model_says_around_it(store: Store, chat_server: ChatServer) -> None:
+    id = store.new(model="m", messages=[{"role": "user", "content": "Where?"}]).id
+    said = {
+        "<think>\nA title.\n</think>\n\n**Olympic games**": "Olympic games",
+        "# Title: “The U.S.”": "The U.S.",
+        "'One sentence.'": "One sentence",
+        "x" * 300: "x" * 119 + "…",
+    }
+    for text, title in said.items():
+        chat_server.script(Reply(text))
+        assert store.write_title(id).title == title
+
+
+@ON_THREE_BACKENDS
+def test_a_title_that_was_given_meanwhile_stays(
+    store: Store, hold: Callable[..., HeldReply], run_in_thread: Callable[..., Future[Any]]
+) -> None:
+    id = store.new("Old", model="m", messages=[{"role": "user", "content": "Where?"}]).id
+    held = hold("Written")
+    written = run_in_thread(lambda: store.write_title(id))
+    held.wait()
+    store.set(id, title="Given")
+    held.release()
+    assert written.result(60).title == store.get(id).title == "Given"
+
+
+@ON_THREE_BACKENDS
 def test_a_title_that_was_not_written_leaves_the_old_one(store: Store, chat_server: ChatServer) -> None:
     id = store.new("Old", model="m", messages=[{"role": "user", "content": "Where?"}]).id
-    chat_server.script(Failure(400, "no"), Reply(""), Reply("Cut", finish_reason=None))
-    for _ in range(3):
+    chat_server.script(
+        Failure(400, "no"), Reply(""), Reply("Cut", finish_reason=None), Reply("Long", finish_reason="length")
+    )
+    for _ in range(4):
         with pytest.raises(TurnFailed, match=r"no title was written .*the old one stays"):
             store.write_title(id)
     assert store.get(id).title == "Old"
-    assert [turn.status for turn in store.turns(id)] == ["failed", "failed", "failed"]
+    assert [turn.status for turn in store.turns(id)] == ["failed"] * 4
     with pytest.raises(InvalidInput, match="no messages"):
         store.write_title(store.new(model="m").id)
 
@@ -224,6 +256,20 @@ def test_the_list_is_narrowed_by_text_in_title_and_name(store: Store) -> None:
     assert list_titles(store, "100%") == list_titles(store, "o_ther") == []
     assert list_titles(store, "o.the") == ["Other"]
     assert len(list_titles(store, " ")) == 6
+    store.new("Two  spaces\tand a tab")
+    for text in ("two spaces", "spaces and", "Two  spaces\tand a tab"):
+        assert list_titles(store, text) == ["Two  spaces\tand a tab"]
+
+
+def test_a_common_tag_and_a_rare_one_list_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [store.new(f"Number {number}").id for number in range(9)]
+    for id in ids[::2]:
+        store.tag(id, "even")
+    store.tag(ids[4], "four")
+    few = [list_titles(store, tags=["even"]), list_titles(store, tags=["even", "four"])]
+    monkeypatch.setattr(conversation_list, "_FEW", 0)
+    assert [list_titles(store, tags=["even"]), list_titles(store, tags=["even", "four"])] == few
+    assert few == [[f"Number {number}" for number in (8, 6, 4, 2, 0)], ["Number 4"]]
 
 
 @ON_THREE_BACKENDS

@@ -257,7 +257,7 @@ class Conversations(RuleBasedStateMachine):
             statuses = [turn.status for turn in self.store.turns(model.id, limit=None)]
             assert statuses.count(TurnStatus.RUNNING) == model.crashed
             found = self.store.get(model.id)
-            assert (found.title, found.length) == (model.title, len(model.path))
+            assert (found.given_title, found.length) == (model.title, len(model.path))
             assert found.updated_at <= now
 
     def teardown(self) -> None:

@@ -134,8 +134,20 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "drawer": list(Drawer),
         "used": [
             frozenset(),
+            frozenset({"tag_0", "other_letters"}),
             frozenset(
-                {"before_id", "updated_at", "since", "until", "text", "model", "model_json", "tag_0", "metadata_0"}
+                {
+                    "before_id",
+                    "updated_at",
+                    "since",
+                    "until",
+                    "text",
+                    "model",
+                    "model_json",
+                    "tag_0",
+                    "metadata_0",
+                    "rare",
+                }
             ),
         ],
         "is_next_page": [True, False],

@@ -35,7 +35,7 @@ _BINARY_FORMATS = ("parquet", "parquet-turns")
     )
 )
 @click.argument("refs", metavar="[REF]...", nargs=-1)
-@click.option("--all", "is_all", is_flag=True, help="All conversations; in jsonl, archived and deleted ones too.")
+@click.option("--all", "is_all", is_flag=True, help="All conversations, archived ones too; in jsonl, deleted ones too.")
 @click.option("--search", "query", metavar="QUERY", help="Conversations that `search` finds.")
 @click.option(
     "-f",
@@ -72,6 +72,11 @@ def export(
     """
     if sum((bool(refs), is_all, query is not None)) > 1:
         raise click.UsageError("give REF, --all or --search.")
+    if format == "jsonl" and is_path is not None:
+        raise click.UsageError("jsonl always has all branches: give it without --path and --tree.")
+    if target == "":
+        raise click.UsageError("--output is empty: name a file or a folder.")
+    target = None if target == "-" else target
     if target is None and as_json:
         raise click.UsageError("--json reports what was written: it needs --output.")
     if target is None and format in _BINARY_FORMATS and sys.stdout.isatty():

@@ -65,8 +65,8 @@ def import_conversations(
     the files brought in.
     """
     if watch:
-        if dry_run or strict or source == "-":
-            raise click.UsageError("--watch takes a file or a folder, and neither --dry-run nor --strict")
+        if dry_run or strict or new_ids or source == "-":
+            raise click.UsageError("--watch takes a file or a folder, and not --dry-run, --strict or --new-ids")
         _watch(Path(source), kind, every or 5.0, store_choice, as_json=as_json)
         return
     if every is not None:
