@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,7 +17,10 @@ import pytest
 from sqlalchemy import select, text
 
 from convstore import ConversationNotFound, DamagedRow, InvalidInput, Store
+from convstore.conversations import exporting
+from convstore.db import loaded_lines
 from convstore.db.models import Base
+from convstore.db.tables import conversations
 from convstore.store import exports
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.transfer import own_export
@@ -408,3 +413,242 @@ def test_a_conversation_larger_than_the_memory_for_it_is_written_and_read(
     id = store.new(messages=[{"role": "user", "content": f"Message {number}"} for number in range(450)]).id
     assert other.import_(io.BytesIO(export(store))).messages == 450
     assert other.history(id) == store.history(id)
+
+
+# --- an import of what is here already ---
+
+
+@ON_THREE_BACKENDS
+def test_a_fork_that_is_imported_where_it_came_from_stays_a_fork(
+    store: Store, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    ids = fill(store, chat_server)
+    before = export(store)
+    store.export(tmp_path / "fork.jsonl", ids["fork of fork"])
+    store.export(f"{tmp_path}/all/")
+    for source in (tmp_path / "fork.jsonl", tmp_path / "all"):
+        report = store.import_(source)
+        assert (report.new, report.changed, report.messages, report.problems) == (0, 0, 0, [])
+    assert export(store) == before
+
+
+@ON_THREE_BACKENDS
+def test_a_copy_of_a_fork_alone_goes_on_with_an_export_of_all(store: Store, other: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": "Shared"}]).id
+    fork = store.fork(id).id
+    store.append(fork, "Own")
+    other.import_(io.BytesIO(export(store, fork)))
+    store.append(fork, "More")
+    report = other.import_(io.BytesIO(export(store)))
+    assert (report.new, report.changed, report.messages, report.problems) == (1, 1, 2, [])
+    assert other.history(fork) == store.history(fork)
+    assert other.get(fork).forked_from is None
+
+
+@ON_THREE_BACKENDS
+def test_a_fork_alone_has_no_turns_of_what_its_origin_said_later(
+    store: Store, other: Store, chat_server: ChatServer
+) -> None:
+    chat_server.script(*(Reply(f"Reply {number}") for number in range(3)))
+    id = store.new(model="m").id
+    for number in range(3):
+        store.say(id, f"Question {number}")
+    fork = store.fork(id, at=3).id  # the second question, without its reply
+    store.append(fork, "Else", {"role": "assistant", "content": "Yes."})
+    exported = export(store, fork)
+    assert other.import_(io.BytesIO(exported)).problems == []
+    assert [(turn.seq, turn.status, turn.output_seq) for turn in other.turns(fork)] == [
+        (1, "completed", 2),
+        (2, "interrupted", None),
+    ]
+    assert export(other, fork) == exported
+
+
+@ON_THREE_BACKENDS
+def test_a_turn_that_was_running_when_it_was_exported_is_replaced_by_how_it_ended(
+    store: Store, other: Store, hold: Callable[..., HeldReply], run_in_thread: Callable[..., Future[Any]]
+) -> None:
+    id = store.new(model="m").id
+    held = hold("Hello.")
+    said = run_in_thread(lambda: store.say(id, "Hello?"))
+    held.wait()
+    other.import_(io.BytesIO(export(store)))
+    held.release()
+    said.result(60)
+    report = other.import_(io.BytesIO(export(store)))
+    assert (report.changed, report.messages, report.problems) == (1, 1, [])
+    assert other.turns(id) == store.turns(id)
+    assert export(other) == export(store)
+
+
+@ON_THREE_BACKENDS
+def test_what_was_changed_later_stays_and_an_import_never_deletes(store: Store, other: Store) -> None:
+    reply = {"role": "assistant", "content": "Yes."}
+    id = store.new("Old", messages=[{"role": "user", "content": "Shared"}, reply]).id
+    store.rate(id, 2, "good")
+    other.import_(io.BytesIO(export(store)))
+    store.set(id, title="Theirs")
+    store.tag(id, "theirs")
+    store.rate(id, 2, "bad")
+    report = other.import_(io.BytesIO(export(store)))
+    assert (report.changed, report.messages) == (1, 0)
+    found = other.get(id)
+    assert (found.title, found.tags, other.ratings(id)[0].rating) == ("Theirs", ("theirs",), "bad")
+    other.set(id, title="Ours")
+    other.tag(id, "ours")
+    other.archive(id)
+    other.rate(id, 2, "good")
+    store.append(id, "More")
+    store.delete(id)
+    assert other.import_(io.BytesIO(export(store))).messages == 1
+    found = other.get(id)
+    assert (found.tags, found.archived_at is not None, found.length) == (("ours", "theirs"), True, 3)
+    assert other.ratings(id)[0].rating == "good"
+
+
+@ON_THREE_BACKENDS
+def test_a_deleted_conversation_keeps_the_name_that_another_one_has(store: Store, other: Store) -> None:
+    for _ in range(2):
+        id = store.new(name="games").id
+        store.delete(id)
+    store.new(name="games")
+    assert other.import_(io.BytesIO(export(store))).problems == []
+    assert read_tables(other) == read_tables(store)
+
+
+@ON_THREE_BACKENDS
+def test_a_new_id_is_the_same_each_time(store: Store, other: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": "Here"}]).id
+    other.new(id=id, messages=[{"role": "user", "content": "There"}])
+    exported = export(store)
+    for new in (1, 0, 0):
+        assert other.import_(io.BytesIO(exported), new_ids=True).new == new
+    assert len(other.list()) == 2
+
+
+@ON_THREE_BACKENDS
+def test_a_conversation_that_does_not_fit_leaves_nothing_in_the_callers_transaction(store: Store, other: Store) -> None:
+    good = store.new(messages=[{"role": "user", "content": "Good"}]).id
+    bad = store.new(messages=[{"role": "user", "content": f"Bad {number}"} for number in range(450)]).id
+    lines = list_lines(export(store, good, bad))
+    changed = next(line for line in lines if line["type"] == "message" and line["seq"] == 400)
+    changed["message"]["content"] = "Changed"
+    assert other.list() == []  # which makes the tables
+    with engine_of(other).begin() as connection:
+        report = other.using(connection).import_(join_lines(lines))
+    assert (report.new, len(report.problems)) == (1, 1)
+    assert [conversation.id for conversation in other.list()] == [good]
+    assert other.history(good) == store.history(good)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_an_import_keeps_others_from_the_conversation_that_it_compares(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the comparison and the first change, another connection must find the row locked."""
+    id = other.new("Title", model="m", messages=[{"role": "user", "content": "Shared"}]).id
+    store.import_(io.BytesIO(export(other)))
+    other.append(id, "More")
+    refused: list[bool] = []
+    compare = loaded_lines._Loading._compare
+
+    def write_meanwhile(loading: Any, stored: Any) -> Any:
+        known = compare(loading, stored)
+        with engine_of(store).connect() as connection, connection.begin():
+            held = select(conversations.c.id).where(conversations.c.id == id).with_for_update(skip_locked=True)
+            refused.append(connection.execute(held).first() is None)
+        return known
+
+    monkeypatch.setattr(loaded_lines._Loading, "_compare", write_meanwhile)
+    assert store.import_(io.BytesIO(export(other))).problems == []
+    assert refused == [True]
+    assert store.say(id, "Still whole?", model="m").status == "completed"
+
+
+@ON_THREE_BACKENDS
+def test_forks_made_while_an_export_runs_are_written_with_their_past(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(store.new(messages=[{"role": "user", "content": f"Message {number}"}]).id for number in range(3))
+    store.fork(ids[0], new_id="zzz-early")
+    list_ids, written = exporting.list_ids, list[int]()
+    monkeypatch.setattr(exporting, "list_ids", lambda *arguments: list_ids(*arguments)[:1])
+    stream = io.BytesIO()
+
+    def go_on(messages: int) -> None:
+        written.append(messages)
+        if len(written) == 1:
+            store.append(ids[0], "Later")
+            store.fork(ids[0], new_id="zzz-late")
+
+    assert store.export(stream, on_progress=go_on).problems == []
+    report = other.import_(io.BytesIO(stream.getvalue()))
+    assert report.problems == []
+    assert other.history("zzz-late") == store.history("zzz-late")
+    assert (other.get("zzz-early").forked_from, other.get("zzz-late").forked_from) == (ids[0], None)
+
+
+def test_a_damaged_origin_does_not_take_its_forks_with_it(backend: Backend, store: Store, other: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": "Shared"}, {"role": "user", "content": "Damaged"}]).id
+    fork = store.fork(id, at=1).id
+    backend.damage("UPDATE convstore_messages SET content = 'changed' WHERE conversation_id = :id AND seq = 2", id=id)
+    stream = io.BytesIO()
+    assert [problem.conversation for problem in store.export(stream).problems] == [id]
+    assert other.import_(io.BytesIO(stream.getvalue())).problems == []
+    assert other.history(fork) == store.history(fork)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("conversation", {"created_at": "0001-01-01T00:00:00+14:00"}),
+        ("conversation", {"updated_at": "9999-12-31T23:59:59-14:00"}),
+        ("conversation", {"window": {"last": "x"}}),
+        ("conversation", {"next_seq": 2**63 - 1}),
+        ("conversation", {"redo": [999]}),
+        ("conversation", {"pins": [[999, 1]]}),
+        ("turn", {"purpose": "\ud800"}),
+        ("turn", {"purpose": "a\0b"}),
+        ("turn", {"cost": 1e300}),
+        ("turn", {"cost": float("inf")}),
+        ("turn", {"output_seq": 99}),
+        ("message", {"created_at": "now"}),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
+def test_odd_values_are_refused_with_their_conversation(
+    store: Store, other: Store, chat_server: ChatServer, kind: str, change: dict[str, Any]
+) -> None:
+    chat_server.script(Reply("Yes."))
+    bad, good = store.new(id="a", model="m").id, store.new(id="b").id
+    store.say(bad, "Hello?")
+    lines = list_lines(export(store))
+    next(line for line in lines if line["type"] == kind).update(change)
+    report = other.import_(join_lines(lines))
+    assert len(report.problems) == 1
+    assert [conversation.id for conversation in other.list()] == [good]
+
+
+def test_ids_that_no_file_can_bear_get_files_of_their_own(store: Store, tmp_path: Path) -> None:
+    ids = ["a:b", "a?b", "a/b", "天" * 80, ".hidden", "x" * 255]
+    for id in ids:
+        store.new(id=id)
+    report = store.export(f"{tmp_path}/chats/")
+    assert len(set(report.files)) == len(list((tmp_path / "chats").iterdir())) == len(ids)
+
+
+@pytest.mark.parametrize("backend", ["sqlite-memory"], indirect=True)
+def test_a_pipe_and_a_link_stay_what_they_are(store: Store, tmp_path: Path) -> None:
+    store.new()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    store.export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == export(store)
+    os.mkfifo(tmp_path / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    store.export(tmp_path / "pipe")
+    reader.join(10)
+    assert read == [export(store)]
+    assert (tmp_path / "pipe").is_fifo()

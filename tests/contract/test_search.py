@@ -344,17 +344,10 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
     """With small pages, so that most queries go through all parts of a search."""
     if not has_fts5:
         use_a_plain_table(backend)
-    for name, value in {"_FIRST_PAGE": 3, "_NEXT_PAGE": 4, "_NEWEST": 7, "_READ_AT_ONCE": 12}.items():
-        monkeypatch.setattr(text_search, name, value)
-    for module in (search_documents, search_hashes):
-        monkeypatch.setattr(module, "FIRST_CANDIDATES", 4)
-    monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
-    monkeypatch.setattr(search_hashes, "_FEW", 3)
-    monkeypatch.setattr(search_hashes, "_SCANNED", 9)
+    use_small_pages(monkeypatch)
     choose = random.Random(11)
     ids = _say_at_random(store, clock, choose)
     texts = list(_list_texts(store, ids))
-    monkeypatch.setattr(text_search, "_MOST_TAGGED", 3)
     tagged = {"few": set(choose.sample(ids, 3)), "many": set(choose.sample(ids, len(ids) // 2))}
     for tag, chosen in tagged.items():
         for id in chosen:
@@ -362,13 +355,7 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
     origins = {id: (conversation.forked_from, conversation.forked_at) for id in ids for conversation in [store.get(id)]}
     for number in range(1_000 if has_fts5 else 300):
         query = " ".join(_make_piece(choose) for _ in range(choose.choice((1, 1, 2, 3))))
-        options: dict[str, Any] = {"role": choose.choice(("user", "assistant"))} if number % 5 == 0 else {}
-        if number % 7 == 0:
-            options["since"] = BEGIN + timedelta(hours=choose.randrange(200))
-        if number % 11 == 0:
-            options["until"] = BEGIN + timedelta(hours=choose.randrange(200))
-        if number % 6 == 0:
-            options["conversation_id"] = choose.choice(ids)
+        options = _choose_options(choose, number, ids)
         expected = _scan(origins, texts, query, **options)
         if number % 9 == 0:
             options["tags"] = choose.choice((["few"], ["many"], ["few", "many"]))
@@ -386,6 +373,29 @@ def test_a_thousand_queries_find_what_a_scan_of_all_texts_finds(
             assert {id for _, id, _ in found} <= chosen
         else:
             assert found == expected, (query, options)
+
+
+def _choose_options(choose: random.Random, number: int, ids: list[str]) -> dict[str, Any]:
+    """Return the options of the query with a number."""
+    options: dict[str, Any] = {"role": choose.choice(("user", "assistant"))} if number % 5 == 0 else {}
+    if number % 7 == 0:
+        options["since"] = BEGIN + timedelta(hours=choose.randrange(200))
+    if number % 11 == 0:
+        options["until"] = BEGIN + timedelta(hours=choose.randrange(200))
+    if number % 6 == 0:
+        options["conversation_id"] = choose.choice(ids)
+    return options
+
+
+def use_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_FIRST_PAGE": 3, "_NEXT_PAGE": 4, "_NEWEST": 7, "_READ_AT_ONCE": 12}.items():
+        monkeypatch.setattr(text_search, name, value)
+    for module in (search_documents, search_hashes):
+        monkeypatch.setattr(module, "FIRST_CANDIDATES", 4)
+    monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
+    monkeypatch.setattr(search_hashes, "_FEW", 3)
+    monkeypatch.setattr(search_hashes, "_SCANNED", 9)
+    monkeypatch.setattr(text_search, "_MOST_TAGGED", 3)
 
 
 def _is_shown_by(origins: Mapping[str, tuple[str | None, int | None]], shown: set[str], home: str, seq: int) -> bool:
