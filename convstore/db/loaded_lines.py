@@ -188,7 +188,7 @@ class _Loading:
             columns["creation_digest"] = None  # of the other id
         self._connection.execute(_INSERT, {"owner": self._key.owner, **columns, "id": self._key.id})
         added = self._insert_lines(frozenset(), frozenset())
-        add_tags(self._connection, self._key, self._head.get("tags", ()))
+        add_tags(self._connection, self._key, (self._head.get("tags") or ()))
         index_title(self._connection, self._key, columns["created_at"], from_column(columns["title"]), columns["name"])
         return Loaded(is_new=True, messages=added, notes=tuple(self._notes))
 
@@ -220,7 +220,7 @@ class _Loading:
                 _DELETE_TURN, {"owner": self._key.owner, "conversation_id": self._key.id, "seq": turn}
             )
         added = self._insert_lines(known.messages, known.turns)
-        new_tags = [tag for tag in self._head.get("tags", ()) if tag not in stored.tags]
+        new_tags = [tag for tag in (self._head.get("tags") or ()) if tag not in stored.tags]
         add_tags(self._connection, self._key, new_tags)
         if describes:
             before = from_column(stored.row.title), stored.row.name
@@ -309,7 +309,7 @@ class _Loading:
         return added
 
     def _insert_turns(self, lines: list[Line]) -> None:
-        self._check_messages([line[name] for line in lines for name in _MESSAGES_OF_TURN if name in line])
+        self._check_messages([line[name] for line in lines for name in _MESSAGES_OF_TURN if line.get(name) is not None])
         try:
             self._insert_rows(turns, lines, TURN_FIELDS)
         except IntegrityError:
@@ -371,7 +371,7 @@ class _Loading:
         found = find_place(self._connection, self._lineage, seq) if seq != NO_SEQ else (NO_SEQ, 0)
         if found is None or found[1] != length or seq >= self._head["next_seq"]:
             raise InvalidInput(f"its head, message seq {seq} at position {length}, is not among its messages")
-        self._check_messages([*self._head.get("redo", ()), *(pin[0] for pin in self._head.get("pins", ()))])
+        self._check_messages([*(self._head.get("redo") or ()), *(pin[0] for pin in self._head.get("pins") or ())])
 
 
 def _bind(key: ConversationKey) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class _Reader:
         self._found = Counter[str]()
         self._is_over = False
         self._is_foreign = False
+        self._is_lost = False
+        """Whether lines are passed over that belong to no conversation."""
         self._conversations = self._messages = 0
         self._number = 0
 
@@ -125,6 +127,7 @@ class _Reader:
             problem = Problem(place, str(error))
             if self._head is None:
                 self._is_foreign = self._number == 1
+                self._is_lost = True
                 yield problem
             else:
                 self._fault = self._fault or problem
@@ -152,6 +155,7 @@ class _Reader:
                 raise InvalidInput(f"it had {counts[0]} conversations and {counts[1]} messages when it was written")
         else:
             self._conversations += 1
+            self._is_lost = False
             self._head, self._place, self._fault = value, place, None
             self._spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115 (`close` closes it)
             _check_head(value)
@@ -165,7 +169,9 @@ class _Reader:
         if kind == "message":
             self._messages += 1
         if self._head is None or self._spool is None:
-            raise InvalidInput("the line belongs to no conversation")
+            if self._is_lost:
+                return
+            raise InvalidInput("the line belongs to no conversation; neither do those after it")
         if self._fault is not None:
             return
         if not isinstance(kind, str) or kind not in _FIELDS:
@@ -212,13 +218,9 @@ class _Reader:
         """Yield what is left at the end of the file."""
         if self._is_foreign:
             return
+        yield from self._finish()  # its numbers of lines tell whether it is whole
         if not self._is_over:
-            # The last conversation may have lost messages.
-            cut = Problem(self._name, "the file ends early: a part of the export is missing")
-            self._fault = self._fault or cut
-            if self._head is None:
-                yield cut
-        yield from self._finish()
+            yield Problem(self._name, "the file ends early: a part of the export is missing")
 
     def close(self) -> None:
         """Close the temporary file."""

@@ -390,6 +390,15 @@ def test_files_that_are_no_whole_export_are_named(store: Store, other: Store, mo
     ]
     assert get_reasons(lines[1:]) == ["the file does not begin as an export of convstore does"]
     assert get_reasons(lines[:-1]) == ["the file ends early: a part of the export is missing"]
+    assert other.import_(join_lines(lines[:-1]), dry_run=True).new == 1  # its own numbers tell that it is whole
+    assert get_reasons(lines[:-2]) == [
+        "some of its lines are missing",
+        "the file ends early: a part of the export is missing",
+    ]
+    assert get_reasons([lines[0], {"type": "what"}, *lines[2:]]) == [
+        "the line belongs to no conversation; neither do those after it",
+        "it had 1 conversations and 1 messages when it was written",
+    ]
     assert get_reasons([*lines[:-1], {**lines[-1], "messages": 7}]) == [
         "it had 1 conversations and 7 messages when it was written"
     ]
