@@ -55,6 +55,10 @@ class Cost:
         return sum(self.commits)
 
 
+def _is_heartbeat() -> bool:
+    return threading.current_thread().name == "convstore-heartbeat"
+
+
 class Meter:
     """Count the statements, commits and rows of an engine, from any thread."""
 
@@ -72,13 +76,15 @@ class Meter:
         if statement.startswith("BEGIN"):
             self._thread.wrote = False
             return
-        if self._cost is not None:
+        # On a slow machine a turn lasts so long that the heartbeat looks whether it shall stop.
+        is_look = _is_heartbeat() and "stop_requested_at" in statement
+        if self._cost is not None and not is_look:
             self._cost.statements.append(statement)
         if not statement.startswith(("SELECT", "WITH")):
             self._thread.wrote = True
 
     def _after(self, _c: object, cursor: Any, statement: str, *_: object) -> None:
-        if self._cost is not None and statement.startswith(("SELECT", "WITH")):
+        if self._cost is not None and statement.startswith(("SELECT", "WITH")) and not _is_heartbeat():
             self._cost.rows += max(0, cursor.rowcount)
 
     def _commit(self, _: object) -> None:
@@ -90,7 +96,7 @@ class Meter:
         connection.row_factory = self._row
 
     def _row(self, _cursor: object, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        if self._cost is not None:
+        if self._cost is not None and not _is_heartbeat():
             self._cost.rows += 1
         return row
 
