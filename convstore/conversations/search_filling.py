@@ -7,7 +7,7 @@ end after any batch, and goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from convstore.db import search_backlog, search_gaps, search_index, search_rows
@@ -18,6 +18,9 @@ from convstore.search.folded_text import fold
 from convstore.search.searched_text import extract_searched_text
 from convstore.search.terms import find_terms
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
+
+_TEXTS_AT_ONCE, _CONVERSATIONS_AT_ONCE = 300, 50
+"""How much one transaction adds: on SQLite, others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ def fill_index(
         on_progress: called after each batch with the number added so far.
     """
     began, added = time.monotonic(), 0
-    while (batch := transactions.read(read_batch, owner)) is not None:
-        added += transactions.write_repeatable(store_batch, batch)
+    while batches := transactions.read(read_batches, owner):
+        added += transactions.write_repeatable(store_batches, batches)
         if on_progress is not None:
             on_progress(added)
         if seconds is not None and time.monotonic() - began > seconds:
@@ -54,15 +57,28 @@ def fill_index(
     return added
 
 
-def read_batch(work: UnitOfWork, owner: str) -> Batch | None:
-    """Return the next messages to be added, without damaged ones; None if there is nothing to do.
+def read_batches(work: UnitOfWork, owner: str) -> list[Batch]:
+    """Return the next messages to be added, of one conversation or of several short ones; [] if there are none.
 
-    There is nothing to do either if this SQLite cannot write the index.
+    There are none either if this SQLite cannot write the index. Damaged messages are left out.
     """
+    batches: list[Batch] = []
+    if search_index.find_kind(work.connection) is IndexKind.NONE:
+        return batches
     waiting = search_backlog.find_next(work.connection, owner)
-    if waiting is None or search_index.find_kind(work.connection) is IndexKind.NONE:
-        return None
-    key, from_seq = waiting
+    texts = 0
+    while waiting is not None:
+        key, from_seq = waiting
+        batch = _read_batch(work, key, from_seq)
+        batches.append(batch)
+        texts += len(batch.texts)
+        if batch.next_seq is not None or texts >= _TEXTS_AT_ONCE or len(batches) >= _CONVERSATIONS_AT_ONCE:
+            break
+        waiting = search_backlog.find_next(work.connection, owner, key.id)
+    return batches
+
+
+def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
     texts: list[IndexedText] = []
     if from_seq == NO_SEQ:
         created_at, *names = search_gaps.read_title(work.connection, key)
@@ -76,8 +92,12 @@ def read_batch(work: UnitOfWork, owner: str) -> Batch | None:
     return Batch(key, from_seq, next_seq, texts)
 
 
-def store_batch(work: UnitOfWork, batch: Batch) -> int:
-    """Add a batch to the index, and return how many of its texts were not in it."""
+def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
+    """Add batches to the index, and return how many of their texts were not in it."""
+    return sum(_store_batch(work, batch) for batch in batches)
+
+
+def _store_batch(work: UnitOfWork, batch: Batch) -> int:
     known = search_rows.find_known(work.connection, batch.key.owner, [text.key for text in batch.texts])
     new = [text for text in batch.texts if text.key not in known]
     search_index.add_texts(work.connection, batch.key.owner, new)

@@ -20,7 +20,10 @@ from convstore.values.identifiers import ConversationKey, Seq
 _OF_OWNER = table.c.owner == bindparam("owner")
 _ANY = select(literal(1)).where(exists().where(_OF_OWNER))
 _NEXT = (
-    select(table.c.conversation_id, table.c.from_seq).where(_OF_OWNER).order_by(table.c.conversation_id.desc()).limit(1)
+    select(table.c.conversation_id, table.c.from_seq)
+    .where(_OF_OWNER, table.c.conversation_id < bindparam("before_id"))
+    .order_by(table.c.conversation_id.desc())
+    .limit(1)
 )
 _WAITING_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
 _OWNERS = select(conversations.c.owner).distinct().order_by(conversations.c.owner)
@@ -62,9 +65,13 @@ def has_backlog(connection: Connection, owner: str) -> bool:
     return connection.scalar(_ANY, {"owner": owner}) is not None
 
 
-def find_next(connection: Connection, owner: str) -> tuple[ConversationKey, Seq] | None:
-    """Return a conversation with messages to be indexed, and the first of them; None if nothing is left."""
-    row = connection.execute(_NEXT, {"owner": owner}).first()
+def find_next(connection: Connection, owner: str, before_id: str = "\U0010ffff") -> tuple[ConversationKey, Seq] | None:
+    """Return a conversation with messages to be indexed, and the first of them; None if nothing is left.
+
+    Args:
+        before_id: take one with a smaller id.
+    """
+    row = connection.execute(_NEXT, {"owner": owner, "before_id": before_id}).first()
     return (ConversationKey(owner, row.conversation_id), Seq(row.from_seq)) if row is not None else None
 
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from convstore import ConversationDeleted, ConversationNotFound, DamagedRow, InvalidInput, SearchHit, Store, TurnStatus
-from convstore.conversations import text_search
+from convstore.conversations import search_filling, text_search
 from convstore.db import search_documents, search_hashes, search_index, search_selection, unit_of_work
 from convstore.db.schema_upgrade import migrations_folder, upgrade
 from convstore.search.folded_text import fold
@@ -254,6 +254,7 @@ def test_a_very_long_message_is_indexed_later_and_found_at_once(store: Store, mo
 def test_messages_without_an_index_are_added_by_a_search_or_by_reindex(
     backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(search_filling, "_CONVERSATIONS_AT_ONCE", 1)
     ids = [store.new(f"Title {n}", messages=[user("word")] * 3).id for n in range(4)]
     fork = store.fork(ids[0]).id
     forget_index(backend)
