@@ -7,24 +7,21 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from convstore.conversations import creation, deletion, description, drawer, forks, head_moves, pins
+from convstore.conversations import creation, deletion, description, forks, head_moves, pins
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
-from convstore.db.unit_of_work import UnitOfWork
-from convstore.leases.waiting import repeat_while_locked
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
 from convstore.messages.message import to_message
-from convstore.store.read_methods import ReadMethods
+from convstore.store.drawer_methods import DrawerMethods
 from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
-from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Rating, Summary
-from convstore.values.steps import DatabaseWork
+from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Summary
 from convstore.values.validation import (
     OnBusy,
     check_conversation_name,
@@ -34,9 +31,7 @@ from convstore.values.validation import (
     check_idempotency_key,
     check_metadata,
     check_position,
-    check_rating,
     check_seq,
-    check_tags,
     check_title,
     check_turn_count,
     get_wait_seconds,
@@ -52,7 +47,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class ConversationMethods(ReadMethods):
+class ConversationMethods(DrawerMethods):
     """Everything about an owner's conversations that needs no model.
 
     `Store` adds what asks a model; `Store.using(connection)` returns these methods inside the caller's transaction.
@@ -196,72 +191,6 @@ class ConversationMethods(ReadMethods):
                 own = OwnImport(self._transactions, self._owner, is_trial=dry_run, new_ids=new_ids, on_progress=show)
                 return own.run(cast("Iterable[OwnConversation | Problem]", opened.conversations))
             return begin(opened.kind, name, get_share=opened.progress.get_share).run(opened.conversations)
-
-    def archive(self, conversation_id: str) -> Conversation:
-        """Put a conversation into the archive, and return it: it leaves the usual list and the usual search.
-
-        It can be read and continued as before. `unarchive` takes it out again.
-
-        Raises:
-            ConversationNotFound: the owner has no such conversation.
-            ConversationBusy: another transaction held the conversation's row for 30 seconds.
-        """
-        return self._arrange(drawer.archive, conversation_id)
-
-    def unarchive(self, conversation_id: str) -> Conversation:
-        """Take a conversation out of the archive, and return it; raises what `archive` does."""
-        return self._arrange(drawer.unarchive, conversation_id)
-
-    def tag(self, conversation_id: str, *tags: str) -> Conversation:
-        """Add tags to a conversation, and return it; `list(tags=…)` and `search(tags=…)` find it by them.
-
-        Args:
-            conversation_id: the conversation's id.
-            tags: 1 to 64 letters, digits, `.`, `_` or `-` each.
-
-        Raises:
-            InvalidInput: a tag breaks the rule, or none is given.
-            ConversationNotFound, ConversationBusy: as `archive`.
-        """
-        return self._arrange(drawer.tag, conversation_id, check_tags(tags))
-
-    def untag(self, conversation_id: str, *tags: str) -> Conversation:
-        """Remove tags from a conversation, and return it; takes and raises what `tag` does."""
-        return self._arrange(drawer.untag, conversation_id, check_tags(tags))
-
-    def rate(
-        self,
-        conversation_id: str,
-        position: int,
-        rating: Literal["good", "bad"] | None,
-        *,
-        note: str | None = None,
-    ) -> Rating | None:
-        """Rate the reply at a position of the current path, and return the rating.
-
-        Args:
-            conversation_id: the conversation's id.
-            position: 1, 2, 3 …
-            rating: replaces the one before; None: removes it.
-            note: the reason, in your own words.
-
-        Raises:
-            InvalidInput: the path has no such position, the message is not a reply, or the rating is not valid.
-            ConversationNotFound, ConversationBusy: as `archive`.
-        """
-        value, text = check_rating(rating, note)
-        return self._arrange(drawer.rate, conversation_id, Position(check_position(position)), value, text)
-
-    def _arrange(
-        self,
-        unit: Callable[Concatenate[UnitOfWork, ConversationKey, P], T],
-        conversation_id: str,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run a unit of work that changes no message and may run twice."""
-        key = self._key(conversation_id)
-        return self._run_unlocked(partial(self._transactions.write_repeatable, unit, key, *args, **kwargs))
 
     def append(
         self,
@@ -411,13 +340,6 @@ class ConversationMethods(ReadMethods):
             ConversationNotFound: the owner has no such conversation.
         """
         return self._run_unlocked(partial(self._transactions.write, pins.drop_summary, self._key(conversation_id)))
-
-    def _run_unlocked(self, work: Callable[[], T]) -> T:
-        """Run a transaction; in our own one, wait for another transaction that holds the conversation's row."""
-        if not self._transactions.may_wait:
-            return work()
-        result: T = SyncRunner().run(repeat_while_locked(DatabaseWork(work)))
-        return result
 
     def delete(self, conversation_id: str) -> None:
         """Delete a conversation; `restore` brings it back.

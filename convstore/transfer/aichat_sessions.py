@@ -118,7 +118,7 @@ def _make_messages(message: Any, calls_before: int) -> list[dict[str, Any]]:
         return [{"role": message.get("role"), "content": content}]
     results = content.get("tool_results")
     if not isinstance(results, list) or not all(_is_result(result) for result in results):
-        raise NotMessages("has a message whose content is not known")
+        raise NotMessages("has a message with content of an unknown kind")
     text = content.get("text")
     calls = [_make_call(result["call"], calls_before + number) for number, result in enumerate(results, 1)]
     reply = {"role": "assistant", "content": text if isinstance(text, str) and text else None, "tool_calls": calls}

@@ -166,7 +166,7 @@ def read_mt_bench(folder: Path) -> Iterator[ExportedConversation]:
 
 @st.composite
 def any_tree(draw: st.DrawFn, message: st.SearchStrategy[dict[str, Any]] = any_message) -> ExportedConversation:
-    """Draw a conversation whose messages form any tree, with its head anywhere."""
+    """Draw a conversation with messages that form any tree, and its head anywhere."""
     messages = draw(st.lists(message, min_size=1, max_size=8))
     parents = [draw(st.integers(0, number)) for number in range(len(messages))]
     head = draw(st.integers(0, len(messages)))

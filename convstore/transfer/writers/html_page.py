@@ -21,7 +21,7 @@ def write_html(
     conversations: Iterable[ExportedConversation],
     on_note: OnNote = ignore_note,  # noqa: ARG001
 ) -> Iterator[bytes]:
-    """Yield a page with all conversations, of which the first is unfolded; nothing needs a note."""
+    """Yield a page with all conversations, the first one unfolded; nothing needs a note."""
     number = 0
     for number, exported in enumerate(conversations, 1):
         title = make_one_line(exported.conversation.title or "") or "Conversation"

@@ -152,7 +152,7 @@ def _write_fields(fields: dict[str, Any]) -> str:
 
 
 def _preview(message: Message) -> str:
-    """Return what there is to read of a message whose content is not in the text."""
+    """Return what there is to read of a message if its content is not in the text."""
     lines = [show_control_characters(extract_text(message))]
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
