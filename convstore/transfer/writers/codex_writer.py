@@ -21,9 +21,9 @@ from convstore.transfer.writers.session_file import (
     REASONING_LOSS,
     UNANSWERED_LOSS,
     SessionFile,
+    count_lost_fields,
     format_time,
     list_content_parts,
-    list_other_fields,
     make_session_id,
     read_text,
     to_line,
@@ -81,9 +81,7 @@ class _Writer:
         """Write a message, and the event that shows it on the screen."""
         message = record.message
         role = message["role"]
-        for field in list_other_fields(message):
-            if not (role == "function" and field == "name"):
-                self.losses[f"the field `{field:.40}` of a message is left out"] += 1
+        count_lost_fields(message, self.losses)
         if role in ("tool", "function"):
             self._add_result(record)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -92,3 +93,10 @@ def read_text(message: Message) -> str:
 def list_other_fields(message: Message) -> list[str]:
     """Return the fields of a message with values that no session file has a place for."""
     return sorted(key for key in message.keys() - _READ_FIELDS - {IMPORTED_FIELD} if message[key] not in (None, [], {}))
+
+
+def count_lost_fields(message: Message, losses: Counter[str]) -> None:
+    """Note the fields of a message that a session cannot have."""
+    for field in list_other_fields(message):
+        if not (message["role"] == "function" and field == "name"):
+            losses[f"the field `{field:.40}` of a message is left out"] += 1
