@@ -22,6 +22,8 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 _TEXTS_AT_ONCE, _CONVERSATIONS_AT_ONCE = 300, 50
 """How much one transaction adds: on SQLite, others wait for it."""
 
+_LISTED_AT_ONCE = 10_000  # conversations
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -48,34 +50,51 @@ def fill_index(
         on_progress: called after each batch with the number added so far.
     """
     began, added = time.monotonic(), 0
-    while batches := transactions.read(read_batches, owner):
-        added += transactions.write_repeatable(store_batches, batches)
-        if on_progress is not None:
-            on_progress(added)
-        if seconds is not None and time.monotonic() - began > seconds:
-            break
+    while waiting := transactions.read(list_waiting, owner):
+        while waiting:
+            batches, done = transactions.read(read_batches, owner, waiting)
+            added += transactions.write_repeatable(store_batches, batches)
+            del waiting[:done]
+            if on_progress is not None:
+                on_progress(added)
+            if seconds is not None and time.monotonic() - began > seconds:
+                return added
     return added
 
 
-def read_batches(work: UnitOfWork, owner: str) -> list[Batch]:
-    """Return the next messages to be added, of one conversation or of several short ones; [] if there are none.
+def list_waiting(work: UnitOfWork, owner: str) -> list[str]:
+    """Return the ids of conversations with messages to be added, the oldest first; [] if there are none.
 
-    There are none either if this SQLite cannot write the index. Damaged messages are left out.
+    There are none either if this SQLite cannot write the index.
+    """
+    if search_index.find_kind(work.connection) is IndexKind.NONE:
+        return []
+    return search_backlog.list_oldest(work.connection, owner, _LISTED_AT_ONCE)
+
+
+def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[list[Batch], int]:
+    """Return messages to be added, of one conversation or of several short ones; damaged messages are left out.
+
+    Args:
+        waiting: ids of conversations.
+
+    Returns:
+        The messages, and the number of conversations that have no others.
     """
     batches: list[Batch] = []
-    if search_index.find_kind(work.connection) is IndexKind.NONE:
-        return batches
-    waiting = search_backlog.find_next(work.connection, owner)
     texts = 0
-    while waiting is not None:
-        key, from_seq = waiting
-        batch = _read_batch(work, key, from_seq)
-        batches.append(batch)
-        texts += len(batch.texts)
-        if batch.next_seq is not None or texts >= _TEXTS_AT_ONCE or len(batches) >= _CONVERSATIONS_AT_ONCE:
-            break
-        waiting = search_backlog.find_next(work.connection, owner, key.id)
-    return batches
+    for done, id in enumerate(waiting):
+        if texts >= _TEXTS_AT_ONCE or len(batches) >= _CONVERSATIONS_AT_ONCE:
+            return batches, done
+        key = ConversationKey(owner, id)
+        from_seq = search_backlog.find_start(work.connection, key)
+        if from_seq is None:  # another process has added them
+            continue
+        batches.append(_read_batch(work, key, from_seq))
+        texts += len(batches[-1].texts)
+        if batches[-1].next_seq is not None:
+            return batches, done
+    return batches, len(waiting)
 
 
 def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:

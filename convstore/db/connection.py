@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
@@ -28,6 +28,7 @@ _DRIVERS = frozenset({"pysqlite", "psycopg"})
 _ENGINE_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _DIALECT_EVENTS = ("do_execute", "do_executemany", "do_execute_no_params")
 _NO_VALUES: Values = {}
+_SAVEPOINT = "convstore_savepoint"
 _MAX_COMPILED = 1000  # there are about 200; more are statements that were made for one call
 
 
@@ -313,6 +314,30 @@ class Connection:
         if is_drivers or not isinstance(error, Exception):
             # There is no public name for it. The parameters are left out, because an error may be logged.
             self.plain._handle_dbapi_exception(error, sql if is_drivers else None, None, cursor, None)
+
+
+@contextmanager
+def hold_savepoint(connection: Connection, *, keeps: bool = True) -> Iterator[None]:
+    """Undo what the block writes if it raises; also at its end, unless `keeps`.
+
+    The transaction goes on, also on PostgreSQL, where an error would otherwise end it.
+    """
+    connection.run(f"SAVEPOINT {_SAVEPOINT}")
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the error is the one to raise
+            _undo_to_savepoint(connection)
+        raise
+    if keeps:
+        connection.run(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+    else:
+        _undo_to_savepoint(connection)
+
+
+def _undo_to_savepoint(connection: Connection) -> None:
+    connection.run(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+    connection.run(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
 
 def find_statements(engine: Engine, schema: str | None) -> Statements | None:

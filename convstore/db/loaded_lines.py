@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,7 +17,8 @@ from convstore.db.dialect import insert_or_ignore
 from convstore.db.drawer_rows import add_tags, keep_later_rating
 from convstore.db.fork_sharing import Lineage, write_lineage
 from convstore.db.message_rows import find_existing, find_message, find_place
-from convstore.db.message_writes import insert_records, make_child
+from convstore.db.message_writes import insert_records, insert_rows, make_child, make_rows
+from convstore.db.search_backlog import put_off, put_off_whole
 from convstore.db.search_index import index_title, replace_title
 from convstore.db.stored_conversation import StoredConversation, is_exported_running, read_stored, read_stored_lineage
 from convstore.db.tables import conversations, summaries, turns
@@ -77,6 +78,8 @@ class Loaded:
     """Whether it is deleted here, and stays so."""
     messages: int = 0
     """Number of messages that were added."""
+    not_indexed: int = 0
+    """Number of the added messages that are not in the search index yet."""
     notes: tuple[str, ...] = ()
     """What could not be carried over."""
 
@@ -104,6 +107,8 @@ def load_conversation(
     head: Line,
     iterate_lines: Callable[[], Iterable[Line]],
     origin_id: str | None,
+    *,
+    is_indexed: bool,
 ) -> Loaded:
     """Store a conversation of an export, or what is new of it. The caller has locked it, if it is here and not deleted.
 
@@ -112,6 +117,7 @@ def load_conversation(
         head: its line.
         iterate_lines: returns its other lines, checked, from the first one each time.
         origin_id: the id here of the conversation that it was forked from.
+        is_indexed: add it to the search index; False: note that it must be added later.
 
     Raises:
         TakenId: the id is taken by other contents.
@@ -121,10 +127,9 @@ def load_conversation(
     stored = read_stored(work.connection, key)
     try:
         if stored is None:
-            return _Loading(
-                work, key, head, iterate_lines, _make_lineage(work.connection, key, head, origin_id)
-            ).insert()
-        return _Loading(work, key, head, iterate_lines, stored.lineage).update(stored)
+            lineage = _make_lineage(work.connection, key, head, origin_id)
+            return _Loading(work, lineage, head, iterate_lines, is_indexed=is_indexed).insert()
+        return _Loading(work, stored.lineage, head, iterate_lines, is_indexed=is_indexed).update(stored)
     except IntegrityError as error:
         raise DatabaseUnavailable(
             f"conversation {key.id!r}: another transaction stored it, or took its name, at the same time; try again",
@@ -166,18 +171,21 @@ class _Loading:
     def __init__(
         self,
         work: UnitOfWork,
-        key: ConversationKey,
+        lineage: Lineage,
         head: Line,
         iterate_lines: Callable[[], Iterable[Line]],
-        lineage: Lineage,
+        *,
+        is_indexed: bool,
     ) -> None:
         self._work = work
         self._connection: Connection = work.connection
-        self._key = key
+        self._key = lineage.key
         self._head = head
         self._iterate_lines = iterate_lines
         self._notes: list[str] = []
         self._lineage = lineage
+        self._is_indexed = is_indexed
+        self._first_added: Seq | None = None
         self._records: dict[Seq, MessageRecord] = {}
 
     def insert(self) -> Loaded:
@@ -189,8 +197,12 @@ class _Loading:
         self._connection.execute(_INSERT, {"owner": self._key.owner, **columns, "id": self._key.id})
         added = self._insert_lines(frozenset(), frozenset())
         add_tags(self._connection, self._key, (self._head.get("tags") or ()))
-        index_title(self._connection, self._key, columns["created_at"], from_column(columns["title"]), columns["name"])
-        return Loaded(is_new=True, messages=added, notes=tuple(self._notes))
+        if self._is_indexed:
+            title = from_column(columns["title"])
+            index_title(self._connection, self._key, columns["created_at"], title, columns["name"])
+        else:
+            put_off_whole(self._connection, [self._key])
+        return Loaded(is_new=True, messages=added, not_indexed=self._count_put_off(added), notes=tuple(self._notes))
 
     def update(self, stored: StoredConversation) -> Loaded:
         """Add what is new of the conversation, which is here already.
@@ -226,8 +238,17 @@ class _Loading:
             before = from_column(stored.row.title), stored.row.name
             after = from_column(columns["title"]), columns["name"]
             replace_title(self._connection, self._key, stored.row.created_at, before, after)
-        is_changed = is_changed or known.has_more or bool(new_tags)
-        return Loaded(is_changed=is_changed, messages=added, notes=tuple(self._notes))
+        if self._first_added is not None and not self._is_indexed:
+            put_off(self._connection, self._key, self._first_added)
+        return Loaded(
+            is_changed=is_changed or known.has_more or bool(new_tags),
+            messages=added,
+            not_indexed=self._count_put_off(added),
+            notes=tuple(self._notes),
+        )
+
+    def _count_put_off(self, added: int) -> int:
+        return 0 if self._is_indexed else added
 
     def _compare(self, stored: StoredConversation) -> _Known:
         """Return what of the export is here already.
@@ -296,7 +317,8 @@ class _Loading:
             for line in some:
                 by_type[line["type"]].append(line)
             new = [self._make_record(line) for line in by_type["message"] if line["seq"] not in stored]
-            insert_records(self._work, self._key, new)
+            if new:
+                self._insert_messages(new)
             added += len(new)
             self._forget_records()
             self._insert_turns([line for line in by_type["turn"] if line["seq"] not in begun])
@@ -307,6 +329,14 @@ class _Loading:
                     keep_later_rating(self._connection, self._key, make_rating(line["seq"], line["rating"]))
         self._check_places()
         return added
+
+    def _insert_messages(self, new: Sequence[MessageRecord]) -> None:
+        if self._first_added is None:
+            self._first_added = new[0].seq
+        if self._is_indexed:
+            insert_records(self._work, self._key, new)
+        else:
+            insert_rows(self._work, self._key.owner, [make_rows(self._key, new)])
 
     def _insert_turns(self, lines: list[Line]) -> None:
         self._check_messages([line[name] for line in lines for name in _MESSAGES_OF_TURN if line.get(name) is not None])
@@ -341,12 +371,14 @@ class _Loading:
         seq, parent_seq = Seq(line["seq"]), Seq(line["parent_seq"])
         parent = self._find_record(parent_seq) if parent_seq != NO_SEQ else None
         columns = make_columns(line, _PLACE_FIELDS)
-        record = make_child(
-            self._work.count_tokens, parent, seq, to_message(line["message"]), line.get("turn"), columns["created_at"]
-        )
+        message, turn, tokens = to_message(line["message"]), line.get("turn"), line.get("tokens")
+
+        def get_tokens(_: object) -> int:
+            return cast(int, tokens)  # None too: they were not counted where the export was written
+
+        record = make_child(get_tokens, parent, seq, message, turn, columns["created_at"])
         if seq <= parent_seq or record.position != line["position"] or record.digest != columns["digest"]:
             raise InvalidInput(f"message seq {seq} does not fit its digest: it, or a message before it, was changed")
-        record = replace(record, tokens=line.get("tokens"))
         self._records[seq] = replace(record, message={"role": record.message["role"]})  # what its children need
         return record
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, case, delete, exists, literal, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, delete, exists, literal, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore, insert_or_update
@@ -19,12 +19,15 @@ from convstore.values.identifiers import ConversationKey, Seq
 
 _OF_OWNER = table.c.owner == bindparam("owner")
 _ANY = select(literal(1)).where(exists().where(_OF_OWNER))
-_NEXT = (
-    select(table.c.conversation_id, table.c.from_seq)
-    .where(_OF_OWNER, table.c.conversation_id < bindparam("before_id"))
-    .order_by(table.c.conversation_id.desc())
-    .limit(1)
+# On SQLite the index has the texts of a day in the order in which they were added: best is the order of time.
+_OLDEST = (
+    select(table.c.conversation_id)
+    .join(conversations, and_(conversations.c.owner == table.c.owner, conversations.c.id == table.c.conversation_id))
+    .where(_OF_OWNER, conversations.c.owner == bindparam("owner"))
+    .order_by(conversations.c.created_at, conversations.c.id)
+    .limit(bindparam("most", type_=BigInteger))
 )
+_START = select(table.c.from_seq).where(_OF_OWNER, table.c.conversation_id == bindparam("conversation_id"))
 _WAITING_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
 _OWNERS = select(conversations.c.owner).distinct().order_by(conversations.c.owner)
 # In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
@@ -65,14 +68,15 @@ def has_backlog(connection: Connection, owner: str) -> bool:
     return connection.scalar(_ANY, {"owner": owner}) is not None
 
 
-def find_next(connection: Connection, owner: str, before_id: str = "\U0010ffff") -> tuple[ConversationKey, Seq] | None:
-    """Return a conversation with messages to be indexed, and the first of them; None if nothing is left.
+def list_oldest(connection: Connection, owner: str, most: int) -> list[str]:
+    """Return the ids of the oldest conversations with messages to be indexed."""
+    return [row.conversation_id for row in connection.execute(_OLDEST, {"owner": owner, "most": most})]
 
-    Args:
-        before_id: take one with a smaller id.
-    """
-    row = connection.execute(_NEXT, {"owner": owner, "before_id": before_id}).first()
-    return (ConversationKey(owner, row.conversation_id), Seq(row.from_seq)) if row is not None else None
+
+def find_start(connection: Connection, key: ConversationKey) -> Seq | None:
+    """Return the first message of a conversation to be indexed; None if it has none."""
+    found = connection.scalar(_START, {"owner": key.owner, "conversation_id": key.id})
+    return Seq(found) if found is not None else None
 
 
 def advance(connection: Connection, key: ConversationKey, from_seq: Seq, next_seq: Seq | None) -> None:

@@ -174,9 +174,9 @@ class ConversationMethods(DrawerMethods):
         Raises:
             InvalidInput: the file does not exist, or its kind is not known.
         """
-        from convstore.conversations.import_batches import ConversationImport
+        from convstore.conversations.foreign_imports import ForeignImport
 
-        begin = partial(ConversationImport, self._transactions, self._owner, is_trial=dry_run, on_progress=on_progress)
+        begin = partial(ForeignImport, self._transactions, self._owner, is_trial=dry_run, on_progress=on_progress)
         if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
             return begin(kind or "custom", None).run(source)
         from convstore.transfer.reading import OWN_KIND, open_conversations
@@ -185,10 +185,16 @@ class ConversationMethods(DrawerMethods):
         name = Path(file).name if isinstance(file, str | os.PathLike) else None
         with open_conversations(file, kind) as opened:
             if opened.kind == OWN_KIND:
-                from convstore.store.own_imports import OwnImport
+                from convstore.conversations.own_imports import OwnImport
 
-                show = partial(_show_share, on_progress, opened.progress.get_share)
-                own = OwnImport(self._transactions, self._owner, is_trial=dry_run, new_ids=new_ids, on_progress=show)
+                own = OwnImport(
+                    self._transactions,
+                    self._owner,
+                    is_trial=dry_run,
+                    new_ids=new_ids,
+                    on_progress=on_progress,
+                    get_share=opened.progress.get_share,
+                )
                 return own.run(cast("Iterable[OwnConversation | Problem]", opened.conversations))
             return begin(opened.kind, name, get_share=opened.progress.get_share).run(opened.conversations)
 
@@ -362,13 +368,6 @@ class ConversationMethods(DrawerMethods):
         return self._transactions.write(
             deletion.restore, ConversationKey(self._owner, check_existing_id(conversation_id))
         )
-
-
-def _show_share(
-    on_progress: Callable[[int, float | None], object] | None, get_share: Callable[[], float | None], messages: int
-) -> None:
-    if on_progress is not None:
-        on_progress(messages, get_share())
 
 
 def to_seq(head: int | None) -> Seq | None:

@@ -35,7 +35,7 @@ from convstore.values.window_options import check_window_options
 MAX_OWN_LINE_BYTES = 2**30
 """A message with its attachments; 64 MB are enough for the files of other programs."""
 
-_SPOOLED_BYTES = 8_000_000  # of one conversation, in memory; a longer one is put into a temporary file
+_BYTES_IN_MEMORY = 2_000_000  # of one conversation; as Python's values they take five times as much
 _TYPE = frozenset({"type"})
 _ENDED_STATUSES = tuple(status.value for status in TurnStatus if status is not TurnStatus.RUNNING)
 _FIELDS = {
@@ -53,20 +53,71 @@ class OwnConversation:
     """Where it is: the file, and the number of its line."""
     head: Line
     """Its line."""
-    spool: IO[bytes]
-    """The lines of its messages, turns and summaries. It is closed when the next conversation is read."""
+    messages: int
+    """The number of its messages."""
+    lines: _Lines
+    """The lines of its messages, turns and summaries."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of its lines."""
+        return self.lines.size
 
     def iterate_lines(self) -> Iterator[Line]:
         """Yield the lines of its messages, turns and summaries, from the first one each time."""
-        self.spool.seek(0)
-        for line in self.spool:
-            yield json.loads(line)
+        return self.lines.iterate()
+
+    def close(self) -> None:
+        """Close the temporary file of a long conversation."""
+        self.lines.close()
+
+
+class _Lines:
+    """The lines of a conversation, in memory; those of a long one in a temporary file."""
+
+    def __init__(self) -> None:
+        self._kept: list[Line] = []
+        self._spool: IO[bytes] | None = None
+        self.size = 0
+        """The number of their bytes."""
+
+    def add(self, line: Line, content: bytes) -> None:
+        """Add a line.
+
+        Args:
+            content: the line as it stands in the file.
+        """
+        self.size += len(content)
+        if self._spool is None and self.size > _BYTES_IN_MEMORY:
+            self._spool = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 (`close` closes it)
+            for kept in self._kept:
+                self._spool.write(json.dumps(kept).encode() + b"\n")
+            self._kept.clear()
+        if self._spool is None:
+            self._kept.append(line)
+        else:
+            self._spool.write(content + b"\n")
+
+    def iterate(self) -> Iterator[Line]:
+        """Yield the lines, from the first one each time."""
+        yield from self._kept
+        if self._spool is not None:
+            self._spool.seek(0)
+            for line in self._spool:
+                yield json.loads(line)
+
+    def close(self) -> None:
+        """Close the temporary file."""
+        if self._spool is not None:
+            with suppress(OSError):
+                self._spool.close()
+            self._spool = None
 
 
 def read_own_export(source: Source) -> Iterator[OwnConversation | Problem]:
     """Yield the conversations of an export, and a problem for each that is damaged.
 
-    A conversation is valid until the next one is read. Of a folder, the files that end with `.jsonl` are read.
+    The caller closes each conversation. Of a folder, the files that end with `.jsonl` are read.
     """
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         for path in sorted(Path(source).glob("*.jsonl")):
@@ -89,7 +140,7 @@ class _Reader:
         self._name = name
         self._head: Line | None = None
         self._place = name
-        self._spool: IO[bytes] | None = None
+        self._lines: _Lines | None = None
         self._fault: Problem | None = None
         """Why the conversation cannot be used."""
         self._last: dict[str, int] = {}
@@ -122,7 +173,7 @@ class _Reader:
                 yield from self._finish()
                 self._begin(kind, value, place)
             else:
-                self._add(value)
+                self._add(value, line.content or b"")
         except InvalidInput as error:
             problem = Problem(place, str(error))
             if self._head is None:
@@ -157,18 +208,18 @@ class _Reader:
             self._conversations += 1
             self._is_lost = False
             self._head, self._place, self._fault = value, place, None
-            self._spool = cast(IO[bytes], tempfile.SpooledTemporaryFile(_SPOOLED_BYTES))  # noqa: SIM115 (`close` closes it)
+            self._lines = _Lines()
             _check_head(value)
             origin = value.get("forked_from") or {}
             last_turn = origin.get("up_to_turn", 0)
             self._last = {"message": origin.get("up_to_seq", 0), "turn": last_turn, "summary": last_turn}
             self._found.clear()
 
-    def _add(self, value: Line) -> None:
+    def _add(self, value: Line, content: bytes) -> None:
         kind = value.get("type")
         if kind == "message":
             self._messages += 1
-        if self._head is None or self._spool is None:
+        if self._head is None or self._lines is None:
             if self._is_lost:
                 return
             raise InvalidInput("the line belongs to no conversation; neither do those after it")
@@ -187,7 +238,7 @@ class _Reader:
         self._check_number(kind, value)
         if kind == "turn" and value["status"] not in _ENDED_STATUSES:
             raise InvalidInput(f"the status of a turn is one of {', '.join(_ENDED_STATUSES)}")
-        self._spool.write(json.dumps(value).encode() + b"\n")
+        self._lines.add(value, content)
 
     def _check_number(self, kind: str, value: Line) -> None:
         """Check that the numbers of messages, turns and summaries increase, and that later ones will be greater.
@@ -203,16 +254,17 @@ class _Reader:
         self._found[kind] += 1
 
     def _finish(self) -> Iterator[OwnConversation | Problem]:
-        if self._head is None or self._spool is None:
+        if self._head is None or self._lines is None:
             return
         head, self._head = self._head, None
+        lines, self._lines = self._lines, None
         if self._fault is None and any(head[name] != self._found[kind] for kind, name in COUNTS.items()):
             self._fault = Problem(self._place, "some of its lines are missing")
         if self._fault is not None:
+            lines.close()
             yield Problem(f"{self._fault.place} (conversation {head.get('id')!r:.80})", self._fault.reason)
         else:
-            yield OwnConversation(self._place, head, self._spool)
-        self.close()
+            yield OwnConversation(self._place, head, self._found["message"], lines)
 
     def end(self) -> Iterator[OwnConversation | Problem]:
         """Yield what is left at the end of the file."""
@@ -223,11 +275,10 @@ class _Reader:
             yield Problem(self._name, "the file ends early: a part of the export is missing")
 
     def close(self) -> None:
-        """Close the temporary file."""
-        if self._spool is not None:
-            with suppress(OSError):
-                self._spool.close()
-            self._spool = None
+        """Close the temporary file of the conversation that is being read."""
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
 
 
 def _parse(line: SourceLine) -> Line:

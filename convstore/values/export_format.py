@@ -215,16 +215,18 @@ def check_line(line: Mapping[str, Any], fields: tuple[Field, ...], others: froze
     Raises:
         InvalidInput: a field is missing or unknown, or a value is not of its kind.
     """
+    known = 0
     for field in fields:
         value = line.get(field.name)
+        known += field.name in line
         if value is None:
             if field.is_required:
                 raise InvalidInput(f"the field {field.name!r} is missing")
         elif not _is_of_kind(value, field.kind):
             raise InvalidInput(f"the field {field.name!r} must be {_DESCRIPTIONS[field.kind]}, not {value!r:.80}")
-    known = {field.name for field in fields} | others
-    for name in line:
-        if name not in known:
+    if len(line) > known + sum(name in line for name in others):
+        names = {field.name for field in fields} | others
+        for name in (name for name in line if name not in names):
             raise InvalidInput(f"the field {name!r:.80} is unknown: a newer release of convstore may have written it")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from convstore.cli.render.progress import Progress
-from convstore.conversations import import_batches
+from convstore.conversations import import_run
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, Rows, start
 from tests.cli.terminal import is_tame, read_screen
@@ -146,7 +146,7 @@ def test_ctrl_c_leaves_whole_conversations_and_the_next_import_goes_on(
 def test_a_large_import_says_how_much_is_left_to_be_indexed(
     program: Program, chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_batches, "MOST_INDEXED_AT_ONCE", 1)
+    monkeypatch.setattr(import_run, "MOST_INDEXED_AT_ONCE", 1)
     assert program("import", chat).out == (
         "messages: conversations: 1 new, 0 changed, 0 unchanged; 2 messages added; "
         "2 not in the search index yet: `convstore db reindex` adds them\n"

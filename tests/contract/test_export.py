@@ -14,10 +14,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 
 from convstore import ConversationNotFound, DamagedRow, InvalidInput, Store
-from convstore.conversations import exporting
+from convstore.conversations import exporting, import_run
 from convstore.db import loaded_lines
 from convstore.db.models import Base
 from convstore.db.tables import conversations
@@ -417,8 +417,8 @@ def test_files_that_are_no_whole_export_are_named(store: Store, other: Store, mo
 def test_a_conversation_larger_than_the_memory_for_it_is_written_and_read(
     store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (exports, own_export):
-        monkeypatch.setattr(module, "_SPOOLED_BYTES", 100)
+    monkeypatch.setattr(exports, "_SPOOLED_BYTES", 100)
+    monkeypatch.setattr(own_export, "_BYTES_IN_MEMORY", 100)
     id = store.new(messages=[{"role": "user", "content": f"Message {number}"} for number in range(450)]).id
     assert other.import_(io.BytesIO(export(store))).messages == 450
     assert other.history(id) == store.history(id)
@@ -661,3 +661,44 @@ def test_a_pipe_and_a_link_stay_what_they_are(store: Store, tmp_path: Path) -> N
     reader.join(10)
     assert read == [export(store)]
     assert (tmp_path / "pipe").is_fifo()
+
+
+@ON_THREE_BACKENDS
+def test_an_import_stores_many_conversations_in_a_transaction_and_a_refused_one_keeps_no_other_from_it(
+    store: Store, other: Store
+) -> None:
+    ids = [store.new(messages=[{"role": "user", "content": f"Message {number}"}]).id for number in range(40)]
+    lines = list_lines(export(store))
+    place = next(
+        place for place, line in enumerate(lines) if line["type"] == "message" and "20" in str(line["message"])
+    )
+    lines[place] = {**lines[place], "message": {"role": "user", "content": "changed"}}
+    assert other.list() == [], "which makes the tables"
+    commits: list[None] = []
+    event.listen(engine_of(other), "commit", lambda _: commits.append(None))
+    report = other.import_(join_lines(lines))
+    assert (report.new, report.messages, len(report.problems)) == (39, 39, 1)
+    assert len(commits) == 1
+    assert {one.id for one in other.list(limit=50)} == set(ids) - {ids[20]}
+    report = other.import_(io.BytesIO(export(store)))
+    assert (report.new, report.unchanged, report.problems) == (1, 39, [])
+
+
+@ON_THREE_BACKENDS
+def test_a_large_import_of_an_export_leaves_messages_to_be_indexed_and_says_how_many(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_run, "MOST_INDEXED_AT_ONCE", 3)
+    ids = [
+        store.new(f"Title {number}", messages=[{"role": "user", "content": f"word {number}"}] * 2).id
+        for number in range(4)
+    ]
+    report = other.import_(io.BytesIO(export(store)))
+    assert (report.new, report.messages, report.not_indexed) == (4, 8, 6)
+    assert other.reindex() == 9, "the titles too"
+    assert [len(other.search(f"word {number}").hits) for number in range(4)] == [2] * 4
+    assert [len(other.search(f"Title {number}").hits) for number in range(4)] == [1] * 4
+    store.append(ids[0], *[{"role": "user", "content": "afterwards"}] * 4)
+    assert other.import_(io.BytesIO(export(store))).not_indexed == 4, "of a conversation that goes on"
+    assert other.reindex() == 4
+    assert len(other.search("afterwards").hits) == 4

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from convstore import ImportedConversation, ImportedMessage, InvalidInput, Problem, Store
-from convstore.conversations import import_batches
+from convstore.conversations import import_run, search_filling
+from convstore.db.tables import search_documents
 from convstore.testing import ChatServer, Reply
 from tests.contract.conftest import HeldReply
+from tests.contract.invariants import engine_of
 
 BEGIN = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -259,8 +262,8 @@ def test_a_conversation_twice_in_a_file_is_one_with_the_messages_of_both(store: 
 def test_a_large_import_leaves_messages_to_be_indexed_and_says_how_many(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_batches, "MOST_INDEXED_AT_ONCE", 6)
-    monkeypatch.setattr(import_batches, "_BATCH_MESSAGES", 4)
+    monkeypatch.setattr(import_run, "MOST_INDEXED_AT_ONCE", 6)
+    monkeypatch.setattr(import_run, "_BATCH_MESSAGES", 4)
     report = store.import_([*make_many(4), replace(TREE, title="Late title")], kind="test")
     assert (report.new, report.messages, report.not_indexed) == (5, 12, 8)
     assert len(store.list()) == 5
@@ -275,7 +278,7 @@ def test_a_large_import_leaves_messages_to_be_indexed_and_says_how_many(
 def test_an_import_that_cannot_read_on_keeps_whole_conversations_and_goes_on(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_batches, "_BATCH_MESSAGES", 4)
+    monkeypatch.setattr(import_run, "_BATCH_MESSAGES", 4)
 
     def read() -> Iterator[ImportedConversation]:
         yield from make_many(5)
@@ -298,3 +301,17 @@ def test_progress_tells_messages_and_the_share_of_the_file(store: Store, tmp_pat
     assert seen == [(18, 1.0)]
     store.import_(make_many(1), on_progress=lambda messages, share: seen.append((messages, share)))
     assert seen[1:] == [(2, None)]
+
+
+def test_what_an_import_left_is_indexed_in_the_order_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_run, "MOST_INDEXED_AT_ONCE", 0)
+    monkeypatch.setattr(search_filling, "_LISTED_AT_ONCE", 7)
+    without_times = [
+        replace(one, messages=[replace(message, created_at=None) for message in one.messages]) for one in make_many(30)
+    ]
+    with Store(tmp_path / "chat.db") as store:
+        assert store.import_(without_times, kind="test").not_indexed == 60
+        assert store.reindex() == 60
+        with engine_of(store).connect() as connection:
+            late = connection.execute(select(func.count()).where(search_documents.c.late.is_not(None))).scalar_one()
+    assert late == 0, "SQLite would read all texts of the day for a page of a common word"
