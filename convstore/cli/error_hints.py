@@ -44,7 +44,7 @@ _HINT_AFTER_UNKNOWN_MODEL = "`convstore retry -m MODEL` sends it to another mode
 
 _SIMILAR_OPTIONS = {"--limit": "--last", "--last": "--limit", "--count": "--limit"}
 """Options that other commands have, and the option that a command may have instead."""
-_TEXT_ARGUMENTS = {"MESSAGE", "TEXT", "TITLE"}
+_TEXT_ARGUMENTS = {"MESSAGE", "QUERY", "TEXT", "TITLE"}
 
 
 def add_hint(error: errors.ConvstoreError) -> str:
@@ -64,7 +64,8 @@ def add_usage_hint(error: click.UsageError) -> str:
     if similar is not None and any(similar in parameter.opts for parameter in parameters):
         return f"No such option '{error.option_name}'; `{similar}` does it. ({_name_help(error)})"
     is_option = re.fullmatch(r"--[A-Za-z][\w-]*", error.option_name) is not None
-    texts = [name for name in (parameter.human_readable_name for parameter in parameters) if name in _TEXT_ARGUMENTS]
+    names = [parameter.human_readable_name.rstrip(".") for parameter in parameters]
+    texts = [name for name in names if name in _TEXT_ARGUMENTS]
     if texts and not is_option:
         return f"{message} Put `--` before a {texts[0]} that begins with a dash. ({_name_help(error)})"
     return f"{message} ({_name_help(error)})"

@@ -100,6 +100,7 @@ def test_undo_with_a_number_suggests_the_option(program: Program, number: str) -
         (["show", "--limit", "3"], ["'--limit'; `--last` does it", "convstore show --help"]),
         (["turns", "--last", "3"], ["'--last'; `--limit` does it"]),
         (["say", "-5 degrees"], ["Put `--` before a MESSAGE that begins with a dash"]),
+        (["search", "->"], ["Put `--` before a QUERY that begins with a dash"]),
         (["say", "- an item"], ["Put `--` before a MESSAGE"]),
         (["edit", "1", "-5"], ["Put `--` before a TEXT"]),
         (["new", "-5"], ["Put `--` before a TITLE"]),

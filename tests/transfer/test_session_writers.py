@@ -142,8 +142,11 @@ def test_the_titles_and_the_systems_messages_go_where_each_program_has_a_place(t
         {"role": "assistant", "content": "In Beijing."},
     ]
     codex = write_codex(messages, "Olympics")
-    assert read_messages(codex, tmp_path) == messages
-    assert codex.losses == ["the title is left out: Codex keeps titles elsewhere"]
+    assert read_messages(codex, tmp_path) == [{"role": "developer", "content": "Be brief."}, *messages[1:]]
+    assert codex.losses == [
+        "a system message is carried as a developer message: Codex sends no system messages",
+        "the title is left out: Codex keeps titles elsewhere",
+    ]
     claude = write_claude(messages, "Olympics")
     found = read_back(claude, tmp_path)
     assert found.title == "Olympics"

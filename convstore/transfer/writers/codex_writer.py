@@ -31,6 +31,7 @@ from convstore.transfer.writers.session_file import (
 from convstore.values.results import Conversation, MessageRecord
 
 _RESULT_LOSS = "the result of a tool call that is not before it is left out"
+_SYSTEM_LOSS = "a system message is carried as a developer message: Codex sends no system messages"
 _TITLE_LOSS = "the title is left out: Codex keeps titles elsewhere"
 
 
@@ -94,7 +95,10 @@ class _Writer:
         elif not parts:
             self.losses[EMPTY_LOSS] += 1
         else:
-            self._add_item(record, {"type": "message", "role": role, "content": parts})
+            if role == "system":  # Codex 0.171 leaves system messages out when a session goes on
+                self.losses[_SYSTEM_LOSS] += 1
+            kept = "developer" if role == "system" else role
+            self._add_item(record, {"type": "message", "role": kept, "content": parts})
             if role == "user" and (text := read_text(message)):
                 self.add_line(record, "event_msg", {"type": "user_message", "message": text, "images": []})
 
