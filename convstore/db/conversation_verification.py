@@ -159,10 +159,11 @@ class ConversationCheck:
             shared = {(origin.conversation_id, origin.up_to_seq) for origin in origins}
             if any((origin.conversation_id, origin.up_to_seq) not in shared for origin in self._lineage.far):
                 self.note("its lineage and those of its origins do not fit together")
-            if state.head.seq in find_existing(self._connection, self._lineage, [state.head.seq]):
-                find_message_at(self._connection, self._lineage, state.head.seq, Position(1))
         named = {state.head.seq: state.head.position, **dict(state.pins)} if state.head.seq else dict(state.pins)
         positions = find_existing(self._connection, self._lineage, {*named, *state.redo} - {NO_SEQ})
+        with self._noting():
+            if state.head.seq in positions:
+                find_message_at(self._connection, self._lineage, state.head.seq, Position(1))
         for seq, position in named.items():
             if seq not in positions:
                 self.note(f"message seq {seq}, its head or a pin, is missing")
