@@ -17,8 +17,7 @@ from convstore.db.conversation_rows import CONVERSATION_COLUMNS, LATEST_REQUEST,
 from convstore.db.dialect import NO_LIMIT, count_bytes, hide_from_planner
 from convstore.db.drawer_rows import list_tagged
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
-from convstore.db.search_index import EPOCH
-from convstore.db.tables import UtcDateTime, tags
+from convstore.db.tables import EPOCH, UtcDateTime, tags
 from convstore.db.tables import conversations as table
 from convstore.errors import DamagedRow
 from convstore.messages.storable_text import from_column, to_column, to_json

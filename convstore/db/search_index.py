@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from sqlalchemy import Engine, bindparam, delete, select, text
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore, is_sqlite
 from convstore.db.search_backlog import put_off
+from convstore.db.tables import EPOCH
 from convstore.db.tables import search_documents as table
 from convstore.search.folded_text import fold
 from convstore.search.searched_text import extract_searched_text, join_texts
@@ -34,7 +35,6 @@ LONGEST_INDEXED_AT_ONCE = 100_000
 TERMS_TABLE = "convstore_search_terms"
 """The FTS5 table, or the plain one, of a SQLite database."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND, MICROSECONDS_PER_DAY = timedelta(microseconds=1), 86_400_000_000
 DAY_BITS = 32
 """A document's number is its day, and in the lower bits the number of the document in this day."""

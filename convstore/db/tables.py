@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 VERSION_TABLE = "convstore_version"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Ids, names and keys are compared byte by byte, so that both databases sort them and match prefixes in the same way.
 Key = Text().with_variant(Text(collation="C"), "postgresql")

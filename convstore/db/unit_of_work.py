@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from convstore.db.connection import Connection
-from convstore.messages.token_counters import TokenCounter
-from convstore.usage.prices import Prices
+
+if TYPE_CHECKING:
+    from convstore.messages.token_counters import TokenCounter
+    from convstore.usage.prices import Prices
 
 IsAlive: TypeAlias = Callable[[str], bool | None]
 """Returns True if the process of a lease token works on its turn, False if not, None if unknown (another host)."""

@@ -17,13 +17,13 @@ from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import Services
 from convstore.errors import InvalidInput
 from convstore.leases.process_locks import is_alive
-from convstore.messages.token_counters import TokenCounter, make_checked_counter
-from convstore.messages.token_estimate import estimate_message
-from convstore.usage.price_file import make_price_loader
 
 if TYPE_CHECKING:
+    from convstore.messages.message import Message
+    from convstore.messages.token_counters import TokenCounter
     from convstore.provider.model_clients import ModelClients
     from convstore.turns.turn_engine import TurnEngine
+    from convstore.usage.prices import Prices
 
 # Without a handler of the application's own, Python would print warnings on stderr
 # (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library).
@@ -37,12 +37,39 @@ def make_services(
     prices: Mapping[str, Any] | str | os.PathLike[str] | None,
 ) -> Services:
     """Return the services of a store; a file of prices is read once, when it is first needed."""
+    from convstore.messages.token_counters import make_checked_counter
+    from convstore.messages.token_estimate import estimate_message
+    from convstore.usage.price_file import make_price_loader
+
     return Services(
         is_alive=partial(is_alive, database=database.path),
         lease_seconds=lease,
         count_tokens=make_checked_counter(count_tokens or estimate_message),
         get_prices=cache(make_price_loader(prices)),
     )
+
+
+def make_finding_services(database: Database, lease: float) -> Services:
+    """Return the services of what only finds conversations: it imports no counter of tokens and no prices."""
+    return Services(
+        is_alive=partial(is_alive, database=database.path),
+        lease_seconds=lease,
+        count_tokens=_estimate_tokens,
+        get_prices=_load_prices,
+    )
+
+
+def _estimate_tokens(message: Message) -> int:
+    from convstore.messages.token_estimate import estimate_message
+
+    return estimate_message(message)
+
+
+@cache
+def _load_prices() -> Prices:
+    from convstore.usage.price_file import make_price_loader
+
+    return make_price_loader(None)()
 
 
 def make_engine(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from convstore.conversations import search_filling
 from convstore.db.transactions import OwnTransactions
 from convstore.leases.lease_watch import DEFAULT_LEASE_SECONDS
-from convstore.store.assembly import make_services, open_given
+from convstore.store.assembly import make_finding_services, open_given
 from convstore.store.find_methods import FindMethods
 from convstore.values.validation import check_owner
 
@@ -23,7 +22,7 @@ class Finder(FindMethods):
 
     def __init__(self, url: str | None, *, schema: str | None, owner: str) -> None:
         database = open_given(url, None, schema)
-        services = make_services(database, DEFAULT_LEASE_SECONDS, None, None)
+        services = make_finding_services(database, DEFAULT_LEASE_SECONDS)
         self._own = OwnTransactions(database, services)
         super().__init__(self._own, check_owner(owner))
 
@@ -33,7 +32,9 @@ class Finder(FindMethods):
         Args:
             unindexed: return only those with messages that the search index does not have yet.
         """
-        return self._transactions.read(search_filling.list_owners, unindexed=unindexed)
+        from convstore.conversations.search_filling import list_owners  # `list` needs none of the search
+
+        return self._transactions.read(list_owners, unindexed=unindexed)
 
     def __enter__(self) -> Self:
         return self

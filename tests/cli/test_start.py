@@ -119,13 +119,14 @@ def test_a_command_that_only_reads_imports_nothing_that_asks_a_model(bare: Progr
         assert not [name for name in modules if name.startswith(("convstore.turns", "convstore.provider"))], line
 
 
-def test_list_imports_nothing_that_reads_messages(bare: Program, sqlite_url: str) -> None:
+def test_list_imports_nothing_that_reads_messages_or_searches(bare: Program, sqlite_url: str) -> None:
     bare.set(CONVSTORE_DB=sqlite_url)
     bare("new", "--system", "Be brief.")
     [(_, modules)] = list_loaded_modules(["list"])
     assert "convstore.store.finder" in modules
     assert not modules & {"convstore.db.history_rows", "convstore.db.message_rows", "convstore.db.conversation_writes"}
-    assert not [name for name in modules if name.startswith("convstore.context")]
+    assert not modules & {"convstore.messages.token_estimate", "convstore.usage.prices", "convstore.db.search_index"}
+    assert not [name for name in modules if name.startswith(("convstore.context", "convstore.search"))]
 
 
 def test_the_overview_of_commands_and_completion_import_no_command(bare: Program) -> None:
