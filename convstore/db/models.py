@@ -92,6 +92,30 @@ class RatingRow(Base):
     __table__ = tables.ratings
 
 
+class TombstoneRow(Base):
+    """A conversation that was purged or redacted."""
+
+    __table__ = tables.tombstones
+
+
+class RedactionRow(Base):
+    """A message that was redacted."""
+
+    __table__ = tables.redactions
+
+
+class RetentionRow(Base):
+    """How long an owner's conversations are kept."""
+
+    __table__ = tables.retention
+
+
+class ErasureRow(Base):
+    """What is left to do to a SQLite file after something was erased."""
+
+    __table__ = tables.erasures
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 
@@ -124,6 +148,16 @@ _add(
 )
 _documents = tables.search_documents.c
 _add("convstore_search_documents_docid_key", _documents.docid, where="docid IS NOT NULL", unique=True)
+_add("convstore_conversations_forks_idx", _of.owner, _of.id, where="lineage IS NOT NULL")
+# To find out who uses an attachment: the `extra` of a message with attachments is an array, of others an object.
+_messages = tables.messages.c
+_add(
+    "convstore_messages_with_attachments_idx",
+    _messages.owner,
+    _messages.conversation_id,
+    _messages.seq,
+    where="substr(extra, 1, 1) = '['",
+)
 _add("convstore_conversations_live_forks_idx", _of.owner, _of.id, where=f"lineage IS NOT NULL AND {_LIVE}")
 Index(
     "convstore_search_documents_terms_idx",

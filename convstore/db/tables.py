@@ -289,6 +289,49 @@ ratings = Table(
 )
 """What a person thinks of a reply."""
 
+tombstones = Table(
+    "convstore_tombstones",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    # An imported conversation's id is made of the kind and the id of its source. The latter is not kept: some programs
+    # use a person's words for it.
+    Column("conversation_id", Key, primary_key=True),
+    Column("reason", Text, nullable=False),  # purged or redacted
+    Column("source_kind", Text),  # such as chatgpt; NULL: it was not imported
+    Column("erased_at", UtcDateTime, nullable=False),
+)
+"""A conversation that was purged, or of which something was redacted: no import stores its text again."""
+
+redactions = Table(
+    "convstore_redactions",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("conversation_id", Key, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("extent", Text, nullable=False),  # message or part
+    Column("redacted_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+)
+"""A message that was redacted: its text, or a part of it, was removed for good."""
+
+retention = Table(
+    "convstore_retention",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("covers", Key, primary_key=True),  # all or deleted: which conversations of the owner
+    Column("keep_seconds", BigInteger, nullable=False),  # after their last change, or after they were deleted
+    Column("set_at", UtcDateTime, nullable=False),
+)
+"""How long an owner's conversations are kept, until `retention run` purges them."""
+
+erasures = Table(
+    "convstore_erasures",
+    metadata,
+    Column("step", Text, primary_key=True),  # index, rewrite or log
+    Column("since", UtcDateTime, nullable=False),
+)
+"""What is left to do to a SQLite file until nothing of what was erased can be found in it. Not used on PostgreSQL."""
+
 compatibility = Table(
     "convstore_compatibility",
     metadata,

@@ -45,6 +45,12 @@ KEY_COLUMNS = {
     ("convstore_tags", "tag"),
     ("convstore_ratings", "owner"),
     ("convstore_ratings", "conversation_id"),
+    ("convstore_tombstones", "owner"),
+    ("convstore_tombstones", "conversation_id"),
+    ("convstore_redactions", "owner"),
+    ("convstore_redactions", "conversation_id"),
+    ("convstore_retention", "owner"),
+    ("convstore_retention", "covers"),
 }
 
 

@@ -289,8 +289,8 @@ def test_roles_may_do_with_later_tables_what_they_may_do_with_earlier_ones(postg
                 later = ("convstore_daily_usage", "convstore_search_documents", "convstore_search_backlog")
                 expected = {(table, *right) for table in later for right in rights}
                 expected |= {
-                    (table, role, right)
-                    for table in ("convstore_tags", "convstore_ratings")
+                    (f"convstore_{table}", role, right)
+                    for table in ("tags", "ratings", "tombstones", "redactions", "retention", "erasures")
                     for right in ("SELECT", "INSERT", "DELETE")
                 }
                 assert {tuple(row) for row in granted} == expected

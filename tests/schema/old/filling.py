@@ -61,6 +61,8 @@ class Filling:
                 self.odd_answers()
             if HEAD >= "0005":
                 self.many_forks()
+            if HEAD >= "0008":
+                self.drawer()
             self.killed()
 
     def new(self, id: str, owner: str = "", **how: Any) -> str:
@@ -281,6 +283,21 @@ class Filling:
             if number % 10 == 0:  # in each fork, tests of all conversations at all positions would take too long
                 self.store.append(id, {"role": "user", "content": f"Added by fork {number}"})
         self.store.say("origin-40", "What was added?")
+
+    # --- of 0008 ---
+
+    def drawer(self) -> None:
+        """Store archived conversations, tags, ratings, and a title that was made of a message."""
+        store = self.store.for_owner("ada")
+        self.new("in-order", "ada")
+        store.say("in-order", "Is this the title\0?")
+        store.tag("in-order", "work", "a.b_c-1", "天气")
+        store.rate("in-order", 2, "good", note="Short \0 \ud83d")
+        store.fork("in-order", new_id="in-order-fork")
+        store.say("in-order-fork", "And then?")
+        store.rate("in-order-fork", 4, "bad")
+        self.new("in-the-archive", "ada", title="Old", messages=[{"role": "user", "content": "Keep this"}])
+        store.archive("in-the-archive")
 
     # --- of processes that are suspended or killed ---
 
