@@ -60,14 +60,7 @@ def upgrade() -> None:
     # Few rows are in either, and every release keeps them up to date.
     _create_partial_index(ATTACHMENTS_INDEX, MESSAGES, ["owner", "conversation_id", "seq"], "substr(extra, 1, 1) = '['")
     _create_partial_index(FORKS_INDEX, CONVERSATIONS, ["owner", "id"], "lineage IS NOT NULL")
-    if op.get_context().dialect.name == "sqlite":
-        # Earlier releases did not overwrite what they deleted: the first purge of a file that they wrote rewrites it.
-        op.execute(
-            f"INSERT INTO {ERASURES} (step, since)"  # noqa: S608 (constants)
-            " SELECT 'rewrite', strftime('%Y-%m-%d %H:%M:%S', 'now') || '.000000'"
-            f" WHERE EXISTS (SELECT 1 FROM {CONVERSATIONS})"
-        )
-    elif not op.get_context().as_sql:
+    if op.get_context().dialect.name == "postgresql" and not op.get_context().as_sql:
         for table in (TOMBSTONES, REDACTIONS, RETENTION, ERASURES):
             _copy_privileges(table)
 
