@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         InvalidParameter,
         LeaseLost,
         NotConfigured,
+        PurgeUnfinished,
         ReplyInterrupted,
         ReplyNotStored,
         SchemaOutdated,
@@ -91,6 +92,10 @@ if TYPE_CHECKING:
         ImportProblem,
         ImportReport,
     )
+    from convstore.values.purge_receipt import (
+        KeptByFork,
+        PurgeReceipt,
+    )
     from convstore.values.results import (
         UNCHANGED,
         Conversation,
@@ -141,6 +146,7 @@ _HOMES = {
         "InvalidParameter",
         "LeaseLost",
         "NotConfigured",
+        "PurgeUnfinished",
         "ReplyInterrupted",
         "ReplyNotStored",
         "SchemaOutdated",
@@ -185,6 +191,10 @@ _HOMES = {
     "convstore.values.import_report": (
         "ImportProblem",
         "ImportReport",
+    ),
+    "convstore.values.purge_receipt": (
+        "KeptByFork",
+        "PurgeReceipt",
     ),
     "convstore.values.results": (
         "UNCHANGED",
@@ -239,6 +249,7 @@ __all__ = [
     "InvalidInput",
     "InvalidMessage",
     "InvalidParameter",
+    "KeptByFork",
     "LeaseLost",
     "Message",
     "MessageRecord",
@@ -246,6 +257,8 @@ __all__ = [
     "OnBusy",
     "Position",
     "Problem",
+    "PurgeReceipt",
+    "PurgeUnfinished",
     "Rating",
     "RatingValue",
     "ReplyInterrupted",

@@ -17,7 +17,8 @@
     │   ├── ConversationBusy            another turn is running
     │   ├── HeadMoved                   the head is not where the caller saw it
     │   ├── IdempotencyMismatch         the key was used for another request
-    │   └── LeaseLost                   .turn: the reply came after another caller had taken the conversation
+    │   ├── LeaseLost                   .turn: the reply came after another caller had taken the conversation
+    │   └── PurgeUnfinished             .receipts, .busy, .left: what was purged, and what is left to do
     ├── TurnFailed                      .turn: the stored turn; the model or its provider failed
     │   └── ReplyInterrupted            .partial: the part of the reply that was received
     └── DatabaseError
@@ -38,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convstore.messages.completion import Completion
+    from convstore.values.purge_receipt import PurgeReceipt
     from convstore.values.results import Conversation, Turn
 
 
@@ -134,6 +136,21 @@ class LeaseLost(Conflict):
     def __init__(self, message: str, turn: Turn) -> None:
         super().__init__(message)
         self.turn = turn
+
+
+class PurgeUnfinished(Conflict):
+    """Some conversations could not be purged, or what was purged is not overwritten in the SQLite file yet."""
+
+    def __init__(
+        self, message: str, receipts: Sequence[PurgeReceipt], busy: Sequence[str], left: Sequence[str]
+    ) -> None:
+        super().__init__(message)
+        self.receipts = tuple(receipts)
+        """What was purged."""
+        self.busy = tuple(busy)
+        """The ids of the conversations with a running turn, which were not purged."""
+        self.left = tuple(left)
+        """The steps that `finish_purge` has yet to do: `index`, `rewrite`, `log`."""
 
 
 class TurnFailed(ConvstoreError):

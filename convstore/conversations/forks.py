@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convstore.db.ancestors import find_message_at
 from convstore.db.conversation_rows import get_conversation
-from convstore.db.conversation_writes import NewFork, insert_fork
+from convstore.db.conversation_writes import NewFork, hold_origin, insert_fork
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
 from convstore.db.search_index import index_title
 from convstore.db.summary_rows import read_summaries
@@ -33,8 +33,10 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
     Raises:
         InvalidInput: the path has no such position.
         ConversationExists: the new id or the name is taken.
+        ConversationBusy: another transaction purges the conversation, or one that it was forked from.
         HeadMoved: the head is not the expected one.
     """
+    hold_origin(work.connection, key)
     state = read_state(work.connection, key)
     check_expected_head(key, state.head.seq, request.expected_head)
     origin = get_conversation(work.connection, key)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import count_bytes, insert_or_ignore
+from convstore.db.dialect import count_bytes, insert_or_ignore, insert_or_lock
 from convstore.db.tables import attachments as table
 
 # In one statement. SQLite takes 32,766 variables (https://sqlite.org/limits.html), and PostgreSQL's protocol 65,535.
@@ -26,8 +26,12 @@ _READ = select(table.c.digest, table.c.data).where(
 
 @cache
 def _insert_statement(dialect: str) -> Any:
-    # The row exists if another message holds the same bytes. Several callers may also insert the same bytes at once.
-    return insert_or_ignore(table, dialect)
+    # The row exists if another message holds the same bytes. Several callers may also insert the same bytes at once. On
+    # PostgreSQL a row that exists is locked, and not changed: a purge that holds it deletes it first, or waits for this
+    # transaction, and then finds its message.
+    if dialect == "sqlite":
+        return insert_or_ignore(table, dialect)
+    return insert_or_lock(table, dialect)
 
 
 def insert_attachments(connection: Connection, owner: str, blobs: Mapping[bytes, bytes], now: datetime) -> None:

@@ -30,7 +30,9 @@ from convstore.values.window_options import merge_window_options
 _LIVING = (table.c.owner == bindparam("owner"), table.c.deleted_at.is_(None))
 _NAMED = select(table.c.id).where(*_LIVING, table.c.name == bindparam("name"))
 _DIGEST = select(table.c.creation_digest).where(*_LIVING, table.c.id == bindparam("id"))
-_LOCK = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id")).with_for_update(skip_locked=True)
+_THIS = select(table.c.id).where(*_LIVING, table.c.id == bindparam("id"))
+_LOCK = _THIS.with_for_update(skip_locked=True, key_share=True)
+_HOLD = _THIS.with_for_update(skip_locked=True, key_share=True, read=True)
 
 
 # In an UPDATE, SQLAlchemy keeps the parameter names `owner` and `id` for the columns.
@@ -262,6 +264,20 @@ def lock_row(connection: Connection, key: ConversationKey) -> None:
     """
     values = {"owner": key.owner, "id": key.id}
     if is_sqlite(connection) or connection.execute(_LOCK, values).first() is not None:
+        return  # on SQLite a writing transaction is alone
+    get_conversation(connection, key)
+    raise conversation_locked(key)
+
+
+def hold_origin(connection: Connection, key: ConversationKey) -> None:
+    """Keep others from purging a conversation until the transaction ends; nothing else has to wait for it.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation.
+        ConversationBusy: another transaction purges it, or one that it was forked from.
+    """
+    values = {"owner": key.owner, "id": key.id}
+    if is_sqlite(connection) or connection.execute(_HOLD, values).first() is not None:
         return  # on SQLite a writing transaction is alone
     get_conversation(connection, key)
     raise conversation_locked(key)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    false,
     func,
     literal_column,
     select,
@@ -55,6 +56,15 @@ def insert_or_ignore(table: Table, dialect: str) -> Any:
 def insert_or_update(table: Table, values: dict[str, Any], dialect: str) -> Any:
     """Return an INSERT that sets these values instead if the row exists."""
     return _insert(table, dialect).on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
+
+
+def insert_or_lock(table: Table, dialect: str) -> Any:
+    """Return an INSERT that changes nothing if the row exists, and locks it until the transaction ends (PostgreSQL)."""
+    column = next(column for column in table.c if not column.primary_key)
+    # https://www.postgresql.org/docs/current/sql-insert.html: all rows are locked, also if the condition does not hold.
+    return _insert(table, dialect).on_conflict_do_update(
+        index_elements=list(table.primary_key), set_={column.name: column}, where=false()
+    )
 
 
 def _insert(table: Table, dialect: str) -> Any:
@@ -109,7 +119,8 @@ def skip_locked(
     if dialect == "sqlite":
         return (*key, *conditions)
     columns = list(table.primary_key)
-    mine = select(*columns).where(*key, *conditions).with_for_update(skip_locked=True)
+    # As an UPDATE locks it (`FOR NO KEY UPDATE`): a transaction that makes a fork of the row is not in the way.
+    mine = select(*columns).where(*key, *conditions).with_for_update(skip_locked=True, key_share=True)
     return (*key, tuple_(*columns).in_(mine))
 
 

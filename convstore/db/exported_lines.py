@@ -31,7 +31,7 @@ from convstore.values.results import MessageRecord, TurnStatus
 
 EXPORTED_ERROR = {"type": "Exported", "message": "the turn was running when it was exported"}
 
-_NOT_SHARED_ERROR = {"type": "NotShared", "message": "the reply is not in the past that the fork shares"}
+NOT_SHARED_ERROR = {"type": "NotShared", "message": "the reply is not in the past that the fork shares"}
 
 _FIRST_PAGE, _LARGEST_PAGE, _PAGE_BYTES = 20, 500, 8_000_000
 _CONVERSATION = select(conversations).where(
@@ -210,7 +210,7 @@ def _iterate_turns(connection: Connection, part: _Part, *, is_shared: bool) -> I
         if (row.first_input_seq or 0) > part.last_seq:  # the turn began after the fork, or after the row was read
             continue
         if row.status == TurnStatus.RUNNING or (row.output_seq or 0) > part.last_seq:
-            error = _NOT_SHARED_ERROR if is_shared else EXPORTED_ERROR
+            error = NOT_SHARED_ERROR if is_shared else EXPORTED_ERROR
             line |= {"status": TurnStatus.INTERRUPTED.value, "ended_at": line["started_at"], "error": error}
             if (row.last_input_seq or 0) > part.last_seq:
                 line["last_input_seq"] = part.last_seq

@@ -42,7 +42,7 @@ _STATE = select(
     table.c.redo,
     table.c.summary_turn,
 ).where(*_LIVING)
-_STATE_LOCKED = _STATE.with_for_update(skip_locked=True)
+_STATE_LOCKED = _STATE.with_for_update(skip_locked=True, key_share=True)
 _HEAD = select(table.c.head_seq, table.c.length, table.c.lineage).where(*_LIVING)
 _check_state, _check_head = RowCheck(_STATE.selected_columns), RowCheck(_HEAD.selected_columns)
 

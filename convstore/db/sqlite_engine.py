@@ -159,6 +159,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, path: Path | None) -> None:
     connection.isolation_level = None  # so that sqlite3 begins no transactions itself
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
     if path is None:
         return

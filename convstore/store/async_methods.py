@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from convstore.context.window import SendableBuffer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageBy, UsageReport
     from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
+    from convstore.values.purge_receipt import PurgeReceipt
     from convstore.values.search_results import SearchResults
 
 P = ParamSpec("P")
@@ -403,6 +404,56 @@ class AsyncConversationMethods(ABC):
     @documented_as(ConversationMethods.pending_calls)
     async def pending_calls(self, conversation_id: str) -> builtins.list[dict[str, Any]]:
         return await self._run(ConversationMethods.pending_calls, conversation_id)
+
+    @documented_as(ConversationMethods.purge)
+    async def purge(
+        self, conversation_id: str, *, dry_run: bool = False, keep_digest: bool = False, finish: bool = True
+    ) -> PurgeReceipt:
+        return await self._run(
+            ConversationMethods.purge, conversation_id, dry_run=dry_run, keep_digest=keep_digest, finish=finish
+        )
+
+    @documented_as(ConversationMethods.purge_older_than)
+    async def purge_older_than(
+        self,
+        age: timedelta,
+        *,
+        deleted: bool = False,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        return await self._run(
+            ConversationMethods.purge_older_than,
+            age,
+            deleted=deleted,
+            dry_run=dry_run,
+            keep_digest=keep_digest,
+            finish=finish,
+            on_progress=on_progress,
+        )
+
+    @documented_as(ConversationMethods.purge_owner)
+    async def purge_owner(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        return await self._run(
+            ConversationMethods.purge_owner,
+            dry_run=dry_run,
+            keep_digest=keep_digest,
+            finish=finish,
+            on_progress=on_progress,
+        )
+
+    @documented_as(ConversationMethods.finish_purge)
+    async def finish_purge(self) -> builtins.list[str]:
+        return await self._run(ConversationMethods.finish_purge)
 
     @documented_as(ConversationMethods.delete)
     async def delete(self, conversation_id: str) -> None:

@@ -17,7 +17,7 @@ from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
 from convstore.messages.message import to_message
-from convstore.store.drawer_methods import DrawerMethods
+from convstore.store.erasing_methods import ErasingMethods
 from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
@@ -47,7 +47,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class ConversationMethods(DrawerMethods):
+class ConversationMethods(ErasingMethods):
     """Everything about an owner's conversations that needs no model.
 
     `Store` adds what asks a model; `Store.using(connection)` returns these methods inside the caller's transaction.
@@ -298,6 +298,8 @@ class ConversationMethods(DrawerMethods):
             InvalidInput: the path has no such position, or the id or the name breaks a rule.
             ConversationNotFound: the owner has no such conversation.
             ConversationExists: the new id or the name is taken.
+            ConversationBusy: another transaction has been purging it for 30 seconds; in the caller's own transaction,
+                at once.
             HeadMoved: the head is not the expected one.
         """
         request = ForkRequest(
@@ -307,7 +309,8 @@ class ConversationMethods(DrawerMethods):
             at=Position(check_position(at)) if at is not None else None,
             expected_head=to_seq(expected_head),
         )
-        return self._transactions.write(forks.fork, self._key(conversation_id), request)
+        key = self._key(conversation_id)
+        return self._run_unlocked(partial(self._transactions.write, forks.fork, key, request))
 
     def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         """Pin the message at a position of the current path: it is always sent. Return the conversation.

@@ -90,6 +90,13 @@ class RatingValue(StrEnum):
     BAD = "bad"
 
 
+class ErasureReason(StrEnum):
+    """Why no import stores a conversation, or the rest of it, again."""
+
+    PURGED = "purged"
+    REDACTED = "redacted"
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """The rating of a reply."""

@@ -1,0 +1,220 @@
+"""Purging: removing conversations for good, each in one transaction.
+
+Forks keep what they share of a purged conversation: it is copied to them first, under the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from convstore.db import purgeable_ids, tombstone_rows, unused_attachments
+from convstore.db.attachment_rows import read_sizes
+from convstore.db.descendants import Descendant, leave_out, list_descendants
+from convstore.db.erased_rows import (
+    ErasableRow,
+    count_rows,
+    delete_rows,
+    forget_sums,
+    lock_erasable,
+    read_digest,
+)
+from convstore.db.erased_terms import check_erasable, remove_terms
+from convstore.db.erasure_steps import mark_steps
+from convstore.db.fork_sharing import Lineage
+from convstore.db.inherited_rows import Inheritance, copy_to_fork, count_shared
+from convstore.db.tables import messages, summaries, turns
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import ConversationBusy
+from convstore.leases.takeover import free_from_dead_turn
+from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
+from convstore.values.purge_receipt import KeptByFork, PurgeReceipt
+from convstore.values.results import ErasureReason
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeTerms:
+    """How conversations are purged."""
+
+    keep_digest: bool = False
+    """Whether the receipt has the digest of the last message."""
+    keep_tombstone: bool = True
+    """Whether imports leave the conversation out from now on."""
+
+
+def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
+    """Return what `purge` would remove; only read.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation, not even a deleted one.
+    """
+    row = lock_erasable(work.connection, key, locks=False)
+    kept_by = tuple(
+        KeptByFork(fork.key.id, count_shared(work.connection, key, _find_shared(row.lineage, fork)))
+        for fork in _list_forks(key, list_descendants(work.connection, key))
+    )
+    digests = unused_attachments.find_digests(work.connection, key)
+    if digests and not any(kept.messages for kept in kept_by):
+        digests = unused_attachments.find_unused(work.connection, key.owner, digests, without=key)
+    elif digests:
+        digests = set()  # some of them stay with the forks; which, the purge itself says
+    sizes = read_sizes(work.connection, key.owner, digests) if digests else {}
+    return _make_receipt(work, key, row, terms, None, kept_by, (len(sizes), sum(sizes.values())))
+
+
+def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | ConversationBusy:
+    """Remove a conversation and all that belongs to it, and return what was removed.
+
+    Return an error if a turn of it, or of one of its forks, is running: nothing was removed. It is not raised, because
+    a caller does not wait for a turn as it waits for another transaction.
+
+    Raises:
+        ConversationNotFound: the owner has no such conversation, not even a deleted one.
+        ConversationBusy: another transaction holds the conversation, or one of its forks.
+    """
+    connection = work.connection
+    check_erasable(connection)
+    try:
+        row = _lock(work, key)
+        descendants = _lock_descendants(work, key)
+    except _TurnRunning as error:
+        return ConversationBusy(str(error))
+    receipt = _make_receipt(work, key, row, terms, work.now, (), (0, 0))
+    kept_by: list[KeptByFork] = []
+    for fork in _list_forks(key, descendants):
+        shared = _find_shared(row.lineage, fork)
+        kept_by.append(KeptByFork(fork.key.id, copy_to_fork(connection, key, fork.key.id, shared)))
+    leave_out(connection, row.lineage, descendants)
+    forget_sums(connection, key)
+    remove_terms(connection, key, row)
+    digests = unused_attachments.find_digests(connection, key)
+    delete_rows(connection, key)
+    attachments = unused_attachments.delete_unused(connection, key.owner, digests)
+    if terms.keep_tombstone:
+        tombstone_rows.put_tombstone(connection, key, ErasureReason.PURGED, row.source_kind, work.now)
+    mark_steps(connection, work.now)
+    return PurgeReceipt(
+        owner=receipt.owner,
+        conversation_id=receipt.conversation_id,
+        purged_at=receipt.purged_at,
+        messages=receipt.messages,
+        turns=receipt.turns,
+        summaries=receipt.summaries,
+        attachments=attachments[0],
+        attachment_bytes=attachments[1],
+        kept_by=tuple(kept_by),
+        digest=receipt.digest,
+    )
+
+
+class _TurnRunning(Exception):
+    """A turn is running."""
+
+
+def _lock(work: UnitOfWork, key: ConversationKey) -> ErasableRow:
+    """Lock a conversation; end its turn if the process of the turn has died.
+
+    Raises:
+        _TurnRunning: a turn of it is running.
+    """
+    row = lock_erasable(work.connection, key)
+    if row.is_held and not row.is_deleted:
+        try:
+            free_from_dead_turn(work, key)
+        except ConversationBusy as error:
+            raise _TurnRunning(str(error)) from error
+        row = lock_erasable(work.connection, key)
+    return row
+
+
+def _lock_descendants(work: UnitOfWork, key: ConversationKey) -> list[Descendant]:
+    """Lock all forks of a conversation and their forks, and return them.
+
+    A fork can only be made of a conversation that nobody has locked so. So there are no others when all that were found
+    are locked.
+    """
+    locked: set[ConversationKey] = set()
+    while True:
+        found = list_descendants(work.connection, key)
+        new = [one.key for one in found if one.key not in locked]
+        if not new:
+            return found
+        for fork in new:
+            _lock(work, fork)
+            locked.add(fork)
+
+
+def _list_forks(key: ConversationKey, descendants: Sequence[Descendant]) -> list[Descendant]:
+    """Return those that were forked from the conversation itself."""
+    return [one for one in descendants if one.origin.conversation_id == key.id]
+
+
+def _find_shared(lineage: Lineage, fork: Descendant) -> Inheritance:
+    """Return what a fork shares of the rows of its origin.
+
+    Args:
+        lineage: the origin's.
+    """
+    before = next(iter((*lineage.origins, *lineage.far)), None)
+    return Inheritance(
+        after_seq=before.up_to_seq if before is not None else NO_SEQ,
+        after_turn=before.up_to_turn if before is not None else TurnNumber(0),
+        up_to_seq=fork.origin.up_to_seq,
+        up_to_turn=fork.origin.up_to_turn,
+    )
+
+
+def _make_receipt(
+    work: UnitOfWork,
+    key: ConversationKey,
+    row: ErasableRow,
+    terms: PurgeTerms,
+    purged_at: datetime | None,
+    kept_by: tuple[KeptByFork, ...],
+    attachments: tuple[int, int],
+) -> PurgeReceipt:
+    counts = count_rows(work.connection, key)
+    digest = read_digest(work.connection, key, row.head_seq) if terms.keep_digest else None
+    return PurgeReceipt(
+        owner=key.owner,
+        conversation_id=key.id,
+        purged_at=purged_at,
+        messages=counts[messages.name],
+        turns=counts[turns.name],
+        summaries=counts[summaries.name],
+        attachments=attachments[0],
+        attachment_bytes=attachments[1],
+        kept_by=kept_by,
+        digest=digest.hex() if digest is not None else None,
+    )
+
+
+def list_older(work: UnitOfWork, owner: str, before: datetime, *, deleted: bool) -> list[str]:
+    """Return the ids of conversations that were last changed before a moment; forks come before their origins.
+
+    Args:
+        deleted: return those that were deleted before the moment, and no others.
+    """
+    return purgeable_ids.list_older(work.connection, owner, before, deleted=deleted)
+
+
+def list_all(work: UnitOfWork, owner: str) -> list[str]:
+    """Return the ids of all conversations of an owner, deleted ones too; forks come before their origins."""
+    return purgeable_ids.list_all(work.connection, owner)
+
+
+def erase_owner(work: UnitOfWork, owner: str) -> bool:
+    """Remove what an owner has besides conversations; return False if there are conversations, and nothing is removed.
+
+    These are attachments, sums of usage, tombstones and periods of retention.
+    """
+    if purgeable_ids.list_all(work.connection, owner):
+        return False
+    after = b""
+    while digests := unused_attachments.list_digests(work.connection, owner, after):
+        unused_attachments.delete_unused(work.connection, owner, digests)
+        after = digests[-1]
+    purgeable_ids.delete_of_owner(work.connection, owner)
+    mark_steps(work.connection, work.now)
+    return True

@@ -1,0 +1,85 @@
+"""Find the forks of a conversation and their forks, and write their lineages anew without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, select, update
+
+from convstore.db.connection import Connection
+from convstore.db.fork_sharing import Lineage, Origin, read_lineage, read_nearest_origin, write_lineage
+from convstore.db.tables import conversations as table
+from convstore.values.identifiers import ConversationKey
+
+_FORKS = select(table.c.id, table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.lineage.is_not(None))
+_LINEAGE = select(table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.id == bindparam("id"))
+# In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
+_WRITE = (
+    update(table)
+    .where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
+    .values(lineage=bindparam("new_lineage", type_=table.c.lineage.type))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Descendant:
+    """A fork of a conversation, or a fork of such a fork."""
+
+    key: ConversationKey
+    origin: Origin
+    """The conversation that it was forked from, and what it shares of it."""
+
+
+def list_descendants(connection: Connection, key: ConversationKey) -> list[Descendant]:
+    """Return the forks of a conversation and their forks, deleted ones too; each after the one that it was forked from.
+
+    Raises:
+        DamagedRow: a lineage of the owner cannot be decoded.
+    """
+    forks: dict[str, list[Descendant]] = {}
+    for row in connection.execute(_FORKS, {"owner": key.owner}):
+        fork = ConversationKey(key.owner, row.id)
+        origin = read_nearest_origin(fork, row.lineage)
+        if origin is not None:
+            forks.setdefault(origin.conversation_id, []).append(Descendant(fork, origin))
+    found: list[Descendant] = []
+    waiting = [key.id]
+    while waiting:
+        of_this = sorted(forks.pop(waiting.pop(0), ()), key=lambda one: one.key.id)
+        found += of_this
+        waiting += [one.key.id for one in of_this]
+    return found
+
+
+def leave_out(connection: Connection, lineage: Lineage, descendants: Sequence[Descendant]) -> None:
+    """Write the lineages of a conversation's descendants anew, as if their past had never been in it.
+
+    The forks of the conversation have what they shared of it in rows of their own.
+
+    Args:
+        lineage: the conversation's.
+        descendants: as `list_descendants` returns them.
+    """
+    key = lineage.key
+    origin = lineage.origins[0] if lineage.origins else lineage.far[0] if lineage.far else None
+    made = {key.id: lineage}
+    if origin is not None:
+        made[origin.conversation_id] = _read(connection, ConversationKey(key.owner, origin.conversation_id))
+    for one in descendants:
+        if one.origin.conversation_id != key.id:
+            new = made[one.origin.conversation_id].fork(one.key, one.origin.up_to_seq, one.origin.up_to_turn)
+        elif origin is None:
+            new = Lineage(one.key)
+        else:  # it is a fork of the conversation's own origin from now on
+            shared = min(one.origin.up_to_seq, origin.up_to_seq)
+            new = made[origin.conversation_id].fork(one.key, shared, origin.up_to_turn)
+        made[one.key.id] = new
+        column = write_lineage(new) if new.is_fork else None
+        connection.execute(_WRITE, {"key_owner": key.owner, "key_id": one.key.id, "new_lineage": column})
+
+
+def _read(connection: Connection, key: ConversationKey) -> Lineage:
+    values: dict[str, Any] = {"owner": key.owner, "id": key.id}
+    return read_lineage(key, connection.execute(_LINEAGE, values).one().lineage)

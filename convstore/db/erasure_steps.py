@@ -1,0 +1,55 @@
+"""Note what is left to do to a SQLite file until nothing of what was erased can be found in it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from sqlalchemy import bindparam, delete, select
+
+from convstore.db.connection import Connection
+from convstore.db.dialect import insert_or_update, is_sqlite
+from convstore.db.tables import erasures as table
+
+
+class ErasureStep(StrEnum):
+    """A step, in the order in which they are done."""
+
+    INDEX = "index"
+    """The search index is merged: until then, it has words that were removed, marked as removed."""
+    REWRITE = "rewrite"
+    """The file is rewritten: until then, pages have parts of rows that were elsewhere once."""
+    LOG = "log"
+    """The log is emptied: until then, it has pages as they were before."""
+
+
+_READ = select(table.c.step, table.c.since)
+_DONE = delete(table).where(table.c.step == bindparam("step"), table.c.since == bindparam("since"))
+
+
+@cache
+def _mark_statement(dialect: str) -> Any:
+    return insert_or_update(table, {"since": bindparam("given_since", type_=table.c.since.type)}, dialect)
+
+
+def mark_steps(connection: Connection, now: datetime) -> None:
+    """Note, in the transaction that erases something, that all steps must be done. On PostgreSQL there are none."""
+    if is_sqlite(connection):
+        # The caller's own connection may not overwrite what it deletes; ours do.
+        driver: Any = connection.plain.connection.driver_connection
+        driver.execute("PRAGMA secure_delete = ON")
+        rows = [{"step": step.value, "since": now, "given_since": now} for step in ErasureStep]
+        connection.execute_many(_mark_statement(connection.dialect.name), rows)
+
+
+def read_steps(connection: Connection) -> dict[ErasureStep, datetime]:
+    """Return the steps that are left, and since when."""
+    found = {row.step: row.since for row in connection.execute(_READ)}
+    return {step: found[step.value] for step in ErasureStep if step.value in found}
+
+
+def mark_done(connection: Connection, step: ErasureStep, since: datetime) -> None:
+    """Note that a step was done, unless something was erased since."""
+    connection.execute(_DONE, {"step": step.value, "since": since})

@@ -1,0 +1,187 @@
+"""The methods of a store that remove conversations for good."""
+
+from __future__ import annotations
+
+import builtins  # `list` is a method
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from convstore.conversations import purging
+from convstore.conversations.purging import PurgeTerms
+from convstore.db.transactions import OwnTransactions
+from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
+from convstore.store.drawer_methods import DrawerMethods
+from convstore.values.identifiers import ConversationKey
+from convstore.values.purge_receipt import PurgeReceipt
+
+
+class ErasingMethods(DrawerMethods):
+    """Removing an owner's conversations for good."""
+
+    def purge(
+        self, conversation_id: str, *, dry_run: bool = False, keep_digest: bool = False, finish: bool = True
+    ) -> PurgeReceipt:
+        """Remove a conversation and all that belongs to it for good, and return a receipt without text.
+
+        It may be a deleted one. Its forks keep a copy of what they share, under the same numbers. Imports leave it out
+        from now on.
+
+        Args:
+            conversation_id: the conversation's whole id.
+            dry_run: remove nothing, and return what would be removed.
+            keep_digest: put the digest of the last message into the receipt; it lets somebody test a guess.
+            finish: overwrite it in a SQLite file too, as `finish_purge` does; False: call that after several purges.
+
+        Raises:
+            ConversationNotFound: the owner has no such conversation, not even a deleted one.
+            ConversationBusy: a turn of it, or of a fork of it, is running; or another transaction held the row of one
+                for 30 seconds. Nothing is removed.
+            PurgeUnfinished: it was removed, but others use the SQLite file, so that it is not overwritten yet.
+        """
+        key, terms = self._key(conversation_id), PurgeTerms(keep_digest=keep_digest)
+        if dry_run:
+            return self._transactions.read(purging.plan_purge, key, terms)
+        receipt = self._purge(key, terms)
+        if finish:
+            self._finish([receipt], ())
+        return receipt
+
+    def purge_older_than(
+        self,
+        age: timedelta,
+        *,
+        deleted: bool = False,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        """Purge conversations that nobody has changed for some time, and return a receipt for each.
+
+        Each is purged in a transaction of its own.
+
+        Args:
+            age: how long ago the last change was, at least.
+            deleted: purge only those that were deleted at least so long ago.
+            dry_run: remove nothing, and return what would be removed.
+            keep_digest: as for `purge`.
+            finish: as for `purge`.
+            on_progress: called with the number of conversations purged so far.
+
+        Raises:
+            InvalidInput: the age is negative.
+            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+        """
+        if age < timedelta():
+            raise InvalidInput("the age must not be negative")
+        before, terms = datetime.now(UTC) - age, PurgeTerms(keep_digest=keep_digest)
+        ids = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
+        return self._purge_all(ids, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+
+    def purge_owner(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        """Purge everything of the owner, and return a receipt for each conversation.
+
+        Besides conversations, these are attachments, sums of usage, periods of retention, and what lets imports leave
+        out purged conversations: the owner's files may be imported again.
+
+        Args:
+            dry_run: remove nothing, and return what would be removed.
+            keep_digest: as for `purge`.
+            finish: as for `purge`.
+            on_progress: called with the number of conversations purged so far.
+
+        Raises:
+            PurgeUnfinished: conversations have a running turn, or the SQLite file is in use. Call it again.
+        """
+        terms = PurgeTerms(keep_digest=keep_digest, keep_tombstone=False)
+        receipts: builtins.list[PurgeReceipt] = []
+        while True:
+            ids = self._transactions.read(purging.list_all, self._owner)
+            receipts += self._purge_all(ids, terms, dry_run=dry_run, finish=False, on_progress=on_progress)
+            if dry_run or self._transactions.write_repeatable(purging.erase_owner, self._owner):
+                break  # else a conversation was made meanwhile
+        if finish and not dry_run:
+            self._finish(receipts, ())
+        return receipts
+
+    def finish_purge(self) -> builtins.list[str]:
+        """Overwrite what was purged in the SQLite file and its log, and return what could not be done now.
+
+        The search index is merged, the file is rewritten, and the log is emptied. Others wait meanwhile, and the disk
+        needs room for a second file. On PostgreSQL there is nothing to do.
+
+        Returns:
+            `index`, `rewrite`, `log`, in this order, or those of them that are left because others use the file.
+
+        Raises:
+            InvalidInput: it was called in the caller's own transaction.
+            DatabaseUnavailable: the file cannot be written, or the disk is full.
+        """
+        if not isinstance(self._transactions, OwnTransactions):
+            raise InvalidInput("a purge is finished outside of your transaction: call `finish_purge` of the store")
+        from convstore.db.sqlite_erasing import finish_erasing
+
+        self._transactions.prepare()
+        return [step.value for step in finish_erasing(self._transactions.database)]
+
+    def _purge(self, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
+        receipt = self._run_unlocked(partial(self._transactions.write, purging.purge, key, terms))
+        if isinstance(receipt, ConversationBusy):
+            raise receipt
+        return receipt
+
+    def _purge_all(
+        self,
+        ids: Iterable[str],
+        terms: PurgeTerms,
+        *,
+        dry_run: bool,
+        finish: bool,
+        on_progress: Callable[[int], object] | None,
+    ) -> builtins.list[PurgeReceipt]:
+        receipts: builtins.list[PurgeReceipt] = []
+        busy: builtins.list[str] = []
+        for id in ids:
+            key = ConversationKey(self._owner, id)
+            try:
+                if dry_run:
+                    receipts.append(self._transactions.read(purging.plan_purge, key, terms))
+                else:
+                    receipts.append(self._purge(key, terms))
+            except ConversationNotFound:
+                continue  # somebody else has purged it
+            except ConversationBusy:
+                busy.append(id)
+            if on_progress is not None:
+                on_progress(len(receipts))
+        if (finish and receipts and not dry_run) or busy:
+            self._finish(receipts, busy, overwrites=finish and bool(receipts))
+        return receipts
+
+    def _finish(self, receipts: Sequence[PurgeReceipt], busy: Sequence[str], *, overwrites: bool = True) -> None:
+        """Overwrite what was purged, unless the caller's transaction has yet to end; tell what is left to do.
+
+        Raises:
+            PurgeUnfinished: something is left.
+        """
+        left = self.finish_purge() if overwrites and isinstance(self._transactions, OwnTransactions) else []
+        if not left and not busy:
+            return
+        problems = []
+        if busy:
+            named = ", ".join(map(repr, busy[:5])) + (" …" if len(busy) > 5 else "")
+            problems.append(f"{len(busy)} not purged, because a turn of it or of a fork of it is running: {named}")
+        if left:
+            problems.append(
+                "the rows are gone, but others use the database file, and what was in them is not overwritten yet "
+                f"({', '.join(left)}): finish the purge when they have ended"
+            )
+        raise PurgeUnfinished("; ".join(problems), receipts, busy, left)
