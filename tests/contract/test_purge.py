@@ -132,9 +132,7 @@ def test_a_deleted_conversation_can_be_purged_and_its_id_and_name_are_free(store
     assert [hit.conversation for hit in store.search("Anew").hits] == ["a"]
 
 
-def test_a_fork_keeps_its_own_copy_of_what_it_shares(
-    store: Store, backend: Backend, chat_server: ChatServer
-) -> None:
+def test_a_fork_keeps_its_own_copy_of_what_it_shares(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     say_words(store, chat_server, "origin", "Shared")
     store.pin("origin", 2)
     store.fork("origin", at=4, new_id="fork", name="fork")
@@ -314,9 +312,7 @@ def make_older(backend: Backend, *ids: str) -> None:
             connection.execute(table.update().where(table.c.id == row.id).values(values))
 
 
-def test_purging_an_owner_leaves_nothing_of_them(
-    store: Store, backend: Backend, chat_server: ChatServer
-) -> None:
+def test_purging_an_owner_leaves_nothing_of_them(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     ada = store.for_owner("ada-zebra")
     say_words(ada, chat_server, "secret", "Zebrawort")
     ada.fork("secret", new_id="fork")
