@@ -36,6 +36,7 @@ _COMMANDS = {
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "new": ("new.new", "Start a conversation and print its id."),
     "pin": ("pin.pin", "Always send a message."),
+    "purge": ("purge.purge", "Remove conversations for good."),
     "rate": ("rate.rate", "Rate a reply."),
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),

@@ -84,7 +84,7 @@ def fill(store: Store) -> list[str]:
             row = make_row(table, 99)
             if table is conversations:
                 row |= {"lease_token": None, "running_turn": None, "lineage": None}
-                row |= {name: None for name in ("pins", "redo", "deleted_at", "archived_at")}
+                row |= dict.fromkeys(("pins", "redo", "deleted_at", "archived_at"))
                 row["metadata"] = f'{{"a":"{row["metadata"]}"}}'
                 del row["owner"], row["id"]
                 connection.execute(update(table).where(table.c.owner == OWNER, table.c.id == ID).values(row))
@@ -124,7 +124,10 @@ def test_a_purge_removes_what_the_rules_say(store: Store) -> None:
     store.purge(ID)
     after = read_everything(store)
     assert [one for one in texts if one in after] == []
-    kept = [mark(metadata.tables["convstore_retention"], "covers"), mark(metadata.tables["convstore_daily_usage"], "day")]
+    kept = [
+        mark(metadata.tables["convstore_retention"], "covers"),
+        mark(metadata.tables["convstore_daily_usage"], "day"),
+    ]
     assert [one for one in kept if one.encode() not in after] == []
 
 

@@ -1,0 +1,103 @@
+"""Print receipts of purges: counts, ids and times, and no text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from convstore.cli.render.output_streams import format_json, write_answer, write_json, write_note
+
+if TYPE_CHECKING:
+    from convstore.values.purge_receipt import PurgeReceipt
+
+
+def receipt_to_json(receipt: PurgeReceipt) -> dict[str, Any]:
+    """Return the JSON form of a receipt."""
+    digest = {"digest": receipt.digest} if receipt.digest is not None else {}
+    return {
+        "owner": receipt.owner,
+        "conversation": receipt.conversation_id,
+        "purged_at": receipt.purged_at,
+        "messages": receipt.messages,
+        "turns": receipt.turns,
+        "summaries": receipt.summaries,
+        "attachments": receipt.attachments,
+        "attachment_bytes": receipt.attachment_bytes,
+        "kept_by": [{"conversation": kept.fork_id, "messages": kept.messages} for kept in receipt.kept_by],
+        **digest,
+    }
+
+
+def describe_receipt(receipt: PurgeReceipt) -> str:
+    """Return a receipt as a line of text."""
+    counts = [
+        _count(receipt.messages, "message"),
+        _count(receipt.turns, "turn"),
+        *([_count(receipt.summaries, "summary", "summaries")] if receipt.summaries else []),
+        *(
+            [f"{_count(receipt.attachments, 'attachment')} ({receipt.attachment_bytes:,} bytes)"]
+            if receipt.attachments
+            else []
+        ),
+    ]
+    line = f"{receipt.conversation_id}: {', '.join(counts)}"
+    if receipt.kept_by:
+        forks = ", ".join(f"{kept.fork_id} ({kept.messages:,})" for kept in receipt.kept_by)
+        line += f"; kept by forks, with their number of messages: {forks}"
+    return line
+
+
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was purged, and what was not."""
+
+    receipts: Sequence[PurgeReceipt]
+    busy: Sequence[str] = ()
+    """The ids of conversations with a running turn, which were not purged."""
+    left: Sequence[str] = ()
+    """What `purge --finish` has yet to do."""
+    is_trial: bool = False
+    """Whether it was a dry run."""
+
+
+@contextmanager
+def open_receipt_file(target: Path | None) -> Iterator[IO[bytes] | None]:
+    """Open the file for receipts, which appears at the end; None: there is none."""
+    if target is None:
+        yield None
+        return
+    from convstore.store.export_output import open_new_file
+
+    with open_new_file(target) as file:
+        yield file
+
+
+def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None) -> None:
+    """Print what was purged, and write the receipts to a file if one is given."""
+    form = {
+        "dry_run": done.is_trial,
+        "purged": [receipt_to_json(one) for one in done.receipts],
+        "busy": list(done.busy),
+        "left": list(done.left),
+    }
+    if file is not None:
+        file.write(format_json(form, indent=2).encode() + b"\n")
+    if as_json:
+        write_json(form)
+    else:
+        for receipt in done.receipts:
+            write_answer(f"{'would purge' if done.is_trial else 'purged'} {describe_receipt(receipt)}")
+    for id in done.busy:
+        write_note(f"convstore: {id} was not purged: a turn of it, or of a fork of it, is running")
+    if done.left:
+        write_note(
+            "convstore: the rows are gone, but another process uses the database file, and what was in them is not "
+            f"overwritten yet ({', '.join(done.left)}); `convstore purge --finish` does it when that process has ended"
+        )
