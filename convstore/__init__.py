@@ -109,6 +109,10 @@ if TYPE_CHECKING:
         TurnStatus,
         Unchanged,
     )
+    from convstore.values.retention_rule import (
+        Retained,
+        RetentionRule,
+    )
     from convstore.values.search_results import (
         SearchHit,
         SearchResults,
@@ -209,6 +213,10 @@ _HOMES = {
         "TurnStatus",
         "Unchanged",
     ),
+    "convstore.values.retention_rule": (
+        "Retained",
+        "RetentionRule",
+    ),
     "convstore.values.search_results": (
         "SearchHit",
         "SearchResults",
@@ -265,6 +273,8 @@ __all__ = [
     "ReplyNotStored",
     "ReplyStream",
     "Request",
+    "Retained",
+    "RetentionRule",
     "SchemaOutdated",
     "SchemaTooNew",
     "SearchHit",

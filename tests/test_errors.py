@@ -27,6 +27,7 @@ def make_error(kind: type[errors.ConvstoreError], turn: Any) -> errors.Convstore
         errors.UnansweredToolCalls: ([{"id": "call_1"}],),
         AmbiguousReference: ([],),
         errors.LeaseLost: (turn,),
+        errors.PurgeUnfinished: ([], ["busy-one"], ["log"]),
         TurnFailed: (turn,),
         ReplyInterrupted: (turn, {"role": "assistant", "content": "Hal"}),
         ReplyNotStored: (Completion(({"role": "assistant", "content": "Hi"},), "stop"),),

@@ -41,6 +41,7 @@ _COMMANDS = {
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),
     "resume": ("resume.resume", "Go on with a conversation in Claude Code or Codex."),
+    "retention": ("retention.retention", "Say how long conversations are kept, and purge the others."),
     "retry": ("retry.retry", "Ask the last question again."),
     "say": ("say.say", "Say something and print the reply."),
     "search": ("search.search", "Find messages and titles that contain every part of QUERY, newest first."),

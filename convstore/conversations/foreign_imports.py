@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from convstore.conversations.import_run import ImportRun
+from convstore.conversations.import_run import ImportRun, ImportTerms
 from convstore.conversations.importing import (
     Imported,
     PreparedConversation,
@@ -28,7 +28,6 @@ class ForeignImport:
     Args:
         kind: the kind of the file.
         file: the name of the file.
-        is_trial: store nothing.
         on_progress: called after each transaction with the number of messages read so far, and with their share.
         get_share: returns the share of the file that was read; None if it is unknown.
     """
@@ -36,19 +35,17 @@ class ForeignImport:
     def __init__(
         self,
         transactions: Transactions,
-        owner: str,
+        terms: ImportTerms,
         kind: str,
         file: str | None,
         *,
-        is_trial: bool,
         on_progress: Callable[[int, float | None], object] | None = None,
         get_share: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._transactions = transactions
-        self._owner = owner
+        self._terms = terms
         self._kind = kind
         self._origin: dict[str, Any] = {"kind": kind, **({"file": file} if file is not None else {})}
-        self._is_trial = is_trial
         self._run = ImportRun(kind, self._store_batch, on_progress, get_share)
 
     def run(self, conversations: Iterable[ImportedConversation | Problem]) -> ImportReport:
@@ -56,7 +53,7 @@ class ForeignImport:
         return self._run.run(conversations, self._add)
 
     def _add(self, one: ImportedConversation) -> None:
-        key = ConversationKey(self._owner, make_imported_id(self._kind, one.id))
+        key = ConversationKey(self._terms.owner, make_imported_id(self._kind, one.id))
         origin, count_tokens = {**self._origin, "id": one.id}, self._transactions.services.count_tokens
         try:
             prepared = prepare_conversation(one, key, origin, count_tokens, datetime.now(UTC))
@@ -66,16 +63,22 @@ class ForeignImport:
         self._run.add(prepared, len(one.messages), prepared.size)
 
     def _store_batch(self, batch: list[PreparedConversation]) -> None:
-        if self._is_trial:
-            done = self._transactions.read(try_conversations, batch)
+        if self._terms.is_trial:
+            done = self._transactions.read(try_conversations, batch, again=self._terms.again)
         else:
-            done = self._transactions.write_repeatable(store_conversations, batch, self._run.indexed_left)
+            done = self._transactions.write_repeatable(
+                store_conversations, batch, self._run.indexed_left, again=self._terms.again
+            )
         for prepared, outcome in zip(batch, done, strict=True):
             self._count(prepared.imported, outcome)
 
     def _count(self, one: ImportedConversation, outcome: Imported) -> None:
         if outcome.refusal is not None:
             self._run.report(_name(one), outcome.refusal)
+            return
+        if outcome.erased is not None:
+            self._run.report(_name(one), outcome.erased.note, is_note=True)
+            self._run.count("erased", 0, 0)
             return
         if outcome.messages:
             for note in one.notes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from convstore.transfer.imported import Problem
@@ -22,6 +23,19 @@ _BATCH_MESSAGES, _BATCH_BYTES, _BATCH_SECONDS = 1_000, 4_000_000, 1.0
 
 Read = TypeVar("Read")
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class ImportTerms:
+    """What holds for all conversations of an import."""
+
+    owner: str
+    is_trial: bool
+    """Whether nothing is stored."""
+    again: bool
+    """Whether what was purged or redacted here is brought in, too."""
+    new_ids: bool = False
+    """Whether a conversation gets a new id if its own is taken by other contents; else it is reported."""
 
 
 class ImportRun(Generic[Item]):
@@ -84,6 +98,7 @@ class ImportRun(Generic[Item]):
             messages=self._counts["messages"],
             problems=self._problems,
             not_indexed=self._counts["not_indexed"],
+            erased=self._counts["erased"],
         )
 
     def add(self, item: Item, messages: int, size: int) -> None:
@@ -104,7 +119,7 @@ class ImportRun(Generic[Item]):
         """Count what became of a conversation.
 
         Args:
-            state: "new", "changed", "unchanged" or "deleted".
+            state: "new", "changed", "unchanged", "deleted" or "erased".
             messages: the number of its messages that were added.
             not_indexed: the number of those that are not in the search index yet.
         """

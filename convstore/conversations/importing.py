@@ -17,11 +17,13 @@ from typing import Any
 
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import FirstPath, NewConversation, insert_conversation
+from convstore.db.erased_rows import delete_row
 from convstore.db.head_rows import ConversationState, Head, move_head, read_state, take_late_numbers
 from convstore.db.history_rows import read_digests, read_tree
 from convstore.db.message_writes import MessageRows, insert_records, insert_rows, make_child, make_rows
 from convstore.db.search_backlog import put_off, put_off_whole
 from convstore.db.search_index import index_messages, index_title
+from convstore.db.tombstone_rows import read_reasons, remove_tombstones
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import (
     ConversationBusy,
@@ -38,7 +40,7 @@ from convstore.messages.message import Message, to_message
 from convstore.messages.token_counters import TokenCounter
 from convstore.transfer.imported import ImportedConversation
 from convstore.values.identifiers import ConversationKey, Position, Seq, spell_id
-from convstore.values.results import MessageRecord
+from convstore.values.results import ErasureReason, MessageRecord
 from convstore.values.validation import check_moment, check_title
 
 _ROWS_AT_ONCE = 500
@@ -71,6 +73,8 @@ class Imported:
     """Number of messages that were added."""
     not_indexed: int = 0
     """Number of the added messages that are not in the search index yet."""
+    erased: ErasureReason | None = None
+    """Why nothing was added, if the conversation was purged or redacted here."""
     refusal: str | None = None
     """Why nothing was added, if it is an error."""
 
@@ -123,9 +127,21 @@ def prepare_conversation(
     return PreparedConversation(imported, new, began, path, places, records, rows, _measure(rows))
 
 
-def try_conversations(work: UnitOfWork, prepared: Sequence[PreparedConversation]) -> list[Imported]:
+def try_conversations(
+    work: UnitOfWork, prepared: Sequence[PreparedConversation], *, again: bool = False
+) -> list[Imported]:
     """Return what `store_conversations` would do, and write nothing."""
-    return [_try(work, one) for one in prepared]
+    erased = {} if again else _find_erased(work, prepared)
+    return [
+        Imported(erased=erased[one.new.key.id]) if one.new.key.id in erased else _try(work, one) for one in prepared
+    ]
+
+
+def _find_erased(work: UnitOfWork, prepared: Sequence[PreparedConversation]) -> dict[str, ErasureReason]:
+    """Return which conversations were purged or redacted here, and which of the two, by their ids."""
+    if not prepared:
+        return {}
+    return read_reasons(work.connection, prepared[0].new.key.owner, [one.new.key.id for one in prepared])
 
 
 def _try(work: UnitOfWork, prepared: PreparedConversation) -> Imported:
@@ -141,7 +157,7 @@ def _try(work: UnitOfWork, prepared: PreparedConversation) -> Imported:
 
 
 def store_conversations(
-    work: UnitOfWork, prepared: Sequence[PreparedConversation], most_indexed: int
+    work: UnitOfWork, prepared: Sequence[PreparedConversation], most_indexed: int, *, again: bool = False
 ) -> list[Imported]:
     """Add what is new of conversations of one owner, and return what became of each.
 
@@ -150,8 +166,17 @@ def store_conversations(
 
     Args:
         most_indexed: how many messages to add to the search index; of the others, it is noted that they must be added.
+        again: add what was purged or redacted here, too.
     """
+    if again and prepared:
+        remove_tombstones(work.connection, prepared[0].new.key.owner, [one.new.key.id for one in prepared])
     is_new = [_insert(work, one) for one in prepared]
+    # After the rows were inserted: one that was purged at the same moment can only be inserted after the purge.
+    erased = {} if again else _find_erased(work, prepared)
+    for place, one in enumerate(prepared):
+        if is_new[place] and one.new.key.id in erased:
+            delete_row(work.connection, one.new.key)
+            is_new[place] = False
     added = [one for one, is_inserted in zip(prepared, is_new, strict=True) if is_inserted]
     count = sum(len(one.records) for one in added)
     is_indexed = count <= most_indexed
@@ -163,6 +188,8 @@ def store_conversations(
         if is_inserted:
             size = len(one.records)
             done.append(Imported(is_new=True, messages=size, not_indexed=0 if is_indexed else size))
+        elif one.new.key.id in erased:
+            done.append(Imported(erased=erased[one.new.key.id]))
         else:  # now, because a file may have the same conversation twice
             done.append(_go_on(work, one, most_indexed))
             most_indexed -= done[-1].messages - done[-1].not_indexed
@@ -197,6 +224,8 @@ def _go_on(work: UnitOfWork, prepared: PreparedConversation, most_indexed: int) 
         if {record.digest for record in prepared.records} <= set(read_digests(work.connection, lineage)):
             return Imported()
         state = lock_conversation(work, key)
+        if reasons := _find_erased(work, [prepared]):  # at the same moment
+            return Imported(erased=reasons[key.id])
         known = {record.digest: record for record in read_tree(work.connection, state.lineage)}
     except ConversationDeleted:
         return Imported(is_deleted=True)

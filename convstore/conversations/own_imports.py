@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from convstore.conversations.import_run import ImportRun
+from convstore.conversations.import_run import ImportRun, ImportTerms
 from convstore.conversations.importing import make_imported_id
 from convstore.db.connection import hold_savepoint
 from convstore.db.loaded_lines import Loaded, TakenId, load_conversation
+from convstore.db.tombstone_rows import read_reasons, remove_tombstones
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput
@@ -19,15 +20,7 @@ from convstore.transfer.own_export import OwnConversation
 from convstore.transfer.reading import OWN_KIND
 from convstore.values.identifiers import ConversationKey
 from convstore.values.import_report import ImportReport
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What holds for all conversations of an import."""
-
-    owner: str
-    is_trial: bool
-    new_ids: bool
+from convstore.values.results import ErasureReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +40,6 @@ class OwnImport:
     """An import of convstore's own export into the conversations of one owner.
 
     Args:
-        is_trial: store nothing.
-        new_ids: give a conversation a new id if its own is taken by other contents; False: report it.
         on_progress: called after each transaction with the number of messages read so far, and with their share.
         get_share: returns the share of the file that was read; None if it is unknown.
     """
@@ -56,15 +47,13 @@ class OwnImport:
     def __init__(
         self,
         transactions: Transactions,
-        owner: str,
+        terms: ImportTerms,
         *,
-        is_trial: bool,
-        new_ids: bool,
         on_progress: Callable[[int, float | None], object] | None = None,
         get_share: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._transactions = transactions
-        self._terms = _Terms(owner, is_trial, new_ids)
+        self._terms = terms
         self._ids = _Ids()
         self._run = ImportRun(OWN_KIND, self._store_batch, on_progress, get_share)
 
@@ -88,6 +77,10 @@ class OwnImport:
             if isinstance(outcome, str):
                 self._run.report(place, outcome)
                 continue
+            if outcome.erased is not None:
+                self._run.report(place, outcome.erased.note, is_note=True)
+                self._run.count("erased", 0, 0)
+                continue
             for note in outcome.notes:
                 self._run.report(place, note, is_note=True)
             states = {"new": outcome.is_new, "deleted": outcome.is_deleted, "changed": outcome.is_changed}
@@ -96,7 +89,7 @@ class OwnImport:
 
 
 def _store_conversations(
-    work: UnitOfWork, batch: Sequence[OwnConversation], terms: _Terms, ids: _Ids, most_indexed: int
+    work: UnitOfWork, batch: Sequence[OwnConversation], terms: ImportTerms, ids: _Ids, most_indexed: int
 ) -> tuple[list[Loaded | str], _Ids]:
     """Store conversations, each whole or not at all; return what became of each, or why it was refused."""
     ids = ids.copy()  # the transaction may be repeated
@@ -112,7 +105,7 @@ def _store_conversations(
     return done, ids
 
 
-def _store(work: UnitOfWork, one: OwnConversation, terms: _Terms, ids: _Ids, *, is_indexed: bool) -> Loaded:
+def _store(work: UnitOfWork, one: OwnConversation, terms: ImportTerms, ids: _Ids, *, is_indexed: bool) -> Loaded:
     id: str = one.head["id"]
     origin = one.head.get("forked_from")
     if origin is not None and origin["id"] in ids.tried:
@@ -124,18 +117,43 @@ def _store(work: UnitOfWork, one: OwnConversation, terms: _Terms, ids: _Ids, *, 
         # Also in a transaction that goes on after an error: the caller's, or another conversation's of the batch.
         with hold_savepoint(work.connection, keeps=not terms.is_trial):
             key = ConversationKey(terms.owner, id)
+            if terms.again:
+                remove_tombstones(work.connection, terms.owner, [id])
             with suppress(ConversationNotFound):  # it is new, or deleted here
                 lock_conversation(work, key)  # ends a turn of a dead process, as anybody who writes does
-            return load_conversation(work, key, one.head, one.iterate_lines, origin_id, is_indexed=is_indexed)
+            _check_not_erased(work, key)
+            loaded = load_conversation(work, key, one.head, one.iterate_lines, origin_id, is_indexed=is_indexed)
+            if loaded.is_new:
+                _check_not_erased(work, key)  # if it was purged at the same moment, it was only inserted after that
+            return loaded
 
     try:
         loaded = load(id)
+    except _Erased as error:
+        return Loaded(erased=error.reason)
     except TakenId:
         if not terms.new_ids:
             raise
         # Made of what it is, so that the same file finds it again.
         ids.renamed[id] = make_imported_id(OWN_KIND, f"{id} {one.head['created_at']}")
-        loaded = load(ids.renamed[id])
+        try:
+            loaded = load(ids.renamed[id])
+        except _Erased as error:
+            return Loaded(erased=error.reason)
     if loaded.is_new and terms.is_trial:
         ids.tried.add(id)
     return loaded
+
+
+class _Erased(Exception):
+    """A conversation was purged or redacted here."""
+
+    def __init__(self, reason: ErasureReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _check_not_erased(work: UnitOfWork, key: ConversationKey) -> None:
+    reason = read_reasons(work.connection, key.owner, [key.id]).get(key.id)
+    if reason is not None:
+        raise _Erased(reason)

@@ -199,6 +199,11 @@ def list_older(work: UnitOfWork, owner: str, before: datetime, *, deleted: bool)
     return purgeable_ids.list_older(work.connection, owner, before, deleted=deleted)
 
 
+def put_forks_first(work: UnitOfWork, owner: str, ids: Sequence[str]) -> list[str]:
+    """Return ids in such an order that forks come before their origins."""
+    return purgeable_ids.put_forks_first(work.connection, owner, ids)
+
+
 def list_all(work: UnitOfWork, owner: str) -> list[str]:
     """Return the ids of all conversations of an owner, deleted ones too; forks come before their origins."""
     return purgeable_ids.list_all(work.connection, owner)

@@ -168,8 +168,13 @@ def _is_day(text: str) -> bool:
     return True
 
 
+def delete_row(connection: Connection, key: ConversationKey) -> None:
+    """Delete the row of a conversation that has no others."""
+    connection.execute(_DELETE, {"owner": key.owner, "id": key.id})
+
+
 def delete_rows(connection: Connection, key: ConversationKey) -> None:
     """Delete a conversation and all of its rows but those of the search index."""
     for statement in _DELETES.values():
         connection.execute(statement, {"owner": key.owner, "conversation_id": key.id})
-    connection.execute(_DELETE, {"owner": key.owner, "id": key.id})
+    delete_row(connection, key)

@@ -37,7 +37,7 @@ from convstore.values.export_format import (
     make_rating,
 )
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
-from convstore.values.results import MessageRecord
+from convstore.values.results import ErasureReason, MessageRecord
 
 _ROWS_AT_ONCE = 200
 _KNOWN_RECORDS = 2_000  # messages that a new one may follow, kept in memory
@@ -82,6 +82,8 @@ class Loaded:
     """Number of the added messages that are not in the search index yet."""
     notes: tuple[str, ...] = ()
     """What could not be carried over."""
+    erased: ErasureReason | None = None
+    """Why nothing was stored, if the conversation was purged or redacted here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ _OF_OWNER_ALONE = tuple(
 
 def list_all(connection: Connection, owner: str) -> list[str]:
     """Return the ids of all conversations of an owner, deleted ones too; forks come before their origins."""
-    return _put_forks_first(connection, owner, (row.id for row in connection.execute(_ALL, {"owner": owner})))
+    return put_forks_first(connection, owner, (row.id for row in connection.execute(_ALL, {"owner": owner})))
 
 
 def list_older(connection: Connection, owner: str, before: datetime, *, deleted: bool) -> list[str]:
@@ -38,10 +38,10 @@ def list_older(connection: Connection, owner: str, before: datetime, *, deleted:
         deleted: return those that were deleted before the moment, and no others.
     """
     rows = connection.execute(_DELETED_BEFORE if deleted else _OLDER, {"owner": owner, "moment": before})
-    return _put_forks_first(connection, owner, (row.id for row in rows))
+    return put_forks_first(connection, owner, (row.id for row in rows))
 
 
-def _put_forks_first(connection: Connection, owner: str, ids: Iterable[str]) -> list[str]:
+def put_forks_first(connection: Connection, owner: str, ids: Iterable[str]) -> list[str]:
     """Return ids in such an order that nothing is copied to a fork that is purged too."""
     origins: dict[str, str] = {}
     for row in connection.execute(_FORKS, {"owner": owner}):

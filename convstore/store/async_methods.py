@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
     from convstore.values.purge_receipt import PurgeReceipt
+    from convstore.values.retention_rule import RetentionRule
     from convstore.values.search_results import SearchResults
 
 P = ParamSpec("P")
@@ -244,6 +245,7 @@ class AsyncConversationMethods(ABC):
         kind: str | None = None,
         dry_run: bool = False,
         new_ids: bool = False,
+        again: bool = False,
         on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
         return await self._run(
@@ -252,6 +254,7 @@ class AsyncConversationMethods(ABC):
             kind=kind,
             dry_run=dry_run,
             new_ids=new_ids,
+            again=again,
             on_progress=on_progress,
         )
 
@@ -445,6 +448,39 @@ class AsyncConversationMethods(ABC):
     ) -> builtins.list[PurgeReceipt]:
         return await self._run(
             ConversationMethods.purge_owner,
+            dry_run=dry_run,
+            keep_digest=keep_digest,
+            finish=finish,
+            on_progress=on_progress,
+        )
+
+    @documented_as(ConversationMethods.set_retention)
+    async def set_retention(self, keep: timedelta, *, covers: Literal["all", "deleted"] = "all") -> RetentionRule:
+        return await self._run(ConversationMethods.set_retention, keep, covers=covers)
+
+    @documented_as(ConversationMethods.retention)
+    async def retention(self) -> builtins.list[RetentionRule]:
+        return await self._run(ConversationMethods.retention)
+
+    @documented_as(ConversationMethods.unset_retention)
+    async def unset_retention(self, *, covers: Literal["all", "deleted"] = "all") -> bool:
+        return await self._run(ConversationMethods.unset_retention, covers=covers)
+
+    @documented_as(ConversationMethods.list_retention_owners)
+    async def list_retention_owners(self) -> builtins.list[str]:
+        return await self._run(ConversationMethods.list_retention_owners)
+
+    @documented_as(ConversationMethods.run_retention)
+    async def run_retention(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        return await self._run(
+            ConversationMethods.run_retention,
             dry_run=dry_run,
             keep_digest=keep_digest,
             finish=finish,

@@ -152,6 +152,7 @@ class ConversationMethods(ErasingMethods):
         kind: str | None = None,
         dry_run: bool = False,
         new_ids: bool = False,
+        again: bool = False,
         on_progress: Callable[[int, float | None], object] | None = None,
     ) -> ImportReport:
         """Bring in the conversations of a file of another program, and return what was done.
@@ -168,6 +169,7 @@ class ConversationMethods(ErasingMethods):
                 application's own, `custom` by default.
             dry_run: store nothing, and return what would be done.
             new_ids: if the id of an exported conversation is taken by other contents, give it a new one.
+            again: bring in conversations that were purged or redacted here, too; else they are left out.
             on_progress: called with the number of messages read so far, and the share of the file that they are, from
                 0 to 1; None: unknown.
 
@@ -175,8 +177,10 @@ class ConversationMethods(ErasingMethods):
             InvalidInput: the file does not exist, or its kind is not known.
         """
         from convstore.conversations.foreign_imports import ForeignImport
+        from convstore.conversations.import_run import ImportTerms
 
-        begin = partial(ForeignImport, self._transactions, self._owner, is_trial=dry_run, on_progress=on_progress)
+        terms = ImportTerms(self._owner, dry_run, again, new_ids)
+        begin = partial(ForeignImport, self._transactions, terms, on_progress=on_progress)
         if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
             return begin(kind or "custom", None).run(source)
         from convstore.transfer.reading import OWN_KIND, open_conversations
@@ -187,14 +191,7 @@ class ConversationMethods(ErasingMethods):
             if opened.kind == OWN_KIND:
                 from convstore.conversations.own_imports import OwnImport
 
-                own = OwnImport(
-                    self._transactions,
-                    self._owner,
-                    is_trial=dry_run,
-                    new_ids=new_ids,
-                    on_progress=on_progress,
-                    get_share=opened.progress.get_share,
-                )
+                own = OwnImport(self._transactions, terms, on_progress=on_progress, get_share=opened.progress.get_share)
                 return own.run(cast("Iterable[OwnConversation | Problem]", opened.conversations))
             return begin(opened.kind, name, get_share=opened.progress.get_share).run(opened.conversations)
 

@@ -6,14 +6,16 @@ import builtins  # `list` is a method
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Literal
 
-from convstore.conversations import purging
+from convstore.conversations import purging, retention_rules
 from convstore.conversations.purging import PurgeTerms
 from convstore.db.transactions import OwnTransactions
 from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
 from convstore.store.drawer_methods import DrawerMethods
 from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import PurgeReceipt
+from convstore.values.retention_rule import Retained, RetentionRule
 
 
 class ErasingMethods(DrawerMethods):
@@ -112,6 +114,75 @@ class ErasingMethods(DrawerMethods):
             self._finish(receipts, ())
         return receipts
 
+    def set_retention(self, keep: timedelta, *, covers: Literal["all", "deleted"] = "all") -> RetentionRule:
+        """Say how long the owner's conversations are kept, and return the rule. `run_retention` purges the others.
+
+        Args:
+            keep: how long after the last change; at least an hour.
+            covers: `"deleted"`: the rule is only about deleted conversations, and counts from when they were deleted.
+
+        Raises:
+            InvalidInput: the time is too short or too long, or `covers` is not valid.
+        """
+        if not timedelta(hours=1) <= keep <= timedelta(days=36_500):
+            raise InvalidInput("conversations can be kept for an hour at least, and for 36,500 days at most")
+        rule = RetentionRule(self._owner, _check_covers(covers), keep, datetime.now(UTC))
+        return self._transactions.write_repeatable(retention_rules.set_rule, rule)
+
+    def retention(self) -> builtins.list[RetentionRule]:
+        """Return the rules of the owner; [] if conversations are kept for ever."""
+        return self._transactions.read(retention_rules.read_rules, self._owner)
+
+    def unset_retention(self, *, covers: Literal["all", "deleted"] = "all") -> bool:
+        """Remove a rule, so that conversations are kept for ever; return False if there is none.
+
+        Args:
+            covers: as for `set_retention`.
+        """
+        return self._transactions.write_repeatable(retention_rules.remove_rule, self._owner, _check_covers(covers))
+
+    def list_retention_owners(self) -> builtins.list[str]:
+        """Return the owners that have a rule: for administrators, to run the rules of each.
+
+        Only a store without an owner (`owner=""`) may call this.
+
+        Raises:
+            InvalidInput: the store has an owner.
+        """
+        if self._owner:
+            raise InvalidInput(f"owner {self._owner!r} may not see other owners; only a store without an owner may")
+        return self._transactions.read(retention_rules.list_owners)
+
+    def run_retention(
+        self,
+        *,
+        dry_run: bool = False,
+        keep_digest: bool = False,
+        finish: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> builtins.list[PurgeReceipt]:
+        """Purge the owner's conversations that are kept long enough, and return a receipt for each.
+
+        Nothing is purged without this call. A conversation with a running turn waits for the next one.
+
+        Args:
+            dry_run: remove nothing, and return what would be removed.
+            keep_digest: as for `purge`.
+            finish: as for `purge`.
+            on_progress: called with the number of conversations purged so far.
+
+        Raises:
+            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+        """
+        ids: dict[str, None] = {}
+        for rule in self.retention():
+            before, deleted = datetime.now(UTC) - rule.keep, rule.covers is Retained.DELETED
+            found = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
+            ids |= dict.fromkeys(found)
+        ordered = self._transactions.read(purging.put_forks_first, self._owner, list(ids))
+        terms = PurgeTerms(keep_digest=keep_digest)
+        return self._purge_all(ordered, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+
     def finish_purge(self) -> builtins.list[str]:
         """Overwrite what was purged in the SQLite file and its log, and return what could not be done now.
 
@@ -185,3 +256,10 @@ class ErasingMethods(DrawerMethods):
                 f"({', '.join(left)}): finish the purge when they have ended"
             )
         raise PurgeUnfinished("; ".join(problems), receipts, busy, left)
+
+
+def _check_covers(covers: str) -> Retained:
+    try:
+        return Retained(covers)
+    except ValueError:
+        raise InvalidInput(f"a rule covers 'all' or 'deleted' conversations, not {covers!r:.40}") from None

@@ -106,7 +106,7 @@ class _Watch:
     def _add_up(self, reports: list[ImportReport]) -> ImportReport:
         counts = Counter[str]()
         for report in reports:
-            for name in ("new", "changed", "unchanged", "deleted", "messages", "not_indexed"):
+            for name in ("new", "changed", "unchanged", "deleted", "messages", "not_indexed", "erased"):
                 counts[name] += getattr(report, name)
         problems = [problem for report in reports for problem in report.problems if self._is_news(problem)]
         return ImportReport(
@@ -118,6 +118,7 @@ class _Watch:
             messages=counts["messages"],
             problems=problems,
             not_indexed=counts["not_indexed"],
+            erased=counts["erased"],
         )
 
     def _is_news(self, problem: ImportProblem) -> bool:

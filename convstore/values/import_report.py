@@ -13,7 +13,7 @@ class ImportProblem:
     """Where it is: a file, and a line, a number or a conversation in it."""
     reason: str
     is_note: bool
-    """True: the conversation was brought in, without this part of it."""
+    """True: the conversation was brought in, without this part of it; or it was left out because it was erased here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +35,5 @@ class ImportReport:
     problems: list[ImportProblem]
     not_indexed: int = 0
     """Number of the added messages that are not in the search index yet: a search or `reindex` adds them."""
+    erased: int = 0
+    """Number of conversations that were purged here, or redacted, and were left out; `again` brings them in."""

@@ -96,6 +96,11 @@ class ErasureReason(StrEnum):
     PURGED = "purged"
     REDACTED = "redacted"
 
+    @property
+    def note(self) -> str:
+        """What an import says about such a conversation."""
+        return f"it was {self.value} here, so it was left out; an import with `again` brings it in"
+
 
 @dataclass(frozen=True, slots=True)
 class Rating:

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import pkgutil
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -181,12 +182,13 @@ ACROSS_OWNERS = {
     "database_copy._RUNNING",
     *(f"database_statistics.{name}" for name in ("_OWNERS", "_TURNS", "_MESSAGES", "_CONVERSATIONS", "_UNINDEXED")),
     "database_statistics._attachments_statement",
+    "retention_rows._OWNERS",
     "row_stream._page_statement",
     "search_backlog._OWNERS",
     "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db copy`, `db reindex`, `db stats` and `db verify` read rows of all owners: they are for administrators."""
+"""`db copy`, `db reindex`, `db stats`, `db verify` and `retention run --all-owners` are for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name in DEFINED if name.partition("{")[0] not in ACROSS_OWNERS))
@@ -260,6 +262,13 @@ def walk(store: Store, chat_server: ChatServer) -> None:
     store.delete(first.id)
     store.search("Hi")  # in a living fork
     store.restore(first.id)
+    store.set_retention(timedelta(days=1))
+    store.run_retention()
+    store.unset_retention()
+    store.purge(first.id, dry_run=True)
+    store.purge(first.id)
+    store.purge_older_than(timedelta(), dry_run=True)
+    store.purge_owner()
 
 
 def test_every_statement_that_is_sent_names_a_constant_owner_at_every_level(

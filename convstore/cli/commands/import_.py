@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--new-ids", is_flag=True, help="New id for a conversation with an id that is taken (convstore's export)."
 )
+@click.option("--again", is_flag=True, help="Bring in what was purged or redacted here, too.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a conversation could not be brought in.")
 @click.option("--watch", is_flag=True, help="Keep bringing in what is new, until Ctrl-C.")
 @click.option(
@@ -51,6 +52,7 @@ def import_conversations(
     kind: str | None,
     dry_run: bool,
     new_ids: bool,
+    again: bool,
     strict: bool,
     watch: bool,
     every: float | None,
@@ -65,8 +67,8 @@ def import_conversations(
     the files brought in.
     """
     if watch:
-        if dry_run or strict or new_ids or source == "-":
-            raise click.UsageError("--watch takes a file or a folder, and not --dry-run, --strict or --new-ids")
+        if dry_run or strict or new_ids or again or source == "-":
+            raise click.UsageError("--watch takes a file or a folder, without --dry-run, --strict, --new-ids, --again")
         _watch(Path(source), kind, every or 5.0, store_choice, as_json=as_json)
         return
     if every is not None:
@@ -74,7 +76,9 @@ def import_conversations(
     given: str | IO[bytes] = sys.stdin.buffer if source == "-" else source
     try:
         with open_store(store_choice) as store, Progress("messages", as_json=as_json) as progress:
-            report = store.import_(given, kind=kind, dry_run=dry_run, new_ids=new_ids, on_progress=progress.show)
+            report = store.import_(
+                given, kind=kind, dry_run=dry_run, new_ids=new_ids, again=again, on_progress=progress.show
+            )
     except SystemExit:  # Ctrl-C, or a signal to end
         write_note("convstore: stopped; the conversations before were stored whole. Run the command again to go on")
         raise
@@ -109,6 +113,8 @@ def _write_report(report: ImportReport, *, is_trial: bool, as_json: bool) -> Non
     parts = [f"{report.new:,} new", f"{report.changed:,} changed", f"{report.unchanged:,} unchanged"]
     if report.deleted:
         parts.append(f"{report.deleted:,} deleted here")
+    if report.erased:
+        parts.append(f"{report.erased:,} left out")
     line = f"{report.kind}: conversations: {', '.join(parts)}; {report.messages:,} messages {would}added"
     if report.not_indexed:
         line += f"; {report.not_indexed:,} not in the search index yet: `convstore db reindex` adds them"

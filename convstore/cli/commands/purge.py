@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("refs", metavar="REF...", nargs=-1)
-@click.option(
-    "--older-than", "age", callback=read_age, metavar="TIME", help="Conversations not changed for so long (90d)."
-)
+@click.option("--older-than", "age", callback=read_age, metavar="TIME", help="Those not changed for so long (90d).")
 @click.option("--deleted", is_flag=True, help="With --older-than: only those that were deleted so long ago.")
 @click.option("--finish", is_flag=True, help="Overwrite in the file what earlier purges removed.")
 @click.option("--keep-digests", is_flag=True, help="Put a digest into each receipt; it lets somebody test a guess.")
