@@ -8,7 +8,6 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from convstore.conversations import drawer
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy
 from convstore.leases.waiting import repeat_while_locked
 from convstore.store.read_methods import ReadMethods
 from convstore.turns.sync_runner import SyncRunner
@@ -92,10 +91,7 @@ class DrawerMethods(ReadMethods):
 
     def _run_unlocked(self, work: Callable[[], T]) -> T:
         """Run a transaction; in our own one, wait for another transaction that holds the conversation's row."""
-        try:
+        if not self._transactions.may_wait:
             return work()
-        except ConversationBusy:
-            if not self._transactions.may_wait:
-                raise
         result: T = SyncRunner().run(repeat_while_locked(DatabaseWork(work)))
         return result
