@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 
@@ -29,9 +30,13 @@ from convstore.db.copied_rows import (
 from convstore.db.copy_differences import Sides, describe_difference, name_row
 from convstore.db.copy_target import TableWriter, mark_finished, mark_unfinished, prepare_target
 from convstore.db.engine import Database
+from convstore.db.purged_conversation import remove_alone, remove_with_descendants
 from convstore.db.row_stream import Row
-from convstore.db.tables import attachments, conversations, messages, ratings, tags
-from convstore.errors import Conflict, DatabaseUnavailable, InvalidInput
+from convstore.db.sqlite_erasing import finish_erasing
+from convstore.db.tables import attachments, conversations, messages, ratings, redactions, tags, tombstones
+from convstore.errors import Conflict, ConversationNotFound, DatabaseUnavailable, InvalidInput
+from convstore.values.identifiers import ConversationKey
+from convstore.values.results import ErasureReason
 
 _KEPT = (CONVERSATIONS, MESSAGES, TURNS)
 """If the target has a row of these that the source does not have, somebody has used the target."""
@@ -59,6 +64,8 @@ class CopyReport:
     """How many rows of each table of the target were written or deleted."""
     running_turns: int = 0
     """How many turns of the source had not ended."""
+    erased: int = 0
+    """How many conversations of the target were removed, because they were purged or redacted in the source."""
     changed_meanwhile: int = 0
     """How many conversations of the source were written while it was copied."""
     differences: list[str] = field(default_factory=list)
@@ -93,6 +100,10 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
             if on_progress is not None:
                 on_progress(what, count, total)
 
+        erased = _find_erased(sides)
+        if erased:
+            mark_unfinished(target)
+            report.erased = _erase(target, erased)
         renamed = _find_renamed(sides)
         mark_unfinished(target)
         _take_names_away(target, renamed)
@@ -102,6 +113,8 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
             _compare_table(sides, table, report, partial(tell, "compared"))
     if not report.differences:
         mark_finished(target, minimum)
+    if report.erased:
+        finish_erasing(target)
     report.changed_meanwhile = _count_changed(source, target)
     return report
 
@@ -114,6 +127,38 @@ def _check_source(source: Database) -> str | None:
     if not found.usable or not found.up_to_date:
         raise schema_upgrade.refusal(found, source, names_database=True)
     return found.minimum
+
+
+def _find_erased(sides: Sides) -> dict[ConversationKey, bool]:
+    """Return the conversations of the target that were purged in the source, or have a message that was redacted there.
+
+    Returns:
+        For each, whether its forks are removed too, and copied again: a message that was redacted is in them.
+    """
+    found: dict[ConversationKey, bool] = {}
+    for row, copy in sides.find_differences(redactions.name):
+        if row is not None and row != copy:
+            found[ConversationKey(row[0], row[1])] = True
+    for row, copy in sides.find_differences(tombstones.name):
+        if row is not None and row != copy and get_column(tombstones.name, row, "reason") == ErasureReason.PURGED:
+            found.setdefault(ConversationKey(row[0], row[1]), False)
+    return found
+
+
+def _erase(target: Database, erased: dict[ConversationKey, bool]) -> int:
+    """Remove conversations from the target, each in a transaction of its own, and return how many there were."""
+    removed = 0
+    for key, takes_forks in erased.items():
+        with target.write() as connection:
+            try:
+                if takes_forks:
+                    remove_with_descendants(connection, key, datetime.now(UTC))
+                else:
+                    remove_alone(connection, key, datetime.now(UTC))
+            except ConversationNotFound:
+                continue
+        removed += 1
+    return removed
 
 
 def _find_renamed(sides: Sides) -> list[Row]:
