@@ -16,6 +16,7 @@ from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, rea
 from convstore.db.erased_terms import check_erasable
 from convstore.db.erasure_steps import mark_steps
 from convstore.db.inherited_rows import count_shared
+from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
@@ -33,6 +34,10 @@ class PurgeTerms:
     """Whether the receipt has the digest of the last message."""
     keep_tombstone: bool = True
     """Whether imports leave the conversation out from now on."""
+    takes_all: bool = False
+    """Whether all conversations of the owner are purged, so that no damaged row may be in the way."""
+    limits_wait: bool = True
+    """Whether the wait for locks of others is limited: not in the caller's own transaction."""
 
 
 def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
@@ -44,7 +49,7 @@ def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> Pur
     row = lock_erasable(work.connection, key, locks=False)
     kept_by = tuple(
         KeptByFork(fork.key.id, count_shared(work.connection, key, find_shared(row.lineage, fork)))
-        for fork in list_forks(key, list_descendants(work.connection, key))
+        for fork in list_forks(key, list_descendants(work.connection, key, skips_damaged=terms.takes_all))
     )
     digests = unused_attachments.find_digests(work.connection, key)
     if digests and not any(kept.messages for kept in kept_by):
@@ -64,14 +69,19 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
         ConversationBusy: another transaction holds the conversation, or one of its forks.
+        DamagedRow: its lineage, or the lineage of a fork, cannot be decoded.
     """
     connection = work.connection
+    if terms.limits_wait:
+        limit_lock_wait(connection)
     check_erasable(connection)
     try:
         row = _lock(work, key)
-        descendants = _lock_descendants(work, key)
+        descendants = _lock_descendants(work, key, terms)
     except _TurnRunning as error:
         return ConversationBusy(str(error))
+    if row.damage is not None and descendants:
+        raise row.damage
     receipt = _make_receipt(work, key, row, terms, work.now, (), (0, 0))
     removed = remove_conversation(connection, key, row, descendants, work.now, keeps_tombstone=terms.keep_tombstone)
     return replace(
@@ -102,7 +112,7 @@ def _lock(work: UnitOfWork, key: ConversationKey) -> ErasableRow:
     return row
 
 
-def _lock_descendants(work: UnitOfWork, key: ConversationKey) -> list[Descendant]:
+def _lock_descendants(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> list[Descendant]:
     """Lock all forks of a conversation and their forks, and return them.
 
     A fork can only be made of a conversation that nobody has locked so. So there are no others when all that were found
@@ -110,7 +120,7 @@ def _lock_descendants(work: UnitOfWork, key: ConversationKey) -> list[Descendant
     """
     locked: set[ConversationKey] = set()
     while True:
-        found = list_descendants(work.connection, key)
+        found = list_descendants(work.connection, key, skips_damaged=terms.takes_all)
         new = [one.key for one in found if one.key not in locked]
         if not new:
             return found

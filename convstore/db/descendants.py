@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, select, update
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, Origin, read_lineage, read_nearest_origin, write_lineage
 from convstore.db.tables import conversations as table
+from convstore.errors import DamagedRow
 from convstore.values.identifiers import ConversationKey
 
 _FORKS = select(table.c.id, table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.lineage.is_not(None))
@@ -32,18 +33,29 @@ class Descendant:
     """The conversation that it was forked from, and what it shares of it."""
 
 
-def list_descendants(connection: Connection, key: ConversationKey) -> list[Descendant]:
+def list_descendants(connection: Connection, key: ConversationKey, *, skips_damaged: bool = False) -> list[Descendant]:
     """Return the forks of a conversation and their forks, deleted ones too; each after the one that it was forked from.
 
+    Args:
+        skips_damaged: leave out those with a lineage that cannot be decoded, because they are purged too.
+
     Raises:
-        DamagedRow: a lineage of the owner cannot be decoded.
+        DamagedRow: the lineage of a conversation that may be one of them cannot be decoded.
     """
     forks: dict[str, list[Descendant]] = {}
+    damaged: list[tuple[str, DamagedRow]] = []
     for row in connection.execute(_FORKS, {"owner": key.owner}):
         fork = ConversationKey(key.owner, row.id)
-        origin = read_nearest_origin(fork, row.lineage)
+        try:
+            origin = read_nearest_origin(fork, row.lineage)
+        except DamagedRow as error:
+            damaged.append((str(row.lineage), error))
+            continue
         if origin is not None:
             forks.setdefault(origin.conversation_id, []).append(Descendant(fork, origin))
+    for lineage, damage in damaged:
+        if key.id in lineage and not skips_damaged:
+            raise damage
     found: list[Descendant] = []
     waiting = [key.id]
     while waiting:

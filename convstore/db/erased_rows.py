@@ -24,7 +24,7 @@ from convstore.db.tables import (
     tombstones,
     turns,
 )
-from convstore.errors import ConversationNotFound
+from convstore.errors import ConversationNotFound, DamagedRow
 from convstore.values.identifiers import ConversationKey
 
 CHILD_TABLES = tuple(
@@ -89,6 +89,8 @@ class ErasableRow:
     """What a purge needs to know of the row of a conversation. Its texts may be damaged."""
 
     lineage: Lineage
+    damage: DamagedRow | None
+    """Why its lineage cannot be decoded; then nobody knows what its forks share."""
     is_held: bool
     """Whether a turn holds it."""
     is_deleted: bool
@@ -110,7 +112,6 @@ def lock_erasable(connection: Connection, key: ConversationKey, *, locks: bool =
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
         ConversationBusy: another transaction holds the row.
-        DamagedRow: its lineage cannot be decoded.
     """
     values = {"owner": key.owner, "id": key.id}
     row = connection.execute(_ROW if is_sqlite(connection) or not locks else _ROW_LOCKED, values).one_or_none()
@@ -118,8 +119,14 @@ def lock_erasable(connection: Connection, key: ConversationKey, *, locks: bool =
         if connection.execute(_ROW, values).one_or_none() is not None:
             raise conversation_locked(key)
         raise ConversationNotFound(f"no conversation {key.id!r}")
+    lineage, damage = Lineage(key), None
+    try:
+        lineage = read_lineage(key, row.lineage)
+    except DamagedRow as error:
+        damage = error
     return ErasableRow(
-        lineage=read_lineage(key, row.lineage),
+        lineage=lineage,
+        damage=damage,
         is_held=row.lease_token is not None,
         is_deleted=row.deleted_at is not None,
         created_at=row.created_at,

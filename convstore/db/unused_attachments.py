@@ -74,6 +74,8 @@ def find_digests(connection: Connection, key: ConversationKey) -> set[bytes]:
 
 def _list_digests(extra: Any) -> Iterator[bytes]:
     """Yield the digests in a column, also if it is damaged. Something else may look like one; that does no harm."""
+    if isinstance(extra, bytes):  # a text that is not UTF-8
+        extra = extra.decode("latin-1")
     return (bytes.fromhex(found) for found in _DIGEST.findall(extra)) if isinstance(extra, str) else iter(())
 
 

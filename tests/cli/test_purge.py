@@ -185,3 +185,15 @@ def test_retention_is_set_shown_run_and_removed(on_each: Program, chat_server: C
     on_each("retention", "set", "999y").failed(2, "36,500 days")
     assert on_each("retention", "unset").code == 0
     assert "there was no such rule" in on_each("retention", "unset").err
+
+
+def test_the_check_of_the_database_says_what_is_left_of_a_purge(program: Program, trip: str, sqlite_url: str) -> None:
+    path = Path(parse_url(sqlite_url).database or "")
+    assert program("db", "check", "--json").json["purge_left"] == []
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM convstore_messages").fetchone()
+        assert program("purge", "trip", "--yes").code == 5
+        assert "not overwritten yet (log): run `convstore purge --finish`" in program("db", "check").err
+    assert program("purge", "other", "--yes").code == 0
+    assert program("db", "check", "--json").json["purge_left"] == []

@@ -17,6 +17,7 @@ from convstore import (
     ConversationBusy,
     ConversationDeleted,
     ConversationNotFound,
+    DamagedRow,
     PurgeUnfinished,
     Store,
 )
@@ -362,3 +363,21 @@ def test_reports_of_usage_count_what_is_left(store: Store, backend: Backend) -> 
     with backend.connect() as connection:
         kept = connection.execute(select(metadata.tables["convstore_daily_usage"].c.sums)).scalars().all()
     assert all(sums is None or json.loads(sums) is not None for sums in kept)
+
+
+def test_damaged_rows_of_an_owner_are_purged_with_all_others(store: Store, backend: Backend) -> None:
+    ada = store.for_owner("ada")
+    ada.new(id="a", title="Zebrawort", messages=[{"role": "user", "content": "Zebrawort"}])
+    ada.new(id="alone", messages=[{"role": "user", "content": "Zebrawort"}])
+    ada.fork("a", new_id="fork")
+    backend.damage("UPDATE convstore_conversations SET lineage = '[[\"a\", ' WHERE id = 'fork'")
+    ada.purge("alone")
+    with pytest.raises(DamagedRow, match="conversation 'fork': its lineage cannot be decoded"):
+        ada.purge("a")
+    assert len(ada.history("a")) == 1
+    assert {receipt.conversation_id for receipt in ada.purge_owner()} == {"a", "fork"}
+    assert find_words(backend, "Zebrawort", ids=("a", "fork")) == []
+    ada.new(id="b", messages=[{"role": "user", "content": "Zebrawort"}])
+    backend.damage("UPDATE convstore_conversations SET lineage = 'x', metadata = 'y' WHERE id = 'b'")
+    ada.purge("b")
+    assert find_words(backend, "Zebrawort") == []

@@ -108,6 +108,7 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
     is large because another program reads it, and if the folder of lock files beside it is not trusted.
     """
     from convstore.db import schema_upgrade
+    from convstore.db.sqlite_erasing import list_steps_left
     from convstore.db.sqlite_log import LOG_LIMIT_BYTES, format_megabytes
     from convstore.leases.lock_folders import find_problem_beside
 
@@ -115,10 +116,11 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
         found = schema_upgrade.state(opened)
         log = opened.copy_log()
         problem = find_problem_beside(opened.path) if opened.path is not None else None
+        left = sorted(list_steps_left(opened)) if found.usable else []
         if as_json:
             sizes = {"log_bytes": log.size, "log_held_bytes": log.held} if log is not None else {}
             locks = {"lock_folder_problem": problem} if opened.path is not None else {}
-            write_json({**_state_to_json(opened, found), **sizes, **locks})
+            write_json({**_state_to_json(opened, found), **sizes, **locks, "purge_left": left})
         if not found.usable:
             raise schema_upgrade.refusal(found, opened)
         if not as_json:
@@ -127,6 +129,10 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
             write_note(
                 f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot "
                 "be copied into the database while another program reads; end the programs that read it"
+            )
+        if left:
+            write_note(
+                f"convstore: what was purged is not overwritten yet ({', '.join(left)}): run `convstore purge --finish`"
             )
         if problem is not None:
             write_note(
