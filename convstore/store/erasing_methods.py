@@ -41,7 +41,7 @@ class ErasingMethods(DrawerMethods):
                 for 30 seconds. Nothing is removed.
             PurgeUnfinished: it was removed, but others use the SQLite file, so that it is not overwritten yet.
         """
-        key, terms = self._key(conversation_id), self._make_terms(keep_digest)
+        key, terms = self._key(conversation_id), self._make_terms(keep_digest=keep_digest)
         if dry_run:
             return self._transactions.read(purging.plan_purge, key, terms)
         receipt = self._purge(key, terms)
@@ -77,7 +77,7 @@ class ErasingMethods(DrawerMethods):
         """
         if age < timedelta():
             raise InvalidInput("the age must not be negative")
-        before, terms = datetime.now(UTC) - age, self._make_terms(keep_digest)
+        before, terms = datetime.now(UTC) - age, self._make_terms(keep_digest=keep_digest)
         ids = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
         return self._purge_all(ids, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
 
@@ -103,7 +103,7 @@ class ErasingMethods(DrawerMethods):
         Raises:
             PurgeUnfinished: conversations have a running turn, or the SQLite file is in use. Call it again.
         """
-        terms = self._make_terms(keep_digest, takes_all=True)
+        terms = self._make_terms(keep_digest=keep_digest, takes_all=True)
         receipts: builtins.list[PurgeReceipt] = []
         while True:
             ids = self._transactions.read(purging.list_all, self._owner)
@@ -180,7 +180,7 @@ class ErasingMethods(DrawerMethods):
             found = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
             ids |= dict.fromkeys(found)
         ordered = self._transactions.read(purging.put_forks_first, self._owner, list(ids))
-        terms = self._make_terms(keep_digest)
+        terms = self._make_terms(keep_digest=keep_digest)
         return self._purge_all(ordered, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
 
     def finish_purge(self) -> builtins.list[str]:
