@@ -15,6 +15,7 @@ import click
 
 from convstore import __version__
 from convstore.cli.exit_codes import report_error
+from convstore.cli.options.command_defaults import CommandDefaults
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.text_input import check_arguments
 from convstore.cli.render.output_streams import abandon_stdout, prepare_streams, report_lost_characters
@@ -26,6 +27,7 @@ _COMMANDS = {
     "archive": ("archive.archive", "Move a conversation to the archive."),
     "checkout": ("checkout.checkout", "Move the head to any message."),
     "compact": ("compact.compact", "Summarise the older messages of a conversation."),
+    "config": ("config.config", "Show the settings in force, and change them."),
     "db": ("db.database", "Inspect and upgrade the database schema."),
     "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),
     "edit": ("edit.edit", "Edit a message and ask again."),
@@ -160,7 +162,7 @@ def main() -> None:
         check_arguments(arguments)
         if arguments[:1] == ["help"]:  # as in git
             arguments = [*arguments[1:], "--help"]
-        convstore.main(arguments, prog_name="convstore", standalone_mode=False)
+        convstore.main(arguments, prog_name="convstore", standalone_mode=False, default_map=CommandDefaults())
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:

@@ -47,10 +47,9 @@ database.add_command(stats)
 
 @contextmanager
 def _open(choice: DatabaseChoice) -> Iterator[Database]:
-    from convstore.config import find_database_url
     from convstore.db.engine import open_database
 
-    opened = open_database(find_database_url(choice.db), choice.schema)
+    opened = open_database(choice.locate(), choice.schema)
     try:
         yield opened
     finally:

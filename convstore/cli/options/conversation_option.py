@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convstore.cli.error_hints import NoConversationYet
+from convstore.cli.options.chosen_settings import find_chosen_conversation
 from convstore.cli.render.conversation_text import describe_conversation
 from convstore.cli.render.output_streams import write_terminal_note
 
@@ -60,15 +60,15 @@ def _add_reference(command: Callable[..., Any], metavar: str, *, is_required: bo
 def find_conversation(store: FindMethods, reference: str | None) -> Conversation:
     """Return the conversation that REF names.
 
-    The default is CONVSTORE_CONVERSATION, else the conversation used last. On a terminal, a note on stderr names the
-    conversation used last.
+    The default is CONVSTORE_CONVERSATION, else that of the project file, else the conversation used last. On a
+    terminal, a note on stderr names the conversation used last.
 
     Raises:
         ConversationNotFound: no conversation has this name or id, or there is no conversation.
         AmbiguousReference: the ids of several conversations begin with REF.
     """
     if reference is None:
-        reference = os.environ.get("CONVSTORE_CONVERSATION") or None
+        reference = find_chosen_conversation()
     # An empty reference does not mean the default. If ID is unset, `-c "$ID"` must not write to another conversation.
     if reference is not None:
         return store.get(reference)
