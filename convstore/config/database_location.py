@@ -26,6 +26,8 @@ def _place_path(value: str, folder: Path) -> Path:
 def is_file_below(value: str, folder: Path) -> bool:
     """Return True if a value names a SQLite file in a folder, or below it, and nothing else."""
     placed = place_database(value, folder)
+    if placed == ":memory:":
+        return False
     if "://" in placed:
         found = _SQLITE_URL.match(placed)
         if found is None or not found[1].startswith("/"):
@@ -41,7 +43,7 @@ def mask_url(value: str) -> str:
     """Return a URL without its password and without the values of its query, which may be secrets."""
     scheme, mark, rest = value.partition("://")
     if not mark:
-        return value
+        return "(not a URL)" if re.search(r"password|passfile|@", value, re.IGNORECASE) else value
     rest, _, query = rest.partition("?")
     if "@" in rest:
         user, _, place = rest.rpartition("@")

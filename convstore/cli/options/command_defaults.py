@@ -106,7 +106,8 @@ def _convert(option: click.Option, value: Any) -> tuple[str | None, Any]:
             return "true or false", None
         if option.secondary_opts:  # --history and --no-history
             return None, value
-        return None, option.flag_value if value else None
+        given = option.flag_value if isinstance(option.flag_value, (bool, str)) else True  # some clicks have no value
+        return None, given if value else None
     if option.multiple:
         entries = value if isinstance(value, list) else [value]
         if option.nargs == 1:
