@@ -30,6 +30,7 @@ _COMMANDS = {
     "config": ("config.config", "Show the settings in force, and change them."),
     "db": ("db.database", "Inspect and upgrade the database schema."),
     "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),
+    "doctor": ("doctor.doctor", "Find out what is wrong: settings, database, provider, terminal."),
     "edit": ("edit.edit", "Edit a message and ask again."),
     "export": ("export.export", "Write conversations to a file."),
     "follow": ("follow.follow", "Print a reply that another process streams."),

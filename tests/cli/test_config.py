@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -378,12 +379,12 @@ def test_the_search_for_a_project_file_ends_at_the_edge_of_the_file_system(
         def __getattr__(self, name: str) -> object:
             return self._found.st_dev + 1 if name == "st_dev" else getattr(self._found, name)
 
-    def stat_as_if_mounted(path: object, **more: object) -> object:
-        found = whole(path, **more)  # type: ignore[call-overload]
-        return Elsewhere(found) if Path(str(path)) == home / "project" else found
+    def stat_as_if_mounted(path: Path, **more: Any) -> object:
+        found = whole(path, **more)
+        return Elsewhere(found) if path == home / "project" else found
 
     assert in_force(bare)["database"][1] != "default"
-    monkeypatch.setattr(Path, "stat", lambda path, **more: stat_as_if_mounted(path, **more))
+    monkeypatch.setattr(Path, "stat", stat_as_if_mounted)
     assert in_force(bare)["database"][1] == "default"
 
 
@@ -501,7 +502,6 @@ def test_set_and_unset_change_one_value_and_keep_comments(bare: Program, file: P
 
 
 def test_a_new_file_has_mode_0600_and_its_folder_0700(bare: Program, home: Path) -> None:
-    os.umask(os.umask(0))
     assert bare("config", "set", "model", "m").code == 0
     path = home / "config" / "convstore" / "config.toml"
     assert bare("config", "path").out == f"{path}\n"

@@ -181,12 +181,13 @@ ACROSS_OWNERS = {
     "database_copy._RUNNING",
     *(f"database_statistics.{name}" for name in ("_OWNERS", "_TURNS", "_MESSAGES", "_CONVERSATIONS", "_UNINDEXED")),
     "database_statistics._attachments_statement",
+    "health_rows._HOLDERS",
     "row_stream._page_statement",
     "search_backlog._OWNERS",
     "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db copy`, `db reindex`, `db stats` and `db verify` read rows of all owners: they are for administrators."""
+"""`db copy`, `db reindex`, `db stats`, `db verify` and `doctor` read rows of all owners: they are for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name in DEFINED if name.partition("{")[0] not in ACROSS_OWNERS))

@@ -1,0 +1,51 @@
+"""What `convstore doctor` finds: one finding for each thing that it checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class HealthStatus(StrEnum):
+    """Whether a thing is as it should be."""
+
+    OK = "ok"
+    PROBLEM = "problem"
+    NOT_CHECKED = "not checked"
+
+
+class HealthTopic(StrEnum):
+    """What a finding is about."""
+
+    SETTINGS = "settings"
+    DATABASE = "database"
+    PROVIDER = "provider"
+    TERMINAL = "terminal"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found about one thing. It holds no key, no password and no text of a message."""
+
+    topic: HealthTopic
+    subject: str
+    """The thing, in a word or two."""
+    status: HealthStatus
+    text: str
+    remedy: str | None = None
+    """What to do about a problem."""
+
+
+def is_well(topic: HealthTopic, subject: str, text: str) -> Finding:
+    """Return the finding that a thing is as it should be."""
+    return Finding(topic, subject, HealthStatus.OK, text)
+
+
+def has_problem(topic: HealthTopic, subject: str, text: str, remedy: str) -> Finding:
+    """Return the finding that a thing has a problem."""
+    return Finding(topic, subject, HealthStatus.PROBLEM, text, remedy)
+
+
+def was_not_checked(topic: HealthTopic, subject: str, text: str) -> Finding:
+    """Return the finding that a thing could not be checked, and why."""
+    return Finding(topic, subject, HealthStatus.NOT_CHECKED, text)
