@@ -27,6 +27,7 @@ _COMMANDS = {
     "archive": ("archive.archive", "Move a conversation to the archive."),
     "checkout": ("checkout.checkout", "Move the head to any message."),
     "compact": ("compact.compact", "Summarise the older messages of a conversation."),
+    "completion": ("completion.completion", "Print the script that completes commands in a shell."),
     "config": ("config.config", "Show the settings in force, and change them."),
     "db": ("db.database", "Inspect and upgrade the database schema."),
     "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),

@@ -187,7 +187,7 @@ ACROSS_OWNERS = {
     "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db copy`, `db reindex`, `db stats`, `db verify` and `doctor` read rows of all owners: they are for administrators."""
+"""`db copy`, `db reindex`, `db stats`, `db verify`, `doctor`: for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name in DEFINED if name.partition("{")[0] not in ACROSS_OWNERS))

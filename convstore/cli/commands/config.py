@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from convstore.cli.options.chosen_settings import find_project, get_given_profile, profile_option
+from convstore.cli.options.completed_words import complete_setting_key
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
@@ -70,7 +71,7 @@ def config(context: click.Context, db: str | None, owner: str | None, as_json: b
 
 
 @config.command("set", epilog=format_examples("convstore config set model gpt-4o-mini"))
-@click.argument("key")
+@click.argument("key", shell_complete=complete_setting_key)
 @click.argument("value", required=False)
 @click.option("--insist", is_flag=True, help="Store the key of a profile in the file.")
 def set_value(key: str, value: str | None, insist: bool) -> None:
@@ -128,7 +129,7 @@ def _check_defaults_of(keys: tuple[str, ...], value: str) -> None:
 
 
 @config.command("unset", epilog=format_examples("convstore config unset model"))
-@click.argument("key")
+@click.argument("key", shell_complete=complete_setting_key)
 def unset(key: str) -> None:
     """Remove a value from config.toml."""
     from convstore.config.settings_writer import change_setting, parse_key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from convstore.cli.options.completed_words import complete_deleted
 from convstore.cli.options.conversation_option import required_ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -14,7 +15,7 @@ from convstore.cli.render.output_streams import write_json, write_terminal_note
 
 
 @click.command(epilog=format_examples("convstore list --deleted", "convstore restore 3kx9bfm27d5w"))
-@required_ref_argument("ID")
+@required_ref_argument("ID", complete_deleted)
 @json_option
 @store_options
 def restore(ref: str, as_json: bool, store_choice: StoreChoice) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from convstore.cli.options.completed_words import complete_archived
 from convstore.cli.options.conversation_option import find_conversation, required_ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -12,7 +13,7 @@ from convstore.cli.render.conversation_text import print_change
 
 
 @click.command(epilog=format_examples("convstore list --archived", "convstore unarchive games"))
-@required_ref_argument("REF")
+@required_ref_argument("REF", complete_archived)
 @json_option
 @store_options
 def unarchive(ref: str, as_json: bool, store_choice: StoreChoice) -> None:

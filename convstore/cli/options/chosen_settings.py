@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.options.completed_words import complete_profile
 from convstore.cli.render.output_streams import write_note
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ profile_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_keep_profile,
+    shell_complete=complete_profile,
     help="Profile of config.toml: server, key and model.  [default: CONVSTORE_PROFILE, else as in config.toml]",
 )
 

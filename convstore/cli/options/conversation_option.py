@@ -10,6 +10,7 @@ import click
 
 from convstore.cli.error_hints import NoConversationYet
 from convstore.cli.options.chosen_settings import find_chosen_conversation
+from convstore.cli.options.completed_words import Completer, complete_reference
 from convstore.cli.render.conversation_text import describe_conversation
 from convstore.cli.render.output_streams import write_terminal_note
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from convstore.values.results import Conversation
 
 conversation_option = click.option(
-    "-c", "--conversation", "ref", metavar="REF", help="Conversation.  [default: the one used last]"
+    "-c",
+    "--conversation",
+    "ref",
+    metavar="REF",
+    shell_complete=complete_reference,
+    help="Conversation.  [default: the one used last]",
 )
 
 expected_head_option = click.option(
@@ -34,16 +40,21 @@ def ref_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return _add_reference(command, "REF", is_required=False)
 
 
-def required_ref_argument(metavar: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def required_ref_argument(
+    metavar: str, complete: Completer = complete_reference
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that adds REF and `-c REF` to a command, which needs one of them.
 
     Args:
         metavar: the name of the argument in the help.
+        complete: completes REF for the shell.
     """
-    return lambda command: _add_reference(command, metavar, is_required=True)
+    return lambda command: _add_reference(command, metavar, is_required=True, complete=complete)
 
 
-def _add_reference(command: Callable[..., Any], metavar: str, *, is_required: bool) -> Callable[..., Any]:
+def _add_reference(
+    command: Callable[..., Any], metavar: str, *, is_required: bool, complete: Completer = complete_reference
+) -> Callable[..., Any]:
     @wraps(command)
     def run(*, ref: str | None, conversation: str | None, **others: Any) -> None:
         if None not in (ref, conversation) and ref != conversation:
@@ -53,8 +64,15 @@ def _add_reference(command: Callable[..., Any], metavar: str, *, is_required: bo
             raise click.UsageError(f"{metavar} is missing: name the conversation.")
         command(ref=chosen, **others)
 
-    option = click.option("-c", "--conversation", metavar=metavar, help=f"Conversation, instead of {metavar}.")
-    return click.argument("ref", required=False, metavar=None if metavar == "REF" else metavar)(option(run))
+    option = click.option(
+        "-c",
+        "--conversation",
+        metavar=metavar,
+        shell_complete=complete,
+        help=f"Conversation, instead of {metavar}.",
+    )
+    shown = None if metavar == "REF" else metavar
+    return click.argument("ref", required=False, metavar=shown, shell_complete=complete)(option(run))
 
 
 def find_conversation(store: FindMethods, reference: str | None) -> Conversation:
