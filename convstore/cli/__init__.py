@@ -52,6 +52,7 @@ _COMMANDS = {
     "stop": ("stop.stop", "Interrupt a reply in another process."),
     "tag": ("tag.tag", "Add tags to a conversation."),
     "tags": ("tags.tags", "List the tags, with their numbers of conversations."),
+    "templates": ("templates.templates", "Make and change templates of new conversations."),
     "title": ("title.title", "Change a conversation's title."),
     "tool-result": ("tool_result.tool_result", "Give the result of a tool call."),
     "turns": ("turns.turns", "List the turns of a conversation."),
