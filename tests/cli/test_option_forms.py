@@ -9,18 +9,8 @@ from convstore.testing import ChatServer
 from tests.cli.program import Program, commands_of
 
 WITHOUT_CONVERSATION = {
-    "completion",
-    "config",
-    "db",
-    "doctor",
-    "export",
-    "import",
-    "list",
-    "new",
-    "tag",
-    "tags",
-    "title",
-    "untag",
+    *("completion", "config", "db", "doctor", "export", "import", "list", "models", "new", "prices"),
+    *("tag", "tags", "templates", "title", "untag"),
 }
 
 

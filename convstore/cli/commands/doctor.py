@@ -119,7 +119,7 @@ def _examine_settings(choice: DatabaseChoice, owner: str | None) -> Iterator[Fin
     try:
         make_price_loader(None)()
     except ConvstoreError as error:
-        yield has_problem(topic, "prices", str(error), "`convstore prices --check` checks the file")
+        yield has_problem(topic, "prices", str(error), "correct the file; `convstore prices check`")
 
 
 def _print(finding: Finding) -> None:

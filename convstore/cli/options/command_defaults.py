@@ -41,8 +41,8 @@ class CommandDefaults(dict[str, Any]):
         context = click.get_current_context(silent=True)
         if context is None or context.resilient_parsing:  # while help is written, or a word is completed
             return default
-        if isinstance(context.command, click.Group) and key in context.command.list_commands(context):
-            return CommandDefaults((*self._path, key))
+        if isinstance(context.command, click.Group):
+            return CommandDefaults((*self._path, key)) if key in context.command.list_commands(context) else default
         if not self._path or self._path[0] in _COMMANDS_WITHOUT_DEFAULTS or key in _WITHOUT_DEFAULTS:
             return default
         if self._values is None:
