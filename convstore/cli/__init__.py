@@ -40,6 +40,7 @@ _COMMANDS = {
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "models": ("models.models", "List the models of the server, by name."),
     "new": ("new.new", "Start a conversation and print its id."),
+    "open": ("open.open_conversation", "Choose a conversation, print its id, and use it from now on."),
     "pin": ("pin.pin", "Always send a message."),
     "prices": ("prices.prices", "Show the prices of models, and change them."),
     "rate": ("rate.rate", "Rate a reply."),

@@ -79,7 +79,7 @@ def test_the_program_has_exactly_these_commands() -> None:
         *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db reindex", "db backup", "db restore"),
         *("db copy", "db stats"),
         *("templates", "templates list", "templates show", "templates edit", "templates delete"),
-        *("models", "prices", "prices check", "prices set", "prices unset"),
+        *("open", "models", "prices", "prices check", "prices set", "prices unset"),
         *("completion", "doctor", "config", "config set", "config unset", "config edit", "config path", "config trust"),
     }
 
