@@ -146,12 +146,13 @@ def convstore() -> None:
     CONVSTORE_CONVERSATION, else the one used last.
 
     \b
-    CONVSTORE_DB      database: a SQLAlchemy URL, or the path of a SQLite file
-    CONVSTORE_OWNER   owner of the conversations, if several people share a database
-    CONVSTORE_MODEL   model to call, if neither the command nor the conversation names one
-    CONVSTORE_PRICES  prices of tokens: a TOML file
-    OPENAI_API_KEY    key for OpenAI, or for the server at OPENAI_BASE_URL
-    OPENAI_BASE_URL   any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
+    CONVSTORE_DB       database: a SQLAlchemy URL, or the path of a SQLite file
+    CONVSTORE_PROFILE  profile of your config.toml: server, key and model
+    CONVSTORE_OWNER    owner of the conversations, if several people share a database
+    CONVSTORE_MODEL    model to call, if neither the command nor the conversation names one
+    CONVSTORE_PRICES   prices of tokens: a TOML file
+    OPENAI_API_KEY     key for OpenAI, or for the server at OPENAI_BASE_URL
+    OPENAI_BASE_URL    any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
     """
 
 

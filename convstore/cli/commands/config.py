@@ -24,6 +24,7 @@ _INSIST = (
 @click.group(
     "config",
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
     epilog=format_examples(
         "convstore config",
         "convstore config set model gpt-4o-mini",

@@ -25,6 +25,7 @@ _AMOUNT = click.FloatRange(min=0)
 @click.group(
     "prices",
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
     epilog=format_examples(
         "convstore prices",
         "convstore prices check",
