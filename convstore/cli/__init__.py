@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -167,6 +168,10 @@ def main() -> None:
     try:
         arguments = sys.argv[1:]
         check_arguments(arguments)
+        if os.environ.get("_CONVSTORE_COMPLETE", "").startswith("bash"):
+            from convstore.cli.options.bash_words import complete_by_line
+
+            complete_by_line()
         if arguments[:1] == ["help"]:  # as in git
             arguments = [*arguments[1:], "--help"]
         convstore.main(arguments, prog_name="convstore", standalone_mode=False, default_map=CommandDefaults())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from convstore.config.database_location import place_database
 from convstore.config.settings_file import UserSettings, read_user_settings
@@ -18,6 +18,8 @@ from convstore.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from convstore.config.profile import Profile
 
+RenderingKey = Literal["markdown", "colour", "editing-mode"]
+_RENDERING_DEFAULTS: dict[RenderingKey, bool | str | None] = {"markdown": True, "colour": True, "editing-mode": None}
 GIVEN = "option"
 DEFAULT = "default"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -220,6 +222,14 @@ def choose_server(given: str | None = None, profile: str | None = None) -> Model
     return ModelServer(
         url.value or OPENAI_URL, url.source, chosen if uses_profile else None, has_openai_key and not uses_profile
     )
+
+
+def find_rendering(key: RenderingKey) -> bool | str | None:
+    """Return how replies are shown: a value of `[rendering]` in the user's file, else the default.
+
+    `editing-mode` is None if the file does not set it: it is then as in `.inputrc`.
+    """
+    return read_user_settings().rendering.get(key, _RENDERING_DEFAULTS[key])
 
 
 def _read_environment(name: str) -> Setting | None:

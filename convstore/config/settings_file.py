@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convstore.config.profile import Profile
 from convstore.config.user_folders import find_user_folder
@@ -187,7 +187,7 @@ _RENDERING_CHECKS: dict[str, Callable[[object], str | None]] = {
     "colour": _check_switch,
     "editing-mode": _check_editing_mode,
 }
-RENDERING_KEYS = tuple(_RENDERING_CHECKS)
+RENDERING_KEYS: tuple[Literal["markdown", "colour", "editing-mode"], ...] = ("markdown", "colour", "editing-mode")
 
 
 def _read_defaults(file: TomlFile) -> dict[str, Mapping[str, Any]]:

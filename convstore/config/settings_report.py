@@ -18,14 +18,12 @@ from convstore.config.settings import (
     choose_price_file,
     choose_profile,
     choose_server,
+    find_rendering,
 )
 from convstore.config.settings_file import RENDERING_KEYS, read_user_settings
 
 if TYPE_CHECKING:
     from convstore.config.project_file import ProjectSettings
-
-RENDERING_DEFAULTS: dict[str, bool | str | None] = {"markdown": True, "colour": True, "editing-mode": None}
-"""What holds if the user's file says nothing; `editing-mode` is then as in `.inputrc`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +56,8 @@ def list_settings(given: GivenSettings, project: ProjectSettings | None) -> list
         ("prices", choose_price_file()),
     ]
     for key in RENDERING_KEYS:
-        if key in user.rendering:
-            found.append((f"rendering.{key}", Setting(_format(user.rendering[key]), str(user.path))))
-        else:
-            found.append((f"rendering.{key}", Setting(_format(RENDERING_DEFAULTS[key]), DEFAULT)))
+        source = str(user.path) if key in user.rendering else DEFAULT
+        found.append((f"rendering.{key}", Setting(_format(find_rendering(key)), source)))
     for name, table in user.defaults.items():
         found += [(f"defaults.{name}.{key}", Setting(_format(value), str(user.path))) for key, value in table.items()]
     return found

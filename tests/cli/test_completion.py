@@ -379,6 +379,16 @@ def test_tab_lists_ids_in_a_real_shell_and_their_titles_where_it_shows_descripti
         shell.until("Coffee" if name == "zsh" else "Tea")
 
 
+def test_a_word_with_a_colon_is_completed_in_a_real_shell(shell: Shell, stored: Program, tmp_path: Path) -> None:
+    stored("say", "hi", "-c", "games", "-m", "llama3:8b")
+    stored("say", "hi", "-c", "games", "-m", "other")
+    for typed in ("lla", "llama3:", "llama3:8"):
+        shell.type(f"convstore say hi --dry-run -m {typed}\t> {tmp_path}/shown; echo DO''NE\n")
+        shell.until("DONE")
+        assert '"model": "llama3:8b"' in (tmp_path / "shown").read_text()
+        shell.until(PROMPT)
+
+
 def test_a_name_with_a_command_in_it_is_not_run_by_a_real_shell(shell: Shell, sqlite_url: str, tmp_path: Path) -> None:
     add_odd_conversation(sqlite_url, "zzz999", "$(touch hacked)")
     shell.type("convstore show zzz\t; echo DO''NE\n")

@@ -346,6 +346,25 @@ def test_a_project_file_names_the_database_and_the_conversation(bare: Program, h
     assert bare("show", "--json").json["name"] == "elsewhere"  # the conversation belongs to the project's database
 
 
+def test_on_a_terminal_a_note_says_that_the_project_file_named_the_conversation(bare: Program, home: Path) -> None:
+    project = write(home / "project" / ".convstore.toml", 'conversation = "games"\n')
+    assert bare("new", "--name", "games").code == 0
+    assert f"(conversation games, from {project})" in bare("show", terminal=True).err
+    assert bare("show").err == ""
+
+
+def test_a_key_of_a_profile_that_the_server_refuses_is_named_as_such(
+    program: Program, file: Path, strict_server: str
+) -> None:
+    write(file, f'[profiles.work]\nbase-url = "{strict_server}"\nkey-command = "echo {SECRET}"\nmodel = "m"\n')
+    program.set(OPENAI_API_KEY="sk-right")
+    assert program("models", "--profile", "work").code == 6
+    program.set(CONVSTORE_PROFILE="work")
+    ran = program("doctor", "--json")
+    assert SECRET not in ran.out
+    assert "correct the key: a command" in ran.out
+
+
 def test_a_project_file_is_not_used_by_programs(home: Path) -> None:
     write(home / "project" / ".convstore.toml", 'database = "chat.db"\n')
     with Store() as store:

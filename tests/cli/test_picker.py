@@ -43,6 +43,12 @@ def test_open_prints_the_chosen_id_and_makes_it_the_one_used_last(program: Progr
     assert program("open", "aaa3", "--json").json["id"] == "aaa3"
 
 
+def test_open_says_if_another_conversation_is_still_the_default(program: Program, stored: Store) -> None:
+    program.set(CONVSTORE_CONVERSATION="aaa1")
+    assert program("open", "aaa1").err == ""
+    assert "commands without REF still use 'aaa1'" in program("open", "aaa2").err
+
+
 @pytest.mark.parametrize("typed", ["tea", "MILK", "milk te", "aaa2"])
 def test_typing_filters_by_id_name_and_title(program: Program, stored: Store, typed: str) -> None:
     code, screen = choose("open", keys=(typed, ENTER))

@@ -24,7 +24,9 @@ def completion(shell: str) -> None:
     from click.shell_completion import get_completion_class
 
     from convstore.cli import convstore
+    from convstore.cli.options.bash_words import complete_by_line
 
+    complete_by_line()
     kind = get_completion_class(shell)
     if kind is None:  # a release of click without this shell
         raise click.UsageError(f"click completes nothing in {shell}.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convstore.cli.options.completed_words import complete_profile
-from convstore.cli.render.output_streams import write_note
+from convstore.cli.render.output_streams import write_note, write_terminal_note
 
 if TYPE_CHECKING:
     from convstore.config.project_file import ProjectSettings
@@ -88,7 +88,10 @@ def find_chosen_conversation() -> str | None:
     if project is None:
         return None
     is_elsewhere = _get_meta().get(_GIVEN_DATABASE) is not None or bool(os.environ.get("CONVSTORE_DB"))
-    return None if project.database is not None and is_elsewhere else project.conversation
+    if project.conversation is None or (project.database is not None and is_elsewhere):
+        return None
+    write_terminal_note(f"(conversation {project.conversation}, from {project.path})")
+    return project.conversation
 
 
 def find_project() -> ProjectSettings | None:
