@@ -44,7 +44,7 @@ _KEYS = (*_TEXT_KEYS, *_TABLE_KEYS, "tools")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 NEW_TEMPLATE_TEXT = """\
-# A template: `convstore new --template NAME --var topic=Olympics`
+# A template. $topic is a variable: convstore new --template NAME --var topic=Olympics
 system = "You are an expert for $topic."
 # model = "gpt-4o-mini"
 # title = "About $topic"
