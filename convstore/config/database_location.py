@@ -1,4 +1,4 @@
-"""What a file says of a database: a path in relation to the file's folder, or a URL; and how both are shown."""
+"""Find the database that a file names, and show URLs without their secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SQLITE_URL = re.compile(r"sqlite(?:\+\w+)?:///([^?#]*)$")
 
 
 def place_database(value: str, folder: Path) -> str:
-    """Return the database that a file names; a relative path is in `folder`, the file's own."""
+    """Return the database that a file in `folder` names; a relative path is in there."""
     if "://" not in value:
         return value if value == ":memory:" else str(_place_path(value, folder))
     found = _SQLITE_URL.match(value)
@@ -24,7 +24,7 @@ def _place_path(value: str, folder: Path) -> Path:
 
 
 def is_file_below(value: str, folder: Path) -> bool:
-    """Return True if a value names a SQLite file in a folder, or below it, and nothing else."""
+    """Return True if a value names a SQLite file in a folder or below it."""
     placed = place_database(value, folder)
     if placed == ":memory:":
         return False
@@ -40,7 +40,7 @@ def is_file_below(value: str, folder: Path) -> bool:
 
 
 def mask_url(value: str) -> str:
-    """Return a URL without its password and without the values of its query, which may be secrets."""
+    """Return a URL without its password and without the values of its query."""
     scheme, mark, rest = value.partition("://")
     if not mark:
         return "(not a URL)" if re.search(r"password|passfile|@", value, re.IGNORECASE) else value

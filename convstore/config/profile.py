@@ -1,4 +1,4 @@
-"""A profile: a server of models, and where its key comes from."""
+"""Define a profile: a server of models, and where its key comes from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Profile:
         return "the file" if self.key is not None else None
 
     def read_key(self) -> str | None:
-        """Return the key, or None if the profile names none. May run a command and wait for it.
+        """Return the key, or None if the profile names none; may run a command.
 
         Raises:
             NotConfigured: the variable is not set, or the command failed.

@@ -1,4 +1,4 @@
-"""Find and read the project file, `.convstore.toml`: the database and the conversation of a folder.
+"""Find and read the project file, `.convstore.toml`.
 
 Only the command line uses it (docs/decisions/0046-what-a-project-file-may-do.md). It may come with files of other
 people, so it can set two things only, and without the user's trust only a SQLite file in its own folder.
@@ -34,7 +34,7 @@ class ProjectSettings:
 
 
 def find_project_file(folder: Path) -> Path | None:
-    """Return the project file of a folder or of the nearest folder above it; None if there is none.
+    """Return the project file of a folder or the nearest one above it, or None.
 
     The search ends before the home folder, and at the edge of the file system.
     """
@@ -66,7 +66,7 @@ def _find_home() -> Path | None:
 
 
 def read_project_settings() -> ProjectSettings | None:
-    """Return what the project file of the working folder sets; None if there is none.
+    """Return what the project file of the working folder sets, or None.
 
     A file that another user owns or may write is not read: `problem` says why.
 

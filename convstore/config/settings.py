@@ -1,4 +1,6 @@
-"""Decide which settings are in force: what the caller gives, else the environment, the user's file, the default.
+"""Decide which settings are in force.
+
+The caller goes first, then the environment, the user's file, and the default.
 
 The command line adds what a project file says, between the environment and the user's file.
 """
@@ -42,7 +44,7 @@ class ModelServer:
     source: str
     """As of `Setting`."""
     profile: Profile | None
-    """The profile that has the key; None: the key is `OPENAI_API_KEY`, or there is none."""
+    """The profile that has the key; None: the key is `OPENAI_API_KEY`, or no key is set."""
     uses_openai_key: bool
     """Whether the key is `OPENAI_API_KEY`."""
 
@@ -59,7 +61,7 @@ class ModelServer:
         return "OPENAI_API_KEY" if self.uses_openai_key else None
 
     def read_key(self) -> str | None:
-        """Return the key, or None if there is none.
+        """Return the key, or None if no key is set.
 
         Raises:
             NotConfigured: the profile's variable is not set, or its command failed.
@@ -90,7 +92,7 @@ def find_database_url(given: str | None = None) -> str:
 
 
 def choose_database(given: str | None = None, project: Setting | None = None) -> Setting:
-    """Return the database in force; its value is None if the home directory is unknown. Makes nothing."""
+    """Return the database in force, or None as its value without a home directory."""
     if given is not None:
         return Setting(given, GIVEN)
     chosen = _read_environment("CONVSTORE_DB") or project
@@ -150,7 +152,7 @@ def choose_price_file() -> Setting:
 
 
 def find_default_model(given: str | None, profile: str | None = None) -> str | None:
-    """Return the default model: `given`, else that of the environment or the user's file, else None."""
+    """Return the default model: `given`, the environment's or the file's, else None."""
     return choose_model(given, profile).value
 
 
@@ -165,11 +167,14 @@ def choose_model(given: str | None = None, profile: str | None = None) -> Settin
     """
     if given:
         return Setting(given, GIVEN)
+    of_environment = _read_environment("CONVSTORE_MODEL")
+    if of_environment is not None and not _is_profile_named(profile):
+        return of_environment  # the file is not read: a program that needs nothing of it does not depend on it
     chosen, source = choose_profile(profile)
     from_profile = Setting(chosen.model, f"profile {chosen.name}") if chosen is not None and chosen.model else None
     if from_profile is not None and not _is_from_file(source):
         return from_profile
-    found = _read_environment("CONVSTORE_MODEL") or from_profile or _read_text(read_user_settings(), "model")
+    found = of_environment or from_profile or _read_text(read_user_settings(), "model")
     return found or Setting(None, DEFAULT)
 
 
@@ -189,6 +194,11 @@ def choose_profile(given: str | None = None) -> tuple[Profile | None, str]:
     return user.get_profile(named.value), named.source
 
 
+def _is_profile_named(given: str | None) -> bool:
+    """Return True if the caller or the environment names a profile."""
+    return given is not None or _read_environment("CONVSTORE_PROFILE") is not None
+
+
 def _is_from_file(source: str) -> bool:
     return source not in (GIVEN, "CONVSTORE_PROFILE")
 
@@ -202,18 +212,21 @@ def choose_server(given: str | None = None, profile: str | None = None) -> Model
         given: a base URL that the caller names.
         profile: a profile that the caller names.
     """
+    url = (Setting(given, GIVEN) if given else None) or _read_environment("OPENAI_BASE_URL")
+    has_openai_key = _read_variable("OPENAI_API_KEY") is not None
+    if url is not None and url.value and not _is_profile_named(profile):
+        return ModelServer(url.value, url.source, None, has_openai_key)  # the file is not read
     chosen, source = choose_profile(profile)
     is_named = chosen is not None and not _is_from_file(source)
     of_profile = Setting(chosen.base_url, f"profile {chosen.name}") if chosen is not None and chosen.base_url else None
     url = (
-        (Setting(given, GIVEN) if given else None)
+        (url if given else None)
         or (of_profile if is_named else None)
-        or _read_environment("OPENAI_BASE_URL")
+        or url
         or of_profile
         or _read_text(read_user_settings(), "base-url")
         or Setting(OPENAI_URL, DEFAULT)
     )
-    has_openai_key = _read_variable("OPENAI_API_KEY") is not None
     uses_profile = chosen is not None and (
         url is of_profile
         or (is_named and chosen.key_source is not None)
@@ -225,7 +238,7 @@ def choose_server(given: str | None = None, profile: str | None = None) -> Model
 
 
 def find_rendering(key: RenderingKey) -> bool | str | None:
-    """Return how replies are shown: a value of `[rendering]` in the user's file, else the default.
+    """Return a value of `[rendering]` in the user's file, else its default.
 
     `editing-mode` is None if the file does not set it: it is then as in `.inputrc`.
     """

@@ -49,7 +49,7 @@ _SOURCES_OF_KEY = ("key-variable", "key-command", "key")
 
 @dataclass(frozen=True, slots=True)
 class UserSettings:
-    """What the user's file sets; empty if there is none."""
+    """What the user's file sets; empty if the file does not exist."""
 
     path: Path | None
     """The file; it need not exist. None: the home directory is unknown."""
@@ -76,7 +76,7 @@ class UserSettings:
 
 
 def find_settings_file() -> Path | None:
-    """Return the path of the user's `config.toml`, or None if the home directory is unknown."""
+    """Return the path of the user's `config.toml`, or None without a home directory."""
     folder = find_user_folder("user_config_dir")
     return folder / SETTINGS_FILE_NAME if folder is not None else None
 
@@ -191,7 +191,7 @@ RENDERING_KEYS: tuple[Literal["markdown", "colour", "editing-mode"], ...] = ("ma
 
 
 def _read_defaults(file: TomlFile) -> dict[str, Mapping[str, Any]]:
-    """Return the defaults of commands; whether a command has such an option is checked when it runs."""
+    """Return the defaults of commands; their options are checked when they run."""
     if "defaults" not in file.values:
         return {}
     return {name: _check_table(file, ("defaults", name)) for name in _check_table(file, ("defaults",))}

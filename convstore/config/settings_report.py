@@ -1,4 +1,4 @@
-"""Say which settings are in force and where each comes from, without a key or a password."""
+"""List the settings in force and their sources, without keys and passwords."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _choose_conversation(project: ProjectSettings | None) -> Setting:
 
 
 def describe_key(profile: str | None) -> Setting:
-    """Return whether there is a key, and where it comes from; a command that prints one is not run."""
+    """Return whether there is a key, and its source; no command is run."""
     server = choose_server(profile=profile)
     if server.profile is None:
         return Setting("set" if server.uses_openai_key else None, server.key_source or DEFAULT)

@@ -72,7 +72,7 @@ def change_setting(path: Path, keys: tuple[str, ...], value: Any) -> UserSetting
     """Set the value at `keys`, or remove it if `value` is None; return what the file sets then.
 
     Raises:
-        InvalidInput: the file has a mistake, the value is wrong, or there is none to remove; nothing was changed.
+        InvalidInput: the file has a mistake, the value is wrong, or no value can be removed; nothing was changed.
     """
     with _lock(path.parent):
         file = read_toml(path)

@@ -1,4 +1,4 @@
-"""Read and write templates: files in the configuration directory that new conversations are made from.
+"""Read and write the templates that new conversations are made from.
 
 ::
 
@@ -100,7 +100,7 @@ def find_template_file(name: str) -> Path:
     """Return the path of a template, which need not exist.
 
     Raises:
-        InvalidInput: the name cannot be that of a file, or the home directory is unknown.
+        InvalidInput: no file can have the name, or the home directory is unknown.
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"the name of a template has letters, digits, _, - and dots, not '{name:.80}'")
@@ -121,14 +121,14 @@ def read_template(name: str) -> ConversationTemplate:
     """Return a template.
 
     Raises:
-        InvalidInput: there is none, or its file has a mistake; the text names the line.
+        InvalidInput: the template does not exist, or has a mistake; the text names the line.
     """
     from convstore.config.toml_files import read_toml
 
     file = read_toml(find_template_file(name))
     if file is None:
         names = list_template_names()
-        known = f"the templates are {', '.join(names)}" if names else "there are none"
+        known = f"the templates are {', '.join(names)}" if names else "no template exists yet"
         raise InvalidInput(f"there is no template '{name}'; {known}; `convstore templates edit {name}` makes it")
     return check_template(name, file)
 
@@ -183,7 +183,7 @@ def delete_template(name: str) -> None:
     """Remove the file of a template.
 
     Raises:
-        InvalidInput: there is none, or it cannot be removed.
+        InvalidInput: the template does not exist, or cannot be removed.
     """
     path = find_template_file(name)
     try:

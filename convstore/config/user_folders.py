@@ -54,7 +54,9 @@ def require_config_folder() -> Path:
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Write a file of mode 0600 in a folder of mode 0700; a reader sees the old text or the new one, never a part.
+    """Write a file of mode 0600 in a folder of mode 0700, in one step.
+
+    A reader sees the old text or the new one, never a part.
 
     If the path is a symbolic link, the file that it names is replaced, and the link stays.
 

@@ -1,4 +1,4 @@
-"""Read what the shell completes: references, models and tags; fast, and without changing anything.
+"""Read references, models and tags for the shell, fast, and change nothing.
 
 A SQLite file is read by Python's `sqlite3` alone: importing SQLAlchemy takes longer than a person waits after Tab.
 A server is asked through its driver, for as long as that takes no longer than `SERVER_SECONDS`; then there are no
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 SERVER_SECONDS = 0.15
 _MAX_VALUES = 100
-_MAX_TURNS = 2000  # of which the models are offered
+_MAX_TURNS = 2000  # the models of these turns are offered
 _SQLITE_SECONDS = 0.1
 _POSTGRES = re.compile(r"postgres(ql)?(\+psycopg)?://")
 _SQLITE = re.compile(r"sqlite(\+pysqlite)?:///")
@@ -44,7 +44,7 @@ _DRAWERS = {
 
 
 def _make_statements(kind: Kind, *, has_prefix: bool) -> list[str]:
-    """Return the statements that read the values of a kind; each uses an index, and reads no more than it returns."""
+    """Return the statements that read the values of a kind; each uses an index."""
     if kind == "tag":
         return [
             "SELECT DISTINCT tag, NULL, NULL FROM {place}convstore_tags WHERE owner = {owner} AND tag >= {begin} "  # noqa: S608
@@ -73,7 +73,7 @@ def _make_statements(kind: Kind, *, has_prefix: bool) -> list[str]:
 
 
 def read_completed_values(database: str, kind: Kind, owner: str, prefix: str) -> list[CompletedValue]:
-    """Return the values of a kind that begin with a prefix; none if they cannot be had in time.
+    """Return the values of a kind that begin with a prefix, or none if it takes long.
 
     Args:
         database: a URL, or the path of a SQLite file.

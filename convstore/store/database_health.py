@@ -1,4 +1,4 @@
-"""Find out whether a database is well: reachable, up to date, private, undamaged, with room. Changes nothing in it."""
+"""Find out whether a database is reachable, up to date, private and undamaged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from convstore.db.verification import verify
 from convstore.errors import ConvstoreError
 from convstore.leases.lock_folders import UntrustedFolder, find_folders, find_problem_beside, open_folder
 from convstore.leases.process_locks import is_alive
-from convstore.values.health import Finding, HealthTopic, has_problem, is_well, was_not_checked
+from convstore.values.health import Finding, HealthTopic, report_ok, report_problem, report_unchecked
 
 _MIN_FREE_BYTES = 256 * 1024**2
 _MAX_CLOCK_SECONDS = 5.0
@@ -50,7 +50,7 @@ def examine_database(url: str, schema: str | None, owner: str) -> Iterator[Findi
     try:
         database = open_database(url, schema)
     except ConvstoreError as error:
-        yield has_problem(_TOPIC, "database", str(error), "name another one: --db, CONVSTORE_DB or `convstore config`")
+        yield report_problem(_TOPIC, "database", str(error), "name another: --db, CONVSTORE_DB or `convstore config`")
         return
     try:
         yield from _examine(database, owner)
@@ -62,9 +62,9 @@ def _examine(database: Database, owner: str) -> Iterator[Finding]:
     label = shorten_home(database.label)
     if database.path is not None and not os.path.exists(database.path):  # noqa: PTH110 (also in a folder that is closed)
         if not database.path.parent.is_dir():
-            yield has_problem(_TOPIC, "database", f"{label}: its folder does not exist", "make the folder")
+            yield report_problem(_TOPIC, "database", f"{label}: its folder does not exist", "make the folder")
             return
-        yield is_well(_TOPIC, "database", f"{label} does not exist yet; the first command makes it")
+        yield report_ok(_TOPIC, "database", f"{label} does not exist yet; the first command makes it")
         yield from _examine_disk(database.path.parent)
         return
     try:
@@ -72,9 +72,9 @@ def _examine(database: Database, owner: str) -> Iterator[Finding]:
             version = find_server_version(connection)
         found = read_schema_state(database)
     except ConvstoreError as error:
-        yield has_problem(_TOPIC, "database", str(error), _advise_unreachable(database))
+        yield report_problem(_TOPIC, "database", str(error), _advise_unreachable(database))
         return
-    yield is_well(_TOPIC, "database", f"{label}, {version}")
+    yield report_ok(_TOPIC, "database", f"{label}, {version}")
     yield from _examine_schema(database, found)
     if database.path is not None:
         yield from _examine_modes(database.path)
@@ -89,7 +89,7 @@ def _guard(database: Database, owner: str, check: Callable[[Database, str], Iter
     try:
         yield from check(database, owner)
     except ConvstoreError as error:
-        yield has_problem(_TOPIC, "rows", str(error), "`convstore db verify` lists what is damaged")
+        yield report_problem(_TOPIC, "rows", str(error), "`convstore db verify` lists what is damaged")
 
 
 def _advise_unreachable(database: Database) -> str:
@@ -100,47 +100,47 @@ def _advise_unreachable(database: Database) -> str:
 
 def _examine_schema(database: Database, found: SchemaState) -> Iterator[Finding]:
     if found.usable:
-        text = f"{found.current}, that of this release" if found.up_to_date else f"{found.current}, newer and usable"
-        yield is_well(_TOPIC, "schema", text)
+        text = f"{found.current}, as this release has it" if found.up_to_date else f"{found.current}, newer and usable"
+        yield report_ok(_TOPIC, "schema", text)
     elif database.is_sqlite and found.current is None:
-        yield is_well(_TOPIC, "schema", "no tables yet; the next command makes them")
+        yield report_ok(_TOPIC, "schema", "no tables yet; the next command makes them")
     elif database.is_sqlite and (found.current or "") < found.head and not found.is_unfinished_copy:
-        yield is_well(_TOPIC, "schema", f"{found.current}; the next command upgrades it to {found.head}")
+        yield report_ok(_TOPIC, "schema", f"{found.current}; the next command upgrades it to {found.head}")
     else:
         text, _, remedy = str(refusal(found, database)).rpartition(": ")
-        yield has_problem(_TOPIC, "schema", text, remedy)
+        yield report_problem(_TOPIC, "schema", text, remedy)
 
 
 def _examine_modes(path: Path) -> Iterator[Finding]:
     try:
         found = path.stat()
     except OSError as error:
-        yield has_problem(_TOPIC, "permissions", f"{shorten_home(str(path))}: {error.strerror}", "see its folder")
+        yield report_problem(_TOPIC, "permissions", f"{shorten_home(str(path))}: {error.strerror}", "see its folder")
         return
     obstacle = find_obstacle(path)
     mode = stat.S_IMODE(found.st_mode)
     if obstacle is not None:
-        yield has_problem(_TOPIC, "permissions", shorten_home(obstacle), "give yourself the right to write it")
+        yield report_problem(_TOPIC, "permissions", shorten_home(obstacle), "give yourself the right to write it")
     elif mode & 0o077:
         text = f"other users may open the file (mode {mode:04o})"
-        yield has_problem(_TOPIC, "permissions", text, f"`chmod 600 {shorten_home(str(path))}`")
+        yield report_problem(_TOPIC, "permissions", text, f"`chmod 600 {shorten_home(str(path))}`")
     elif found.st_uid != os.geteuid():
-        yield is_well(_TOPIC, "permissions", f"the file belongs to another user (uid {found.st_uid}), mode {mode:04o}")
+        yield report_ok(_TOPIC, "permissions", f"the file belongs to the user {found.st_uid}, mode {mode:04o}")
     else:
-        yield is_well(_TOPIC, "permissions", f"the file is yours alone (mode {mode:04o})")
+        yield report_ok(_TOPIC, "permissions", f"the file is yours alone (mode {mode:04o})")
 
 
 def _examine_disk(folder: Path) -> Iterator[Finding]:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield was_not_checked(_TOPIC, "disk space", f"{shorten_home(str(folder))}: {error.strerror}")
+        yield report_unchecked(_TOPIC, "disk space", f"{shorten_home(str(folder))}: {error.strerror}")
         return
     text = f"{free / 1024**2:,.0f} MB are free in {shorten_home(str(folder))}"
     if free < _MIN_FREE_BYTES:
-        yield has_problem(_TOPIC, "disk space", text, "make room: a full disk stops every write")
+        yield report_problem(_TOPIC, "disk space", text, "make room: a full disk stops every write")
     else:
-        yield is_well(_TOPIC, "disk space", text)
+        yield report_ok(_TOPIC, "disk space", text)
 
 
 def _examine_rows(database: Database, owner: str) -> Iterator[Finding]:
@@ -148,14 +148,14 @@ def _examine_rows(database: Database, owner: str) -> Iterator[Finding]:
         size = database.path.stat().st_size
         if size > _MAX_QUICK_BYTES:
             text = f"the file has {size / 1024**2:,.0f} MB; `convstore db verify` reads all of it"
-            yield was_not_checked(_TOPIC, "file", text)
+            yield report_unchecked(_TOPIC, "file", text)
         else:
             problem = check_sqlite_file(database)
             if problem is not None:
                 text = "SQLite's quick check finds damage"
-                yield has_problem(_TOPIC, "file", text, "`convstore db restore` takes a backup; `db verify` lists it")
+                yield report_problem(_TOPIC, "file", text, "`convstore db restore` takes a backup")
                 return
-            yield is_well(_TOPIC, "file", "SQLite's quick check finds no damage")
+            yield report_ok(_TOPIC, "file", "SQLite's quick check finds no damage")
     yield _verify_latest(database, owner)
 
 
@@ -175,12 +175,12 @@ def _verify_latest(database: Database, owner: str) -> Finding:
             break
     text = f"the {checked} latest conversations" if checked > 1 else "the latest conversation"
     if damages:
-        return has_problem(
+        return report_problem(
             _TOPIC, "rows", f"{text}: {damages} damaged rows", "`convstore db verify` lists them; restore a backup"
         )
     if not is_indexed:
-        return has_problem(_TOPIC, "rows", f"{text}: the search index is not complete", "`convstore db reindex --all`")
-    return is_well(_TOPIC, "rows", f"{text}: no damage" if checked else "no conversations yet")
+        return report_problem(_TOPIC, "rows", f"{text}: not all in the search index", "`convstore db reindex --all`")
+    return report_ok(_TOPIC, "rows", f"{text}: no damage" if checked else "no conversations yet")
 
 
 def _examine_turns(database: Database, _: str) -> Iterator[Finding]:
@@ -195,10 +195,10 @@ def _examine_turns(database: Database, _: str) -> Iterator[Finding]:
             stale.append(turn)
     if not stale:
         text = f"{len(running)} running, none stale" if running else "none is running, none stale"
-        yield is_well(_TOPIC, "turns", text)
+        yield report_ok(_TOPIC, "turns", text)
         return
     ids = ", ".join(repr(turn.key.id) for turn in stale[:3]) + (", …" if len(stale) > 3 else "")
-    yield has_problem(
+    yield report_problem(
         _TOPIC,
         "turns",
         f"{len(stale)} never ended, because their processes did: {ids}",
@@ -209,12 +209,12 @@ def _examine_turns(database: Database, _: str) -> Iterator[Finding]:
 def _examine_clock(database: Database, owner: str) -> Iterator[Finding]:
     with database.read() as connection:
         seconds = measure_clock_difference(connection, owner)
-    whose = "the newest conversation" if database.is_sqlite else "the database's clock"
+    clock = "the newest conversation" if database.is_sqlite else "the database's clock"
     if abs(seconds) > _MAX_CLOCK_SECONDS:
-        text = f"{whose} is {abs(seconds):,.0f} seconds {'ahead of' if seconds > 0 else 'behind'} this host's clock"
-        yield has_problem(_TOPIC, "clock", text, "set the clock of this host, or of the server (NTP)")
+        text = f"{clock} is {abs(seconds):,.0f} seconds {'ahead of' if seconds > 0 else 'behind'} this host's clock"
+        yield report_problem(_TOPIC, "clock", text, "set the clock of this host, or of the server (NTP)")
     else:
-        yield is_well(_TOPIC, "clock", f"{whose} agrees with this host's clock")
+        yield report_ok(_TOPIC, "clock", f"{clock} agrees with this host's clock")
 
 
 def _examine_lock_folder(path: Path | None) -> Finding:
@@ -222,14 +222,14 @@ def _examine_lock_folder(path: Path | None) -> Finding:
     beside = find_problem_beside(path) if path is not None else None
     if beside is not None:
         remedy = "stop all programs that use the database, then remove the folder"
-        return has_problem(_TOPIC, "liveness folder", shorten_home(beside), remedy)
+        return report_problem(_TOPIC, "liveness folder", shorten_home(beside), remedy)
     for folder in find_folders(path):
         try:
             with open_folder(folder):
-                return is_well(_TOPIC, "liveness folder", f"{shorten_home(str(folder))} is yours alone")
+                return report_ok(_TOPIC, "liveness folder", f"{shorten_home(str(folder))} is yours alone")
         except UntrustedFolder:
             text = f"{folder} is open to other users, or is not yours"
-            return has_problem(_TOPIC, "liveness folder", text, "remove it")
+            return report_problem(_TOPIC, "liveness folder", text, "remove it")
         except OSError:
             continue  # the next turn makes it
-    return is_well(_TOPIC, "liveness folder", "the next turn makes it")
+    return report_ok(_TOPIC, "liveness folder", "the next turn makes it")

@@ -1,4 +1,4 @@
-"""Find out whether a server of models can be used: reachable, key accepted, model there."""
+"""Find out whether a server answers, accepts the key and has the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convstore.config.settings import choose_model, choose_server
 from convstore.errors import ConvstoreError
 from convstore.provider.model_list import ModelsNotListed, list_models
 from convstore.provider.openai_client import make_client
-from convstore.values.health import Finding, HealthTopic, has_problem, is_well, was_not_checked
+from convstore.values.health import Finding, HealthTopic, report_ok, report_problem, report_unchecked
 
 _TOPIC = HealthTopic.PROVIDER
 
@@ -26,7 +26,7 @@ def examine_provider(base_url: str | None, profile: str | None) -> Iterator[Find
         client = make_client(base_url, profile)
     except ConvstoreError as error:
         text, _, remedy = str(error).partition(": ")
-        yield has_problem(_TOPIC, "server", text, remedy or "see `convstore config`")
+        yield report_problem(_TOPIC, "server", text, remedy or "see `convstore config`")
         return
     key = f"the key is from {server.key_source}" if server.key_source is not None else "without a key"
     try:
@@ -34,28 +34,28 @@ def examine_provider(base_url: str | None, profile: str | None) -> Iterator[Find
     except ModelsNotListed as error:
         if error.is_refused:
             source = server.key_source or "OPENAI_API_KEY"
-            yield has_problem(_TOPIC, "key", f"{error}; {key}", f"correct the key: {source}")
+            yield report_problem(_TOPIC, "key", f"{error}; {key}", f"correct the key: {source}")
         elif error.has_no_list:
-            yield is_well(_TOPIC, "server", f"{mask_url(server.base_url)} answers, {key}")
-            yield was_not_checked(_TOPIC, "model", f"{error}")
+            yield report_ok(_TOPIC, "server", f"{mask_url(server.base_url)} answers, {key}")
+            yield report_unchecked(_TOPIC, "model", f"{error}")
         else:
-            yield has_problem(
+            yield report_problem(
                 _TOPIC, "server", str(error), "check that it runs, your network, and the base URL in `convstore config`"
             )
         return
     finally:
         client.close()
-    yield is_well(_TOPIC, "server", f"{mask_url(server.base_url)} lists {len(names)} models, {key}")
+    yield report_ok(_TOPIC, "server", f"{mask_url(server.base_url)} lists {len(names)} models, {key}")
     yield _examine_model(choose_model(profile=profile).value, names)
 
 
 def _examine_model(model: str | None, names: set[str]) -> Finding:
     if model is None:
         remedy = "`convstore config set model NAME`, CONVSTORE_MODEL, or -m; `convstore models` lists them"
-        return has_problem(_TOPIC, "model", "no model is named", remedy)
+        return report_problem(_TOPIC, "model", "no model is named", remedy)
     # Some servers list `llama3:latest` and take `llama3`.
     if model in names or f"{model}:latest" in names:
-        return is_well(_TOPIC, "model", f"{model!r:.80} is there")
-    return has_problem(
+        return report_ok(_TOPIC, "model", f"{model!r:.80} is there")
+    return report_problem(
         _TOPIC, "model", f"the server does not list {model!r:.80}", "name one that `convstore models` lists"
     )

@@ -1,4 +1,4 @@
-"""What `convstore doctor` finds: one finding for each thing that it checks."""
+"""Define what `convstore doctor` finds: one finding for each thing that it checks."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Finding:
     """What to do about a problem."""
 
 
-def is_well(topic: HealthTopic, subject: str, text: str) -> Finding:
+def report_ok(topic: HealthTopic, subject: str, text: str) -> Finding:
     """Return the finding that a thing is as it should be."""
     return Finding(topic, subject, HealthStatus.OK, text)
 
 
-def has_problem(topic: HealthTopic, subject: str, text: str, remedy: str) -> Finding:
+def report_problem(topic: HealthTopic, subject: str, text: str, remedy: str) -> Finding:
     """Return the finding that a thing has a problem."""
     return Finding(topic, subject, HealthStatus.PROBLEM, text, remedy)
 
 
-def was_not_checked(topic: HealthTopic, subject: str, text: str) -> Finding:
+def report_unchecked(topic: HealthTopic, subject: str, text: str) -> Finding:
     """Return the finding that a thing could not be checked, and why."""
     return Finding(topic, subject, HealthStatus.NOT_CHECKED, text)

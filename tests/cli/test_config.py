@@ -595,6 +595,23 @@ def test_colours_can_be_switched_off_in_the_file(program: Program, file: Path) -
     assert "\x1b" not in terminal.screen
 
 
+def test_a_program_that_needs_nothing_of_the_file_does_not_read_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer, sqlite_url: str
+) -> None:
+    write(file, "nonsense")
+    with Store(sqlite_url, base_url=chat_server.url, model="m", prices={}) as store:
+        assert store.say(store.new().id, "hi").text
+    for name, value in (
+        ("CONVSTORE_DB", sqlite_url),
+        ("CONVSTORE_MODEL", "m"),
+        ("OPENAI_BASE_URL", chat_server.url),
+        ("CONVSTORE_PRICES", str(write(file.parent / "prices.toml", ""))),
+    ):
+        monkeypatch.setenv(name, value)
+    with Store() as store:
+        assert store.say(store.new().id, "hi").text
+
+
 def test_the_library_reports_a_mistake_in_the_file_by_name(file: Path) -> None:
     write(file, "modle = 1")
     with pytest.raises(InvalidInput, match="line 1: unknown key 'modle'"):

@@ -96,7 +96,9 @@ def test_a_value_with_a_dollar_sign_is_not_read_as_a_variable(program: Program, 
 
 
 def test_an_unknown_template_names_those_that_exist(program: Program, folder: Path) -> None:
-    program("new", "--template", "x").failed(2, "no template 'x'", "there are none", "`convstore templates edit x`")
+    program("new", "--template", "x").failed(
+        2, "no template 'x'", "no template exists yet", "`convstore templates edit x`"
+    )
     (folder / "one.toml").write_text("system = 'a'")
     program("new", "--template", "x").failed(2, "the templates are one")
     program("new", "--template", "../x").failed(2, "the name of a template")

@@ -32,7 +32,7 @@ def doctor(
 ) -> None:
     """Find out what is wrong: settings, database, provider, terminal.
 
-    Each problem is printed with its remedy. The exit code is 0 only if there is none; else 2 for the settings, 7 for
+    Each problem is printed with its remedy. The exit code is 0 only without a problem; else 2 for the settings, 7 for
     the database, 6 for the provider, whichever comes first. Nothing is changed, and nothing printed is secret.
     """
     from convstore import __version__
@@ -57,22 +57,22 @@ def _examine(choice: DatabaseChoice, owner: str | None, base_url: str | None, *,
     from convstore.cli.render.terminal_health import examine_terminal
     from convstore.errors import ConvstoreError
     from convstore.store.database_health import examine_database
-    from convstore.values.health import HealthTopic, has_problem, was_not_checked
+    from convstore.values.health import HealthTopic, report_problem, report_unchecked
 
     settings = list(_examine_settings(choice, owner))
     yield from settings
     if any(finding.status == "problem" for finding in settings):
-        yield was_not_checked(HealthTopic.DATABASE, "database", "the settings that name it have a problem")
-        yield was_not_checked(HealthTopic.PROVIDER, "server", "the settings that name it have a problem")
+        yield report_unchecked(HealthTopic.DATABASE, "database", "the settings that name it have a problem")
+        yield report_unchecked(HealthTopic.PROVIDER, "server", "the settings that name it have a problem")
     else:
         try:
             url = choice.locate()
         except ConvstoreError as error:
-            yield has_problem(HealthTopic.DATABASE, "database", str(error), "name one: --db or CONVSTORE_DB")
+            yield report_problem(HealthTopic.DATABASE, "database", str(error), "name one: --db or CONVSTORE_DB")
         else:
             yield from examine_database(url, choice.schema, find_owner(owner))
         if is_offline:
-            yield was_not_checked(HealthTopic.PROVIDER, "server", "--offline")
+            yield report_unchecked(HealthTopic.PROVIDER, "server", "--offline")
         else:
             from convstore.store.provider_health import examine_provider
 
@@ -90,36 +90,36 @@ def _examine_settings(choice: DatabaseChoice, owner: str | None) -> Iterator[Fin
     from convstore.config.settings_report import GivenSettings, list_settings, shorten_home
     from convstore.errors import ConvstoreError
     from convstore.usage.price_file import make_price_loader
-    from convstore.values.health import HealthTopic, has_problem, is_well
+    from convstore.values.health import HealthTopic, report_ok, report_problem
 
     topic = HealthTopic.SETTINGS
-    yield is_well(topic, "convstore", f"{__version__}, Python {python_version()}, {platform(terse=True)}")
+    yield report_ok(topic, "convstore", f"{__version__}, Python {python_version()}, {platform(terse=True)}")
     try:
         user = read_user_settings()
         check_all_defaults(user, convstore)
         if user.file is None:
-            yield is_well(topic, "config.toml", "there is none")
+            yield report_ok(topic, "config.toml", "you have no such file")
         elif not is_private(user.file):
             path = shorten_home(str(user.path))
-            yield has_problem(topic, "config.toml", f"other users may write {path}", f"`chmod 600 {path}`")
+            yield report_problem(topic, "config.toml", f"other users may write {path}", f"`chmod 600 {path}`")
         else:
-            yield is_well(topic, "config.toml", f"{shorten_home(str(user.path))} has no mistake")
+            yield report_ok(topic, "config.toml", f"{shorten_home(str(user.path))} has no mistake")
         project = find_project()
         if project is not None and project.problem is not None:
             text = f"{shorten_home(str(project.path))} is not read: {project.problem}"
-            yield has_problem(topic, "project file", text, "`chmod go-w` it, or remove it")
+            yield report_problem(topic, "project file", text, "`chmod go-w` it, or remove it")
         found = list_settings(GivenSettings(choice.db, owner, get_given_profile()), project)
         for key, setting in found:
             if setting.source != "default" and not key.startswith(("rendering.", "defaults.")):
                 value = setting.value if setting.value is not None else "not set"
-                yield is_well(topic, key, f"{shorten_home(value)} (from {shorten_home(setting.source)})")
+                yield report_ok(topic, key, f"{shorten_home(value)} (from {shorten_home(setting.source)})")
     except ConvstoreError as error:
-        yield has_problem(topic, "config.toml", str(error), "`convstore config edit`, or see docs/configuration.md")
+        yield report_problem(topic, "config.toml", str(error), "`convstore config edit`, or see docs/configuration.md")
         return
     try:
         make_price_loader(None)()
     except ConvstoreError as error:
-        yield has_problem(topic, "prices", str(error), "correct the file; `convstore prices check`")
+        yield report_problem(topic, "prices", str(error), "correct the file; `convstore prices check`")
 
 
 def _print(finding: Finding) -> None:

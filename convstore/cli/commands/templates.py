@@ -34,7 +34,7 @@ def templates() -> None:
 @templates.command("list", epilog=format_examples("convstore templates list", "convstore templates list --json"))
 @json_option
 def list_templates(as_json: bool) -> None:
-    """List the templates, with their variables and the beginning of the system message."""
+    """List the templates, their variables and the beginning of the system message."""
     from convstore.config.templates import list_template_names, read_template
 
     found = []
@@ -73,7 +73,10 @@ def show_template(name: str) -> None:
 @templates.command("edit", epilog=format_examples("convstore templates edit translator"))
 @click.argument("name", shell_complete=complete_template)
 def edit_template(name: str) -> None:
-    """Edit a template in $EDITOR, or make a new one; a text with a mistake is not stored."""
+    """Edit a template in $EDITOR, or make a new one.
+
+    A text with a mistake is not stored.
+    """
     from convstore.config.templates import NEW_TEMPLATE_TEXT, find_template_file, write_template
 
     path = find_template_file(name)

@@ -16,7 +16,7 @@ _LINE = 'COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS
 
 
 class LineComplete(BashComplete):
-    """Completion for bash, by the line that is typed; by bash's words with a script of another release."""
+    """Complete in bash by the line that is typed, or by words for another script."""
 
     source_template = BashComplete.source_template.replace(_WORDS, f"{_LINE} {_WORDS}")
 

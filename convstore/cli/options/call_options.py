@@ -19,7 +19,7 @@ from convstore.cli.options.output_options import json_option
 _base_url_option = click.option(
     "--base-url",
     metavar="URL",
-    help="Server of the model.  [default: that of the profile, OPENAI_BASE_URL, else OpenAI]",
+    help="Server of the model.  [default: the profile's, OPENAI_BASE_URL, else OpenAI]",
 )
 
 

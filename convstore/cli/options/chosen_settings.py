@@ -1,4 +1,4 @@
-"""Find the database, the owner, the conversation and the profile that a command works with.
+"""Find the database, owner, conversation and profile that a command works with.
 
 An option goes before the environment, that before the project file, and that before the user's file: see
 `convstore.config.settings`.
@@ -44,14 +44,14 @@ def get_given_profile() -> str | None:
 
 
 def find_owner(given: str | None) -> str:
-    """Return the owner of the conversations: `given` by --owner, else the one that is in force."""
+    """Return the owner of the conversations: `given`, else the one in force."""
     from convstore.config.settings import choose_owner
 
     return choose_owner(given).value or ""
 
 
 def locate_database(given: str | None) -> str:
-    """Return the database as a URL or a path: `given` by --db, else the one that is in force.
+    """Return the database as a URL or a path: `given`, else the one in force.
 
     If a project file sets it, a note on stderr names both.
 
@@ -77,7 +77,7 @@ def locate_database(given: str | None) -> str:
 
 
 def find_chosen_conversation() -> str | None:
-    """Return the conversation of CONVSTORE_CONVERSATION, else that of the project file, else None.
+    """Return the conversation of CONVSTORE_CONVERSATION or the project file, or None.
 
     The project file's own is not used in another database than the one that it names.
     """
@@ -95,7 +95,9 @@ def find_chosen_conversation() -> str | None:
 
 
 def find_project() -> ProjectSettings | None:
-    """Return what the project file of the working folder sets; it is read once for a command.
+    """Return what the project file of the working folder sets.
+
+    It is read once for a command.
 
     A note on stderr says if it is not read, and why.
     """

@@ -1,4 +1,6 @@
-"""Take the defaults of options from the user's file: `[defaults.list]` with `limit = 50`.
+"""Take the defaults of options from the user's file.
+
+An example is `[defaults.list]` with `limit = 50`.
 
 They count as if they were typed, but the options of the command line and the environment go before them. The file is
 read when the first option of a command needs a default: never for `--help`, `--version` and completion.
@@ -26,7 +28,7 @@ _COMMANDS_WITHOUT_DEFAULTS = ("completion", "config", "doctor")
 
 
 class CommandDefaults(dict[str, Any]):
-    """What click asks for the default of an option: a mapping of the commands, and for each a mapping of its options.
+    """Tell click the default of an option: commands by name, and the options of each.
 
     Args:
         path: the command, in the groups that it is in; empty for the program.
@@ -100,7 +102,7 @@ def read_defaults(settings: UserSettings, name: str, command: click.Command) -> 
 
 
 def _convert(option: click.Option, value: Any) -> tuple[str | None, Any]:
-    """Return what is wrong with a value, or None; and the value as click takes it."""
+    """Return what is wrong with a value or None, and the value as click takes it."""
     if option.is_flag:
         if not isinstance(value, bool):
             return "true or false", None
@@ -146,7 +148,7 @@ def check_all_defaults(settings: UserSettings, program: click.Group) -> None:
 
 
 def find_command(program: click.Group, name: str) -> click.Command | None:
-    """Return a command by its name, with the groups that it is in; None if there is none."""
+    """Return a command by its name with its groups, or None if it does not exist."""
     found: click.Command | None = program
     with click.Context(program) as context:
         for word in name.split(" "):

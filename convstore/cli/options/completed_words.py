@@ -1,4 +1,4 @@
-"""Complete words of the command line for the shell: references, models, tags, profiles and templates.
+"""Complete references, models, tags, profiles and templates for the shell.
 
 click calls these functions only while it completes a word; they import what they need when they are called, and report
 no errors, because the shell would print them into the line that is being typed.
@@ -44,7 +44,7 @@ complete_tag = _make_completer("tag")
 
 
 def complete_model(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a model: those that were used, and those of the user's file."""
+    """Complete a model that was used, or that the user's file names."""
     try:
         from convstore.config.settings_file import read_user_settings
 

@@ -84,7 +84,7 @@ def _add_reference(
 def find_conversation(store: FindMethods, reference: str | None) -> Conversation:
     """Return the conversation that REF names.
 
-    The default is CONVSTORE_CONVERSATION, else that of the project file, else the conversation used last. On a
+    The default is CONVSTORE_CONVERSATION, else the project file's, else the conversation used last. On a
     terminal, a note on stderr names the conversation used last.
 
     If the ids of several conversations begin with REF, the user chooses one of them on the terminal.

@@ -44,7 +44,7 @@ class DatabaseChoice:
     schema: str | None
 
     def locate(self) -> str:
-        """Return the database as a URL or a path: that of --db, else the one that is in force."""
+        """Return the database as a URL or a path: --db, else the one in force."""
         return locate_database(self.db)
 
 

@@ -1,4 +1,4 @@
-"""Define --template and --var, and what a new conversation takes from a template."""
+"""Define --template and --var."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class TemplateChoice:
 
 
 def template_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --template and --var to a command; it receives a TemplateChoice as `chosen_template`."""
+    """Add --template and --var to a command.
+
+    The command receives a TemplateChoice as `chosen_template`.
+    """
 
     @wraps(command)
     def run(*, template: str | None, variables: Iterable[str], **others: Any) -> None:

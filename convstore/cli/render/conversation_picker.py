@@ -1,4 +1,7 @@
-"""Let a person choose a conversation on the terminal: type to filter, with a preview of the last messages."""
+"""Let a person choose a conversation on the terminal.
+
+Typing filters the list; the last messages of the marked conversation are shown.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,14 @@ ReadMessages = Callable[[str], "list[MessageRecord]"]
 
 
 def can_pick() -> bool:
-    """Return True if a person can choose on the terminal: they can type, and see what is written to stderr."""
+    """Return True if a person can type, and sees what is written to stderr."""
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
 
 
 def pick_conversation(
     conversations: Sequence[Conversation], read_messages: ReadMessages | None, question: str
 ) -> Conversation:
-    """Let the user choose a conversation, on stderr; the screen is as before afterwards.
+    """Let the user choose a conversation; the screen is then as before.
 
     Args:
         conversations: those to choose from; at least one.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from convstore.cli.render.output_streams import describe_locale, has_colours
-from convstore.values.health import Finding, HealthTopic, has_problem, is_well
+from convstore.values.health import Finding, HealthTopic, report_ok, report_problem
 
 _TOPIC = HealthTopic.TERMINAL
 
@@ -19,18 +19,18 @@ def examine_terminal() -> Iterator[Finding]:
     encoding = (sys.stdout.encoding or "unknown").lower()
     if cause:
         text, _, remedy = cause.partition("; ")
-        yield has_problem(_TOPIC, "locale", text, remedy)
+        yield report_problem(_TOPIC, "locale", text, remedy)
     elif encoding not in ("utf-8", "utf8"):
-        yield has_problem(_TOPIC, "locale", f"the output is in {encoding}", "set PYTHONIOENCODING=utf-8")
+        yield report_problem(_TOPIC, "locale", f"the output is in {encoding}", "set PYTHONIOENCODING=utf-8")
     else:
-        yield is_well(_TOPIC, "locale", "texts are in UTF-8")
+        yield report_ok(_TOPIC, "locale", "texts are in UTF-8")
     if not sys.stdout.isatty():
-        yield is_well(_TOPIC, "terminal", "stdout is not a terminal")
+        yield report_ok(_TOPIC, "terminal", "stdout is not a terminal")
         return
     name = os.environ.get("TERM", "")
     if not name:
-        yield has_problem(_TOPIC, "terminal", "TERM is not set", "set TERM to the name of your terminal")
+        yield report_problem(_TOPIC, "terminal", "TERM is not set", "set TERM to the name of your terminal")
         return
     size = shutil.get_terminal_size()
     colours = "with colours" if has_colours(sys.stdout) else "without colours"
-    yield is_well(_TOPIC, "terminal", f"{name}, {size.columns} columns, {size.lines} lines, {colours}")
+    yield report_ok(_TOPIC, "terminal", f"{name}, {size.columns} columns, {size.lines} lines, {colours}")
