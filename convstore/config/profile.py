@@ -25,7 +25,7 @@ class Profile:
 
     @property
     def key_source(self) -> str | None:
-        """Where the key comes from, in words without the key; None: the profile names no key."""
+        """Where the key comes from, in words; None: the profile names no key."""
         if self.key_variable is not None:
             return f"the variable {self.key_variable}"
         if self.key_command is not None:

@@ -36,7 +36,7 @@ class GivenSettings:
 
 
 def list_settings(given: GivenSettings, project: ProjectSettings | None) -> list[tuple[str, Setting]]:
-    """Return each key with the value that is in force, as it may be shown, and its source.
+    """Return each key with its value in force, as it may be shown, and its source.
 
     Raises:
         InvalidInput: the user's file has a mistake, or no such profile.

@@ -25,7 +25,9 @@ _TOP_KEYS = (*TEXT_KEYS, "rendering.KEY", "profiles.NAME.KEY", "defaults.COMMAND
 
 
 def parse_key(text: str) -> tuple[str, ...]:
-    """Return the parts of a dotted KEY, such as `profiles.work.model` or `defaults."db verify".all-terms`.
+    """Return the parts of a dotted KEY, such as `profiles.work.model`.
+
+    A part with a space is in quotes: `defaults."db verify".all-terms`.
 
     Raises:
         InvalidInput: the file can have no such key.
@@ -69,7 +71,9 @@ def parse_value(keys: tuple[str, ...], text: str) -> Any:
 
 
 def change_setting(path: Path, keys: tuple[str, ...], value: Any) -> UserSettings:
-    """Set the value at `keys`, or remove it if `value` is None; return what the file sets then.
+    """Set the value at `keys`, or remove it if `value` is None.
+
+    Return what the file sets then.
 
     Raises:
         InvalidInput: the file has a mistake, the value is wrong, or no value can be removed; nothing was changed.

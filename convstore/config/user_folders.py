@@ -30,7 +30,7 @@ _XDG = {"user_data_dir": ("XDG_DATA_HOME", ".local/share"), "user_config_dir": (
 
 
 def _find_xdg_folder(kind: UserFolder) -> Path | None:
-    """Return what platformdirs returns on Linux, where its import would be a tenth of the start of `list`.
+    """Return what platformdirs returns on Linux, without its import of seven ms.
 
     The rule is the XDG Base Directory Specification's: https://specifications.freedesktop.org/basedir-spec/latest/
     """

@@ -139,7 +139,7 @@ def _read_postgres(database: str, statements: list[str], owner: str, begin: str,
 
 
 def _run_in_time(read: Callable[[], list[Any]]) -> list[Any]:
-    """Return what a function returns within `SERVER_SECONDS`, else nothing; it fails in silence."""
+    """Return what a function returns within `SERVER_SECONDS`, else an empty list."""
     found: list[Any] = []
 
     def run() -> None:

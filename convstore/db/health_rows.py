@@ -61,7 +61,7 @@ def list_running_turns(connection: Connection, most: int) -> list[RunningTurn]:
 
 
 def list_latest_keys(connection: Connection, owner: str, most: int) -> list[ConversationKey]:
-    """Return the conversations of an owner with the latest activity; no more than `most`."""
+    """Return an owner's conversations with the latest activity, at most `most`."""
     rows = connection.execute(_LATEST, {"key_owner": owner, "most": most}).all()
     return [ConversationKey(owner, row.id) for row in rows]
 

@@ -26,7 +26,7 @@ class ListedModel:
 
 
 class ModelsNotListed(ConvstoreError):
-    """A server did not list its models; the text says why, without the server's own words."""
+    """A server did not list its models; the text does not quote the server."""
 
     def __init__(self, message: str, *, is_refused: bool = False, has_no_list: bool = False) -> None:
         super().__init__(message)

@@ -29,7 +29,7 @@ NO_API_KEY = "no-key"
 
 
 def make_client(base_url: str | None = None, profile: str | None = None) -> OpenAI:
-    """Return an openai client that is configured by the environment and the user's file.
+    """Return an openai client as the environment and the user's file configure it.
 
     Args:
         base_url: the URL of a compatible server; None: the one that is in force (`config.settings.choose_server`).

@@ -160,7 +160,7 @@ def _examine_rows(database: Database, owner: str) -> Iterator[Finding]:
 
 
 def _verify_latest(database: Database, owner: str) -> Finding:
-    """Verify the conversations with the latest activity, for as long as the time allows."""
+    """Verify conversations, those with the latest activity first, for some time."""
     with database.read() as connection:
         keys = list_latest_keys(connection, owner, _MAX_VERIFIED)
     end = time.monotonic() + _MAX_VERIFY_SECONDS

@@ -81,7 +81,7 @@ class Prices:
         return bool(self._models)
 
     def list_prices(self) -> list[tuple[str, Price]]:
-        """Return each name with each of its prices: sorted by name, the latest price first."""
+        """Return each name with each of its prices, sorted by name, the latest first."""
         return [(name, price) for name in sorted(self._models) for price in self._models[name]]
 
     @property

@@ -25,7 +25,7 @@ class HealthTopic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found about one thing. It holds no key, no password and no text of a message."""
+    """What was found about one thing, without keys, passwords and texts of messages."""
 
     topic: HealthTopic
     subject: str
