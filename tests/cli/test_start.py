@@ -79,6 +79,9 @@ def test_the_program_has_exactly_these_commands() -> None:
         *("archive", "unarchive", "tag", "untag", "tags", "rate", "title", "export", "resume"),
         *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db reindex", "db backup", "db restore"),
         *("db copy", "db stats"),
+        *("templates", "templates list", "templates show", "templates edit", "templates delete"),
+        *("open", "models", "prices", "prices check", "prices set", "prices unset"),
+        *("completion", "doctor", "config", "config set", "config unset", "config edit", "config path", "config trust"),
     }
 
 

@@ -182,13 +182,14 @@ ACROSS_OWNERS = {
     "database_copy._RUNNING",
     *(f"database_statistics.{name}" for name in ("_OWNERS", "_TURNS", "_MESSAGES", "_CONVERSATIONS", "_UNINDEXED")),
     "database_statistics._attachments_statement",
+    "health_rows._HOLDERS",
     "retention_rows._OWNERS",
     "row_stream._page_statement",
     "search_backlog._OWNERS",
     "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db copy`, `db reindex`, `db stats`, `db verify` and `retention run --all-owners` are for administrators."""
+"""`db copy`, `db reindex`, `db stats`, `db verify`, `doctor`, `retention run --all-owners`: for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name in DEFINED if name.partition("{")[0] not in ACROSS_OWNERS))

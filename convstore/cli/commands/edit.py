@@ -10,7 +10,7 @@ import click
 
 from convstore.cli.options.call_options import CallOptions, call_options
 from convstore.cli.options.conversation_option import conversation_option, find_conversation
-from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=format_examples(
         'convstore edit 3 "Where were the 2012 games held?"',
         "convstore edit 3 -c games",
         "convstore edit 1 - < expert.txt",
-    )
+    ),
 )
 @click.argument("position", type=click.IntRange(min=1))
 @click.argument("text", required=False)

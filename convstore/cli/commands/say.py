@@ -17,7 +17,7 @@ from convstore.cli.options.attach_option import (
 )
 from convstore.cli.options.call_options import CallOptions, call_options
 from convstore.cli.options.conversation_option import conversation_option, find_conversation
-from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import check_stored_parameters, parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
@@ -54,6 +54,7 @@ class _Saying:
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=format_examples(
         'convstore say "Where were the 2008 games held?"',
         'git diff | convstore say "Review this change" -c review',
@@ -61,7 +62,7 @@ class _Saying:
         'convstore say "What is on this photo?" -a photo.jpg',
         'convstore say "And in 2012?" --last 4 --dry-run',
         "convstore say --continue",
-    )
+    ),
 )
 @click.argument("message", required=False)
 @conversation_option

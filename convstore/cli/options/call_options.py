@@ -12,12 +12,23 @@ from typing import Any
 
 import click
 
+from convstore.cli.options.chosen_settings import profile_option
 from convstore.cli.options.conversation_option import expected_head_option
 from convstore.cli.options.output_options import json_option
 
-base_url_option = click.option(
-    "--base-url", metavar="URL", help="Server of the model.  [default: OPENAI_BASE_URL, else OpenAI]"
+_base_url_option = click.option(
+    "--base-url",
+    metavar="URL",
+    help="Server of the model.  [default: the profile's, OPENAI_BASE_URL, else OpenAI]",
 )
+
+
+def base_url_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --base-url and --profile to a command.
+
+    It receives `base_url`; `open_store` takes the profile from the context.
+    """
+    return _base_url_option(profile_option(command))
 
 
 @dataclass(frozen=True, slots=True)

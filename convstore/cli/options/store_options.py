@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.options.chosen_settings import find_owner, get_given_profile, locate_database
+
 if TYPE_CHECKING:
     from convstore.store.finder import Finder
     from convstore.store.reader import Reader
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _db_option = click.option(
     "--db",
     metavar="URL",
-    help="Database: a SQLAlchemy URL or a SQLite file.  [default: CONVSTORE_DB, else a file in your data directory]",
+    help="Database: a SQLAlchemy URL or a SQLite file.  [default: as `convstore config` shows]",
 )
 _schema_option = click.option(
     "--schema",
@@ -26,10 +28,8 @@ _schema_option = click.option(
 )
 _owner_option = click.option(
     "--owner",
-    envvar="CONVSTORE_OWNER",
-    default="",
     metavar="OWNER",
-    help="Owner of the conversations.  [default: CONVSTORE_OWNER]",
+    help="Owner of the conversations.  [default: CONVSTORE_OWNER, else as in config.toml]",
 )
 _verbose_option = click.option(
     "-v", "--verbose", count=True, help="Log on stderr; -vv with debug messages.  [default: no log]"
@@ -42,6 +42,10 @@ class DatabaseChoice:
 
     db: str | None
     schema: str | None
+
+    def locate(self) -> str:
+        """Return the database as a URL or a path: --db, else the one in force."""
+        return locate_database(self.db)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @wraps(command)
-    def run(*, db: str | None, schema: str | None, owner: str, **others: Any) -> None:
-        command(store_choice=StoreChoice(DatabaseChoice(db, schema), owner), **others)
+    def run(*, db: str | None, schema: str | None, owner: str | None, **others: Any) -> None:
+        command(store_choice=StoreChoice(DatabaseChoice(db, schema), find_owner(owner)), **others)
 
     return _db_option(_schema_option(_owner_option(log_option(run))))
 
@@ -82,21 +86,27 @@ def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
     """Open the store that a command's options name."""
     from convstore.store.store import Store
 
-    return Store(choice.database.db, schema=choice.database.schema, owner=choice.owner, base_url=base_url)
+    return Store(
+        choice.database.locate(),
+        schema=choice.database.schema,
+        owner=choice.owner,
+        base_url=base_url,
+        profile=get_given_profile(),
+    )
 
 
 def open_finder(choice: StoreChoice) -> Finder:
     """Open the store that a command's options name, for a command that only finds conversations."""
     from convstore.store.finder import Finder
 
-    return Finder(choice.database.db, schema=choice.database.schema, owner=choice.owner)
+    return Finder(choice.database.locate(), schema=choice.database.schema, owner=choice.owner)
 
 
 def open_reader(choice: StoreChoice) -> Reader:
     """Open the store that a command's options name, for a command that only reads; this starts faster."""
     from convstore.store.reader import Reader
 
-    return Reader(choice.database.db, schema=choice.database.schema, owner=choice.owner)
+    return Reader(choice.database.locate(), schema=choice.database.schema, owner=choice.owner)
 
 
 def log_option(command: Callable[..., Any]) -> Callable[..., Any]:

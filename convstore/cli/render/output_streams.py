@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import click
 
+from convstore.errors import ConvstoreError
+
 # The control characters that a terminal obeys (ECMA-48): C0 except tab and newline, DEL, and C1. Pictures replace them.
 _PICTURES: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
 _PICTURES[0x0D] = None  # CR would overwrite the line; a text with CRLF is readable without it
@@ -127,7 +129,13 @@ def write_terminal_note(text: str) -> None:
 
 def has_colours(stream: IO[str]) -> bool:
     """Return True if colours may be written to a stream (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    from convstore.config.settings_file import read_user_settings  # here, because most output has no colours
+
+    with suppress(ConvstoreError):  # a mistake in the file is reported by whoever needs the file
+        return read_user_settings().rendering.get("colour") is not False
+    return True
 
 
 def write_json(value: object, *, indent: int | None = None) -> None:
