@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,13 +16,12 @@ from convstore.cli.options.store_options import StoreChoice, open_reader, store_
 from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
 from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
-from convstore.cli.render.message_text import format_message
-from convstore.cli.render.output_streams import has_colours, make_one_line, write_answer, write_json
+from convstore.cli.render.message_output import print_message, style_output
+from convstore.cli.render.output_streams import make_one_line, write_answer, write_json
 from convstore.cli.render.pager import page_output
 from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
-    from convstore.messages.message import Message
     from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord, Turn
 
@@ -105,7 +104,7 @@ def show(
             if record.seq in ratings:
                 remarks.append(f"rated {ratings[record.seq].rating}")
             remark = ", ".join(remarks)
-            _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
+            print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
         for turn, asked in unanswered:
             _print_unanswered(turn, asked)
 
@@ -138,17 +137,9 @@ def _show_tree(store: ReadMethods, conversation: Conversation, *, as_json: bool)
 
 def _print_heading(conversation: Conversation) -> None:
     settings = describe_settings(conversation)
-    sys.stdout.write(_style(make_one_line(describe_conversation(conversation)), bold=True) + "\n")
+    sys.stdout.write(style_output(make_one_line(describe_conversation(conversation)), bold=True) + "\n")
     if settings:
-        sys.stdout.write(_style(make_one_line(settings), dim=True) + "\n")
-
-
-def _print_message(position: str, message: Message, remark: str = "") -> None:
-    name = message.get("name")
-    heading = " ".join(part for part in (position, message["role"], str(name) if name else "", remark) if part)
-    write_answer("")
-    sys.stdout.write(_style(make_one_line(heading), bold=True) + "\n")
-    write_answer(format_message(message))
+        sys.stdout.write(style_output(make_one_line(settings), dim=True) + "\n")
 
 
 def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
@@ -158,10 +149,6 @@ def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
     else:
         remark = f"(turn {turn.seq}: not answered: {(turn.error or {}).get('message', 'no reply')})"
     for record in asked:
-        _print_message(_NO_POSITION, record.message, remark)
+        print_message(_NO_POSITION, record.message, remark)
     if turn.message is not None:
-        _print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)")
-
-
-def _style(text: str, **style: Any) -> str:
-    return click.style(text, **style) if has_colours(sys.stdout) else text
+        print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from convstore.cli.options.conversation_option import expected_head_option
-from convstore.cli.options.output_options import json_option
+from convstore.cli.options.output_options import json_option, plain_option
 
 base_url_option = click.option(
     "--base-url", metavar="URL", help="Server of the model.  [default: OPENAI_BASE_URL, else OpenAI]"
@@ -31,6 +31,8 @@ class CallOptions:
     base_url: str | None
     expected_head: int | None
     as_json: bool
+    is_plain: bool = False
+    """Whether the reply is printed as it is, without rendering, and nothing is redrawn."""
 
     @property
     def store_arguments(self) -> dict[str, Any]:
@@ -43,13 +45,20 @@ def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(
-        *, no_stream: bool, wait: float, base_url: str | None, expected_head: int | None, as_json: bool, **others: Any
+        *,
+        no_stream: bool,
+        wait: float,
+        base_url: str | None,
+        expected_head: int | None,
+        as_json: bool,
+        is_plain: bool,
+        **others: Any,
     ) -> None:
-        call = CallOptions(not (no_stream or as_json), wait, base_url, expected_head, as_json)
+        call = CallOptions(not (no_stream or as_json), wait, base_url, expected_head, as_json, is_plain)
         command(call=call, **others)
 
     no_stream_option = click.option("--no-stream", is_flag=True, help="Reply printed when it is complete.")
-    return expected_head_option(no_stream_option(wait_options(base_url_option(json_option(run)))))
+    return expected_head_option(no_stream_option(plain_option(wait_options(base_url_option(json_option(run))))))
 
 
 def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:

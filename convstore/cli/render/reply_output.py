@@ -25,8 +25,8 @@ _FINISH_NOTES = {
 
 def print_reply(
     start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
-) -> None:
-    """Call the model, and print its reply.
+) -> Turn:
+    """Call the model, print its reply, and return the turn.
 
     Args:
         start_stream: starts the turn; used if `as_stream` is True.
@@ -37,22 +37,23 @@ def print_reply(
     from convstore.cli.render.log_output import show_waiting  # here, because it imports logging
 
     with show_waiting():
-        _print_reply(start_stream, make_turn, as_stream=as_stream, as_json=as_json)
+        return _print_reply(start_stream, make_turn, as_stream=as_stream, as_json=as_json)
 
 
 def _print_reply(
     start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
-) -> None:
+) -> Turn:
     if as_stream:
         turn = _print_stream(start_stream)
     else:
         turn = _make_turn(make_turn, as_json=as_json)
         if as_json:
             write_json(turn_to_json(turn))
-            return
+            return turn
         if turn.text:
             write_answer(turn.text)
     _note_finish(turn)
+    return turn
 
 
 def _make_turn(make_turn: Callable[[], Turn], *, as_json: bool) -> Turn:
