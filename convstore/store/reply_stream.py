@@ -138,3 +138,16 @@ class ReplyStream(StreamedReply):
         except BaseException:
             self._note_end()
             raise
+
+
+def call_before_waits(reply: ReplyStream, act: Callable[[], object]) -> None:
+    """Let a function be called each time before a reply that has begun waits for its server.
+
+    Then every piece that has come was given to the reader. With a client of the caller's own it is never called.
+
+    Args:
+        act: must not raise an exception.
+    """
+    live = reply._state.live
+    if live is not None:
+        live.watched.stop_requested.before_wait = act

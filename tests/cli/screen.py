@@ -23,7 +23,7 @@ ENTER, TAB, ESCAPE, CTRL_C, CTRL_D, CTRL_R = "\r", "\t", "\x1b", "\x03", "\x04",
 UP, DOWN = "\x1b[A", "\x1b[B"
 
 
-class _Screen(pyte.HistoryScreen):  # type: ignore[misc]  # it has no types
+class _Screen(pyte.HistoryScreen):
     """A screen that answers when it is asked where the cursor is."""
 
     def __init__(self, columns: int, lines: int, answer: Callable[[str], None]) -> None:

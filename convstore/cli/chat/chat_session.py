@@ -173,6 +173,7 @@ class ChatSession:
                 partial(self.store.say, target, content, **arguments),
                 as_stream=self.call.as_stream,
                 as_json=False,
+                is_plain=self.call.is_plain,
             )
         )
 

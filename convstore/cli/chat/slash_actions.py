@@ -29,8 +29,8 @@ _LISTED_CONVERSATIONS = 10
 
 
 _KEYS = (
-    "Enter sends, Alt-Enter begins a new line, Ctrl-C stops a reply, Ctrl-R searches what you said before, Ctrl-X Ctrl-E "
-    "opens your editor, Tab completes a command, Ctrl-D leaves. // begins a message with a slash."
+    "Enter sends, Alt-Enter begins a new line, Ctrl-C stops a reply, Ctrl-R searches what you said before, Ctrl-X "
+    "Ctrl-E opens your editor, Tab completes a command, Ctrl-D leaves. // begins a message with a slash."
 )
 
 

@@ -173,6 +173,7 @@ def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
         partial(store.say, target, saying.content, **arguments),
         as_stream=call.as_stream,
         as_json=call.as_json,
+        is_plain=call.is_plain,
     )
 
 
@@ -183,6 +184,7 @@ def _continue(store: Store, target: str, parameters: dict[str, Any], call: CallO
         partial(store.complete, target, **arguments),
         as_stream=call.as_stream,
         as_json=call.as_json,
+        is_plain=call.is_plain,
     )
 
 
