@@ -144,7 +144,7 @@ def test_an_interrupted_stream_keeps_the_partial_reply(
     held = Reply("first second", pieces=["first", " second"], hold=threading.Event(), hold_after=1)
     chat_server.script(held)
     program("new")
-    with Terminal("say", "hi") as terminal:
+    with Terminal("say", "hi", "--plain") as terminal:
         terminal.until("first")
         terminal.interrupt(number)
         assert terminal.end() == code

@@ -11,7 +11,7 @@ import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
-from convstore.cli.options.output_options import json_option, pager_option
+from convstore.cli.options.output_options import json_option, pager_option, plain_option
 from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
 from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
@@ -49,6 +49,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
 )
 @click.option("--raw", "is_raw", is_flag=True, help="Text of the last reply alone, as it is stored.")
 @click.option("--tree", "is_tree", is_flag=True, help="Tree of all messages, on the path and off it.")
+@plain_option
 @json_option
 @pager_option
 @store_options
@@ -58,6 +59,7 @@ def show(
     folder: str | None,
     is_raw: bool,
     is_tree: bool,
+    is_plain: bool,
     as_json: bool,
     uses_pager: bool,
     store_choice: StoreChoice,
@@ -104,9 +106,9 @@ def show(
             if record.seq in ratings:
                 remarks.append(f"rated {ratings[record.seq].rating}")
             remark = ", ".join(remarks)
-            print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
+            print_message(f"{record.position}", record.message, f"({remark})" if remark else "", is_plain=is_plain)
         for turn, asked in unanswered:
-            _print_unanswered(turn, asked)
+            _print_unanswered(turn, asked, is_plain=is_plain)
 
 
 def _read_last_reply(store: ReadMethods, conversation: Conversation) -> str:
@@ -142,7 +144,7 @@ def _print_heading(conversation: Conversation) -> None:
         sys.stdout.write(style_output(make_one_line(settings), dim=True) + "\n")
 
 
-def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
+def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord], *, is_plain: bool) -> None:
     """Print the messages of a turn without a complete reply, and its partial reply."""
     if turn.status.value == "running":
         remark = f"(turn {turn.seq}: being answered)"
@@ -151,4 +153,4 @@ def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
     for record in asked:
         print_message(_NO_POSITION, record.message, remark)
     if turn.message is not None:
-        print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)")
+        print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)", is_plain=is_plain)

@@ -18,7 +18,9 @@ MARKS = re.compile(r"[*_`\[\\<&~]")
 """Characters that may begin markup."""
 WIDE_LETTERS = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 """Letters of Chinese, Japanese and Korean: a line may be broken after each."""
-_BREAK = re.compile(f"[\\s{WIDE_LETTERS}]")
+CLOSING_MARKS = "、。，！？：；）」』】"
+"""They stay in the line of the letter before them."""
+_WIDE = re.compile(f"[{WIDE_LETTERS}]")
 _ENTITY = re.compile(r"&#?\w{1,31}(;?)")
 _MAX_TAG_CHARACTERS = 200
 _TEX = re.compile(r"\\([()\[\]])")
@@ -27,34 +29,30 @@ _TEX = re.compile(r"\\([()\[\]])")
 
 def find_cut(text: str) -> int:
     """Return how much of a growing text is final: all markup in it is closed, and it ends between two words."""
-    end = len(text)
-    if MARKS.search(text) is not None:
-        end = _find_open_markup(text)
-    return _find_last_break(text, end)
-
-
-def _find_last_break(text: str, end: int) -> int:
-    if text.isascii():
-        return max(text.rfind(" ", 0, end), text.rfind("\n", 0, end)) + 1
-    place = end
-    while place > 0 and not _BREAK.match(text, place - 1):
-        place -= 1
-    return place
-
-
-def _find_open_markup(text: str) -> int:
-    """Return where the first markup begins that is not closed yet, else the length of the text."""
-    place, length = 0, len(text)
+    place, length, cut = 0, len(text), 0
     while place < length:
         found = MARKS.search(text, place)
+        end = found.start() if found is not None else length
+        cut = _find_last_break(text, place, end) or cut
         if found is None:
-            return length
-        place = found.start()
-        after = _skip_markup(text, place)
-        if after is None:
-            return place
+            return cut
+        after = _skip_markup(text, end)
+        if after is None:  # it may still go on
+            return cut
         place = after
-    return length
+    return cut
+
+
+def _find_last_break(text: str, begin: int, end: int) -> int:
+    """Return the last place between two others where a line may be broken whatever comes next; 0: there is none."""
+    if text.isascii():
+        return max(text.rfind(" ", begin, end), text.rfind("\n", begin, end), text.rfind("\t", begin, end)) + 1
+    for place in range(end, begin, -1):
+        if text[place - 1].isspace():
+            return place
+        if _WIDE.match(text, place - 1) and place < len(text) and text[place] not in CLOSING_MARKS:
+            return place
+    return 0
 
 
 def _skip_markup(text: str, place: int) -> int | None:

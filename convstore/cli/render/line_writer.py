@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from convstore.cli.render.inline_markdown import WIDE_LETTERS, Span
+from convstore.cli.render.inline_markdown import CLOSING_MARKS, WIDE_LETTERS, Span
 from convstore.cli.render.output_streams import neutralise
 from convstore.cli.render.text_styles import RESET, TextStyle, add_style, begin_style
 from convstore.cli.render.text_width import count_columns
@@ -13,7 +13,7 @@ from convstore.cli.render.text_width import count_columns
 _MIN_WIDTH = 20
 """Text is not wrapped to fewer columns, however deep a list is."""
 _CHINESE = re.compile(f"[{WIDE_LETTERS}]")
-_UNITS = re.compile(f"[{WIDE_LETTERS}][、。，！？：；）」』】]*|[^{WIDE_LETTERS}]+")
+_UNITS = re.compile(f"[{WIDE_LETTERS}][{CLOSING_MARKS}]*|[^{WIDE_LETTERS}]+")
 """What cannot be broken; punctuation does not begin a line."""
 
 
@@ -92,6 +92,8 @@ class LineWriter:
                 self._write_plain(text)
             else:
                 self._write_span(text, style)
+        if self._word and _CHINESE.match(self._word[-1][0][-1]):
+            self._place_word()
 
     def _write_plain(self, text: str) -> None:
         """Write text without a style: the most frequent case, and so the fastest."""

@@ -189,7 +189,7 @@ class MarkdownStream:
             return text[item.end() :]
         if not self._has_paragraph:
             self._leave_items(indent)
-        return text.strip(" \t") if not text.endswith(" ") else text.lstrip(" \t")
+        return text.lstrip(" \t")
 
     def _strip_quote_marks(self, line: str) -> tuple[int, str]:
         """Return how many quotations a line is in, and the line without their marks."""

@@ -100,12 +100,6 @@ def write_answer(text: str, *, newline: bool = True) -> None:
     sys.stdout.flush()
 
 
-def end_line(text: str) -> None:
-    """Write a newline after a text in pieces, unless the text ends with one."""
-    if text and not text.endswith("\n"):
-        write_answer("")
-
-
 def write_note(text: str) -> None:
     """Write a note, a warning or an error to stderr, as one line.
 
