@@ -3,11 +3,9 @@
 import fcntl
 import os
 import pty
-import re
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from typing import Self
 
 import pyte
 
-from tests.cli.program import start
+from tests.cli.program import Process, start
 from tests.processes import PATIENCE, press_until_heard
 
 ENTER, TAB, ESCAPE, CTRL_C, CTRL_D, CTRL_R = "\r", "\t", "\x1b", "\x03", "\x04", "\x12"
@@ -48,7 +46,7 @@ class ScreenTerminal:
         self.raw = b""
         """Everything that the program wrote."""
         _set_size(slave, columns, lines)
-        self.process = start(*arguments, stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave)
+        self.process: Process = start(*arguments, stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave)
         self._slave = slave  # open, so that what the terminal's settings are can be read at the end
 
     def __enter__(self) -> Self:
@@ -110,7 +108,8 @@ class ScreenTerminal:
         """Read until a condition is true, and return everything that was shown."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert self.read(deadline - time.monotonic()), f"no {what!r} on the screen:\n{self.text}"
+            self.read(0.1)
+            assert time.monotonic() < deadline, f"no {what!r} on the screen:\n{self.text}"
         return self.text
 
     def read(self, seconds: float) -> bool:
@@ -134,23 +133,31 @@ class ScreenTerminal:
         return self.process.wait(PATIENCE)
 
     @property
+    def is_at_prompt(self) -> bool:
+        """Whether the cursor is behind an empty prompt of a chat, and the status line is below it."""
+        row = self.lines[self._screen.cursor.y]
+        return row == ">" and self._screen.cursor.x == 2 and " · " in self.lines[-1]
+
+    @property
+    def cursor_style(self) -> str:
+        """`default`, or how the next character would look."""
+        return "default" if self._screen.cursor.attrs == self._screen.default_char else str(self._screen.cursor.attrs)
+
+    def find_looks(self, word: str) -> set[str]:
+        """Return the looks of a word on the screen: `bold`, `italic`, `underlined`, or a colour."""
+        for number, line in enumerate(self._screen.display):
+            place = line.find(word)
+            if place >= 0:
+                cell = self._screen.buffer[number][place]
+                flags = {"bold": cell.bold, "italic": cell.italics, "underlined": cell.underscore}
+                return {name for name, is_set in flags.items() if is_set} | ({cell.fg} - {"default"})
+        raise AssertionError(f"{word!r} is not on the screen")
+
+    @property
     def is_sane(self) -> bool:
         """Whether the terminal echoes and reads by lines, as a shell expects."""
         return bool(termios.tcgetattr(self._slave)[3] & (termios.ECHO | termios.ICANON))
 
-    @property
-    def control_sequences(self) -> set[str]:
-        """The kinds of control sequences that the program wrote: their last bytes."""
-        return {
-            found.decode()
-            for found in re.findall(rb"\x1b(?:\[[0-9;?]*([@-~])|([\]()].))", self.raw)
-            for found in found
-            if found
-        }
-
 
 def _set_size(file: int, columns: int, lines: int) -> None:
     fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-
-__all__ = ["CTRL_C", "CTRL_D", "CTRL_R", "DOWN", "ENTER", "ESCAPE", "TAB", "UP", "ScreenTerminal", "subprocess"]

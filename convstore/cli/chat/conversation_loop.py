@@ -11,6 +11,7 @@ import click
 
 from convstore.cli.chat.chat_session import ChatSession
 from convstore.cli.chat.slash_commands import LeaveChat, run_slash_command
+from convstore.cli.chat.typed_ahead import release_keys
 from convstore.cli.exit_codes import report_error
 from convstore.cli.render.output_streams import write_terminal_note
 from convstore.errors import ConvstoreError
@@ -61,7 +62,8 @@ def _answer(session: ChatSession, text: str) -> int:
     if not text.strip() and not session.next.attached:
         return _attempt(session.show_news)
     if text.startswith("/") and not text.startswith("//"):
-        return _attempt(lambda: run_slash_command(session, text[1:]))
+        with release_keys():
+            return _attempt(lambda: run_slash_command(session, text[1:]))
     return _attempt(lambda: session.say(text.removeprefix("/") if text.startswith("//") else text))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,21 +13,25 @@ if TYPE_CHECKING:
     from convstore.cli.chat.conversation_loop import Prompt
 
 
-def make_prompt(session: ChatSession) -> Prompt:
-    """Return the prompt for this terminal; a plain one where nothing may be redrawn, and for a pipe."""
+@contextmanager
+def open_prompt(session: ChatSession) -> Iterator[Prompt]:
+    """Yield the prompt for this terminal; a plain one where nothing may be redrawn, and for a pipe."""
     if session.call.is_plain or not _is_redrawable():
         from convstore.cli.chat.line_prompt import LinePrompt
 
-        return LinePrompt()
+        yield LinePrompt()
+        return
     # These import prompt_toolkit.
     from convstore.cli.chat.prompt_history import PromptHistory
     from convstore.cli.chat.slash_completion import SlashCompleter
     from convstore.cli.chat.status_line import describe_status
     from convstore.cli.chat.terminal_prompt import TerminalPrompt
+    from convstore.cli.chat.typed_ahead import keep_keys
 
-    return TerminalPrompt(
-        PromptHistory(session.store), SlashCompleter(session), lambda width: describe_status(session, width)
-    )
+    with keep_keys():
+        yield TerminalPrompt(
+            PromptHistory(session.store), SlashCompleter(session), lambda width: describe_status(session, width)
+        )
 
 
 def _is_redrawable() -> bool:

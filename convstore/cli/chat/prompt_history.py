@@ -26,6 +26,7 @@ _MAX_CONVERSATIONS = 200
 _MAX_CHARACTERS = 20_000
 """A longer message, such as a pasted file, is not offered again."""
 _PAGE_MESSAGES = 20
+_LOADED_AT_FIRST = 10
 _LOADED_AT_ONCE = 50
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class PromptHistory(History):
     async def load(self) -> AsyncGenerator[str, None]:
         """Yield the messages, newest first; go on in the database where the last prompt stopped."""
         given = 0
+        if not self._loaded_strings:
+            self._load_portion(_LOADED_AT_FIRST)  # at once, for a person who presses a key at once
         while True:
             # What was said in this chat is put in front; the number of strings behind it does not change.
             for text in self._loaded_strings[given:]:
@@ -50,7 +53,7 @@ class PromptHistory(History):
                 yield text
             if self._is_over:
                 return
-            await asyncio.get_running_loop().run_in_executor(None, self._load_portion)
+            await asyncio.get_running_loop().run_in_executor(None, self._load_portion, _LOADED_AT_ONCE)
 
     def load_history_strings(self) -> Iterable[str]:
         """Return nothing: `load` reads."""
@@ -59,15 +62,15 @@ class PromptHistory(History):
     def store_string(self, string: str) -> None:
         """Store nothing: what is said is in the database."""
 
-    def _load_portion(self) -> None:
+    def _load_portion(self, size: int) -> None:
         with self._reading:
             try:
-                portion = list(islice(self._stored, _LOADED_AT_ONCE))
+                portion = list(islice(self._stored, size))
             except ConvstoreError as error:  # a prompt without a history is better than none
                 _logger.info("the history of the prompt is not whole (%s)", type(error).__name__)
                 portion = []
             self._loaded_strings += portion
-            self._is_over = len(portion) < _LOADED_AT_ONCE
+            self._is_over = len(portion) < size
 
 
 def _iterate_texts(store: ReadMethods) -> Iterator[str]:

@@ -63,7 +63,8 @@ def chat(
     from convstore.cli.chat.chat_session import ChatSession
     from convstore.cli.chat.conversation_loop import run_chat
     from convstore.cli.chat.first_message import NewConversation
-    from convstore.cli.chat.prompt_choice import make_prompt
+    from convstore.cli.chat.prompt_choice import open_prompt
+    from convstore.cli.chat.slash_actions import show_place
 
     check_stored_parameters(parameters)
     text = read_text_or_file(system) if system is not None else None
@@ -77,7 +78,9 @@ def chat(
         if conversation is not None:
             session.open(conversation)
             session.next.system = text
-        code = run_chat(session, make_prompt(session))
+            show_place(session)
+        with open_prompt(session) as prompt:
+            code = run_chat(session, prompt)
     if code:
         raise SystemExit(code)
 
