@@ -110,7 +110,7 @@ class LineWriter:
         for number, line in enumerate(text.split("\n")):
             if number:
                 self.end_line()
-            *words, last = line.replace("\t", " ").split(" ")
+            *words, last = line.split(" ")
             for word in words:
                 if word:
                     self._word.append((word, style))

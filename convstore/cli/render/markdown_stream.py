@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convstore.cli.render.inline_markdown import MARKS, find_cut, parse_spans
+from convstore.cli.render.inline_markdown import find_cut, parse_spans
 from convstore.cli.render.line_writer import LineWriter
 from convstore.cli.render.output_streams import neutralise
 from convstore.cli.render.text_styles import TextStyle
@@ -109,20 +109,19 @@ class MarkdownStream:
 
     def _may_become_other(self) -> bool:
         """Return True if it is not decided yet what kind of line this is, or the line must be complete to be shown."""
-        line = self._line
+        quotes, line = self._strip_quote_marks(self._line)
         first = line.lstrip(" \t")[:1]
         if first.isalpha():
             return False
-        if first in ("", "#", "|", ">"):
-            return first != ">" or self._strip_quote_marks(line)[1].strip() == ""
-        if first in "`~" and len(line.strip()) >= 3 and _FENCE.match(line):
+        if first in ("", ">") or (first in ("#", "|") and not quotes):
             return True
-        if _UNDECIDED.match(line):
+        if first in "`~" and not quotes and _FENCE.match(line):
             return True
-        return first == ">"
+        return _UNDECIDED.match(line) is not None
 
     def _begin_text(self) -> None:
         """Begin to show a line of text, the kind of which is decided."""
+        self._end_table()
         line, self._line = self._line, ""
         text = self._enter_blocks(line)
         self._is_in_text = True
@@ -136,10 +135,9 @@ class MarkdownStream:
             return
         if self._fence is not None:
             self._add_code(line)
-        elif self._table and not _TABLE_ROW.match(line):
-            self._end_table()
-            self._show_line(line)
         else:
+            if not _TABLE_ROW.match(line):
+                self._end_table()
             self._show_line(line)
 
     def _show_line(self, line: str) -> None:
@@ -221,12 +219,12 @@ class MarkdownStream:
         if self._has_paragraph and self._is_in_text:
             self._held += "\n"
             self._has_paragraph = False
+        text = text.replace("\t", " ")
         self._held += text
-        if " " not in text and text.isascii() and not MARKS.search(text):
+        is_too_long = len(self._held) > _MAX_HELD_CHARACTERS
+        if " " not in text and text.isascii() and not is_too_long:
             return  # no word has ended
-        cut = find_cut(self._held)
-        if not cut and len(self._held) > _MAX_HELD_CHARACTERS:
-            cut = len(self._held)
+        cut = find_cut(self._held) or (len(self._held) if is_too_long else 0)
         if cut:
             self._writer.write_spans(parse_spans(self._held[:cut]))
             self._held = self._held[cut:]
