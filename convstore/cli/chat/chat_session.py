@@ -129,12 +129,12 @@ class ChatSession:
             NotConfigured: neither a key nor a server is named.
             ProviderSilent: the provider does not tell.
         """
-        import openai
+        from convstore.provider.offered_models import ModelsNotListed, list_offered_models
 
         try:
-            return [model.id for model in self.store.client.models.list()]
-        except openai.OpenAIError as error:
-            raise ProviderSilent(f"the server lists no models ({type(error).__name__})") from error
+            return list_offered_models(self.store.client)
+        except ModelsNotListed as error:
+            raise ProviderSilent(str(error)) from error
 
     def change_settings(self, change: Callable[[], object]) -> None:
         """Change what the conversation keeps; it then holds instead of the options that the chat was started with."""

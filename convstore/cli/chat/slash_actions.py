@@ -137,7 +137,7 @@ def detach(session: ChatSession, _: str) -> None:
 
 def list_models(session: ChatSession) -> None:
     """Print the models that the provider offers, one a line, and mark the present one."""
-    names = sorted(session.list_models())
+    names = session.list_models()
     for name in names:
         write_answer(make_one_line(f"{'*' if name == session.model else ' '} {name}"))
     if not names:

@@ -51,13 +51,13 @@ class SlashCompleter(Completer):
             elif name == "help":
                 yield from ((each, command.summary) for each, command in SLASH_COMMANDS.items())
             elif name == "model":
-                yield from ((model, "") for model in sorted(self._session.list_models()))
+                yield from ((model, "") for model in self._session.list_models())
             elif name == "open":
                 for conversation in self._session.store.list(limit=_OFFERED_CONVERSATIONS):
                     yield conversation.name or conversation.id, conversation.title or ""
             elif name == "attach":
                 yield from _list_files(word)
-        except (ConvstoreError, OSError):
+        except (ConvstoreError, click.ClickException, OSError):
             return  # a completion that is not there is no error
 
 

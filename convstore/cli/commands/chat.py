@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convstore.cli.options.call_options import CallOptions, call_options
+from convstore.cli.options.call_options import CallOptions, chat_call_options
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.history_options import window_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("-s", "--system", metavar="TEXT|@FILE", help="System message before the first message.")
 @parameter_options
 @window_options
-@call_options
+@chat_call_options
 @store_options
 def chat(
     ref: str | None,
