@@ -33,6 +33,7 @@ class TerminalPrompt:
 
     def __init__(self, history: History, completer: Completer, describe_status: Callable[[int], str]) -> None:
         # On stderr, where notes are written: stdout has replies alone.
+        self._is_first = True
         output = create_output(stdout=sys.stderr)
         is_coloured = has_colours(sys.stderr)
         self._session: PromptSession[str] = PromptSession(
@@ -66,6 +67,10 @@ class TerminalPrompt:
             EOFError: Ctrl-D at an empty prompt.
         """
         sys.stdout.flush()
+        if not self._is_first:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+        self._is_first = False
         return self._session.prompt(default=text)
 
 

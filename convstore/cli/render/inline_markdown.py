@@ -138,15 +138,19 @@ def _get_parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable("strikethrough").disable("html_inline")
 
 
-def parse_spans(text: str) -> list[Span]:
-    """Return the spans of a text that was cut by `find_cut`; line breaks stay."""
+def parse_spans(text: str, *, has_colours: bool = True) -> list[Span]:
+    """Return the spans of a text that was cut by `find_cut`; line breaks stay.
+
+    Args:
+        has_colours: without them, code keeps its backquotes, because nothing else shows it.
+    """
     if MARKS.search(text) is None:
         return [(text, TextStyle.PLAIN)]
     [token] = _get_parser().parseInline(_TEX.sub(r"\\\\\1", text))
     # The parser strips spaces at both ends; two spans need them between.
     before = text[: len(text) - len(text.lstrip())]
     after = text[len(text.rstrip()) :] if text.strip() else ""
-    spans = _style_tokens(token.children or [])
+    spans = _style_tokens(token.children or [], has_colours=has_colours)
     return [(before, TextStyle.PLAIN), *spans, (after, TextStyle.PLAIN)]
 
 
@@ -158,7 +162,7 @@ _STYLES = {
 }
 
 
-def _style_tokens(tokens: list[Token]) -> list[Span]:
+def _style_tokens(tokens: list[Token], *, has_colours: bool) -> list[Span]:
     style = TextStyle.PLAIN
     spans: list[Span] = []
     links: list[tuple[str, int]] = []
@@ -172,7 +176,8 @@ def _style_tokens(tokens: list[Token]) -> list[Span]:
             if token.type == "link_close":
                 spans += _show_address(*links.pop(), spans)
         elif token.type == "code_inline":
-            spans.append((token.content, style | TextStyle.CODE))
+            code = token.content if has_colours else f"{token.markup}{token.content}{token.markup}"
+            spans.append((code, style | TextStyle.CODE))
         elif token.type in ("softbreak", "hardbreak"):
             spans.append(("\n", style))
         elif token.type == "image":

@@ -140,12 +140,13 @@ class LineWriter:
         self._parts.append(neutralise(text))
 
     def _change_style(self, style: TextStyle) -> None:
-        if style is self._style or style == self._style:
+        if style == self._style:
             return
+        begin = begin_style(style, has_colours=self.has_colours)
         if self._style:
             self._parts.append(RESET)
-        self._parts.append(begin_style(style, has_colours=self.has_colours))
-        self._style = style
+        self._parts.append(begin)
+        self._style = style if begin else TextStyle.PLAIN
 
     def _begin_word(self, columns: int, style: TextStyle) -> None:
         """Put a space if one is due, or begin a line, for a word of so many columns that cannot be broken.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convstore.cli.render.inline_markdown import find_cut, parse_spans
+from convstore.cli.render.inline_markdown import Span, find_cut, parse_spans
 from convstore.cli.render.line_writer import LineWriter
 from convstore.cli.render.output_streams import neutralise
 from convstore.cli.render.text_styles import TextStyle
@@ -167,7 +167,7 @@ class MarkdownStream:
 
     def _show_heading(self, level: int, text: str) -> None:
         style = TextStyle.BOLD | TextStyle.UNDERLINE if level == 1 else TextStyle.BOLD
-        self._writer.write_spans([(span, style | own) for span, own in parse_spans(text)])
+        self._writer.write_spans([(span, style | own) for span, own in self._parse(text)])
         self._writer.end_line()
 
     # --- blocks that contain others ---
@@ -226,13 +226,16 @@ class MarkdownStream:
             return  # no word has ended
         cut = find_cut(self._held) or (len(self._held) if is_too_long else 0)
         if cut:
-            self._writer.write_spans(parse_spans(self._held[:cut]))
+            self._writer.write_spans(self._parse(self._held[:cut]))
             self._held = self._held[cut:]
+
+    def _parse(self, text: str) -> list[Span]:
+        return parse_spans(text, has_colours=self._writer.has_colours)
 
     def _end_paragraph(self) -> None:
         """Show what is held back, and end the line."""
         if self._held:
-            self._writer.write_spans(parse_spans(self._held.rstrip("\n")))
+            self._writer.write_spans(self._parse(self._held.rstrip("\n")))
             self._held = ""
         self._has_paragraph = False
         self._writer.end_line()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
@@ -41,8 +42,9 @@ def render_table(rows: Sequence[str], width: int, *, has_colours: bool) -> list[
     head, delimiters, *body = [_split_cells(row) for row in rows]
     if len(head) != len(delimiters) or not all(_DELIMITER.match(cell) for cell in delimiters):
         return None
-    cells = [[parse_spans(cell) for cell in (*row, *[""] * len(head))[: len(head)]] for row in body]
-    names = [parse_spans(cell) for cell in head]
+    parse = partial(parse_spans, has_colours=has_colours)
+    cells = [[parse(cell) for cell in (*row, *[""] * len(head))[: len(head)]] for row in body]
+    names = [parse(cell) for cell in head]
     if width // len(head) < _MIN_COLUMN_WIDTH:
         return _list_cells(names, cells, has_colours=has_colours)
     return _draw(names, [_find_alignment(cell) for cell in delimiters], cells, width, has_colours=has_colours)

@@ -80,7 +80,8 @@ class _ReplyPrinter:
     def __init__(self, *, is_plain: bool) -> None:
         self._writer = make_text_writer(is_plain=is_plain)
         self._pieces: list[str] = []
-        self._knows_waits = False
+        self.knows_waits = False
+        """Whether `write_before_wait` is called; otherwise each piece is written at once."""
         self._failure: OSError | None = None
         self.printed = 0
         """Characters of the reply that were given to this printer."""
@@ -93,13 +94,12 @@ class _ReplyPrinter:
         """
         self.printed += len(piece)  # before it is printed: Ctrl-C may come at once
         self._pieces.append(piece)
-        if not self._knows_waits:
+        if not self.knows_waits:
             self._write()
         self._check_pipe()
 
     def write_before_wait(self) -> None:
         """Write what has come, because nothing more is here now."""
-        self._knows_waits = True
         if self._pieces:
             self._write()
 
@@ -149,7 +149,7 @@ def _print_stream(start_stream: Callable[[], ReplyStream], sign: WaitingSign, *,
     try:
         reply = start_stream()
         with reply:
-            call_before_waits(reply, printer.write_before_wait)
+            printer.knows_waits = call_before_waits(reply, printer.write_before_wait)
             for piece in reply:
                 sign.remove()
                 printer.add(piece)
