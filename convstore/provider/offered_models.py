@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_SECONDS = 10.0
+
 
 class ModelsNotListed(Exception):
     """The provider does not tell which models it offers."""
@@ -21,6 +23,6 @@ def list_offered_models(client: Any) -> list[str]:
     import openai
 
     try:
-        return sorted(model.id for model in client.models.list())
+        return sorted(model.id for model in client.models.list(timeout=_SECONDS))
     except openai.OpenAIError as error:
         raise ModelsNotListed(f"the server lists no models ({type(error).__name__})") from error

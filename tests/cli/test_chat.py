@@ -89,6 +89,7 @@ def test_an_error_of_the_model_is_one_line_and_the_chat_goes_on(
     assert ran.code == 6  # of the first error
     first, _ = ran.err.splitlines()
     assert "too odd" in first
+    assert "`/retry`" in first  # and not `convstore retry`
     assert "Traceback" not in ran.err
     assert [status for status, _ in rows.turns] == ["failed", "completed", "interrupted", "completed"]
 

@@ -472,7 +472,7 @@ def test_no_text_drives_the_terminal_of_a_chat(wide: Program, chat_server: ChatS
         until_prompt(terminal)
         terminal.until_true(lambda: len(chat_server.requests) == 1)
         terminal.type_line("two")
-        terminal.until("convstore retry")
+        terminal.until("`/retry`")
         terminal.press(UP)
         terminal.press(UP)
         terminal.press(UP)

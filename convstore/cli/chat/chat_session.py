@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_NEWS = 20
 """Messages of others that are shown before one's own; more are counted."""
-_COUNTED_TURNS = 50
+_PAGE_TURNS = 4
 
 
 @dataclass(slots=True)
@@ -193,8 +194,8 @@ class ChatSession:
         if self.conversation is None:
             return
         self.conversation = self.store.get(self.conversation.id)
-        for turn in self.store.turns(self.conversation.id, limit=_COUNTED_TURNS):
-            if turn.seq > self.figures.last_turn and turn.status.value != "running":
+        for turn in self._read_new_turns(self.conversation.id):
+            if turn.status.value != "running":
                 self.figures = _add_turn(self.figures, turn)
         if self.figures.cost is not None and not self._currency:
             self._currency = self.store.usage(self.conversation.id).currency
@@ -212,11 +213,21 @@ class ChatSession:
         if not news:
             write_note(f"convstore: another caller moved the head to position {now.length}")
             return True
-        more = "the last of them:" if len(news) == _MAX_NEWS else ""
-        write_note(f"convstore: another caller went on with this conversation {more}".rstrip())
+        more = f"; the last {_MAX_NEWS} messages:" if len(news) == _MAX_NEWS else ""
+        write_note(f"convstore: another caller went on with this conversation{more}")
+        if not sys.stdout.isatty():  # only replies go there
+            return True
         for record in news:
-            print_message(f"{record.position}", record.message)
+            print_message(f"{record.position}", record.message, is_plain=self.call.is_plain)
         return True
+
+    def _read_new_turns(self, id: str) -> list[Turn]:
+        """Return the turns since the latest one that was counted, oldest first."""
+        found = page = self.store.turns(id, limit=_PAGE_TURNS)
+        while len(page) == _PAGE_TURNS and page[0].seq > self.figures.last_turn + 1:
+            page = self.store.turns(id, before=page[0].seq, limit=_PAGE_TURNS)
+            found = [*page, *found]
+        return [turn for turn in found if turn.seq > self.figures.last_turn]
 
     def _read_figures(self, id: str) -> None:
         turns = self.store.turns(id, limit=1)

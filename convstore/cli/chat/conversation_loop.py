@@ -10,10 +10,10 @@ from typing import Protocol
 import click
 
 from convstore.cli.chat.chat_session import ChatSession
-from convstore.cli.chat.slash_commands import LeaveChat, run_slash_command
+from convstore.cli.chat.slash_commands import LeaveChat, name_slash_commands, run_slash_command
 from convstore.cli.chat.typed_ahead import release_keys
 from convstore.cli.exit_codes import report_error
-from convstore.cli.render.output_streams import write_terminal_note
+from convstore.cli.render.output_streams import rephrase_notes, write_terminal_note
 from convstore.errors import ConvstoreError
 
 _STOPPED = 128 + SIGINT
@@ -31,12 +31,19 @@ def run_chat(session: ChatSession, prompt: Prompt) -> int:
     An error is printed, and the chat goes on. What is typed on a terminal ends with 0; what a pipe brings, with the
     code of the first error.
     """
+    with rephrase_notes(name_slash_commands):
+        code = _answer_all(session, prompt)
+    _leave(session)
+    return 0 if sys.stdin.isatty() else code
+
+
+def _answer_all(session: ChatSession, prompt: Prompt) -> int:
     code = 0
     while True:
         try:
             text = prompt.read()
         except EOFError:
-            break
+            return code
         except KeyboardInterrupt:
             write_terminal_note("(Ctrl-D leaves the chat)")
             continue
@@ -51,10 +58,8 @@ def run_chat(session: ChatSession, prompt: Prompt) -> int:
         try:
             failed = _answer(session, text)
         except LeaveChat:
-            break
+            return code
         code = code or failed
-    _leave(session)
-    return 0 if sys.stdin.isatty() else code
 
 
 def _answer(session: ChatSession, text: str) -> int:

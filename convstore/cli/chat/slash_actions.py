@@ -74,11 +74,13 @@ def choose_conversation(session: ChatSession) -> str | None:
 
 def show_place(session: ChatSession) -> None:
     """Print on a terminal which conversation the chat is in, and its last messages."""
-    if session.conversation is None or not sys.stderr.isatty() or not sys.stdin.isatty():
+    if session.conversation is None or not sys.stdin.isatty():
         return
     write_terminal_note(f"({describe_conversation(session.conversation)})")
+    if not sys.stdout.isatty():  # only replies go there
+        return
     for record in session.store.messages(session.conversation.id, limit=_SHOWN_MESSAGES):
-        print_message(f"{record.position}", record.message)
+        print_message(f"{record.position}", record.message, is_plain=session.call.is_plain)
     write_answer("")
 
 

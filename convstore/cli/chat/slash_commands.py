@@ -6,6 +6,7 @@ Most of them are commands of the command line, which run here with the same opti
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,14 @@ from convstore.cli.chat.slash_actions import LeaveChat, SlashError
 if TYPE_CHECKING:
     from convstore.cli.chat.chat_session import ChatSession
 
-__all__ = ["SLASH_COMMANDS", "LeaveChat", "SlashCommand", "find_slash_command", "run_slash_command"]
+__all__ = [
+    "SLASH_COMMANDS",
+    "LeaveChat",
+    "SlashCommand",
+    "find_slash_command",
+    "name_slash_commands",
+    "run_slash_command",
+]
 
 Action = Callable[["ChatSession", str], None]
 
@@ -157,6 +165,8 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
 }
 """The commands by name, in the order of /help."""
 
+_COMMAND_LINE = re.compile(r"`convstore ([a-z-]+)")
+
 _OTHER_NAMES = {"quit": "exit", "bye": "exit", "clear": "new", "regenerate": "retry", "history": "show", "?": "help"}
 
 
@@ -168,8 +178,8 @@ def run_slash_command(session: ChatSession, line: str) -> None:
         ConvstoreError: the command failed.
         LeaveChat: the command ends the chat.
     """
-    name, _, typed = line.strip().partition(" ")
-    find_slash_command(name).act(session, typed.strip())
+    name, *typed = line.split(maxsplit=1) or [""]
+    find_slash_command(name).act(session, "".join(typed).strip())
 
 
 def find_slash_command(name: str) -> SlashCommand:
@@ -184,6 +194,11 @@ def find_slash_command(name: str) -> SlashCommand:
         hint = f"did you mean /{similar[0]}? " if similar else ""
         raise SlashError(f"no command '/{name:.40}'; {hint}/help lists the commands, // begins a message with a slash")
     return found
+
+
+def name_slash_commands(note: str) -> str:
+    """Return a note with the chat's commands instead of those of the command line, where they do the same."""
+    return _COMMAND_LINE.sub(lambda found: f"`/{found[1]}" if found[1] in SLASH_COMMANDS else found[0], note)
 
 
 def split_words(typed: str) -> list[str]:

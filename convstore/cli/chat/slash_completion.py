@@ -26,6 +26,8 @@ class SlashCompleter(Completer):
 
     def __init__(self, session: ChatSession) -> None:
         self._session = session
+        self._models: list[str] | None = None
+        """What the provider offers; None: it was not asked yet."""
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         """Yield what the last word may become."""
@@ -51,7 +53,9 @@ class SlashCompleter(Completer):
             elif name == "help":
                 yield from ((each, command.summary) for each, command in SLASH_COMMANDS.items())
             elif name == "model":
-                yield from ((model, "") for model in self._session.list_models())
+                if self._models is None:
+                    self._models = self._session.list_models()
+                yield from ((model, "") for model in self._models)
             elif name == "open":
                 for conversation in self._session.store.list(limit=_OFFERED_CONVERSATIONS):
                     yield conversation.name or conversation.id, conversation.title or ""
