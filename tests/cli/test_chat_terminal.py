@@ -162,6 +162,8 @@ MOMENTS = {
     "in a bold word": (["so **bo", "ld** "], 1, "so"),
     "in a code block": (["text\n\n```python\nx = 1\n", "y = 2\n```\n"], 1, "x = 1"),
     "in a table": (["| a | b |\n|---|---|\n| 1 | 2 |\n", "| 3 | 4 |\n"], 1, ""),
+    "in a heading": (["before\n\n# Head", "ing\n"], 1, "before"),
+    "in a link": (["see [the ", "page](http://x)\n"], 1, "see"),
     "in a list": (["- item one\n- item ", "two\n"], 1, "item one"),
 }
 

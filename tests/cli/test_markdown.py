@@ -240,6 +240,13 @@ def test_a_table_that_does_not_fit_becomes_a_list_of_its_cells() -> None:
     assert lines[:3] == ["head0: cell0", "head1: cell1", "head2: cell2"]
 
 
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_what_follows_a_table_at_once_is_shown_after_it(step: int) -> None:
+    shown = STYLES.sub("", render("before\n| a |\n|---|\n| b |\nword after\n\n| no table |\nlast", step=step))
+    words = shown.split()
+    assert [word for word in words if word.strip("─|")] == ["before", "a", "b", "word", "after", "no", "table", "last"]
+
+
 @pytest.mark.parametrize("width", [20, 30, 40])
 def test_no_line_of_text_is_wider_than_the_terminal(width: int) -> None:
     text = SAMPLE.replace("https://docs.python.org/3/howto/sorting.html", "x.y")

@@ -11,7 +11,7 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import completion_is_selected, is_searching
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import ColorDepth, create_output
+from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
 from convstore.cli.chat.editing_mode import find_editing_mode
@@ -35,7 +35,6 @@ class TerminalPrompt:
         # On stderr, where notes are written: stdout has replies alone.
         self._is_first = True
         output = create_output(stdout=sys.stderr)
-        is_coloured = has_colours(sys.stderr)
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", _PROMPT)],
             multiline=True,
@@ -50,8 +49,7 @@ class TerminalPrompt:
             search_ignore_case=True,
             tempfile_suffix=".md",
             bottom_toolbar=lambda: describe_status(output.get_size().columns),
-            style=_STYLE if is_coloured else _PLAIN_STYLE,
-            color_depth=None if is_coloured else ColorDepth.MONOCHROME,
+            style=_STYLE if has_colours(sys.stderr) else _PLAIN_STYLE,  # prompt_toolkit honours NO_COLOR too
             reserve_space_for_menu=6,
             output=output,
         )

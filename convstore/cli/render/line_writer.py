@@ -165,6 +165,8 @@ class LineWriter:
             self._begin_line()
             space = 0
         self._column += space + columns
+        if self._column > self._width:  # the terminal goes on in the next line
+            self._column = (self._column - 1) % self._width + 1
         self._has_space = False
 
     def _break_line(self) -> None:
