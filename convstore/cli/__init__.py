@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "archive": ("archive.archive", "Move a conversation to the archive."),
+    "chat": ("chat.chat", "Talk with a model at a prompt."),
     "checkout": ("checkout.checkout", "Move the head to any message."),
     "compact": ("compact.compact", "Summarise the older messages of a conversation."),
     "completion": ("completion.completion", "Print the script that completes commands in a shell."),
@@ -75,7 +76,6 @@ Only the module of the command that runs is imported. `--help` and completion ta
 
 _OTHER_NAMES = {
     "ask": "say",
-    "chat": "say",
     "history": "show",
     "find": "search",
     "grep": "search",

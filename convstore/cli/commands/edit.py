@@ -66,6 +66,7 @@ def edit(
                 partial(store.edit, target, **edited),
                 as_stream=call.as_stream,
                 as_json=call.as_json,
+                is_plain=call.is_plain,
             )
         except ConvstoreError as error:
             is_stored = isinstance(error, (TurnFailed, LeaseLost, ReplyNotStored))

@@ -49,6 +49,7 @@ def retry(
             partial(store.retry, target, **arguments),
             as_stream=call.as_stream,
             as_json=call.as_json,
+            is_plain=call.is_plain,
         )
 
 

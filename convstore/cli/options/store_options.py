@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from convstore.cli.options.chosen_settings import find_owner, get_given_profile,
 
 if TYPE_CHECKING:
     from convstore.store.finder import Finder
-    from convstore.store.reader import Reader
+    from convstore.store.read_methods import ReadMethods
     from convstore.store.store import Store
 
 _db_option = click.option(
@@ -82,8 +83,35 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _db_option(_schema_option(log_option(run)))
 
 
-def open_store(choice: StoreChoice, base_url: str | None = None) -> Store:
+@dataclass(frozen=True, slots=True)
+class _SharedStore:
+    """The store that a chat has open, for the commands that run in the chat."""
+
+    choice: StoreChoice
+    base_url: str | None
+    store: Store
+
+    def serves(self, choice: StoreChoice, base_url: str | None = None) -> bool:
+        return choice == self.choice and base_url in (None, self.base_url)
+
+
+_shared: list[_SharedStore] = []
+
+
+@contextmanager
+def share_store(choice: StoreChoice, base_url: str | None, store: Store) -> Iterator[None]:
+    """Let the commands that run in this block use an open store, if they make the same choice."""
+    _shared.append(_SharedStore(choice, base_url, store))
+    try:
+        yield
+    finally:
+        _shared.pop()
+
+
+def open_store(choice: StoreChoice, base_url: str | None = None) -> AbstractContextManager[Store]:
     """Open the store that a command's options name."""
+    if _shared and _shared[-1].serves(choice, base_url):
+        return nullcontext(_shared[-1].store)
     from convstore.store.store import Store
 
     return Store(
@@ -102,8 +130,10 @@ def open_finder(choice: StoreChoice) -> Finder:
     return Finder(choice.database.locate(), schema=choice.database.schema, owner=choice.owner)
 
 
-def open_reader(choice: StoreChoice) -> Reader:
+def open_reader(choice: StoreChoice) -> AbstractContextManager[ReadMethods]:
     """Open the store that a command's options name, for a command that only reads; this starts faster."""
+    if _shared and _shared[-1].serves(choice):
+        return nullcontext(_shared[-1].store)
     from convstore.store.reader import Reader
 
     return Reader(choice.database.locate(), schema=choice.database.schema, owner=choice.owner)
