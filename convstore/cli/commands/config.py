@@ -15,6 +15,7 @@ from convstore.cli.options.output_options import json_option
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
 from convstore.errors import InvalidInput
 
+_MAX_COLUMN_WIDTH = 44  # characters; a longer value moves its source to the right
 _INSIST = (
     "a key in a file can be read by every program that you run: set `key-variable` to the name of an environment "
     "variable, or `key-command` to a command that prints the key; --insist stores it all the same"
@@ -49,7 +50,7 @@ def config(context: click.Context, db: str | None, owner: str | None, as_json: b
     from convstore.cli import convstore
     from convstore.cli.options.command_defaults import check_all_defaults
     from convstore.config.settings_file import read_user_settings
-    from convstore.config.settings_report import GivenSettings, list_settings
+    from convstore.config.settings_report import GivenSettings, list_settings, shorten_home
 
     user = read_user_settings()
     check_all_defaults(user, convstore)
@@ -65,8 +66,10 @@ def config(context: click.Context, db: str | None, owner: str | None, as_json: b
             }
         )
         return
-    cells = [(key, make_one_line(setting.value or "-"), setting.source) for key, setting in found]
-    widths = [max(len(row[place]) for row in cells) for place in (0, 1)]
+    cells = [
+        (key, make_one_line(shorten_home(setting.value or "-")), shorten_home(setting.source)) for key, setting in found
+    ]
+    widths = [min(_MAX_COLUMN_WIDTH, max(len(row[place]) for row in cells)) for place in (0, 1)]
     for key, value, source in cells:
         write_answer(f"{key.ljust(widths[0])}  {value.ljust(widths[1])}  {source}")
 
