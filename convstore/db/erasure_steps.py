@@ -38,8 +38,7 @@ def mark_steps(connection: Connection, now: datetime) -> None:
     """Note, in the transaction that erases something, that all steps must be done. On PostgreSQL there are none."""
     if is_sqlite(connection):
         # The caller's own connection may not overwrite what it deletes; ours do.
-        driver: Any = connection.plain.connection.driver_connection
-        driver.execute("PRAGMA secure_delete = ON")
+        connection.plain.exec_driver_sql("PRAGMA secure_delete = ON").close()
         rows = [{"step": step.value, "since": now, "given_since": now} for step in ErasureStep]
         connection.execute_many(_mark_statement(connection.dialect.name), rows)
 

@@ -23,7 +23,7 @@ from convstore import (
 )
 from convstore.db.tables import attachments, metadata, tombstones
 from convstore.testing import ChatServer, Failure, Reply
-from tests.contract.conftest import Backend, HeldReply
+from tests.contract.conftest import ON_ALL_BACKENDS, Backend, HeldReply
 
 DAY = timedelta(days=1)
 
@@ -74,6 +74,7 @@ def read_all(store: Store, id: str) -> dict[str, Any]:
     }
 
 
+@ON_ALL_BACKENDS
 def test_nothing_of_a_purged_conversation_is_left(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     say_words(store, chat_server, "secret", "Zebrawort")
     say_words(store, chat_server, "other", "Another")
@@ -313,6 +314,7 @@ def make_older(backend: Backend, *ids: str) -> None:
             connection.execute(table.update().where(table.c.id == row.id).values(values))
 
 
+@ON_ALL_BACKENDS
 def test_purging_an_owner_leaves_nothing_of_them(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     ada = store.for_owner("ada-zebra")
     say_words(ada, chat_server, "secret", "Zebrawort")
