@@ -211,19 +211,24 @@ def store_summary(
     if present is not None and present.up_to_position >= step.up_to.position and _is_on_path(work, state, step):
         return present, False  # another caller was quicker; the turn of this one records what it cost
     text = extract_text(completion.messages[0])
-    count_tokens = make_fallback_counter(work.count_tokens)
     summary = Summary(
         turn=turn.seq,
         up_to_seq=step.up_to.seq,
         up_to_position=step.up_to.position,
         text=text,
-        tokens=sum(count_tokens(message) for message in make_summary_messages(text)),
+        tokens=count_summary_tokens(work, text),
         # The latest, even if it covers another path, to which the head may return.
         previous_turn=own.previous_turn if own is not None and own.turn == state.summary_turn else state.summary_turn,
         created_at=work.now,
     )
     insert_summary(connection, key, summary)
     return summary, True
+
+
+def count_summary_tokens(work: UnitOfWork, text: str) -> int:
+    """Return the tokens of a summary as it is sent."""
+    count_tokens = make_fallback_counter(work.count_tokens)
+    return sum(count_tokens(message) for message in make_summary_messages(text))
 
 
 def _make_turn(work: UnitOfWork, key: ConversationKey, call: SummaryCall) -> EndedTurn:
