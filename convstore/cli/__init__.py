@@ -38,6 +38,7 @@ _COMMANDS = {
     "pin": ("pin.pin", "Always send a message."),
     "purge": ("purge.purge", "Remove conversations for good."),
     "rate": ("rate.rate", "Rate a reply."),
+    "redact": ("redact.redact", "Remove the text of messages, or parts of it, for good."),
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),
     "resume": ("resume.resume", "Go on with a conversation in Claude Code or Codex."),
