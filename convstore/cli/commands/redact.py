@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from convstore.cli.options.confirm_option import confirm, dry_run_option, yes_option
 from convstore.cli.options.conversation_option import conversation_option, find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.json_forms import redaction_to_json
-from convstore.cli.render.output_streams import neutralise, write_answer, write_json, write_note
+from convstore.cli.render.output_streams import neutralise, write_answer, write_json, write_terminal_note
 
 if TYPE_CHECKING:
     from convstore.values.redaction_report import MessagePlace, Redaction
@@ -33,8 +33,8 @@ _MAX_LISTED = 20  # places; --json has all
 @conversation_option
 @click.option("--match", metavar="REGEX", help="Regular expression: only what it matches is removed.")
 @click.option("--everywhere", is_flag=True, help="Other messages of the owner with the text too.")
-@click.option("--dry-run", is_flag=True, help="What would be done; nothing is changed.")
-@click.option("--yes", is_flag=True, help="No question; needed if standard input is not a terminal.")
+@yes_option
+@dry_run_option
 @json_option
 @store_options
 def redact(
@@ -42,8 +42,8 @@ def redact(
     ref: str | None,
     match: str | None,
     everywhere: bool,
-    dry_run: bool,
     yes: bool,
+    dry_run: bool,
     as_json: bool,
     store_choice: StoreChoice,
 ) -> None:
@@ -81,18 +81,11 @@ def redact(
 
 
 def _ask(planned: Sequence[Redaction]) -> None:
-    """Say what will be done, and ask.
-
-    Raises:
-        UsageError: nobody can be asked.
-        Abort: the answer is no.
-    """
-    if not sys.stdin.isatty():
-        raise click.UsageError("Redacting cannot be undone: give --yes, or --dry-run to see what it would do.")
     for one in planned:
         for line in _describe(one):
-            write_note(line)
-    click.confirm("Remove it for good?", abort=True, err=True)
+            write_terminal_note(line)
+    count = sum(len(one.redacted) for one in planned)
+    confirm(f"Redact {_count(count, 'message')} for good", yes=False)
 
 
 def _print(redactions: Sequence[Redaction], *, as_json: bool) -> None:
