@@ -158,11 +158,8 @@ class PurgeUnfinished(Conflict):
 class RedactionUnfinished(Conflict):
     """A text was redacted, and is not overwritten in the SQLite file yet, because others use the file."""
 
-    def __init__(self, redactions: Sequence[Redaction], left: Sequence[str]) -> None:
-        super().__init__(
-            "the text is redacted, but others use the database file, and what was in it is not overwritten yet "
-            f"({', '.join(left)}): finish it when they have ended"
-        )
+    def __init__(self, message: str, redactions: Sequence[Redaction], left: Sequence[str]) -> None:
+        super().__init__(message)
         self.redactions = tuple(redactions)
         """What was redacted."""
         self.left = tuple(left)

@@ -67,7 +67,7 @@ def read_exported(work: UnitOfWork, key: ConversationKey, *, is_tree: bool) -> E
     head, lineage = read_head(connection, key)
     path = read_path(connection, lineage, head.seq)
     records = read_tree(connection, lineage) if is_tree else path
-    if marks := read_marks(connection, lineage):
+    if marks := read_marks(connection, lineage, [record.seq for record in records]):
         records = [
             replace(record, redacted_at=marks[record.seq].redacted_at) if record.seq in marks else record
             for record in records

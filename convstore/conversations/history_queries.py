@@ -72,7 +72,7 @@ def _read_history(
 
 def _add_marks(work: UnitOfWork, lineage: Lineage, records: list[MessageRecord]) -> list[MessageRecord]:
     """Return messages with the times at which some of them were redacted."""
-    marks = read_marks(work.connection, lineage)
+    marks = read_marks(work.connection, lineage, [record.seq for record in records])
     if not marks:
         return records
     return [

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from convstore.context.summary_plan import count_summary_tokens
+from convstore.conversations.text_pattern import TextPattern
 from convstore.db.ancestors import read_message_at
 from convstore.db.covering_summaries import delete_covering_summaries, remove_from_summaries
 from convstore.db.erased_rows import lock_erasable
@@ -36,7 +37,6 @@ from convstore.db.unused_attachments import delete_unused
 from convstore.errors import ConversationBusy, InvalidInput
 from convstore.leases.takeover import free_from_dead_turn
 from convstore.messages.redacted_message import Secret, make_matched_secret, make_whole_secret
-from convstore.messages.text_pattern import TextPattern
 from convstore.values.identifiers import ConversationKey, Position, Seq
 from convstore.values.redaction_report import MessagePlace, Redaction, RedactionExtent, RedactionMark
 from convstore.values.results import ErasureReason

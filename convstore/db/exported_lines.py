@@ -167,10 +167,10 @@ def find_origin(connection: Connection, key: ConversationKey) -> str | None:
 
 def _iterate_messages(connection: Connection, lineage: Lineage, after: Seq, next_seq: Seq) -> Iterator[Line]:
     ratings = {rating.seq: rating for rating in read_ratings(connection, lineage)}
-    marks = read_marks(connection, lineage)
     page = _FIRST_PAGE
     while records := read_tree(connection, lineage, after, page):
         size = 1
+        marks = read_marks(connection, lineage, [record.seq for record in records])
         for record in records:
             if record.seq >= next_seq:  # it was stored after the conversation was read
                 return

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BigInteger, bindparam, select
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import NO_LIMIT, insert_or_update
-from convstore.db.fork_sharing import Lineage, list_origins
+from convstore.db.dialect import insert_or_update
+from convstore.db.fork_sharing import Lineage
+from convstore.db.message_rows import group_by_home
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import damaged_row
 from convstore.db.tables import redactions as table
-from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
+from convstore.values.identifiers import ConversationKey, Seq
 from convstore.values.redaction_report import RedactionExtent, RedactionMark
 
-_COLUMNS = (table.c.seq, table.c.extent, table.c.redacted_at)
-_MARKS = select(*_COLUMNS).where(
+_COLUMNS = (table.c.conversation_id, table.c.seq, table.c.extent, table.c.redacted_at)
+_AMONG = (
     table.c.owner == bindparam("owner"),
-    table.c.conversation_id == bindparam("conversation_id"),
-    table.c.seq > bindparam("after"),
-    table.c.seq <= bindparam("up_to"),
+    table.c.seq >= bindparam("first", type_=BigInteger),
+    table.c.seq <= bindparam("last", type_=BigInteger),
 )
+_MARKS = select(*_COLUMNS).where(*_AMONG, table.c.conversation_id == bindparam("conversation_id"))
+_MARKS_OF_FORK = select(*_COLUMNS).where(*_AMONG, table.c.conversation_id.in_(bindparam("homes", expanding=True)))
 _check_types = RowCheck(_COLUMNS)
 
 
@@ -48,26 +50,31 @@ def mark_messages(connection: Connection, places: Sequence[tuple[ConversationKey
         connection.execute_many(_mark_statement(connection.dialect.name), rows)
 
 
-def read_marks(connection: Connection, lineage: Lineage) -> dict[Seq, RedactionMark]:
-    """Return the marks of a conversation's redacted messages, those of its shared past too, by `seq`.
+def read_marks(connection: Connection, lineage: Lineage, seqs: Collection[Seq]) -> dict[Seq, RedactionMark]:
+    """Return the marks of those of some messages that were redacted, by `seq`. It takes one statement.
+
+    Args:
+        seqs: messages of the conversation or of its shared past.
 
     Raises:
         DamagedRow: a row cannot be decoded.
     """
-    origins = list_origins(connection, lineage) if lineage.is_fork else ()
-    homes = [(lineage.key.id, Seq(NO_LIMIT)), *((one.conversation_id, one.up_to_seq) for one in origins)]
-    found: dict[Seq, RedactionMark] = {}
-    for number, (id, up_to) in enumerate(homes):
-        after = homes[number + 1][1] if number + 1 < len(homes) else NO_SEQ
-        values = {"owner": lineage.key.owner, "conversation_id": id, "after": after, "up_to": up_to}
-        rows = connection.execute(_MARKS, values).all()
-        _check_types(rows, id, "the mark of message seq")
-        found.update((Seq(row.seq), _decode(row, id)) for row in rows)
-    return found
+    if not seqs:
+        return {}
+    limits = {"owner": lineage.key.owner, "first": min(seqs), "last": max(seqs)}
+    if not lineage.is_fork:
+        rows = connection.execute(_MARKS, {**limits, "conversation_id": lineage.key.id}).all()
+        wanted = {(lineage.key.id, seq) for seq in seqs} if rows else set()
+    else:
+        homes = group_by_home(connection, lineage, seqs)
+        wanted = {(home.id, seq) for home, kept in homes.items() for seq in kept}
+        rows = connection.execute(_MARKS_OF_FORK, {**limits, "homes": sorted({home.id for home in homes})}).all()
+    return {Seq(row.seq): _decode(row) for row in rows if (row.conversation_id, row.seq) in wanted}
 
 
-def _decode(row: Any, conversation_id: str) -> RedactionMark:
+def _decode(row: Any) -> RedactionMark:
+    _check_types([row], row.conversation_id, "the mark of message seq")
     try:
         return RedactionMark(RedactionExtent(row.extent), row.redacted_at)
     except ValueError as error:
-        raise damaged_row(conversation_id, f"the mark of message seq {row.seq}: {error}") from error
+        raise damaged_row(row.conversation_id, f"the mark of message seq {row.seq}: {error}") from error

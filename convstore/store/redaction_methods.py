@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from convstore.db.transactions import OwnTransactions
@@ -52,7 +53,7 @@ class RedactionMethods(ErasingMethods):
             RedactionUnfinished: it was redacted, but others use the SQLite file, so that it is not overwritten yet.
         """
         from convstore.conversations import redaction  # with the package `regex`, which only this needs
-        from convstore.messages.text_pattern import TextPattern
+        from convstore.conversations.text_pattern import TextPattern
 
         key, place = self._key(conversation_id), Position(check_position(position))
         pattern = TextPattern(match) if match is not None else None
@@ -64,6 +65,24 @@ class RedactionMethods(ErasingMethods):
         if isinstance(done, ConversationBusy):
             raise done
         done = run.read(redaction.find_rest, plan, done)
-        if finish and isinstance(run, OwnTransactions) and (left := self.finish_purge()):
-            raise RedactionUnfinished([done], left)
+        if finish and isinstance(run, OwnTransactions):
+            check_finished([done], self.finish_purge())
         return done
+
+
+def check_finished(redactions: Sequence[Redaction], left: Sequence[str]) -> None:
+    """Check that nothing is left to do after redactions.
+
+    Args:
+        left: what `finish_purge` returned.
+
+    Raises:
+        RedactionUnfinished: something is left.
+    """
+    if left:
+        raise RedactionUnfinished(
+            "the text is redacted, but others use the database file, and what was in it is not overwritten yet "
+            f"({', '.join(left)}); finish it when they have ended",
+            redactions,
+            left,
+        )

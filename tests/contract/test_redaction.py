@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from convstore import ConversationBusy, InvalidInput, Store, TurnFailed, tool_result
+from convstore.conversations import text_pattern
 from convstore.db.tables import attachments, messages, redactions, tombstones, turns
 from convstore.db.verification import verify
-from convstore.messages import text_pattern
 from convstore.messages.redacted_message import REDACTED_ARGUMENTS, REDACTED_TEXT
 from convstore.testing import ChatServer, Failure, Reply
 from tests.contract.conftest import ON_ALL_BACKENDS, ON_THREE_BACKENDS, Backend

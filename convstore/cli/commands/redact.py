@@ -53,7 +53,8 @@ def redact(
     copies by retries and edits, and in forks. Requests, errors, summaries, titles and the search index lose the text
     too. It cannot be undone. Other messages where the text occurs are listed. A SQLite file is rewritten.
     """
-    from convstore.errors import InvalidInput, RedactionUnfinished
+    from convstore.errors import InvalidInput
+    from convstore.store.redaction_methods import check_finished
 
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
@@ -76,8 +77,7 @@ def redact(
                     raise
         left = store.finish_purge()
         _print(done, as_json=as_json)
-        if left:
-            raise RedactionUnfinished(done, left)
+        check_finished(done, left)
 
 
 def _ask(planned: Sequence[Redaction]) -> None:
