@@ -23,7 +23,6 @@ from convstore.db.message_blanking import BlankedMessage, blank_messages
 from convstore.db.quote_removal import (
     Removal,
     delete_left_deltas,
-    is_among_first,
     remove_from_conversations,
     remove_from_ratings_and_tags,
     remove_from_turns,
@@ -135,7 +134,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
         connection, owner, plan.secret, spellings, removal.ids, lambda text: count_summary_tokens(work, text)
     )
     remove_from_ratings_and_tags(removal)
-    remove_from_conversations(removal, _list_titled(family, copies), done.messages)
+    remove_from_conversations(removal, _find_titling(family, done.messages), done.messages)
     attachments, _ = delete_unused(connection, owner, done.attachments)
     _mark(work, plan, done.messages, {*ids, *removal.changed_conversations})
     mark_steps(connection, work.now)
@@ -222,9 +221,13 @@ def _lock(work: UnitOfWork, key: ConversationKey) -> None:
         lock_erasable(work.connection, key)
 
 
-def _list_titled(family: ForkFamily, copies: Collection[BlankedMessage]) -> set[str]:
-    """Return the conversations with a title that may be made of the message."""
-    return {id for one in copies if is_among_first(one) for id in family.list_sharing(one.key.id, one.seq)}
+def _find_titling(family: ForkFamily, blanked: Collection[BlankedMessage]) -> dict[str, BlankedMessage | None]:
+    """Return the conversations that have one of some messages, each with the one that its title may be made of."""
+    found: dict[str, BlankedMessage | None] = {}
+    for one in blanked:
+        for id in family.list_sharing(one.key.id, one.seq):
+            found[id] = one if one.beginning is not None and found.get(id) is None else found.get(id)
+    return found
 
 
 def _mark(work: UnitOfWork, plan: RedactionPlan, blanked: Collection[BlankedMessage], ids: Collection[str]) -> None:

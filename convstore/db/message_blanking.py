@@ -25,7 +25,8 @@ from convstore.db.tables import conversations, messages
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import DamagedRow
 from convstore.messages.codec import StoredMessage, digest, encode, find_attachment_digests
-from convstore.messages.message import Message
+from convstore.messages.first_title import MOST_POSITION, make_title
+from convstore.messages.message import Message, extract_text
 from convstore.messages.redacted_message import Secret
 from convstore.messages.token_counters import make_fallback_counter
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
@@ -33,6 +34,7 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq,
 _logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 200
+_TITLE_CHARACTERS = 1_000  # a title is made of no more
 _OF_CONVERSATION = (
     messages.c.owner == bindparam("owner"),
     messages.c.conversation_id == bindparam("conversation_id"),
@@ -85,6 +87,10 @@ class BlankedMessage:
     role: str
     is_copy: bool
     """Whether it was the redacted message, or a copy of it."""
+    beginning: str | None
+    """How its text began, if a title may have been made of it; else None."""
+    title: str | None
+    """The title that is made of what is left of it."""
 
 
 @dataclass(slots=True)
@@ -226,6 +232,7 @@ class _Rewriting:
         self._connection.execute(_SET_MESSAGE, {**self._bind(row.seq), **values})
         replace_text(self._connection, self._key, row.seq, row.created_at, message, new)
         self._done.attachments |= find_attachment_digests(before) - find_attachment_digests(stored)
+        is_titling = row.position <= MOST_POSITION and message["role"] == "user"
         self._done.messages.append(
             BlankedMessage(
                 key=self._key,
@@ -234,6 +241,8 @@ class _Rewriting:
                 turn=row.turn_seq,
                 role=str(message["role"]),
                 is_copy=message == self._secret.original,
+                beginning=extract_text(message)[:_TITLE_CHARACTERS] if is_titling else None,
+                title=make_title(new) if is_titling else None,
             )
         )
 

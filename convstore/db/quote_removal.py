@@ -21,8 +21,6 @@ from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.search_index import replace_title
 from convstore.db.tables import conversations, deltas, ratings, turns
 from convstore.db.text_occurrences import CONVERSATIONS, RATINGS, TAGS, TURNS, find_rows_of
-from convstore.messages.first_title import MOST_POSITION, make_title
-from convstore.messages.message import extract_text
 from convstore.messages.redacted_message import REDACTED_TEXT, Secret
 from convstore.messages.storable_text import from_column, to_column, to_json
 from convstore.values.identifiers import ConversationKey
@@ -63,6 +61,7 @@ _SET_NOTE = (
     )
     .values(note=bindparam("new_note"))
 )
+_DERIVED_ID = re.compile("[0-9a-f]{32}")
 _LABELS = ("title", "made_title")
 _JSON_OF_TURN = tuple(name for name in TURNS.names if name != "idempotency_key")
 
@@ -161,28 +160,37 @@ def remove_from_ratings_and_tags(removal: Removal) -> None:
             removal.changed_conversations.add(row.conversation_id)
 
 
-def remove_from_conversations(removal: Removal, titled: Collection[str], blanked: Collection[BlankedMessage]) -> None:
+def remove_from_conversations(
+    removal: Removal, shared: Mapping[str, BlankedMessage | None], blanked: Collection[BlankedMessage]
+) -> None:
     """Remove a secret from titles, names, settings and metadata.
 
     Args:
-        titled: the conversations with a title that may be the beginning of the message; it is made again.
+        shared: the conversations that have a rewritten message, each with the one that its title may be made of.
     """
     found = {row.conversation_id for row in removal.find(CONVERSATIONS)}
-    for id in sorted(found.union(titled)):
-        _change_conversation(removal, id, is_titled=id in titled)
+    for id in sorted(found.union(shared)):
+        _change_conversation(removal, id, shared.get(id), is_shared=id in shared)
     for id in sorted({one.key.id for one in blanked if one.turn is None} | removal.changed_conversations):
         removal.connection.execute(_FORGET_CREATION, {"key_owner": removal.owner, "key_id": id})
 
 
-def _change_conversation(removal: Removal, id: str, *, is_titled: bool) -> None:
+def _change_conversation(removal: Removal, id: str, first: BlankedMessage | None, *, is_shared: bool) -> None:
+    """Remove a secret from the row of a conversation.
+
+    Args:
+        first: the rewritten message that its title may be made of.
+        is_shared: whether it has a rewritten message.
+    """
     row = removal.connection.execute(_CONVERSATION, {"owner": removal.owner, "id": id}).one_or_none()
     if row is None:
         return
     secret = removal.secret
     values: dict[str, Any] = {name: _blank_json(secret, getattr(row, name)) for name in ("settings", "metadata")}
+    if is_shared:
+        values["metadata"] = _forget_source(values["metadata"])
     for name in _LABELS:
-        column = getattr(row, name)
-        values[name] = _make_title_again(secret, column) if is_titled else _blank_label(secret, column)
+        values[name] = _blank_title(secret, getattr(row, name), first)
     # A name is a handle of letters and digits; it cannot have another text in its place.
     values["name"] = None if row.name is not None and secret.replace(row.name) != row.name else row.name
     values = {name: value for name, value in values.items() if value != getattr(row, name)}
@@ -194,23 +202,33 @@ def _change_conversation(removal: Removal, id: str, *, is_titled: bool) -> None:
         removal.connection,
         ConversationKey(removal.owner, id),
         row.created_at,
-        (from_column(row.title), row.name),
-        (from_column(after["title"]), after["name"]),
+        (_read_label(row.title), row.name),
+        (_read_label(after["title"]), after["name"]),
     )
     removal.changed_conversations.add(id)
 
 
-def _make_title_again(secret: Secret, column: str | None) -> str | None:
-    """Return the column of a title; one that is the beginning of the message is made of what is left of it."""
+def _blank_title(secret: Secret, column: str | None, first: BlankedMessage | None) -> str | None:
+    """Return the column of a title; one that is the beginning of a message is made of what is left of that."""
     title = _read_label(column)
     if title is None:
         return column
+    text = " ".join((first.beginning or "").split()) if first is not None else ""
     stem = " ".join(title.split()).rstrip("….").rstrip()
-    text = " ".join(extract_text(secret.original).split())
-    is_made = title == make_title(secret.original) or (len(stem) >= _MIN_STEM_CHARACTERS and text.startswith(stem))
-    if is_made:
-        return to_column(make_title(secret.blanked) or REDACTED_TEXT)
+    is_beginning = text == stem or (len(stem) >= _MIN_STEM_CHARACTERS and text.startswith(stem))
+    if first is not None and text and is_beginning:
+        return to_column(first.title or REDACTED_TEXT)
     return _blank_label(secret, column)
+
+
+def _forget_source(column: str) -> str:
+    """Return metadata without the id of the file's conversation, if that is a digest of its first messages."""
+    with suppress(*DECODING_ERRORS):  # it is damaged, or has nothing of an import
+        metadata = json.loads(column)
+        if _DERIVED_ID.fullmatch(metadata["import"]["id"]):
+            del metadata["import"]["id"]
+            return to_json(metadata)
+    return column
 
 
 def _read_label(column: str | None) -> str | None:
@@ -247,8 +265,3 @@ def _update(removal: Removal, table: Table, id: str, values: Mapping[str, Any], 
     if seq is not None:
         chosen.append(table.c.seq == seq)
     removal.connection.plain.execute(update(table).where(*chosen).values(**values))
-
-
-def is_among_first(one: BlankedMessage) -> bool:
-    """Return True if a title may be made of a message."""
-    return one.position <= MOST_POSITION and one.role == "user"
