@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from convstore.messages.inline_data import MIN_BASE64_CHARACTERS, decode_base64, digest_attachment
 from convstore.messages.message import Message
 from convstore.messages.request_form import REASONING_FIELDS
+from convstore.messages.tool_calls import repair_arguments
 
 REDACTED_TEXT = "[redacted]"
 """What is stored instead of a text."""
@@ -138,8 +139,8 @@ def _blank_whole(message: Message) -> Message:
         blanked["tool_calls"] = [_blank_call(call) for call in calls]
     called = message.get("function_call")
     if isinstance(called, dict):
-        blanked["function_call"] = _blank_called(called, "arguments", REDACTED_ARGUMENTS)
-    if message.get("content") is not None or not (calls or called):
+        blanked["function_call"] = _blank_called(called, "arguments", _blank_arguments(called))
+    if message.get("content") is not None or not (blanked.get("tool_calls") or "function_call" in blanked):
         blanked["content"] = REDACTED_TEXT
     elif "content" in message:
         blanked["content"] = None
@@ -151,7 +152,7 @@ def _blank_call(call: Any) -> dict[str, Any]:
         return {}  # a call that is not sent; its number stays
     blanked = {key: call[key] for key in ("id", "type", "index") if key in call}
     if isinstance(call.get("function"), dict):
-        blanked["function"] = _blank_called(call["function"], "arguments", REDACTED_ARGUMENTS)
+        blanked["function"] = _blank_called(call["function"], "arguments", _blank_arguments(call["function"]))
     if isinstance(call.get("custom"), dict):
         blanked["custom"] = _blank_called(call["custom"], "input", REDACTED_TEXT)
     return blanked
@@ -160,6 +161,11 @@ def _blank_call(call: Any) -> dict[str, Any]:
 def _blank_called(called: dict[str, Any], field: str, text: str) -> dict[str, Any]:
     kept = {"name": called["name"]} if isinstance(called.get("name"), str) else {}
     return {**kept, field: text}
+
+
+def _blank_arguments(called: dict[str, Any]) -> str:
+    """Return what replaces the arguments of a call: a call that is not sent, because they are not JSON, stays so."""
+    return REDACTED_ARGUMENTS if repair_arguments(called.get("arguments")) is not None else REDACTED_TEXT
 
 
 def _list_main_texts(message: Message) -> Iterator[str]:
