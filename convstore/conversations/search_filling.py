@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from convstore.db import search_backlog, search_gaps, search_index, search_rows
 from convstore.db.search_index import IndexedText, IndexKind
@@ -34,6 +35,8 @@ class Batch:
     next_seq: Seq | None
     """The first message of the batch after this one; None: this is the conversation's last."""
     texts: list[IndexedText]
+    redacted_at: datetime | None
+    """When a message of the conversation was last redacted, as far as the texts show it."""
 
 
 def fill_index(
@@ -99,6 +102,7 @@ def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[
 
 def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
     texts: list[IndexedText] = []
+    redacted_at = search_gaps.find_last_redaction(work.connection, key)
     if from_seq == NO_SEQ:
         created_at, *names = search_gaps.read_title(work.connection, key)
         if any(names):
@@ -108,7 +112,7 @@ def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
     for document, message in messages:
         terms = frozenset(find_terms(fold(extract_searched_text(message))))
         texts.append(IndexedText(document, terms))
-    return Batch(key, from_seq, next_seq, texts)
+    return Batch(key, from_seq, next_seq, texts, redacted_at)
 
 
 def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
@@ -117,6 +121,10 @@ def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
 
 
 def _store_batch(work: UnitOfWork, batch: Batch) -> int:
+    if not search_gaps.hold_conversation(work.connection, batch.key):
+        return 0  # it was purged since it was read
+    if search_gaps.find_last_redaction(work.connection, batch.key) != batch.redacted_at:
+        return 0  # a word that was removed must not come into the index: it is read again
     known = search_rows.find_known(work.connection, batch.key.owner, [text.key for text in batch.texts])
     new = [text for text in batch.texts if text.key not in known]
     search_index.add_texts(work.connection, batch.key.owner, new)

@@ -7,16 +7,16 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.types import BigInteger
 
 from convstore.db.connection import Connection
-from convstore.db.dialect import count_bytes
+from convstore.db.dialect import count_bytes, is_sqlite
 from convstore.db.row_check import RowCheck
 from convstore.db.search_index import DocumentKey, count_microseconds
 from convstore.db.search_rows import decode_searched
-from convstore.db.tables import conversations, messages
-from convstore.errors import DamagedRow
+from convstore.db.tables import conversations, messages, redactions
+from convstore.errors import DamagedRow, DatabaseUnavailable
 from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import ConversationKey, Seq
@@ -25,6 +25,13 @@ _logger = logging.getLogger(__name__)
 
 _TITLE = select(conversations.c.created_at, conversations.c.title, conversations.c.name).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
+_THIS = select(conversations.c.id).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
+_HOLD = _THIS.with_for_update(skip_locked=True, key_share=True, read=True)
+_REDACTED_AT = select(func.max(redactions.c.redacted_at)).where(
+    redactions.c.owner == bindparam("owner"), redactions.c.conversation_id == bindparam("conversation_id")
 )
 _OF_CONVERSATION = (
     messages.c.owner == bindparam("owner"),
@@ -57,6 +64,27 @@ def _sizes_statement(dialect: str) -> Any:
         .order_by(messages.c.seq)
         .limit(bindparam("most", type_=BigInteger))
     )
+
+
+def find_last_redaction(connection: Connection, key: ConversationKey) -> datetime | None:
+    """Return when a message of a conversation was last redacted; None: never."""
+    found: datetime | None = connection.scalar(_REDACTED_AT, {"owner": key.owner, "conversation_id": key.id})
+    return found
+
+
+def hold_conversation(connection: Connection, key: ConversationKey) -> bool:
+    """Keep others from purging a conversation until the transaction ends; return False if it does not exist.
+
+    Raises:
+        DatabaseUnavailable: another transaction is purging it; try again.
+    """
+    values = {"owner": key.owner, "id": key.id}
+    if not is_sqlite(connection) and connection.execute(_HOLD, values).first() is not None:
+        return True
+    exists = connection.execute(_THIS, values).first() is not None
+    if exists and not is_sqlite(connection):
+        raise DatabaseUnavailable(f"conversation {key.id!r}: another transaction is purging it", transient=True)
+    return exists
 
 
 def read_title(connection: Connection, key: ConversationKey) -> tuple[datetime, str | None, str | None]:

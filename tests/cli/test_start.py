@@ -74,20 +74,8 @@ NAMES = [" ".join(path) or "convstore" for path, _ in EVERY]
 def test_the_program_has_exactly_these_commands() -> None:
     assert set(NAMES) == {
         *("convstore", "new", "say", "show", "list", "search", "import", "set", "retry", "turns", "follow", "stop"),
-        *(
-            "undo",
-            "redo",
-            "edit",
-            "checkout",
-            "fork",
-            "pin",
-            "unpin",
-            "compact",
-            "tool-result",
-            "delete",
-            "restore",
-            "redact",
-        ),
+        *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
+        *("purge", "redact", "retention"),
         *("archive", "unarchive", "tag", "untag", "tags", "rate", "title", "export", "resume"),
         *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db reindex", "db backup", "db restore"),
         *("db copy", "db stats"),

@@ -1,0 +1,187 @@
+"""Test `purge` and `retention`: what they say, when they ask, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from convstore.db.engine import parse_url
+from convstore.testing import ChatServer
+from tests.cli.program import Program
+from tests.cli.terminal import Terminal
+
+
+@pytest.fixture
+def trip(program: Program) -> str:
+    """Return the id of a conversation with a turn; another one is beside it."""
+    program("new", "Other", "--name", "other")
+    id = program("new", "Zebrawort", "--name", "trip").out.strip()
+    program("say", "Where to?", "-c", "trip")
+    return id
+
+
+def test_a_conversation_is_purged_with_a_receipt(program: Program, trip: str, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    assert program("purge", "trip", "--dry-run").out == f"would purge {trip}: 2 messages, 1 turn\n"
+    assert program("show", "trip").code == 0
+    ran = program("purge", "trip", "--yes", "-o", str(receipt))
+    assert (ran.out, ran.err) == (f"purged {trip}: 2 messages, 1 turn\n", "")
+    written = json.loads(receipt.read_text())
+    assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
+    assert "Zebrawort" not in receipt.read_text()
+    (one,) = written["purged"]
+    assert one.pop("purged_at").startswith("20")
+    assert one == {
+        "owner": "",
+        "conversation": trip,
+        "messages": 2,
+        "turns": 1,
+        "summaries": 0,
+        "attachments": 0,
+        "attachment_bytes": 0,
+        "kept_by": [],
+    }
+    assert (written["dry_run"], written["busy"], written["left"]) == (False, [], [])
+    program("show", "trip").failed(3)
+    program("restore", trip).failed(3)
+    program("purge", "trip", "--yes").failed(3)
+    assert "no damage" in program("db", "verify").out
+
+
+def test_the_digest_is_in_the_receipt_only_if_it_is_asked_for(program: Program, trip: str) -> None:
+    assert "digest" not in program("purge", "other", "--yes", "--json").json["purged"][0]
+    assert len(program("purge", trip, "--yes", "--keep-digests", "--json").json["purged"][0]["digest"]) == 32
+
+
+def test_several_are_purged_at_once_forks_first(program: Program, trip: str) -> None:
+    program("fork", "trip", "--name", "fork")
+    fork = program("list", "--json").json[0]["id"]
+    kept = program("purge", "trip", "--dry-run", "--json").json["purged"][0]["kept_by"]
+    assert kept == [{"conversation": fork, "messages": 2}]
+    assert f"kept by forks, with their number of messages: {fork} (2)" in program("purge", "trip", "--dry-run").out
+    ran = program("purge", "trip", "fork", "--yes", "--json").json["purged"]
+    assert [(one["conversation"], one["kept_by"]) for one in ran] == [(fork, []), (trip, [])]
+
+
+def test_a_deleted_one_is_purged_by_its_id(program: Program, trip: str) -> None:
+    program("delete", "trip")
+    program("purge", "trip", "--yes").failed(3)
+    assert program("purge", trip, "--yes").code == 0
+    assert "no deleted conversations" in program("list", "--deleted").err
+
+
+def test_without_a_terminal_it_needs_yes(program: Program, trip: str) -> None:
+    program("purge", "trip").failed(2, "there is no terminal to ask on: give --yes")
+    program("retention", "set", "1h")
+    assert program("retention", "run").code == 0  # nothing is old enough, so nothing is asked
+    assert program("show", "trip").code == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 130), ("no\n", 130)])
+def test_on_a_terminal_it_says_what_it_will_do_and_asks(program: Program, trip: str, answer: str, code: int) -> None:
+    with Terminal("purge", "trip", feed=answer) as terminal:
+        assert terminal.end() == code
+    assert f"{trip}: 2 messages, 1 turn" in terminal.screen
+    assert "Remove 1 conversation for good? [y/N]" in terminal.screen
+    assert ("nothing was removed" in terminal.screen) == (code == 130)
+    assert program("show", "trip").code == (3 if code == 0 else 0)
+
+
+def test_what_is_purged_is_named_in_one_way(program: Program, trip: str) -> None:
+    program("purge", "--yes").failed(2, "give REF, --older-than, --finish")
+    program("purge", "trip", "--older-than", "1d", "--yes").failed(2, "give REF")
+    program("purge", "trip", "--finish").failed(2, "give REF")
+    program("purge", "trip", "--deleted", "--yes").failed(2, "--deleted needs --older-than")
+    program("purge", "--older-than", "soon", "--yes").failed(2, "is not a length of time such as 90d")
+    program("purge", "trip", "nothing", "--yes").failed(3)
+    assert program("show", "trip").code == 0
+
+
+def test_by_age_and_from_the_trash(program: Program, trip: str) -> None:
+    program("delete", "other")
+    assert program("purge", "--older-than", "1h", "--yes").out == ""
+    assert program("purge", "--older-than", "0h", "--deleted", "--yes", "--json").json["purged"][0]["turns"] == 0
+    assert [one["id"] for one in program("list", "--json").json] == [trip]
+    assert len(program("purge", "--older-than", "0d", "--yes", "--json").json["purged"]) == 1
+    assert program("list", "--json").json == []
+
+
+def test_an_owner_is_purged_only_if_it_is_typed(program: Program, trip: str) -> None:
+    program("new", "Ada's", "--owner", "ada")
+    program.set(CONVSTORE_OWNER="ada")
+    program("purge", "--yes").failed(2, "--owner alone for everything of that owner")
+    assert len(program("purge", "--owner", "ada", "--yes", "--json").json["purged"]) == 1
+    assert program("list", "--json").json == []
+    program.set(CONVSTORE_OWNER="")
+    assert len(program("list", "--json").json) == 2
+    program("new", "Ada's", "--owner", "ada")
+    with Terminal("purge", "--owner", "ada", feed="y\n") as terminal:
+        assert terminal.end() == 0
+    assert "Remove 1 conversation and everything else of owner 'ada' for good? [y/N]" in terminal.screen
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_removed(program: Program, trip: str) -> None:
+    program("purge", "trip", "--yes", "-o", "/nonexistent/receipt.json").failed(2, "cannot be written")
+    assert program("show", "trip").code == 0
+
+
+def test_a_reader_of_the_file_makes_it_exit_with_5_until_it_is_finished(
+    program: Program, trip: str, sqlite_url: str
+) -> None:
+    path = Path(parse_url(sqlite_url).database or "")
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM convstore_messages").fetchone()
+        ran = program("purge", "trip", "--yes")
+        assert (ran.code, ran.out) == (5, f"purged {trip}: 2 messages, 1 turn\n")
+        assert "the rows are gone, but another process uses the database file" in ran.err
+        assert "`convstore purge --finish` does it" in ran.err
+        program("show", "trip").failed(3)
+        again = program("purge", "--finish", "--json")
+        assert (again.code, again.json["left"]) == (5, ["log"])
+        assert b"zebrawort" in path.with_name(path.name + "-wal").read_bytes().lower() + path.read_bytes().lower()
+        reader.execute("ROLLBACK")
+    assert program("purge", "--finish").out == "nothing is left to be overwritten\n"
+    for file in path.parent.glob(f"{path.name}*"):
+        assert not file.is_file() or b"zebrawort" not in file.read_bytes().lower()
+
+
+def test_an_import_leaves_out_what_was_purged_and_again_brings_it_in(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps([{"role": "user", "content": "Hello"}]))
+    program("import", str(file))
+    id = program("list", "--json").json[0]["id"]
+    program("purge", id, "--yes")
+    ran = program("import", str(file))
+    assert ran.out == "messages: conversations: 0 new, 0 changed, 0 unchanged, 1 left out; 0 messages added\n"
+    assert "it was purged here, so it was left out" in ran.err
+    assert program("import", str(file), "--strict", "--json").json["erased"] == 1
+    program("import", str(file), "--watch", "--again").failed(2, "--again")
+    assert "1 new" in program("import", str(file), "--again").out
+
+
+def test_retention_is_set_shown_run_and_removed(on_each: Program, chat_server: ChatServer) -> None:
+    on_each("db", "upgrade")
+    on_each("new", "Old")
+    assert "conversations are kept for ever" not in on_each("retention", "show").out
+    assert on_each("retention", "set", "365d").out == "conversations are kept for 365d\n"
+    assert on_each("retention", "set", "--deleted", "4w", "--owner", "ada").out == (
+        "owner 'ada': deleted conversations are kept for 28d\n"
+    )
+    shown = on_each("retention", "show", "--all-owners", "--json").json
+    assert [(one["owner"], one["covers"], one["keep_seconds"]) for one in shown] == [
+        ("", "all", 31_536_000),
+        ("ada", "deleted", 2_419_200),
+    ]
+    assert on_each("retention", "run", "--all-owners", "--yes", "--json").json["purged"] == []
+    assert len(on_each("list", "--json").json) == 1
+    on_each("retention", "show", "--all-owners", "--owner", "ada").failed(2, "may not see other owners")
+    on_each("retention", "set", "5 days").failed(2, "is not a length of time")
+    on_each("retention", "set", "999y").failed(2, "36,500 days")
+    assert on_each("retention", "unset").code == 0
+    assert "there was no such rule" in on_each("retention", "unset").err
