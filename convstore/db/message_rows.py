@@ -119,6 +119,12 @@ def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageR
     return decode_rows_with_parents(connection, rows, lineage)[0] if rows else None
 
 
+def was_redacted(connection: Connection, lineage: Lineage, record: MessageRecord) -> bool:
+    """Return True if a message, or one before it, is another one than it was when it was read."""
+    now = find_message(connection, lineage, record.seq)
+    return now is None or now.digest != record.digest
+
+
 def read_head(connection: Connection, lineage: Lineage, head: Seq) -> MessageRecord | None:
     """Return the message at the head of a path.
 

@@ -37,7 +37,7 @@ _FORGET_INPUT = update(turns).where(*_THIS_TURN).values(input_digest=null())
 _FORGET_REPLY = update(turns).where(*_THIS_TURN).values(response_fields=null())
 _ERRORS = select(turns.c.error, turns.c.attempts).where(*_THIS_TURN)
 _SET_ERRORS = update(turns).where(*_THIS_TURN).values(error=bindparam("new_error"), attempts=bindparam("new_attempts"))
-_OWN_ERRORS = ("Abandoned", "Stopped", "Exported", "NotShared")
+_OWN_ERRORS = ("Abandoned", "Stopped", "Exported", "NotShared", "Redacted")
 """Types of errors with texts of our own."""
 _SENT_AS = "are sent as "
 _CUT_ARGUMENTS = re.compile(rf'({_SENT_AS})(?:[^"\\]|\\.)*')

@@ -163,3 +163,15 @@ def test_an_imported_conversation_is_left_out_after_a_redaction(program: Program
     assert program("import", str(file), "--json").json["erased"] == 1
     assert SECRET not in program("show", id, "--json").out
     assert len(program("show", id, "--tree", "--json").json["tree"]) == 2
+
+
+def test_a_copy_that_is_brought_up_to_date_loses_the_text_too(program: Program, login: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    source = program("db", "current", "--json").json["database"]
+    assert program("db", "copy", source, str(copy)).code == 0
+    assert SECRET in program("show", "--db", str(copy)).out
+    assert program("redact", "1", "--match", r"hunter2-\w+", "--everywhere", "--yes").code == 0
+    assert program("db", "copy", source, str(copy)).code == 0
+    assert program("show", "--db", str(copy), "--json").json == program("show", "--json").json
+    assert not program("search", "hunter2", "--db", str(copy), "--json").json
+    assert program("db", "verify", "--all-terms", "--db", str(copy)).code == 0

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, event, select
 
-from convstore import ConversationBusy, LeaseLost, RedactionUnfinished, Store
+from convstore import ConversationBusy, LeaseLost, RedactionUnfinished, Store, TurnFailed
 from convstore.db.tables import deltas
 from convstore.messages.redacted_message import REDACTED_TEXT
 from convstore.testing import ChatServer, Reply
@@ -96,6 +97,31 @@ def test_a_late_reply_to_a_redacted_message_fits_what_is_there_now(
             list(reply)
     assert find_in(store, SECRET) == []
     assert [record.message["content"] for record in store.tree(id)][-1] == "Hello"
+    check_all(engine_of(store))
+
+
+@pytest.mark.parametrize("what", ["compact", "write_title"])
+def test_what_a_model_made_of_a_text_that_was_redacted_meanwhile_is_not_stored(
+    what: str, store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
+) -> None:
+    pairs = [{"role": role, "content": f"it is {SECRET}"} for role in ("user", "assistant")]
+    id = store.new(title="Kept", messages=[*pairs, {"role": "user", "content": "more"}]).id
+    go, begun = threading.Event(), threading.Event()
+    chat_server.script(Reply(f"About {SECRET}", hold=go, started=begun))
+    call = partial(store.compact, id, keep_last=1) if what == "compact" else partial(store.write_title, id)
+    writing = submit(call)
+    assert begun.wait(PATIENCE)
+    elsewhere.redact(id, 1, everywhere=True)
+    go.set()
+    with pytest.raises(TurnFailed, match="redacted meanwhile"):
+        writing.result(PATIENCE)
+    assert find_in(store, SECRET) == []
+    assert store.get(id).title == "Kept"
+    assert store.summary(id) is None
+    (turn,) = store.turns(id)
+    assert turn.status == "failed"
+    assert turn.usage is not None  # it was paid for
+    call()
     check_all(engine_of(store))
 
 
