@@ -14,6 +14,7 @@ from convstore.db.tables import (
     attachments,
     compatibility,
     conversations,
+    erasures,
     messages,
     metadata,
     search_backlog,
@@ -22,8 +23,8 @@ from convstore.db.tables import (
 )
 from convstore.errors import DamagedRow
 
-_NOT_COPIED = (compatibility, search_documents, search_backlog)
-"""The search index of another database has another form, and is made again."""
+_NOT_COPIED = (compatibility, search_documents, search_backlog, erasures)
+"""The search index of another database has another form, and is made again. What is left to erase is of one file."""
 
 COPIED_TABLES = tuple(table.name for table in metadata.sorted_tables if table not in _NOT_COPIED)
 """The tables that are copied: parents before their children."""

@@ -9,7 +9,7 @@ the target.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -30,8 +30,10 @@ from convstore.db.copy_differences import Sides, describe_difference, name_row
 from convstore.db.copy_target import TableWriter, mark_finished, mark_unfinished, prepare_target
 from convstore.db.engine import Database
 from convstore.db.row_stream import Row
-from convstore.db.tables import attachments, conversations, messages, ratings, tags
+from convstore.db.sqlite_erasing import finish_erasing
+from convstore.db.tables import attachments, conversations, messages, ratings, tags, tombstones
 from convstore.errors import Conflict, DatabaseUnavailable, InvalidInput
+from convstore.values.results import ErasureReason
 
 _KEPT = (CONVERSATIONS, MESSAGES, TURNS)
 """If the target has a row of these that the source does not have, somebody has used the target."""
@@ -40,6 +42,9 @@ _WRITTEN_BY_CALLS = (CONVERSATIONS, tags.name, ratings.name)
 _MAX_DIFFERENCES = 100
 
 _COUNT = select(func.count()).select_from(messages)
+_REDACTED = select(tombstones.c.owner, tombstones.c.conversation_id).where(
+    tombstones.c.reason == ErasureReason.REDACTED.value
+)
 _RUNNING = select(func.count()).select_from(conversations).where(conversations.c.lease_token.is_not(None))
 _ATTACHMENT = select(attachments).where(
     attachments.c.owner == bindparam("owner"), attachments.c.digest == bindparam("digest")
@@ -102,6 +107,7 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
             _compare_table(sides, table, report, partial(tell, "compared"))
     if not report.differences:
         mark_finished(target, minimum)
+        finish_erasing(target)  # what others keep from being overwritten now, `purge --finish` does later
     report.changed_meanwhile = _count_changed(source, target)
     return report
 
@@ -159,9 +165,10 @@ def _copy_table(sides: Sides, table: str, tell: Callable[[int], object]) -> int:
     if table == ATTACHMENTS:
         return _copy_attachments(sides)
     writer, written = TableWriter(sides.target, table), 0
+    redacted = {tuple(row) for row in sides.snapshot.execute(_REDACTED)} if table == MESSAGES else set()
     for row, copy in sides.find_differences(table, tell if table == MESSAGES else None):
         written += 1
-        if copy is not None and (row is None or _is_another(table, row, copy)):
+        if copy is not None and (row is None or _is_another(table, row, copy, redacted)):
             if table in _KEPT:
                 raise _refuse_used(sides, table, copy)
             writer.delete(copy)
@@ -171,10 +178,17 @@ def _copy_table(sides: Sides, table: str, tell: Callable[[int], object]) -> int:
     return written
 
 
-def _is_another(table: str, row: Row, copy: Row) -> bool:
-    """Return True if rows with the same key are different messages or turns, and not one that has changed."""
+def _is_another(table: str, row: Row, copy: Row, redacted: Collection[tuple[str, str]]) -> bool:
+    """Return True if rows with the same key are different messages or turns, and not one that has changed.
+
+    Args:
+        redacted: the conversations in which a message was redacted, by owner and id: it has changed then, and so have
+            the digests of those that follow it.
+    """
     if table == MESSAGES:
-        return True  # a message never changes
+        places = ("parent_seq", "position", "role", "created_at")
+        is_same = all(get_column(table, row, name) == get_column(table, copy, name) for name in places)
+        return (row[0], row[1]) not in redacted or not is_same
     return table == TURNS and get_column(table, row, "started_at") != get_column(table, copy, "started_at")
 
 
