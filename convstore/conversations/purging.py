@@ -6,31 +6,23 @@ Forks keep what they share of a purged conversation: it is copied to them first,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from convstore.db import purgeable_ids, tombstone_rows, unused_attachments
+from convstore.db import purgeable_ids, unused_attachments
 from convstore.db.attachment_rows import read_sizes
-from convstore.db.descendants import Descendant, leave_out, list_descendants
-from convstore.db.erased_rows import (
-    ErasableRow,
-    count_rows,
-    delete_rows,
-    forget_sums,
-    lock_erasable,
-    read_digest,
-)
-from convstore.db.erased_terms import check_erasable, remove_terms
+from convstore.db.descendants import Descendant, list_descendants
+from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, read_digest
+from convstore.db.erased_terms import check_erasable
 from convstore.db.erasure_steps import mark_steps
-from convstore.db.fork_sharing import Lineage
-from convstore.db.inherited_rows import Inheritance, copy_to_fork, count_shared
+from convstore.db.inherited_rows import count_shared
+from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy
 from convstore.leases.takeover import free_from_dead_turn
-from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
+from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import KeptByFork, PurgeReceipt
-from convstore.values.results import ErasureReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +43,8 @@ def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> Pur
     """
     row = lock_erasable(work.connection, key, locks=False)
     kept_by = tuple(
-        KeptByFork(fork.key.id, count_shared(work.connection, key, _find_shared(row.lineage, fork)))
-        for fork in _list_forks(key, list_descendants(work.connection, key))
+        KeptByFork(fork.key.id, count_shared(work.connection, key, find_shared(row.lineage, fork)))
+        for fork in list_forks(key, list_descendants(work.connection, key))
     )
     digests = unused_attachments.find_digests(work.connection, key)
     if digests and not any(kept.messages for kept in kept_by):
@@ -81,30 +73,12 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
     except _TurnRunning as error:
         return ConversationBusy(str(error))
     receipt = _make_receipt(work, key, row, terms, work.now, (), (0, 0))
-    kept_by: list[KeptByFork] = []
-    for fork in _list_forks(key, descendants):
-        shared = _find_shared(row.lineage, fork)
-        kept_by.append(KeptByFork(fork.key.id, copy_to_fork(connection, key, fork.key.id, shared)))
-    leave_out(connection, row.lineage, descendants)
-    forget_sums(connection, key)
-    remove_terms(connection, key, row)
-    digests = unused_attachments.find_digests(connection, key)
-    delete_rows(connection, key)
-    attachments = unused_attachments.delete_unused(connection, key.owner, digests)
-    if terms.keep_tombstone:
-        tombstone_rows.put_tombstone(connection, key, ErasureReason.PURGED, row.source_kind, work.now)
-    mark_steps(connection, work.now)
-    return PurgeReceipt(
-        owner=receipt.owner,
-        conversation_id=receipt.conversation_id,
-        purged_at=receipt.purged_at,
-        messages=receipt.messages,
-        turns=receipt.turns,
-        summaries=receipt.summaries,
-        attachments=attachments[0],
-        attachment_bytes=attachments[1],
-        kept_by=tuple(kept_by),
-        digest=receipt.digest,
+    removed = remove_conversation(connection, key, row, descendants, work.now, keeps_tombstone=terms.keep_tombstone)
+    return replace(
+        receipt,
+        attachments=removed.attachments,
+        attachment_bytes=removed.attachment_bytes,
+        kept_by=removed.kept_by,
     )
 
 
@@ -143,26 +117,6 @@ def _lock_descendants(work: UnitOfWork, key: ConversationKey) -> list[Descendant
         for fork in new:
             _lock(work, fork)
             locked.add(fork)
-
-
-def _list_forks(key: ConversationKey, descendants: Sequence[Descendant]) -> list[Descendant]:
-    """Return those that were forked from the conversation itself."""
-    return [one for one in descendants if one.origin.conversation_id == key.id]
-
-
-def _find_shared(lineage: Lineage, fork: Descendant) -> Inheritance:
-    """Return what a fork shares of the rows of its origin.
-
-    Args:
-        lineage: the origin's.
-    """
-    before = next(iter((*lineage.origins, *lineage.far)), None)
-    return Inheritance(
-        after_seq=before.up_to_seq if before is not None else NO_SEQ,
-        after_turn=before.up_to_turn if before is not None else TurnNumber(0),
-        up_to_seq=fork.origin.up_to_seq,
-        up_to_turn=fork.origin.up_to_turn,
-    )
 
 
 def _make_receipt(

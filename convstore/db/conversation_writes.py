@@ -276,11 +276,11 @@ def hold_origin(connection: Connection, key: ConversationKey) -> None:
         ConversationNotFound: the owner has no such conversation.
         ConversationBusy: another transaction purges it, or one that it was forked from.
     """
-    values = {"owner": key.owner, "id": key.id}
-    if is_sqlite(connection) or connection.execute(_HOLD, values).first() is not None:
-        return  # on SQLite a writing transaction is alone
-    get_conversation(connection, key)
-    raise conversation_locked(key)
+    if is_sqlite(connection):
+        return  # a writing transaction is alone
+    if connection.execute(_HOLD, {"owner": key.owner, "id": key.id}).first() is None:
+        get_conversation(connection, key)
+        raise conversation_locked(key)
 
 
 def change_conversation(

@@ -24,7 +24,7 @@ from convstore.db.tables import (
 from convstore.errors import DamagedRow
 
 _NOT_COPIED = (compatibility, search_documents, search_backlog, erasures)
-"""The search index of another database has another form, and is made again. What is left to erase is of one file."""
+"""The search index of another database has another form, and is made again. Each file has its own steps of erasing."""
 
 COPIED_TABLES = tuple(table.name for table in metadata.sorted_tables if table not in _NOT_COPIED)
 """The tables that are copied: parents before their children."""

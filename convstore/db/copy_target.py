@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import bindparam, update
@@ -12,15 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from convstore.db import row_writes, schema_upgrade, search_backlog, search_index
 from convstore.db.connection import Connection
-from convstore.db.copied_rows import CONVERSATIONS, MESSAGES, get_column
+from convstore.db.copied_rows import CONVERSATIONS, MESSAGES
 from convstore.db.engine import Database
-from convstore.db.erased_terms import check_erasable
-from convstore.db.erasure_steps import mark_steps
 from convstore.db.row_stream import Row, count_key_columns, list_columns, make_measure
 from convstore.db.tables import compatibility
 from convstore.errors import DatabaseError
-from convstore.messages.codec import StoredMessage, decode_without_attachments
-from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
@@ -127,7 +121,6 @@ class TableWriter:
         row_writes.insert_rows(connection, self._table, self._new)
         if self._table == MESSAGES:
             _put_off_messages(connection, self._new)
-            _replace_messages(connection, self._changed)
         elif self._table == CONVERSATIONS:
             _put_off_titles(connection, self._new)
             _replace_titles(connection, self._changed)
@@ -139,28 +132,6 @@ def _put_off_messages(connection: Connection, rows: Iterable[Row]) -> None:
         first.setdefault(ConversationKey(owner, id), seq)
     for key, seq in first.items():
         search_backlog.put_off(connection, key, seq)
-
-
-def _replace_messages(connection: Connection, changed: Sequence[tuple[Row, Row]]) -> None:
-    """Change the words of messages that were redacted in the source since they were copied."""
-    if not changed:
-        return
-    check_erasable(connection)
-    for before, after in changed:
-        key, seq = ConversationKey(after[0], after[1]), Seq(after[2])
-        old, new = _decode(before), _decode(after)
-        if old != new:
-            moment = get_column(MESSAGES, after, "created_at")
-            search_index.replace_text(connection, key, seq, moment, old, new)
-    mark_steps(connection, datetime.now(UTC))
-
-
-def _decode(row: Row) -> Message:
-    """Return a message as the search index needs it; one that is damaged has no words."""
-    columns = (get_column(MESSAGES, row, name) for name in ("role", "name", "content", "extra"))
-    with suppress(ValueError, RecursionError):
-        return decode_without_attachments(StoredMessage(*columns))
-    return {"role": ""}
 
 
 def _put_off_titles(connection: Connection, rows: Iterable[Row]) -> None:

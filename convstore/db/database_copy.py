@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 
@@ -29,10 +30,12 @@ from convstore.db.copied_rows import (
 from convstore.db.copy_differences import Sides, describe_difference, name_row
 from convstore.db.copy_target import TableWriter, mark_finished, mark_unfinished, prepare_target
 from convstore.db.engine import Database
+from convstore.db.purged_conversation import remove_alone, remove_with_descendants
 from convstore.db.row_stream import Row
 from convstore.db.sqlite_erasing import finish_erasing
-from convstore.db.tables import attachments, conversations, messages, ratings, tags, tombstones
-from convstore.errors import Conflict, DatabaseUnavailable, InvalidInput
+from convstore.db.tables import attachments, conversations, messages, ratings, redactions, tags, tombstones
+from convstore.errors import Conflict, ConversationNotFound, DatabaseUnavailable, InvalidInput
+from convstore.values.identifiers import ConversationKey
 from convstore.values.results import ErasureReason
 
 _KEPT = (CONVERSATIONS, MESSAGES, TURNS)
@@ -42,9 +45,6 @@ _WRITTEN_BY_CALLS = (CONVERSATIONS, tags.name, ratings.name)
 _MAX_DIFFERENCES = 100
 
 _COUNT = select(func.count()).select_from(messages)
-_REDACTED = select(tombstones.c.owner, tombstones.c.conversation_id).where(
-    tombstones.c.reason == ErasureReason.REDACTED.value
-)
 _RUNNING = select(func.count()).select_from(conversations).where(conversations.c.lease_token.is_not(None))
 _ATTACHMENT = select(attachments).where(
     attachments.c.owner == bindparam("owner"), attachments.c.digest == bindparam("digest")
@@ -64,6 +64,8 @@ class CopyReport:
     """How many rows of each table of the target were written or deleted."""
     running_turns: int = 0
     """How many turns of the source had not ended."""
+    erased: int = 0
+    """How many conversations of the target were removed, because they were purged or redacted in the source."""
     changed_meanwhile: int = 0
     """How many conversations of the source were written while it was copied."""
     differences: list[str] = field(default_factory=list)
@@ -98,6 +100,11 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
             if on_progress is not None:
                 on_progress(what, count, total)
 
+        erased = _find_erased(sides)
+        if erased:
+            _check_unused(sides, erased)
+            mark_unfinished(target)
+            report.erased = _erase(target, erased)
         renamed = _find_renamed(sides)
         mark_unfinished(target)
         _take_names_away(target, renamed)
@@ -107,7 +114,8 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
             _compare_table(sides, table, report, partial(tell, "compared"))
     if not report.differences:
         mark_finished(target, minimum)
-        finish_erasing(target)  # what others keep from being overwritten now, `purge --finish` does later
+    if report.erased:
+        finish_erasing(target)
     report.changed_meanwhile = _count_changed(source, target)
     return report
 
@@ -120,6 +128,60 @@ def _check_source(source: Database) -> str | None:
     if not found.usable or not found.up_to_date:
         raise schema_upgrade.refusal(found, source, names_database=True)
     return found.minimum
+
+
+def _find_erased(sides: Sides) -> dict[ConversationKey, bool]:
+    """Return the conversations of the target that were purged in the source, or have a message that was redacted there.
+
+    Returns:
+        For each, whether its forks are removed too, and copied again: a message that was redacted is in them.
+    """
+    found: dict[ConversationKey, bool] = {}
+    for row, copy in sides.find_differences(redactions.name):
+        if row is not None and row != copy:
+            found[ConversationKey(row[0], row[1])] = True
+    for row, copy in sides.find_differences(tombstones.name):
+        if row is not None and row != copy and get_column(tombstones.name, row, "reason") == ErasureReason.PURGED:
+            found.setdefault(ConversationKey(row[0], row[1]), False)
+    return found
+
+
+def _check_unused(sides: Sides, erased: Collection[ConversationKey]) -> None:
+    """Check that nothing is removed from the target that was written there after it was copied.
+
+    Args:
+        erased: the conversations that may not be in the source any more.
+
+    Raises:
+        Conflict: the target has a conversation, a message or a turn that the source does not have.
+    """
+    for row, copy in sides.find_differences(CONVERSATIONS):
+        if copy is None or (row is None and ConversationKey(copy[0], copy[1]) in erased):
+            continue
+        if row is None or _has_more(row, copy):
+            raise _refuse_used(sides, CONVERSATIONS, copy)
+
+
+def _has_more(row: Row, copy: Row) -> bool:
+    """Return True if the copy of a conversation has a message or a turn that the conversation does not have."""
+    names = ("next_seq", "next_turn")
+    return any(get_column(CONVERSATIONS, copy, name) > get_column(CONVERSATIONS, row, name) for name in names)
+
+
+def _erase(target: Database, erased: dict[ConversationKey, bool]) -> int:
+    """Remove conversations from the target, each in a transaction of its own, and return how many there were."""
+    removed = 0
+    for key, takes_forks in erased.items():
+        with target.write() as connection:
+            try:
+                if takes_forks:
+                    remove_with_descendants(connection, key, datetime.now(UTC))
+                else:
+                    remove_alone(connection, key, datetime.now(UTC))
+            except ConversationNotFound:
+                continue
+        removed += 1
+    return removed
 
 
 def _find_renamed(sides: Sides) -> list[Row]:
@@ -138,7 +200,7 @@ def _find_renamed(sides: Sides) -> list[Row]:
                 "copy to a new database"
             )
         get, get_copy = partial(get_column, CONVERSATIONS, row), partial(get_column, CONVERSATIONS, copy)
-        if any(get_copy(number) > get(number) for number in ("next_seq", "next_turn")):
+        if _has_more(row, copy):
             raise _refuse_used(sides, CONVERSATIONS, copy)
         if get_copy("name") not in (None, get("name")):
             renamed.append(copy)
@@ -165,10 +227,9 @@ def _copy_table(sides: Sides, table: str, tell: Callable[[int], object]) -> int:
     if table == ATTACHMENTS:
         return _copy_attachments(sides)
     writer, written = TableWriter(sides.target, table), 0
-    redacted = {tuple(row) for row in sides.snapshot.execute(_REDACTED)} if table == MESSAGES else set()
     for row, copy in sides.find_differences(table, tell if table == MESSAGES else None):
         written += 1
-        if copy is not None and (row is None or _is_another(table, row, copy, redacted)):
+        if copy is not None and (row is None or _is_another(table, row, copy)):
             if table in _KEPT:
                 raise _refuse_used(sides, table, copy)
             writer.delete(copy)
@@ -178,17 +239,10 @@ def _copy_table(sides: Sides, table: str, tell: Callable[[int], object]) -> int:
     return written
 
 
-def _is_another(table: str, row: Row, copy: Row, redacted: Collection[tuple[str, str]]) -> bool:
-    """Return True if rows with the same key are different messages or turns, and not one that has changed.
-
-    Args:
-        redacted: the conversations in which a message was redacted, by owner and id: it has changed then, and so have
-            the digests of those that follow it.
-    """
+def _is_another(table: str, row: Row, copy: Row) -> bool:
+    """Return True if rows with the same key are different messages or turns, and not one that has changed."""
     if table == MESSAGES:
-        places = ("parent_seq", "position", "role", "created_at")
-        is_same = all(get_column(table, row, name) == get_column(table, copy, name) for name in places)
-        return (row[0], row[1]) not in redacted or not is_same
+        return True  # a message never changes
     return table == TURNS and get_column(table, row, "started_at") != get_column(table, copy, "started_at")
 
 

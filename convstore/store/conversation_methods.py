@@ -13,6 +13,7 @@ from convstore.conversations import creation, deletion, description, forks, head
 from convstore.conversations.append import append_when_free, make_addition
 from convstore.conversations.forks import ForkRequest
 from convstore.db.conversation_writes import ConversationChange, NewConversation
+from convstore.errors import ConversationBusy
 from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
@@ -307,7 +308,10 @@ class ConversationMethods(RedactionMethods):
             expected_head=to_seq(expected_head),
         )
         key = self._key(conversation_id)
-        return self._run_unlocked(partial(self._transactions.write, forks.fork, key, request))
+        try:
+            return self._transactions.write(forks.fork, key, request)
+        except ConversationBusy:  # somebody purges it
+            return self._run_unlocked(partial(self._transactions.write, forks.fork, key, request))
 
     def pin(self, conversation_id: str, position: int, *, expected_head: int | None = None) -> Conversation:
         """Pin the message at a position of the current path: it is always sent. Return the conversation.

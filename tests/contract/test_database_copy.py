@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def test_a_copy_has_everything_and_is_used_as_its_source_was(urls: tuple[str, st
 
 
 def test_every_table_is_copied_or_made_again() -> None:
-    not_copied = {compatibility.name, search_documents.name, search_backlog.name, erasures.name}
-    assert {*copied_rows.COPIED_TABLES} == metadata.tables.keys() - not_copied
+    made_again = {compatibility.name, search_documents.name, search_backlog.name, erasures.name}
+    assert {*copied_rows.COPIED_TABLES} == metadata.tables.keys() - made_again
     for table in copied_rows.COPIED_TABLES:
         keys = [column.name for column in metadata.tables[table].primary_key]
         assert row_stream.list_columns(table)[: len(keys)] == keys
@@ -197,6 +198,56 @@ def test_a_second_copy_brings_what_is_new_and_nothing_else(pair: tuple[str, str,
         for query, found in (("newer", 1), ("brand", 1), ("Athens", 1), ("Olympia", 1), ("word7", 1)):
             assert len(store.search(query).hits) == found, query  # Olympia: the fork has the title
     assert sum(copy(source, target).written.values()) == 0
+
+
+def test_what_was_purged_since_is_purged_in_the_copy_too(urls: tuple[str, str], chat_server: ChatServer) -> None:
+    source, target = urls
+    with open_store(source, chat_server.url) as store:
+        fill(store, chat_server)
+        chat = store.for_owner("Ünal")
+        chat.set_retention(timedelta(days=365))
+        chat.fork("fork", new_id="deep")
+        assert copy(source, target).erased == 0
+        chat.purge("long")
+        chat.purge("deleted")
+        store.fork("kept", new_id="new-fork")
+        report = copy(source, target)
+        assert (report.erased, report.differences) == (2, [])
+        assert read_tables(source) == read_tables(target)
+        assert copy(source, target).erased == 0
+        assert chat.retention() == store.for_owner("Ünal").retention()
+        with open_store(target, chat_server.url) as copied:
+            assert copied.for_owner("Ünal").retention() == chat.retention()
+            assert copied.for_owner("Ünal").history("deep") == chat.history("deep")
+            assert copied.finish_purge() == []
+            copied.reindex()
+        with opened(target) as (database,):
+            found = verify(database)
+            assert (found.damages, found.search_index.is_complete) == ([], True)
+        # A conversation that came back with other contents replaces the one that was purged.
+        chat.new(id="long", messages=[{"role": "user", "content": "Anew"}])
+        assert copy(source, target).differences == []
+        assert read_tables(source) == read_tables(target)
+
+
+def test_a_message_that_was_redacted_in_the_source_is_replaced_in_the_copy(
+    urls: tuple[str, str], chat_server: ChatServer
+) -> None:
+    source, target = urls
+    with open_store(source, chat_server.url) as store:
+        fill(store, chat_server)
+        copy(source, target)
+        with opened(source) as (database,), database.write() as connection:
+            connection.plain.execute(
+                text("UPDATE convstore_messages SET content = 'removed' WHERE conversation_id = 'long' AND seq = 3")
+            )
+            values = {"owner": "Ünal", "conversation_id": "long", "seq": 3, "extent": "message"}
+            for owner in ("", "Ünal"):
+                row = {**values, "owner": owner, "redacted_at": datetime.now(UTC)}
+                connection.plain.execute(metadata.tables["convstore_redactions"].insert().values(row))
+        report = copy(source, target)
+        assert (report.erased, report.differences) == (2, [])
+        assert read_tables(source) == read_tables(target)
 
 
 def test_a_turn_that_runs_while_it_is_copied_ends_as_interrupted_in_the_copy(

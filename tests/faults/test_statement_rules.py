@@ -180,7 +180,6 @@ def test_the_modules_define_the_statements_of_a_turn() -> None:
 ACROSS_OWNERS = {
     "daily_usage._OWNERS",
     "database_copy._COUNT",
-    "database_copy._REDACTED",
     "database_copy._RUNNING",
     *(f"database_statistics.{name}" for name in ("_OWNERS", "_TURNS", "_MESSAGES", "_CONVERSATIONS", "_UNINDEXED")),
     "database_statistics._attachments_statement",

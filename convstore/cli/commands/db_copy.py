@@ -121,6 +121,10 @@ def _count_rows(report: CopyReport) -> str:
 
 
 def _write_notes(report: CopyReport, *, no_index: bool) -> None:
+    if report.erased:
+        count = report.erased
+        were = f"{count:,} conversations were" if count != 1 else "1 conversation was"
+        write_note(f"convstore: {were} removed from the copy, because of what was purged or redacted in the source")
     if report.running_turns:
         count = report.running_turns
         are = f"{count:,} turns were" if count != 1 else "1 turn was"
@@ -141,6 +145,7 @@ def _report_to_json(
         "target": labels[1],
         **{name: report.rows[f"convstore_{name}"] for name in _COUNTED},
         "written": {table.removeprefix("convstore_"): count for table, count in sorted(report.written.items())},
+        "erased": report.erased,
         "indexed": indexed,
         "running_turns": report.running_turns,
         "changed_meanwhile": report.changed_meanwhile,

@@ -1,0 +1,92 @@
+"""Remove a conversation that was locked: give forks their copy, and delete all that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from convstore.db import tombstone_rows, unused_attachments
+from convstore.db.connection import Connection
+from convstore.db.descendants import Descendant, leave_out, list_descendants
+from convstore.db.erased_rows import ErasableRow, delete_rows, forget_sums, lock_erasable
+from convstore.db.erased_terms import remove_terms
+from convstore.db.erasure_steps import mark_steps
+from convstore.db.fork_sharing import Lineage
+from convstore.db.inherited_rows import Inheritance, copy_to_fork
+from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
+from convstore.values.purge_receipt import KeptByFork
+from convstore.values.results import ErasureReason
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed besides rows of the conversation, and what forks keep."""
+
+    kept_by: tuple[KeptByFork, ...]
+    attachments: int
+    attachment_bytes: int
+
+
+def list_forks(key: ConversationKey, descendants: Sequence[Descendant]) -> list[Descendant]:
+    """Return the descendants that were forked from the conversation itself."""
+    return [one for one in descendants if one.origin.conversation_id == key.id]
+
+
+def find_shared(lineage: Lineage, fork: Descendant) -> Inheritance:
+    """Return what a fork shares of the rows of its origin.
+
+    Args:
+        lineage: the origin's.
+    """
+    before = next(iter((*lineage.origins, *lineage.far)), None)
+    return Inheritance(
+        after_seq=before.up_to_seq if before is not None else NO_SEQ,
+        after_turn=before.up_to_turn if before is not None else TurnNumber(0),
+        up_to_seq=fork.origin.up_to_seq,
+        up_to_turn=fork.origin.up_to_turn,
+    )
+
+
+def remove_conversation(
+    connection: Connection,
+    key: ConversationKey,
+    row: ErasableRow,
+    descendants: Sequence[Descendant],
+    now: datetime,
+    *,
+    keeps_tombstone: bool,
+) -> Removed:
+    """Remove a conversation and all that belongs to it. The caller has locked it and its descendants.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        keeps_tombstone: whether imports leave the conversation out from now on.
+    """
+    kept_by: list[KeptByFork] = []
+    for fork in list_forks(key, descendants):
+        copied = copy_to_fork(connection, key, fork.key.id, find_shared(row.lineage, fork))
+        kept_by.append(KeptByFork(fork.key.id, copied))
+    leave_out(connection, row.lineage, descendants)
+    forget_sums(connection, key)
+    remove_terms(connection, key, row)
+    digests = unused_attachments.find_digests(connection, key)
+    delete_rows(connection, key)
+    number, size = unused_attachments.delete_unused(connection, key.owner, digests)
+    if keeps_tombstone:
+        tombstone_rows.put_tombstone(connection, key, ErasureReason.PURGED, row.source_kind, now)
+    mark_steps(connection, now)
+    return Removed(tuple(kept_by), number, size)
+
+
+def remove_with_descendants(connection: Connection, key: ConversationKey, now: datetime) -> None:
+    """Remove a conversation and all that was forked from it, from a database that nobody else uses."""
+    descendants = list_descendants(connection, key)
+    for one in (*(fork.key for fork in reversed(descendants)), key):
+        remove_conversation(connection, one, lock_erasable(connection, one), (), now, keeps_tombstone=False)
+
+
+def remove_alone(connection: Connection, key: ConversationKey, now: datetime) -> None:
+    """Remove a conversation from a database that nobody else uses; its forks keep their copy."""
+    row, descendants = lock_erasable(connection, key), list_descendants(connection, key)
+    remove_conversation(connection, key, row, descendants, now, keeps_tombstone=False)
