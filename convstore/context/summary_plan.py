@@ -1,7 +1,8 @@
 """Compaction: which part of a path the model summarises next, the request for it, and the summary when it came.
 
-No conversation is held while the model writes. Messages never change, so a summary of a path up to one of them stays
-true whatever is said, undone or forked meanwhile; it is used wherever that message is on the path.
+No conversation is held while the model writes. Messages change only if they are redacted, which is looked for when the
+summary came. So a summary of a path up to one of them stays true whatever is said, undone or forked meanwhile; it is
+used wherever that message is on the path.
 """
 
 from __future__ import annotations

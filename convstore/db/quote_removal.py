@@ -98,11 +98,12 @@ def remove_from_turns(removal: Removal, blanked: Collection[BlankedMessage], *, 
         values = {name: value for name, value in values.items() if value != getattr(row, name)}
         if row.window is not None and _SENT_AS in row.window:
             values["window"] = _CUT_ARGUMENTS.sub(rf"\1{REDACTED_TEXT}", values.get("window") or row.window)
-        key = from_column(row.idempotency_key)
+        if "request" in values:
+            values["input_digest"] = None  # it is over the parameters too
+        key = _read_label(row.idempotency_key)
         if key is not None and removal.secret.replace(key) != key:
             values["idempotency_key"] = None
         if values:
-            values["input_digest"] = None
             _update(removal, turns, row.conversation_id, values, seq=row.number)
             removal.changed_turns.add((row.conversation_id, row.number))
     for one in blanked:
