@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, event, select
 
 from convstore import ConversationBusy, LeaseLost, RedactionUnfinished, Store, TurnFailed
+from convstore.conversations import search_filling
 from convstore.db.tables import deltas
 from convstore.messages.redacted_message import REDACTED_TEXT
 from convstore.testing import ChatServer, Reply
@@ -98,6 +99,19 @@ def test_a_late_reply_to_a_redacted_message_fits_what_is_there_now(
     assert find_in(store, SECRET) == []
     assert [record.message["content"] for record in store.tree(id)][-1] == "Hello"
     check_all(engine_of(store))
+
+
+def test_words_that_were_read_before_a_redaction_do_not_come_into_the_index_after_it(store: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": f"it is {SECRET} " + "and more " * 12_000}]).id
+    transactions = store._engine.transactions
+    batches, _ = transactions.read(search_filling.read_batches, "", [id])
+    assert [len(batch.texts) for batch in batches] == [1], "a long message is added to the index later"
+    store.redact(id, 1, match=SECRET)
+    assert transactions.write(search_filling.store_batches, batches) == 0
+    assert find_in(store, SECRET) == []
+    store.reindex()
+    assert find_in(store, SECRET) == []
+    assert len(store.search("more").hits) == 1
 
 
 @pytest.mark.parametrize("what", ["compact", "write_title"])
