@@ -47,6 +47,7 @@ _COMMANDS = {
     "prices": ("prices.prices", "Show the prices of models, and change them."),
     "purge": ("purge.purge", "Remove conversations for good."),
     "rate": ("rate.rate", "Rate a reply."),
+    "redact": ("redact.redact", "Remove the text of messages, or parts of it, for good."),
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),
     "resume": ("resume.resume", "Go on with a conversation in Claude Code or Codex."),

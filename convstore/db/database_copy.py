@@ -9,7 +9,7 @@ the target.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -102,6 +102,7 @@ def copy_database(source: Database, target: Database, on_progress: Tell | None =
 
         erased = _find_erased(sides)
         if erased:
+            _check_unused(sides, erased)
             mark_unfinished(target)
             report.erased = _erase(target, erased)
         renamed = _find_renamed(sides)
@@ -145,6 +146,28 @@ def _find_erased(sides: Sides) -> dict[ConversationKey, bool]:
     return found
 
 
+def _check_unused(sides: Sides, erased: Collection[ConversationKey]) -> None:
+    """Check that nothing is removed from the target that was written there after it was copied.
+
+    Args:
+        erased: the conversations that may not be in the source any more.
+
+    Raises:
+        Conflict: the target has a conversation, a message or a turn that the source does not have.
+    """
+    for row, copy in sides.find_differences(CONVERSATIONS):
+        if copy is None or (row is None and ConversationKey(copy[0], copy[1]) in erased):
+            continue
+        if row is None or _has_more(row, copy):
+            raise _refuse_used(sides, CONVERSATIONS, copy)
+
+
+def _has_more(row: Row, copy: Row) -> bool:
+    """Return True if the copy of a conversation has a message or a turn that the conversation does not have."""
+    names = ("next_seq", "next_turn")
+    return any(get_column(CONVERSATIONS, copy, name) > get_column(CONVERSATIONS, row, name) for name in names)
+
+
 def _erase(target: Database, erased: dict[ConversationKey, bool]) -> int:
     """Remove conversations from the target, each in a transaction of its own, and return how many there were."""
     removed = 0
@@ -177,7 +200,7 @@ def _find_renamed(sides: Sides) -> list[Row]:
                 "copy to a new database"
             )
         get, get_copy = partial(get_column, CONVERSATIONS, row), partial(get_column, CONVERSATIONS, copy)
-        if any(get_copy(number) > get(number) for number in ("next_seq", "next_turn")):
+        if _has_more(row, copy):
             raise _refuse_used(sides, CONVERSATIONS, copy)
         if get_copy("name") not in (None, get("name")):
             renamed.append(copy)

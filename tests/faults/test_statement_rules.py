@@ -41,7 +41,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 import convstore.db
 from convstore import ImportedConversation, ImportedMessage, Store
-from convstore.db import copied_rows, loaded_lines
+from convstore.db import copied_rows, loaded_lines, text_occurrences
 from convstore.db.tables import conversations, messages, turns
 from convstore.testing import ChatServer, Reply
 from convstore.values.list_filter import Drawer
@@ -164,6 +164,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "table": [*copied_rows.COPIED_TABLES],
         "columns": [None],
         "loaded": [*loaded_lines.LOADED_TABLES],
+        "searched": [*text_occurrences.SEARCHED],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 

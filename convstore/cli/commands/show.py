@@ -17,7 +17,7 @@ from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
 from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
 from convstore.cli.render.message_output import print_message, style_output
-from convstore.cli.render.output_streams import make_one_line, write_answer, write_json
+from convstore.cli.render.output_streams import format_local_time, make_one_line, write_answer, write_json
 from convstore.cli.render.pager import page_output
 from convstore.cli.render.tree_output import print_tree, tree_to_json
 
@@ -103,6 +103,8 @@ def show(
         for record in records:
             marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
             remarks = [mark for mark, is_set in marks.items() if is_set]
+            if record.redacted_at is not None:
+                remarks.append(f"redacted {format_local_time(record.redacted_at)}")
             if record.seq in ratings:
                 remarks.append(f"rated {ratings[record.seq].rating}")
             remark = ", ".join(remarks)
