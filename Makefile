@@ -12,7 +12,7 @@ export MYPY_NUM_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint bench bench-peers soak format clean
+.PHONY: help demo pictures test quick lint bench bench-peers soak format clean
 
 # Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,6 +22,9 @@ help: ## list the targets
 
 demo: $(VENV)/.model-stamp ## a conversation with a real, local model, by the real program
 	@$(RUN) -m demo.run
+
+pictures: $(VENV)/.dev-stamp ## draw the pictures of the terminal in the documentation from real runs
+	@$(RUN) demo/pictures.py
 
 test: lint $(VENV)/.model-stamp ## lint, then every test, the end-to-end ones with the real model too
 	$(RUN) -m pytest -n $(WORKERS)

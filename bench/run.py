@@ -22,6 +22,7 @@ from bench.crowds import measure_crowds
 from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
 from bench.lookups import measure_forks, measure_lookups
+from bench.rendering import measure_rendering
 from bench.storage import TEXT_BYTES, fill, measure_bytes, measure_verify
 from bench.streams import measure_chunks
 from bench.throughput import measure_processes, measure_throughput
@@ -104,6 +105,11 @@ def main() -> None:
                 "A streamed chunk: processor time of the caller, beside the openai package alone",
                 ("ratio", "stream", "convstore", "alone"),
                 [row for copies in both for row in measure_chunks(copies, scale.starts)],
+            )
+            _table(
+                "A streamed reply on a terminal: processor time, rendered and plain, beside the openai package alone",
+                ("ratio", "plain", "reply", "rendered", "plain", "alone"),
+                measure_rendering(Path(folder), scale.starts, (4, 16, 64) if scale is FULL else (4,)),
             )
             _table(
                 "Start-up, whole processes",

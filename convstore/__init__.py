@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LeaseLost,
         NotConfigured,
         PurgeUnfinished,
+        RedactionUnfinished,
         ReplyInterrupted,
         ReplyNotStored,
         SchemaOutdated,
@@ -96,6 +97,11 @@ if TYPE_CHECKING:
         KeptByFork,
         PurgeReceipt,
     )
+    from convstore.values.redaction_report import (
+        MessagePlace,
+        Redaction,
+        RedactionExtent,
+    )
     from convstore.values.results import (
         UNCHANGED,
         Conversation,
@@ -151,6 +157,7 @@ _HOMES = {
         "LeaseLost",
         "NotConfigured",
         "PurgeUnfinished",
+        "RedactionUnfinished",
         "ReplyInterrupted",
         "ReplyNotStored",
         "SchemaOutdated",
@@ -199,6 +206,11 @@ _HOMES = {
     "convstore.values.purge_receipt": (
         "KeptByFork",
         "PurgeReceipt",
+    ),
+    "convstore.values.redaction_report": (
+        "MessagePlace",
+        "Redaction",
+        "RedactionExtent",
     ),
     "convstore.values.results": (
         "UNCHANGED",
@@ -260,6 +272,7 @@ __all__ = [
     "KeptByFork",
     "LeaseLost",
     "Message",
+    "MessagePlace",
     "MessageRecord",
     "NotConfigured",
     "OnBusy",
@@ -269,6 +282,9 @@ __all__ = [
     "PurgeUnfinished",
     "Rating",
     "RatingValue",
+    "Redaction",
+    "RedactionExtent",
+    "RedactionUnfinished",
     "ReplyInterrupted",
     "ReplyNotStored",
     "ReplyStream",

@@ -18,7 +18,8 @@
     │   ├── HeadMoved                   the head is not where the caller saw it
     │   ├── IdempotencyMismatch         the key was used for another request
     │   ├── LeaseLost                   .turn: the reply came after another caller had taken the conversation
-    │   └── PurgeUnfinished             .receipts, .busy, .left: what was purged, and what is left to do
+    │   ├── PurgeUnfinished             .receipts, .busy, .left: what was purged, and what is left to do
+    │   └── RedactionUnfinished         .redactions, .left: what was redacted, and what is left to do
     ├── TurnFailed                      .turn: the stored turn; the model or its provider failed
     │   └── ReplyInterrupted            .partial: the part of the reply that was received
     └── DatabaseError
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convstore.messages.completion import Completion
     from convstore.values.purge_receipt import PurgeReceipt
+    from convstore.values.redaction_report import Redaction
     from convstore.values.results import Conversation, Turn
 
 
@@ -149,6 +151,17 @@ class PurgeUnfinished(Conflict):
         """What was purged."""
         self.busy = tuple(busy)
         """The ids of the conversations with a running turn, which were not purged."""
+        self.left = tuple(left)
+        """The steps that `finish_purge` has yet to do: `index`, `rewrite`, `log`."""
+
+
+class RedactionUnfinished(Conflict):
+    """A text was redacted, and is not overwritten in the SQLite file yet, because others use the file."""
+
+    def __init__(self, message: str, redactions: Sequence[Redaction], left: Sequence[str]) -> None:
+        super().__init__(message)
+        self.redactions = tuple(redactions)
+        """What was redacted."""
         self.left = tuple(left)
         """The steps that `finish_purge` has yet to do: `index`, `rewrite`, `log`."""
 

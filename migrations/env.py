@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.schema import CreateSchema
 
-from convstore.config import find_database_url
+from convstore.config.settings import find_database_url
 from convstore.db.engine import open_database, parse_url
 from convstore.db.models import Base
 from convstore.db.postgres_schema import make_enter_sql, read_current_schema, take_schema

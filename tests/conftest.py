@@ -16,6 +16,7 @@ from tests import compiled, driver_events, memory_folder
 from tests.postgres import Emptied, new_database, running_server
 from tests.processes import end_zygote
 from tests.pythons import choose_pythons, newest_python
+from tests.shells import choose_shells
 
 if TYPE_CHECKING:
     from convstore.testing import ChatServer
@@ -185,6 +186,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(missing, red=True, bold=True)
     if wheel:
         _report_oldest(terminalreporter, [nodeid for nodeid in wheel if "oldest_direct" in nodeid])
+    if any("test_completion" in one.nodeid for one in terminalreporter.stats.get("passed", ())):
+        for shell in choose_shells()[1]:
+            line = f"NOT RUN: completion in {shell}, which is not installed"
+            terminalreporter.write_line(line, red=True, bold=True)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:

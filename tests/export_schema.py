@@ -16,6 +16,7 @@ from convstore.values.export_format import (
     MESSAGE_FIELDS,
     ORIGIN_FIELDS,
     RATING_FIELDS,
+    REDACTION_FIELDS,
     SUMMARY_FIELDS,
     TURN_FIELDS,
     Field,
@@ -48,8 +49,10 @@ def make_schema() -> dict[str, Any]:
     message = {
         "message": {"type": "object", "properties": {"role": text}, "required": ["role"]},
         "rating": {**_make_object(RATING_FIELDS)},
+        "redaction": {**_make_object(REDACTION_FIELDS)},
     }
     message["rating"]["properties"]["rating"] = {"enum": ["good", "bad"]}
+    message["redaction"]["properties"]["extent"] = {"enum": ["message", "part"]}
     turn = {"status": {"enum": ["completed", "interrupted", "failed"]}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -57,7 +60,7 @@ def make_schema() -> dict[str, Any]:
         "oneOf": [
             _make_line("export", {"convstore": {"const": FORMAT_VERSION}}),
             _make_line("conversation", conversation, CONVERSATION_FIELDS, optional=("tags", "forked_from")),
-            _make_line("message", message, MESSAGE_FIELDS, optional=("rating",)),
+            _make_line("message", message, MESSAGE_FIELDS, optional=("rating", "redaction")),
             _make_line("turn", turn, TURN_FIELDS),
             _make_line("summary", {}, SUMMARY_FIELDS),
             _make_line("end", {"conversations": _COUNT, "messages": _COUNT}),

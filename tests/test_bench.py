@@ -46,6 +46,7 @@ ROWS = [
             "fork of 2,000 messages",
         )
     ),
+    "a reply of 4 KB",
     *(f"convstore {argument}" for argument in ("--help", "--version", "list", "say")),
 ]
 

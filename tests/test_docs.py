@@ -40,6 +40,7 @@ NOT_RUN = {
         "needs a checkout of an earlier release",
         "writes into the checkout",
     ],
+    "docs/chat.md": ["needs a terminal"],
     "docs/import.md": ["needs files of other programs", "does not end", "writes into the folders of other programs"],
     "docs/local-models.md": ["starts a server"] * 3,
     "docs/backend.md": ["needs a second server"],

@@ -28,6 +28,7 @@ def make_error(kind: type[errors.ConvstoreError], turn: Any) -> errors.Convstore
         AmbiguousReference: ([],),
         errors.LeaseLost: (turn,),
         errors.PurgeUnfinished: ([], ["busy-one"], ["log"]),
+        errors.RedactionUnfinished: ([], ["log"]),
         TurnFailed: (turn,),
         ReplyInterrupted: (turn, {"role": "assistant", "content": "Hal"}),
         ReplyNotStored: (Completion(({"role": "assistant", "content": "Hi"},), "stop"),),

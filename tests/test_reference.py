@@ -69,17 +69,21 @@ def usage(name: str, command: click.Command) -> str:
         for parameter in command.params
         if isinstance(parameter, click.Argument)
     ]
-    more = ["COMMAND"] if isinstance(command, click.Group) else arguments
+    more = [command.subcommand_metavar.removesuffix(" [ARGS]...")] if isinstance(command, click.Group) else arguments
     return " ".join([name, "[OPTIONS]", *more])
 
 
 def cli_reference() -> dict[str, list[str]]:
     """Return what the program says for each command's heading of the reference."""
     return {
-        name: ["```text", usage(name, command), "```"]
-        + ([] if isinstance(command, click.Group) else ["", *option_table(command)])
-        for name, command in commands().items()
+        name: ["```text", usage(name, command), "```", *_own_options(command)] for name, command in commands().items()
     }
+
+
+def _own_options(command: click.Command) -> list[str]:
+    table = option_table(command)
+    has_options = any(isinstance(parameter, click.Option) for parameter in command.params)
+    return ["", *table] if has_options or not isinstance(command, click.Group) else []
 
 
 def test_the_command_line_reference_has_every_command_with_its_options() -> None:

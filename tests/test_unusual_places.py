@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from convstore import DatabaseUnavailable, NotConfigured, Store, TurnStatus, config
+from convstore import DatabaseUnavailable, NotConfigured, Store, TurnStatus
+from convstore.config import settings
 from convstore.leases import lock_folders, process_locks
 from convstore.provider.retry_policy import compute_retry_delay
 from convstore.testing import ChatServer
@@ -35,7 +36,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_without_a_home_a_named_database_works(no_home: Path, sqlite_url: str, chat_server: ChatServer) -> None:
     with Store(sqlite_url, base_url=chat_server.url, model="m") as store:
         assert store.say(store.new().id, "Hi").status is TurnStatus.COMPLETED
-    assert config.find_price_file() is None
+    assert settings.find_price_file() is None
     assert list(no_home.iterdir()) == []
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -15,6 +16,7 @@ import click
 
 from convstore import __version__
 from convstore.cli.exit_codes import report_error
+from convstore.cli.options.command_defaults import CommandDefaults
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.text_input import check_arguments
 from convstore.cli.render.output_streams import abandon_stdout, prepare_streams, report_lost_characters
@@ -24,20 +26,28 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "archive": ("archive.archive", "Move a conversation to the archive."),
+    "chat": ("chat.chat", "Talk with a model at a prompt."),
     "checkout": ("checkout.checkout", "Move the head to any message."),
     "compact": ("compact.compact", "Summarise the older messages of a conversation."),
+    "completion": ("completion.completion", "Print the script that completes commands in a shell."),
+    "config": ("config.config", "Show the settings in force, and change them."),
     "db": ("db.database", "Inspect and upgrade the database schema."),
     "delete": ("delete.delete", "Delete a conversation; `restore` brings it back."),
+    "doctor": ("doctor.doctor", "Find out what is wrong: settings, database, provider, terminal."),
     "edit": ("edit.edit", "Edit a message and ask again."),
     "export": ("export.export", "Write conversations to a file."),
     "follow": ("follow.follow", "Print a reply that another process streams."),
     "fork": ("fork.fork", "Fork a conversation and print the new id."),
     "import": ("import_.import_conversations", "Bring in conversations of other programs, or of an export."),
     "list": ("list.list_conversations", "List conversations, latest activity first."),
+    "models": ("models.models", "List the models of the server, by name."),
     "new": ("new.new", "Start a conversation and print its id."),
+    "open": ("open.open_conversation", "Choose a conversation, print its id, and use it from now on."),
     "pin": ("pin.pin", "Always send a message."),
+    "prices": ("prices.prices", "Show the prices of models, and change them."),
     "purge": ("purge.purge", "Remove conversations for good."),
     "rate": ("rate.rate", "Rate a reply."),
+    "redact": ("redact.redact", "Remove the text of messages, or parts of it, for good."),
     "redo": ("redo.redo", "Redo the turns of the latest undo."),
     "restore": ("restore.restore", "Restore a deleted conversation."),
     "resume": ("resume.resume", "Go on with a conversation in Claude Code or Codex."),
@@ -50,6 +60,7 @@ _COMMANDS = {
     "stop": ("stop.stop", "Interrupt a reply in another process."),
     "tag": ("tag.tag", "Add tags to a conversation."),
     "tags": ("tags.tags", "List the tags, with their numbers of conversations."),
+    "templates": ("templates.templates", "Make and change templates of new conversations."),
     "title": ("title.title", "Change a conversation's title."),
     "tool-result": ("tool_result.tool_result", "Give the result of a tool call."),
     "turns": ("turns.turns", "List the turns of a conversation."),
@@ -66,7 +77,6 @@ Only the module of the command that runs is imported. `--help` and completion ta
 
 _OTHER_NAMES = {
     "ask": "say",
-    "chat": "say",
     "history": "show",
     "find": "search",
     "grep": "search",
@@ -140,12 +150,13 @@ def convstore() -> None:
     CONVSTORE_CONVERSATION, else the one used last.
 
     \b
-    CONVSTORE_DB      database: a SQLAlchemy URL, or the path of a SQLite file
-    CONVSTORE_OWNER   owner of the conversations, if several people share a database
-    CONVSTORE_MODEL   model to call, if neither the command nor the conversation names one
-    CONVSTORE_PRICES  prices of tokens: a TOML file
-    OPENAI_API_KEY    key for OpenAI, or for the server at OPENAI_BASE_URL
-    OPENAI_BASE_URL   any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
+    CONVSTORE_DB       database: a SQLAlchemy URL, or the path of a SQLite file
+    CONVSTORE_PROFILE  profile of your config.toml: server, key and model
+    CONVSTORE_OWNER    owner of the conversations, if several people share a database
+    CONVSTORE_MODEL    model to call, if neither the command nor the conversation names one
+    CONVSTORE_PRICES   prices of tokens: a TOML file
+    OPENAI_API_KEY     key for OpenAI, or for the server at OPENAI_BASE_URL
+    OPENAI_BASE_URL    any server that speaks Chat Completions (llama.cpp, Ollama, vLLM …)
     """
 
 
@@ -160,9 +171,13 @@ def main() -> None:
     try:
         arguments = sys.argv[1:]
         check_arguments(arguments)
+        if os.environ.get("_CONVSTORE_COMPLETE", "").startswith("bash"):
+            from convstore.cli.options.bash_words import complete_by_line
+
+            complete_by_line()
         if arguments[:1] == ["help"]:  # as in git
             arguments = [*arguments[1:], "--help"]
-        convstore.main(arguments, prog_name="convstore", standalone_mode=False)
+        convstore.main(arguments, prog_name="convstore", standalone_mode=False, default_map=CommandDefaults())
         sys.stdout.flush()
         status = 0
     except BrokenPipeError:

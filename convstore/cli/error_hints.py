@@ -25,6 +25,8 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",
     errors.LeaseLost: "see `convstore turns --json`",
+    errors.PurgeUnfinished: "`convstore purge --finish` does the rest",
+    errors.RedactionUnfinished: "`convstore purge --finish` does the rest",
     errors.ReplyInterrupted: "`convstore retry` sends the message again",
     errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "`convstore retry` sends it again",

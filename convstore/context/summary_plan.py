@@ -1,7 +1,8 @@
 """Compaction: which part of a path the model summarises next, the request for it, and the summary when it came.
 
-No conversation is held while the model writes. Messages never change, so a summary of a path up to one of them stays
-true whatever is said, undone or forked meanwhile; it is used wherever that message is on the path.
+No conversation is held while the model writes. Messages change only if they are redacted, which is looked for when the
+summary came. So a summary of a path up to one of them stays true whatever is said, undone or forked meanwhile; it is
+used wherever that message is on the path.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import take_turn_number
 from convstore.db.head_rows import ConversationState, read_state
 from convstore.db.history_rows import Reach, read_path_end
+from convstore.db.message_rows import was_redacted
 from convstore.db.summary_rows import claim_compaction, insert_summary, read_summaries, release_compaction
 from convstore.db.turn_rows import find_turn, list_turns
 from convstore.db.turn_writes import insert_ended_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import NotConfigured, TurnFailed
-from convstore.messages.completion import Completion
+from convstore.messages.completion import REDACTED_MEANWHILE, Completion, make_facts
 from convstore.messages.message import Message, extract_text
 from convstore.messages.token_counters import make_fallback_counter
 from convstore.messages.tool_calls import find_unanswered_calls, list_calls
@@ -193,8 +195,10 @@ def shrink_step(step: SummaryStep, share: float) -> int | None:
 
 def store_summary(
     work: UnitOfWork, key: ConversationKey, call: SummaryCall, completion: Completion, own: Summary | None
-) -> tuple[Summary, bool]:
+) -> tuple[Summary, bool] | TurnFailed:
     """Store a summary that the model wrote, with its turn.
+
+    Return an error if a message that it covers was redacted meanwhile: it may have the text. Only its turn is stored.
 
     Args:
         own: the summary that the same compaction wrote before; None: this is its first. `drop_summary` drops both.
@@ -204,26 +208,33 @@ def store_summary(
     """
     connection, step = work.connection, call.step
     turn = _make_turn(work, key, call)
+    state = read_state(connection, key)
+    if was_redacted(connection, state.lineage, step.up_to):
+        return _store_failed_turn(work, turn, call, REDACTED_MEANWHILE, make_facts(completion))
     outcome = TurnOutcome(TurnStatus.COMPLETED, completion, moves_head=False, latency=call.latency)
     insert_ended_turn(work, turn, outcome)
-    state = read_state(connection, key)
     present = find_summary(connection, state)
     if present is not None and present.up_to_position >= step.up_to.position and _is_on_path(work, state, step):
         return present, False  # another caller was quicker; the turn of this one records what it cost
     text = extract_text(completion.messages[0])
-    count_tokens = make_fallback_counter(work.count_tokens)
     summary = Summary(
         turn=turn.seq,
         up_to_seq=step.up_to.seq,
         up_to_position=step.up_to.position,
         text=text,
-        tokens=sum(count_tokens(message) for message in make_summary_messages(text)),
+        tokens=count_summary_tokens(work, text),
         # The latest, even if it covers another path, to which the head may return.
         previous_turn=own.previous_turn if own is not None and own.turn == state.summary_turn else state.summary_turn,
         created_at=work.now,
     )
     insert_summary(connection, key, summary)
     return summary, True
+
+
+def count_summary_tokens(work: UnitOfWork, text: str) -> int:
+    """Return the tokens of a summary as it is sent."""
+    count_tokens = make_fallback_counter(work.count_tokens)
+    return sum(count_tokens(message) for message in make_summary_messages(text))
 
 
 def _make_turn(work: UnitOfWork, key: ConversationKey, call: SummaryCall) -> EndedTurn:
@@ -258,9 +269,15 @@ def store_failed_summary(
     work: UnitOfWork, key: ConversationKey, call: SummaryCall, error: dict[str, Any]
 ) -> TurnFailed:
     """Store the turn of a summary that failed, and return the error that says so."""
-    turn = _make_turn(work, key, call)
+    return _store_failed_turn(work, _make_turn(work, key, call), call, error, None)
+
+
+def _store_failed_turn(
+    work: UnitOfWork, turn: EndedTurn, call: SummaryCall, error: dict[str, Any], completion: Completion | None
+) -> TurnFailed:
+    key = turn.key
     insert_ended_turn(
-        work, turn, TurnOutcome(TurnStatus.FAILED, None, moves_head=False, error=error, latency=call.latency)
+        work, turn, TurnOutcome(TurnStatus.FAILED, completion, moves_head=False, error=error, latency=call.latency)
     )
     stored = find_turn(work.connection, key, turn.seq)
     assert stored is not None  # noqa: S101 (for the type checker: it was just inserted)

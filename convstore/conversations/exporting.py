@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from convstore.db import exported_lines
 from convstore.db.conversation_rows import get_conversation
@@ -10,6 +11,7 @@ from convstore.db.drawer_rows import read_ratings
 from convstore.db.fork_sharing import Lineage, list_origins
 from convstore.db.head_rows import read_head
 from convstore.db.history_rows import read_path, read_tree
+from convstore.db.redaction_rows import read_marks
 from convstore.db.turn_rows import list_turns
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.values.export_format import Line
@@ -65,6 +67,11 @@ def read_exported(work: UnitOfWork, key: ConversationKey, *, is_tree: bool) -> E
     head, lineage = read_head(connection, key)
     path = read_path(connection, lineage, head.seq)
     records = read_tree(connection, lineage) if is_tree else path
+    if marks := read_marks(connection, lineage, [record.seq for record in records]):
+        records = [
+            replace(record, redacted_at=marks[record.seq].redacted_at) if record.seq in marks else record
+            for record in records
+        ]
     on_path = {record.seq for record in path}
     turns = _list_all_turns(work, lineage)
     replies: dict[Seq, Turn] = {turn.output_seq: turn for turn in turns if turn.output_seq is not None}

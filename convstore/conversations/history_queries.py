@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convstore.context.history_reader import find_summary
@@ -14,6 +14,7 @@ from convstore.db.fork_sharing import Lineage
 from convstore.db.head_rows import Head, read_head, read_head_seq, read_state
 from convstore.db.history_rows import Reach
 from convstore.db.message_rows import PathMessage
+from convstore.db.redaction_rows import read_marks
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, InvalidInput
 from convstore.messages.tool_calls import find_unanswered_calls
@@ -50,6 +51,13 @@ def read_history(
     Args:
         max_bytes: return no more messages than have so many bytes, but at least one.
     """
+    lineage, records = _read_history(work, key, limit, before, max_bytes)
+    return _add_marks(work, lineage, records)
+
+
+def _read_history(
+    work: UnitOfWork, key: ConversationKey, limit: int | None, before: Seq | None, max_bytes: int | None
+) -> tuple[Lineage, list[MessageRecord]]:
     head, lineage = read_head(work.connection, key)
     if before is not None:
         found = message_rows.find_place(work.connection, lineage, before)
@@ -58,8 +66,19 @@ def read_history(
         parent, position = found
         head = Head(parent, Position(position - 1))
     if max_bytes is not None:
-        return path_bytes.read_path_within(work.connection, lineage, head.seq, limit, max_bytes)
-    return history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
+        return lineage, path_bytes.read_path_within(work.connection, lineage, head.seq, limit, max_bytes)
+    return lineage, history_rows.read_path(work.connection, lineage, head.seq, limit, position=head.position)
+
+
+def _add_marks(work: UnitOfWork, lineage: Lineage, records: list[MessageRecord]) -> list[MessageRecord]:
+    """Return messages with the times at which some of them were redacted."""
+    marks = read_marks(work.connection, lineage, [record.seq for record in records])
+    if not marks:
+        return records
+    return [
+        replace(record, redacted_at=marks[record.seq].redacted_at) if record.seq in marks else record
+        for record in records
+    ]
 
 
 def read_messages(
@@ -67,7 +86,7 @@ def read_messages(
 ) -> Sequence[PathMessage | MessageRecord]:
     """Return the last messages of the current path, as far as a request needs them."""
     if limit is not None or max_bytes is not None:
-        return read_history(work, key, limit, max_bytes=max_bytes)
+        return _read_history(work, key, limit, None, max_bytes)[1]
     head, lineage = read_head(work.connection, key)
     return history_rows.read_path_messages(work.connection, lineage, head)
 
@@ -75,7 +94,7 @@ def read_messages(
 def read_path_page(work: UnitOfWork, key: ConversationKey, before: PathPage | None) -> PathPage:
     """Return the first page of the current path, or the next page of the same path.
 
-    Messages never change, so all pages together are the path as it was when the first one was read.
+    Messages change only if they are redacted, so all pages together are the path as it was when the first was read.
 
     Args:
         before: the page before; None: begin with the current path.
@@ -89,25 +108,25 @@ def read_path_page(work: UnitOfWork, key: ConversationKey, before: PathPage | No
         return PathPage([], head)
     end = find_message_at(work.connection, lineage, head.seq, Position(last))
     records = history_rows.read_path(work.connection, lineage, end, last - after, position=Position(last))
-    return PathPage(records, head)
+    return PathPage(_add_marks(work, lineage, records), head)
 
 
 def read_message(work: UnitOfWork, key: ConversationKey, position: Position) -> MessageRecord:
     """Return the message at a position of the current path."""
     head, lineage = read_head_seq(work.connection, key)
-    return read_message_at(work.connection, lineage, head, position)
+    return _add_marks(work, lineage, [read_message_at(work.connection, lineage, head, position)])[0]
 
 
 def read_tree(work: UnitOfWork, key: ConversationKey) -> list[MessageRecord]:
     """Return every message, on the current path or off it, by `seq`."""
     _, lineage = read_head_seq(work.connection, key)
-    return history_rows.read_tree(work.connection, lineage)
+    return _add_marks(work, lineage, history_rows.read_tree(work.connection, lineage))
 
 
 def read_tree_page(work: UnitOfWork, key: ConversationKey, after: Seq) -> list[MessageRecord]:
     """Return the next messages after message `after`, on the current path or off it, by `seq`; [] at the end."""
     _, lineage = read_head_seq(work.connection, key)
-    return history_rows.read_tree(work.connection, lineage, after, _PAGE_MESSAGES)
+    return _add_marks(work, lineage, history_rows.read_tree(work.connection, lineage, after, _PAGE_MESSAGES))
 
 
 def read_turn_input(work: UnitOfWork, owner: str, turn: Turn) -> list[MessageRecord]:

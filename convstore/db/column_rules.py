@@ -81,10 +81,10 @@ _FACT = ColumnRule(
 )
 """A number, a time, an id."""
 _INTERNAL = replace(_FACT, export=Export.LEFT_OUT)
-_WORDS = replace(_FACT, encryption=Encryption.ENCRYPTED)
-"""What people wrote about the conversation."""
+_WORDS = replace(_FACT, redact=Redaction.REMOVED, encryption=Encryption.ENCRYPTED)
+"""A short text that a caller chose: with the text in it, it is removed as a whole."""
 _TEXT = replace(_WORDS, redact=Redaction.BLANKED)
-"""What was said, or made of it."""
+"""What was said, or made of it, or written about it."""
 _DIGEST = replace(_FACT, redact=Redaction.COMPUTED, encryption=Encryption.KEYED)
 _OTHER_DIGEST = replace(_INTERNAL, redact=Redaction.REMOVED, encryption=Encryption.KEYED)
 
@@ -107,14 +107,15 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         owner__running_turn__lease_token__lease_expires_at__lease_ms__lineage__compacting_until=(_INTERNAL),
         id__head_seq__length__next_seq__next_turn__pins__redo__summary_turn__window__inherited_model=_FACT,
         created_at__updated_at__deleted_at__archived_at=_FACT,
-        name__metadata__settings=_WORDS,
-        title__made_title=_TEXT,
+        name=_WORDS,
+        title__made_title__metadata__settings=_TEXT,
         creation_digest=replace(_OTHER_DIGEST, export=Export.WRITTEN),
     ),
     "convstore_messages": _rule(
         owner__conversation_id__context_seq__back_32__back_1024__back_32768=_share(_INTERNAL),
         seq__parent_seq__position__role__turn_seq__created_at=_share(_FACT),
-        name__content__extra=_share(_TEXT),
+        name=_share(replace(_TEXT, redact=Redaction.KEPT)),  # who speaks, as `role`
+        content__extra=_share(_TEXT),
         tokens=_share(replace(_FACT, redact=Redaction.COMPUTED)),
         digest=_share(_DIGEST),
     ),
@@ -124,8 +125,8 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         prompt_tokens__completion_tokens__total_tokens__cached_tokens__reasoning_tokens__cost=_share(_FACT),
         latency_ms__first_token_ms__started_at__ended_at__finish_reason__stop_requested_at=_share(_FACT),
         response_id__model__requested_model__system_fingerprint=_share(_FACT),
-        window__usage=_share(_FACT),
-        request__error__attempts__response_fields__notes=_share(_TEXT),
+        # A window report may quote the beginning of arguments.
+        request__window__usage__error__attempts__response_fields__notes=_share(_TEXT),
         idempotency_key=_WORDS,
         input_digest=replace(_OTHER_DIGEST, export=Export.WRITTEN),
     ),
@@ -156,7 +157,7 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
     "convstore_search_backlog": _rule(owner__conversation_id__from_seq=_INTERNAL),
     "convstore_tags": _rule(owner__conversation_id=_INTERNAL, tag=_WORDS),
     "convstore_ratings": _rule(
-        owner__conversation_id=_share(_INTERNAL), seq__rating__rated_at=_share(_FACT), note=_share(_WORDS)
+        owner__conversation_id=_share(_INTERNAL), seq__rating__rated_at=_share(_FACT), note=_share(_TEXT)
     ),
     "convstore_tombstones": _rule(
         owner__conversation_id__reason__source_kind__erased_at=replace(

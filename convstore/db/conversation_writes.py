@@ -270,7 +270,7 @@ def lock_row(connection: Connection, key: ConversationKey) -> None:
 
 
 def hold_origin(connection: Connection, key: ConversationKey) -> None:
-    """Keep others from purging a conversation until the transaction ends; nothing else has to wait for it.
+    """Keep others from purging or redacting a conversation until the transaction ends; nothing else waits for it.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.

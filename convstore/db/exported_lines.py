@@ -14,6 +14,7 @@ from convstore.db.drawer_rows import read_ratings, read_tags
 from convstore.db.fork_sharing import Lineage, list_origins, read_lineage, read_nearest_origin
 from convstore.db.history_rows import read_tree
 from convstore.db.message_rows import read_head
+from convstore.db.redaction_rows import read_marks
 from convstore.db.row_check import RowCheck
 from convstore.db.row_errors import DECODING_ERRORS, conversation_not_found, damaged_row
 from convstore.db.tables import conversations, summaries, turns
@@ -24,6 +25,7 @@ from convstore.values.export_format import (
     Field,
     Line,
     make_rating_fields,
+    make_redaction_fields,
     read_columns,
 )
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
@@ -168,12 +170,15 @@ def _iterate_messages(connection: Connection, lineage: Lineage, after: Seq, next
     page = _FIRST_PAGE
     while records := read_tree(connection, lineage, after, page):
         size = 1
+        marks = read_marks(connection, lineage, [record.seq for record in records])
         for record in records:
             if record.seq >= next_seq:  # it was stored after the conversation was read
                 return
             line = make_message_line(record)
             if rating := ratings.get(record.seq):
                 line["rating"] = make_rating_fields(rating)
+            if mark := marks.get(record.seq):
+                line["redaction"] = make_redaction_fields(mark)
             size += _estimate_size(line)
             yield line
         after = records[-1].seq

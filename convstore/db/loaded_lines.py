@@ -18,6 +18,7 @@ from convstore.db.drawer_rows import add_tags, keep_later_rating
 from convstore.db.fork_sharing import Lineage, write_lineage
 from convstore.db.message_rows import find_existing, find_message, find_place
 from convstore.db.message_writes import insert_records, insert_rows, make_child, make_rows
+from convstore.db.redaction_rows import mark_messages
 from convstore.db.search_backlog import put_off, put_off_whole
 from convstore.db.search_index import index_title, replace_title
 from convstore.db.stored_conversation import StoredConversation, is_exported_running, read_stored, read_stored_lineage
@@ -35,6 +36,7 @@ from convstore.values.export_format import (
     Line,
     make_columns,
     make_rating,
+    make_redaction_mark,
 )
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq, TurnNumber
 from convstore.values.results import ErasureReason, MessageRecord
@@ -329,6 +331,9 @@ class _Loading:
             for line in by_type["message"]:
                 if line.get("rating") is not None and line["seq"] > shared_seq:  # an origin has the others
                     keep_later_rating(self._connection, self._key, make_rating(line["seq"], line["rating"]))
+            marks = {line["seq"]: line["redaction"] for line in by_type["message"] if "redaction" in line}
+            marked = [record.seq for record in new if record.seq in marks]
+            mark_messages(self._connection, [(self._key, seq, make_redaction_mark(marks[seq])) for seq in marked])
         self._check_places()
         return added
 

@@ -119,6 +119,12 @@ def find_message(connection: Connection, lineage: Lineage, seq: Seq) -> MessageR
     return decode_rows_with_parents(connection, rows, lineage)[0] if rows else None
 
 
+def was_redacted(connection: Connection, lineage: Lineage, record: MessageRecord) -> bool:
+    """Return True if a message, or one before it, is another one than it was when it was read."""
+    now = find_message(connection, lineage, record.seq)
+    return now is None or now.digest != record.digest
+
+
 def read_head(connection: Connection, lineage: Lineage, head: Seq) -> MessageRecord | None:
     """Return the message at the head of a path.
 
@@ -140,7 +146,7 @@ def read_messages(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
         DamagedRow: a message is missing or cannot be decoded.
     """
     found: list[MessageRecord] = []
-    for home, kept in _group_by_home(connection, lineage, seqs).items():
+    for home, kept in group_by_home(connection, lineage, seqs).items():
         rows = connection.execute(_SEVERAL, {"owner": home.owner, "conversation_id": home.id, "seqs": kept}).all()
         found.extend(decode_rows_with_parents(connection, rows, lineage))
         for seq in sorted(set(kept) - {record.seq for record in found}):
@@ -259,7 +265,7 @@ def decode_rows_with_parents(
 
 def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for home, kept in _group_by_home(connection, lineage, seqs).items():
+    for home, kept in group_by_home(connection, lineage, seqs).items():
         values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept}
         found.update((row.seq, row.digest) for row in connection.execute(_DIGESTS, values))
     return found
@@ -268,14 +274,15 @@ def _read_digests(connection: Connection, lineage: Lineage, seqs: Iterable[Seq])
 def find_existing(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[Seq, Position]:
     """Return the positions of those of these messages that exist, by `seq`."""
     found: dict[Seq, Position] = {}
-    for home, kept in _group_by_home(connection, lineage, seqs).items():
+    for home, kept in group_by_home(connection, lineage, seqs).items():
         for first in range(0, len(kept), _MAX_VARIABLES):
             values = {"owner": home.owner, "conversation_id": home.id, "seqs": kept[first : first + _MAX_VARIABLES]}
             found.update((row.seq, row.position) for row in connection.execute(_POSITIONS, values))
     return found
 
 
-def _group_by_home(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:
+def group_by_home(connection: Connection, lineage: Lineage, seqs: Iterable[Seq]) -> dict[ConversationKey, list[Seq]]:
+    """Return messages by the conversation that keeps them."""
     homes: dict[ConversationKey, list[Seq]] = {}
     for seq in sorted(seqs, reverse=True):  # from the nearest origin to the farthest
         lineage = locate_message(connection, lineage, seq)

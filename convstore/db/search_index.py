@@ -16,13 +16,14 @@ from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, bindparam, delete, select, text
+from sqlalchemy import Engine, bindparam, delete, select, text, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore, is_sqlite
 from convstore.db.search_backlog import put_off
 from convstore.db.tables import EPOCH
 from convstore.db.tables import search_documents as table
+from convstore.messages.message import Message
 from convstore.search.folded_text import fold
 from convstore.search.searched_text import extract_searched_text, join_texts
 from convstore.search.terms import find_terms
@@ -69,6 +70,17 @@ _IN_DOCUMENT = (
 )
 _DELETE = delete(table).where(*_IN_DOCUMENT)
 _DOCID = select(table.c.docid).where(*_IN_DOCUMENT)
+# In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
+_SET_TERMS = (
+    update(table)
+    .where(
+        table.c.owner == bindparam("key_owner"),
+        table.c.created_us == bindparam("key_us"),
+        table.c.conversation_id == bindparam("key_id"),
+        table.c.seq == bindparam("key_seq"),
+    )
+    .values(terms=bindparam("new_terms"))
+)
 # Only on SQLite, where one transaction at a time writes: the number after the last one of the day. A text is late if
 # its number is greater than that of a text that is after it in time. No `created_us >= …`: SQLite would take it for the
 # beginning of its search, and read all texts of the same time before this one.
@@ -188,6 +200,34 @@ def replace_title(
     document = count_microseconds(created_at), key.id, NO_SEQ
     remove_text(connection, key.owner, IndexedText(document, find_title_terms(*before)))
     index_title(connection, key, created_at, *after)
+
+
+def replace_text(
+    connection: Connection, key: ConversationKey, seq: Seq, created_at: datetime, before: Message, after: Message
+) -> None:
+    """Change the terms of a message that is rewritten; one that is not in the index yet is added as it is then.
+
+    The caller has checked that this SQLite can change the index.
+    """
+    place = count_microseconds(created_at), key.id, seq
+    old, new = (IndexedText(place, frozenset(find_terms(fold(extract_searched_text(one))))) for one in (before, after))
+    document, kind = {"owner": key.owner, **_bind_key(place)}, find_kind(connection)
+    found = connection.execute(_DOCID, document).one_or_none()
+    if found is None:
+        return
+    if kind is IndexKind.GIN:
+        values = {"key_owner": key.owner, "key_us": place[0], "key_id": key.id, "key_seq": seq}
+        connection.execute(_SET_TERMS, {**values, "new_terms": hash_terms(key.owner, new)})
+        return
+    if kind is IndexKind.FTS5:
+        words = " ".join(list_stored_terms(key.owner, old))
+        connection.execute(_DELETE_FTS, {"docid": found.docid, "terms": words})
+        connection.execute(_INSERT_FTS, {**document, "terms": " ".join(list_stored_terms(key.owner, new))})
+    else:
+        rows = [{"term": term, "docid": found.docid} for term in list_stored_terms(key.owner, old)]
+        connection.execute_many(_DELETE_TERM, rows)
+        added = [{**document, "term": term} for term in list_stored_terms(key.owner, new)]
+        connection.execute_many(_INSERT_TERM, added)
 
 
 def add_texts(connection: Connection, owner: str, texts: Sequence[IndexedText]) -> None:

@@ -142,7 +142,8 @@ messages = Table(
 )
 """A message.
 
-Its row never changes. Messages are ordered by `seq`, never by a clock.
+Its row changes only if it is redacted; then the digests of all that follow it change too. Messages are ordered by
+`seq`, never by a clock.
 """
 
 turns = Table(

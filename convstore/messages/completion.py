@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convstore.messages.lenient_json import to_lenient_plain
@@ -71,6 +71,15 @@ class Completion:
     """The error that the provider sent in the answer: `type`, `message` and perhaps `code`."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The other fields of the answer, unchanged. `choices` holds the other fields of each choice, if there are any."""
+
+
+REDACTED_MEANWHILE = {"type": "Redacted", "message": "a message that the model read was redacted meanwhile"}
+"""The error of a call that must not store what the model wrote."""
+
+
+def make_facts(completion: Completion) -> Completion:
+    """Return a completion without anything that the model wrote."""
+    return replace(completion, messages=(), fields={})
 
 
 class NotACompletion(Exception):

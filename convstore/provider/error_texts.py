@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -91,10 +92,12 @@ def _find_advice(error: BaseException, facts: Mapping[str, Any], client: Any) ->
     if status == 401:
         if not is_made_client(client):
             return f"check the API key of your client for {server}"
-        has_key = getattr(client, "api_key", None) != NO_API_KEY
-        return (
-            f"check OPENAI_API_KEY, the key for {server}" if has_key else "set OPENAI_API_KEY: the server needs a key"
-        )
+        key = getattr(client, "api_key", None)
+        if key == NO_API_KEY:
+            return "set OPENAI_API_KEY: the server needs a key"
+        if key != os.environ.get("OPENAI_API_KEY", "").strip():
+            return f"check the key of the profile, the key for {server}"
+        return f"check OPENAI_API_KEY, the key for {server}"
     if status in (404, 405) and "server" in facts and not _VERSION_IN_PATH.search(urlsplit(server).path):
         return f"the base URL has no /v1: try {server}/v1"
     if is_model_unknown(facts):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from convstore.config.settings import GIVEN, ModelServer, choose_server
 from convstore.errors import NotConfigured
 from convstore.provider.raw_answer import register_made_client
 from convstore.provider.stoppable_calls import make_stoppable
@@ -27,25 +28,27 @@ NO_API_KEY = "no-key"
 """Stands for a key that a local server does not need; the client requires one."""
 
 
-def make_client(base_url: str | None = None) -> OpenAI:
-    """Return an openai client that is configured by the environment.
+def make_client(base_url: str | None = None, profile: str | None = None) -> OpenAI:
+    """Return an openai client as the environment and the user's file configure it.
 
     Args:
-        base_url: the URL of a compatible server; else `OPENAI_BASE_URL`, else OpenAI itself.
+        base_url: the URL of a compatible server; None: the one that is in force (`config.settings.choose_server`).
+        profile: a profile of the user's file.
 
     Raises:
         NotConfigured: there is neither a key nor a URL, or a setting cannot be used; the text names the setting.
+        InvalidInput: the user's file has a mistake, or no such profile.
     """
-    base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    key = os.environ.get("OPENAI_API_KEY", "").strip() or None
-    if key is None and base_url is None:
+    server = choose_server(base_url, profile)
+    key = server.read_key()
+    if key is None and server.is_default:
         raise NotConfigured(
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
             "Chat Completions"
         )
     # Named even if it is the default: the openai package takes an empty OPENAI_BASE_URL for a URL.
-    base_url = base_url or "https://api.openai.com/v1"
-    _check_settings(base_url)
+    base_url = server.base_url
+    _check_settings(server, key)
     import openai
 
     try:
@@ -59,26 +62,27 @@ def make_client(base_url: str | None = None) -> OpenAI:
     return register_made_client(client)
 
 
-def _check_settings(base_url: str) -> None:
+def _check_settings(server: ModelServer, key: str | None) -> None:
     """Check the settings of other programs that the client uses too.
 
     Without the check, the HTTP library would fail at the first call, or with a message that shows a secret.
     """
-    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        value = os.environ.get(name, "").strip()
+    variables = {name: os.environ.get(name, "").strip() for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")}
+    for name, value in {(server.key_source or ""): key or "", **variables}.items():
         if not (value.isascii() and value.isprintable()):
             raise NotConfigured(f"{name} has a character that no HTTP header can carry; set it again")
     certificates = os.environ.get("SSL_CERT_FILE")
     if certificates and not Path(certificates).is_file():
         raise NotConfigured(f"SSL_CERT_FILE names {certificates!r:.200}, which is not a file; correct or unset it")
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(server.base_url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number, or a broken IPv6 address
         is_usable = False
     if not is_usable:
         # It is not shown, because it may hold a password.
-        raise NotConfigured("the base URL (OPENAI_BASE_URL) is not a URL such as http://localhost:8080/v1")
+        source = "OPENAI_BASE_URL" if server.source == GIVEN else server.source
+        raise NotConfigured(f"the base URL ({source}) is not a URL such as http://localhost:8080/v1")
 
 
 def _explain(error: Exception) -> str:
@@ -92,11 +96,11 @@ def _explain(error: Exception) -> str:
     return f"one of {names} is not the URL of a proxy, such as http://localhost:3128; correct or unset it"
 
 
-def make_async_client(base_url: str | None = None) -> AsyncOpenAI:
+def make_async_client(base_url: str | None = None, profile: str | None = None) -> AsyncOpenAI:
     """Return an async openai client; arguments and errors are those of `make_client`."""
     import openai
 
-    sync = make_client(base_url)
+    sync = make_client(base_url, profile)
     client = openai.AsyncOpenAI(
         api_key=sync.api_key,
         base_url=sync.base_url,

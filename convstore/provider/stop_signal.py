@@ -11,11 +11,15 @@ from contextlib import contextmanager
 class StopSignal:
     """Given at most once, from any thread."""
 
-    __slots__ = ("_lock", "_wake", "given")
+    __slots__ = ("_lock", "_wake", "before_wait", "given", "has_waited")
 
     def __init__(self) -> None:
         self.given: Future[None] = Future()
         """Done when the signal was given."""
+        self.before_wait: Callable[[], object] | None = None
+        """Called each time before the call waits for more of its server's answer; it must not raise an exception."""
+        self.has_waited = False
+        """Whether the call has waited so; a client of the caller's own does not tell."""
         self._lock = threading.Lock()
         self._wake: Callable[[], object] | None = None
 

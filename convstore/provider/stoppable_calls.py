@@ -139,6 +139,9 @@ class _Stream:
         stop: StopSignal | None = getattr(_waiting, "stop", None)
         if stop is None:
             return bytes(self._stream.read(max_bytes, timeout))
+        stop.has_waited = True
+        if stop.before_wait is not None:
+            stop.before_wait()
         end = time.monotonic() + timeout if timeout is not None else math.inf
         while True:
             now = time.monotonic()

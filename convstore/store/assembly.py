@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
-from convstore.config import find_database_url
+from convstore.config.settings import find_database_url, find_default_model
 from convstore.db.engine import Database, open_database
 from convstore.db.transactions import OwnTransactions
 from convstore.db.unit_of_work import Services
@@ -79,6 +79,7 @@ def make_engine(
     *,
     retries: int,
     model: str | None,
+    profile: str | None,
     max_reply_bytes: int,
 ) -> TurnEngine:
     """Return the engine of a store."""
@@ -89,7 +90,7 @@ def make_engine(
         clients,
         lease_span=timedelta(seconds=services.lease_seconds),
         retries=retries,
-        model=model,
+        find_model=partial(find_default_model, model, profile),
         max_reply_bytes=max_reply_bytes,
     )
 

@@ -16,6 +16,7 @@ from convstore.messages.message import Message
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
 from convstore.values.identifiers import NO_SEQ, Seq
+from convstore.values.redaction_report import Redaction
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Rating, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner
 
@@ -391,6 +392,27 @@ class AsyncConversationMethods(ABC):
         note: str | None = None,
     ) -> Rating | None:
         return await self._run(ConversationMethods.rate, conversation_id, position, rating, note=note)
+
+    @documented_as(ConversationMethods.redact)
+    async def redact(
+        self,
+        conversation_id: str,
+        position: int,
+        *,
+        match: str | None = None,
+        everywhere: bool = False,
+        dry_run: bool = False,
+        finish: bool = True,
+    ) -> Redaction:
+        return await self._run(
+            ConversationMethods.redact,
+            conversation_id,
+            position,
+            match=match,
+            everywhere=everywhere,
+            dry_run=dry_run,
+            finish=finish,
+        )
 
     @documented_as(ConversationMethods.ratings)
     async def ratings(self, conversation_id: str) -> builtins.list[Rating]:

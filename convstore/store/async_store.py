@@ -88,6 +88,7 @@ class AsyncStore(AsyncConversationMethods):
         schema: str | None = None,
         owner: str = "",
         base_url: str | None = None,
+        profile: str | None = None,
         model: str | None = None,
         retries: int = DEFAULT_RETRIES,
         lease: float = DEFAULT_LEASE_SECONDS,
@@ -96,7 +97,7 @@ class AsyncStore(AsyncConversationMethods):
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         super().__init__(check_owner(owner))
-        clients = ModelClients(client, partial(make_async_client, base_url))
+        clients = ModelClients(client, partial(make_async_client, base_url, profile))
         database = open_given(url, engine, schema)
         services = make_services(database, lease, count_tokens, prices)
         self._engine = make_engine(
@@ -105,6 +106,7 @@ class AsyncStore(AsyncConversationMethods):
             clients,
             retries=retries,
             model=model,
+            profile=profile,
             max_reply_bytes=max_reply_bytes,
         )
         self._threads = ThreadPool()

@@ -18,7 +18,7 @@ from convstore.messages.caller_input import parse_input
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
 from convstore.messages.message import to_message
-from convstore.store.erasing_methods import ErasingMethods
+from convstore.store.redaction_methods import RedactionMethods
 from convstore.turns.sync_runner import SyncRunner
 from convstore.values.completion_parameters import check_sticky_parameters
 from convstore.values.identifiers import ConversationKey, Position, Seq, make_conversation_id
@@ -48,7 +48,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class ConversationMethods(ErasingMethods):
+class ConversationMethods(RedactionMethods):
     """Everything about an owner's conversations that needs no model.
 
     `Store` adds what asks a model; `Store.using(connection)` returns these methods inside the caller's transaction.

@@ -138,3 +138,22 @@ class ReplyStream(StreamedReply):
         except BaseException:
             self._note_end()
             raise
+
+
+def call_before_waits(reply: ReplyStream, act: Callable[[], object]) -> bool:
+    """Let a function be called each time before a reply that has begun waits for its server.
+
+    Then every piece that has come was given to the reader.
+
+    Args:
+        act: must not raise an exception.
+
+    Returns:
+        Whether it will be called: not with a client of the caller's own, and not if the reply is complete.
+    """
+    live = reply._state.live
+    if live is None:
+        return False
+    stop = live.watched.stop_requested
+    stop.before_wait = act
+    return stop.has_waited

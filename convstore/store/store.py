@@ -51,8 +51,9 @@ class Store(ConversationMethods):
     'In Beijing, China.'
 
     Args:
-        url: a SQLAlchemy URL of SQLite or PostgreSQL, or the path of a SQLite file. None: `CONVSTORE_DB`, else a file
-            in the user's data directory. A SQLite file is created, and its schema upgraded, at the first use.
+        url: a SQLAlchemy URL of SQLite or PostgreSQL, or the path of a SQLite file. None: `CONVSTORE_DB`, else what the
+            user's `config.toml` says (docs/configuration.md), else a file in the user's data directory. A SQLite file
+            is created, and its schema upgraded, at the first use.
         client: your own `openai.OpenAI`; None: one is made from the environment at the first call. Its own retries are
             switched off: a retry that nobody sees could double a reply. After a fork, use another client: the
             connections belong to the parent process.
@@ -60,8 +61,12 @@ class Store(ConversationMethods):
         schema: the PostgreSQL schema that has convstore's tables (docs/postgresql.md). None: the one that the URL names
             as `?schema=`, else the current schema at the first use.
         owner: the owner of the conversations; see `for_owner`.
-        base_url: URL of a server that speaks Chat Completions, for the client that the store makes.
-        model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
+        base_url: URL of a server that speaks Chat Completions, for the client that the store makes. None: that of the
+            profile, `OPENAI_BASE_URL`, that of the user's `config.toml` (docs/configuration.md), else OpenAI.
+        profile: a profile of the user's `config.toml`: a server with its key, and a model. None: `CONVSTORE_PROFILE`,
+            else the one that the file says.
+        model: the model to ask if neither the call nor the conversation names one; None: that of the profile,
+            `CONVSTORE_MODEL`, else that of the user's `config.toml`.
         retries: how often a call is repeated if the model surely generated nothing: the connection was never made, or
             the provider answered 429 or 503. Each repetition is recorded on the turn.
         lease: if a turn on another host gives no sign of life for this many seconds, it counts as dead. On the same
@@ -70,8 +75,8 @@ class Store(ConversationMethods):
             once, when it is stored. If it fails, the call is refused (InvalidInput) before anything is stored; a reply
             is estimated instead.
         prices: prices of tokens, by model: a mapping, or the path of a TOML file (docs/usage.md). None: the file that
-            `CONVSTORE_PRICES` names, else `prices.toml` in the user's configuration directory. It is read once, before
-            the first turn begins.
+            `CONVSTORE_PRICES` or the user's `config.toml` names, else `prices.toml` in the user's configuration
+            directory. It is read once, before the first turn begins.
         max_reply_bytes: the largest answer that is read, after decompression; the rest of a larger one is cut off. It
             holds for the client that convstore makes, not for your own.
 
@@ -89,6 +94,7 @@ class Store(ConversationMethods):
         schema: str | None = None,
         owner: str = "",
         base_url: str | None = None,
+        profile: str | None = None,
         model: str | None = None,
         retries: int = DEFAULT_RETRIES,
         lease: float = DEFAULT_LEASE_SECONDS,
@@ -97,7 +103,7 @@ class Store(ConversationMethods):
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         owner = check_owner(owner)
-        clients = ModelClients(client, partial(make_client, base_url))
+        clients = ModelClients(client, partial(make_client, base_url, profile))
         database = open_given(url, engine, schema)
         services = make_services(database, lease, count_tokens, prices)
         self._engine = make_engine(
@@ -106,6 +112,7 @@ class Store(ConversationMethods):
             clients,
             retries=retries,
             model=model,
+            profile=profile,
             max_reply_bytes=max_reply_bytes,
         )
         self._runner = SyncRunner(clients)

@@ -23,11 +23,14 @@ from convstore.values.export_format import (
     MESSAGE_FIELDS,
     ORIGIN_FIELDS,
     RATING_FIELDS,
+    REDACTION_FIELDS,
     SUMMARY_FIELDS,
     TURN_FIELDS,
+    Field,
     Line,
     check_line,
 )
+from convstore.values.redaction_report import RedactionExtent
 from convstore.values.results import TurnStatus
 from convstore.values.validation import check_conversation_name, check_id, check_tags
 from convstore.values.window_options import check_window_options
@@ -39,7 +42,7 @@ _BYTES_IN_MEMORY = 2_000_000  # of one conversation; as Python's values they tak
 _TYPE = frozenset({"type"})
 _ENDED_STATUSES = tuple(status.value for status in TurnStatus if status is not TurnStatus.RUNNING)
 _FIELDS = {
-    "message": (MESSAGE_FIELDS, _TYPE | {"rating"}),
+    "message": (MESSAGE_FIELDS, _TYPE | {"rating", "redaction"}),
     "turn": (TURN_FIELDS, _TYPE),
     "summary": (SUMMARY_FIELDS, _TYPE),
 }
@@ -229,12 +232,8 @@ class _Reader:
             raise InvalidInput(f"lines of the type {kind!r:.40} are unknown: a newer release may have written them")
         fields, others = _FIELDS[kind]
         check_line(value, fields, others)
-        if "rating" in value:
-            if not isinstance(value["rating"], dict):
-                raise InvalidInput("the field 'rating' must be a JSON object")
-            check_line(value["rating"], RATING_FIELDS)
-            if value["rating"]["rating"] not in ("good", "bad"):
-                raise InvalidInput("a rating is 'good' or 'bad'")
+        _check_inner(value, "rating", RATING_FIELDS, ("rating", ("good", "bad")))
+        _check_inner(value, "redaction", REDACTION_FIELDS, ("extent", tuple(RedactionExtent)))
         self._check_number(kind, value)
         if kind == "turn" and value["status"] not in _ENDED_STATUSES:
             raise InvalidInput(f"the status of a turn is one of {', '.join(_ENDED_STATUSES)}")
@@ -317,3 +316,22 @@ def _check_head(line: Line) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _check_inner(line: Line, name: str, fields: tuple[Field, ...], closed: tuple[str, tuple[str, ...]]) -> None:
+    """Check the field of a line that is an object, if the line has it.
+
+    Args:
+        closed: a field of the object, and the values that it may have.
+
+    Raises:
+        InvalidInput: it is not such an object.
+    """
+    if name not in line:
+        return
+    if not isinstance(line[name], dict):
+        raise InvalidInput(f"the field {name!r} must be a JSON object")
+    check_line(line[name], fields)
+    key, values = closed
+    if line[name][key] not in values:
+        raise InvalidInput(f"the field {key!r} of a {name} is {' or '.join(map(repr, map(str, values)))}")

@@ -24,7 +24,7 @@ from convstore.context.summary_plan import (
     store_summary,
 )
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConvstoreError
+from convstore.errors import ConvstoreError, TurnFailed
 from convstore.messages.completion import Completion, NotACompletion, read_completion
 from convstore.messages.message import extract_text
 from convstore.provider.context_overflow import find_fitting_share
@@ -112,7 +112,10 @@ def compact(
             continue
         call = SummaryCall(step, started_at, time.monotonic() - began)
         store = _StoreOnce(key, call, completion, own)
-        summary, is_own = yield DatabaseWork(partial(transactions.write_repeatable, store))
+        stored = yield DatabaseWork(partial(transactions.write_repeatable, store))
+        if isinstance(stored, TurnFailed):
+            raise stored
+        summary, is_own = stored
         own = summary if is_own else None
         summaries.append(summary)
         tries = _Tries(too_long_seq=tries.too_long_seq)
@@ -125,7 +128,7 @@ class _StoreOnce:
         self._arguments = key, call, completion, own
         self._tries = count()
 
-    def __call__(self, work: UnitOfWork) -> tuple[Summary, bool]:
+    def __call__(self, work: UnitOfWork) -> tuple[Summary, bool] | TurnFailed:
         key, call, completion, own = self._arguments
         stored = find_stored_summary(work, key, call) if next(self._tries) else None
         return stored or store_summary(work, key, call, completion, own)

@@ -15,12 +15,18 @@ from convstore.db.ancestors import find_ancestors
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import ConversationChange, change_conversation, take_turn_number
 from convstore.db.head_rows import read_state
-from convstore.db.message_rows import read_messages
+from convstore.db.message_rows import read_messages, was_redacted
 from convstore.db.turn_rows import find_turn, list_turns
 from convstore.db.turn_writes import insert_ended_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import InvalidInput, NotConfigured, TurnFailed
-from convstore.messages.completion import Completion, NotACompletion, read_completion
+from convstore.messages.completion import (
+    REDACTED_MEANWHILE,
+    Completion,
+    NotACompletion,
+    make_facts,
+    read_completion,
+)
 from convstore.messages.message import Message, extract_text
 from convstore.provider.error_texts import describe_error, format_failure
 from convstore.provider.openai_client import build_call_arguments
@@ -29,8 +35,8 @@ from convstore.turns.call_recorder import NO_FINISH_REASON
 from convstore.turns.model_answer import read_whole_answer
 from convstore.turns.turn_engine import TurnEngine
 from convstore.values.completion_parameters import check_parameters
-from convstore.values.identifiers import ConversationKey, Position, Seq
-from convstore.values.results import Conversation, TurnStatus
+from convstore.values.identifiers import ConversationKey, Position
+from convstore.values.results import Conversation, MessageRecord, TurnStatus
 from convstore.values.steps import CallModel, DatabaseWork, GetClient, Pause, Steps
 from convstore.values.turn_outcome import EndedTurn, TurnOutcome
 
@@ -52,7 +58,7 @@ class _Plan:
     """A title to ask for."""
 
     request: dict[str, Any]
-    up_to: Seq
+    up_to: MessageRecord
     """The last message that the model reads."""
     title: str | None
     """The title that the conversation was given before."""
@@ -106,9 +112,11 @@ def write_title(engine: TurnEngine, key: ConversationKey, parameters: Mapping[st
             yield Pause(pause)
             continue
         call = _Call(plan, started_at, time.monotonic() - began)
-        stored: Conversation = yield DatabaseWork(
+        stored: Conversation | TurnFailed = yield DatabaseWork(
             partial(transactions.write_repeatable, _store_title, key, call, completion, title)
         )
+        if isinstance(stored, TurnFailed):
+            raise stored
         return stored
 
 
@@ -131,9 +139,7 @@ def _plan(work: UnitOfWork, key: ConversationKey, parameters: Mapping[str, Any],
     if not model:
         raise NotConfigured("no model is named to write the title: name one (model=…, or CONVSTORE_MODEL)")
     tokens = sum(work.count_tokens(message) for message in messages)
-    return _Plan(
-        {**parameters, "model": model, "messages": messages}, records[-1].seq, conversation.given_title, tokens
-    )
+    return _Plan({**parameters, "model": model, "messages": messages}, records[-1], conversation.given_title, tokens)
 
 
 def _read_title(completion: Completion) -> str:
@@ -166,7 +172,7 @@ def _make_turn(work: UnitOfWork, key: ConversationKey, call: _Call) -> EndedTurn
     return EndedTurn(
         key=key,
         seq=take_turn_number(work.connection, key),
-        base_seq=call.plan.up_to,
+        base_seq=call.plan.up_to.seq,
         request={name: value for name, value in call.plan.request.items() if name != "messages"},
         purpose=_PURPOSE,
         estimated_tokens=call.plan.estimated_tokens,
@@ -176,15 +182,19 @@ def _make_turn(work: UnitOfWork, key: ConversationKey, call: _Call) -> EndedTurn
 
 def _store_title(
     work: UnitOfWork, key: ConversationKey, call: _Call, completion: Completion, title: str
-) -> Conversation:
+) -> Conversation | TurnFailed:
     """Store a title and the turn that wrote it, and return the conversation. It may be run again.
 
-    A title that somebody gave the conversation meanwhile stays.
+    A title that somebody gave the conversation meanwhile stays. Return an error if a message that the model read was
+    redacted meanwhile: the title may have the text.
     """
     recent = list_turns(work.connection, key, _RECENT_TURNS)
     if not any((turn.purpose, turn.started_at) == (_PURPOSE, call.started_at) for turn in recent):
+        turn = _make_turn(work, key, call)  # from now on, a redaction waits
+        if was_redacted(work.connection, read_state(work.connection, key).lineage, call.plan.up_to):
+            return _store_failed_turn(work, turn, call, REDACTED_MEANWHILE, make_facts(completion))
         outcome = TurnOutcome(TurnStatus.COMPLETED, completion, moves_head=False, latency=call.latency)
-        insert_ended_turn(work, _make_turn(work, key, call), outcome)
+        insert_ended_turn(work, turn, outcome)
     conversation = get_conversation(work.connection, key)
     if conversation.given_title not in (call.plan.title, title):
         return conversation
@@ -192,8 +202,14 @@ def _store_title(
 
 
 def _store_failure(work: UnitOfWork, key: ConversationKey, call: _Call, error: dict[str, Any]) -> TurnFailed:
-    turn = _make_turn(work, key, call)
-    outcome = TurnOutcome(TurnStatus.FAILED, None, moves_head=False, error=error, latency=call.latency)
+    return _store_failed_turn(work, _make_turn(work, key, call), call, error, None)
+
+
+def _store_failed_turn(
+    work: UnitOfWork, turn: EndedTurn, call: _Call, error: dict[str, Any], completion: Completion | None
+) -> TurnFailed:
+    key = turn.key
+    outcome = TurnOutcome(TurnStatus.FAILED, completion, moves_head=False, error=error, latency=call.latency)
     insert_ended_turn(work, turn, outcome)
     stored = find_turn(work.connection, key, turn.seq)
     assert stored is not None  # noqa: S101 (for the type checker: it was just inserted)

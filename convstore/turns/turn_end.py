@@ -8,7 +8,9 @@ from dataclasses import replace
 from convstore.db.delta_rows import delete_deltas
 from convstore.db.head_rows import free_with_reply, take_late_numbers
 from convstore.db.lock_wait import limit_lock_wait
+from convstore.db.message_rows import find_message
 from convstore.db.message_writes import Place, insert_messages
+from convstore.db.stored_conversation import read_stored_lineage
 from convstore.db.turn_rows import find_turn
 from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork
@@ -53,6 +55,7 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
             return ended, True  # by this very call: its commit had gone through when the connection broke
         keep = _list_kept_columns(ended, has_reply=bool(replies))
         first_reply = take_late_numbers(connection, key, len(replies), work.now)
+        turn = _read_input_again(work, turn)
     # What was paid for must not be lost because the caller's counter fails.
     counting = replace(work, count_tokens=make_fallback_counter(work.count_tokens))
     insert_messages(counting, key, replies, Place(first_reply, turn.last_input, turn.seq, siblings=True))
@@ -62,6 +65,14 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     closed = close_turn(work, turn, outcome, output_seq, keep=keep)
     # The row keeps what whoever took the conversation wrote about the turn; the returned turn says the same.
     return (closed if ended is None else replace(closed, status=ended.status, error=ended.error)), is_held
+
+
+def _read_input_again(work: UnitOfWork, turn: RunningTurn) -> RunningTurn:
+    """Return a turn that lost its conversation, with its input as it is now: it may have been redacted meanwhile."""
+    lineage = read_stored_lineage(work.connection, turn.key)
+    if turn.last_input is None or lineage is None:
+        return turn
+    return replace(turn, last_input=find_message(work.connection, lineage, turn.last_input.seq))
 
 
 def _list_kept_columns(ended: Turn, *, has_reply: bool) -> frozenset[str]:

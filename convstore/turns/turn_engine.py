@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from convstore.config import find_default_model
 from convstore.db.delta_rows import insert_delta
 from convstore.db.lease_rows import Lease, is_stop_requested, renew_lease
 from convstore.db.lock_wait import limit_lock_wait
@@ -55,7 +55,7 @@ class TurnEngine:
     Args:
         lease_span: for how long a turn holds its conversation after its process was last heard of.
         retries: how often a call is repeated if the model surely generated nothing.
-        model: the model to ask if neither the call nor the conversation names one; None: `CONVSTORE_MODEL`.
+        find_model: returns the model to ask if neither the call nor the conversation names one, or None.
         max_reply_bytes: the largest answer that is read, for clients that convstore makes.
     """
 
@@ -66,14 +66,14 @@ class TurnEngine:
         *,
         lease_span: timedelta,
         retries: int,
-        model: str | None,
+        find_model: Callable[[], str | None],
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
         self.transactions = transactions
         self.clients = clients
         self.retries = retries
         self.max_reply_bytes = max_reply_bytes
-        self._model = model
+        self._find_model = find_model
         self._lease_span = lease_span
         self._heartbeat = Heartbeat(lease_span, self._store_beat, transactions.database.shrink_idle_log)
         self._path = transactions.database.path
@@ -83,7 +83,7 @@ class TurnEngine:
     @property
     def default_model(self) -> str | None:
         """The model to ask if neither the call nor the conversation names one."""
-        return find_default_model(self._model)
+        return self._find_model()
 
     def start_anew_after_fork(self) -> None:
         """Use new sockets, locks and threads: a forked child has its parent's."""

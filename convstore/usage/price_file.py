@@ -29,7 +29,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
-from convstore.config import find_price_file
+from convstore.config.settings import find_price_file
 from convstore.errors import InvalidInput
 from convstore.usage.prices import AMOUNT_LIMIT, BEGINNING_OF_TIME, NO_PRICES, Price, Prices
 

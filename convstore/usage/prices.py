@@ -80,6 +80,10 @@ class Prices:
         """True if there is at least one price."""
         return bool(self._models)
 
+    def list_prices(self) -> list[tuple[str, Price]]:
+        """Return each name with each of its prices, sorted by name, the latest first."""
+        return [(name, price) for name in sorted(self._models) for price in self._models[name]]
+
     @property
     def change_moments(self) -> list[datetime]:
         """The moments at which a price changes, oldest first."""

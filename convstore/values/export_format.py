@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from convstore.errors import InvalidInput
 from convstore.messages.storable_text import from_column, is_storable, to_column, to_json
 from convstore.values.identifiers import Seq
+from convstore.values.redaction_report import RedactionExtent, RedactionMark
 from convstore.values.results import Rating, RatingValue
 
 FORMAT_VERSION = 1
@@ -159,6 +160,7 @@ MESSAGE_FIELDS = _make_fields(
     },
     {"turn": Kind.INTEGER, "tokens": Kind.INTEGER},
 )
+REDACTION_FIELDS = _make_fields({"extent": Kind.TEXT, "redacted_at": Kind.MOMENT}, {})
 RATING_FIELDS = _make_fields({"rating": Kind.TEXT, "rated_at": Kind.MOMENT}, {"note": Kind.LABEL})
 ORIGIN_FIELDS = _make_fields(
     {"id": Kind.TEXT, "up_to_seq": Kind.INTEGER, "up_to_turn": Kind.INTEGER}, {"digest": Kind.BYTES}
@@ -268,6 +270,16 @@ def make_rating(seq: Seq, fields: Mapping[str, Any]) -> Rating:
     """Return the rating that the line of a message has."""
     moment = _ENCODERS[Kind.MOMENT](fields["rated_at"])
     return Rating(seq, RatingValue(fields["rating"]), fields.get("note"), moment)
+
+
+def make_redaction_fields(mark: RedactionMark) -> Line:
+    """Return the mark of a redacted message as it stands in its line."""
+    return {"extent": mark.extent.value, "redacted_at": mark.redacted_at.isoformat()}
+
+
+def make_redaction_mark(fields: Mapping[str, Any]) -> RedactionMark:
+    """Return the mark that the line of a message has."""
+    return RedactionMark(RedactionExtent(fields["extent"]), _ENCODERS[Kind.MOMENT](fields["redacted_at"]))
 
 
 def write_line(line: Line) -> bytes:

@@ -136,6 +136,8 @@ class MessageRecord:
     """Tokens by the store's counter; None: an earlier release stored the message."""
     back: tuple[Seq | None, ...] = (None, None, None)
     """The `seq` of ancestors at fixed distances. With them a position is found without reading the whole path."""
+    redacted_at: datetime | None = None
+    """When its text, or a part of it, was redacted; None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)

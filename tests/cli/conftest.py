@@ -1,8 +1,12 @@
 """Provide the command line with a new database and a scripted server."""
 
+import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +59,50 @@ def rows(sqlite_url: str) -> Iterator[Rows]:
     found = Rows(sqlite_url)
     yield found
     found.close()
+
+
+class _Strict(BaseHTTPRequestHandler):
+    """Answers only to one key; its error quotes the key, as some servers do."""
+
+    status = 401
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        is_right = self.headers.get("Authorization") == "Bearer sk-right"
+        listed = [{"id": "test-model", "object": "model", "created": 1, "owned_by": "me"}]
+        body: dict[str, Any] = {"object": "list", "data": listed}
+        if not is_right:
+            body = {"error": {"message": f"Wrong key: {self.headers.get('Authorization')}"}}
+        data = json.dumps(body).encode()
+        self.send_response(200 if is_right else self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class _Silent(_Strict):
+    status = 404
+
+
+def _serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def strict_server() -> Iterator[str]:
+    """Yield the URL of a server that accepts the key `sk-right` only."""
+    yield from _serve(_Strict)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Yield the URL of a server that does not list its models."""
+    yield from _serve(_Silent)

@@ -51,6 +51,10 @@ class Terminal:
             assert self._read(deadline), self.screen
         return self.screen
 
+    def type(self, text: str) -> None:
+        """Type a text on the keyboard."""
+        os.write(self._master, text.encode())
+
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         press_until_heard(lambda: self.process.send_signal(number), self._master)
 

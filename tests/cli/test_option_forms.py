@@ -1,5 +1,6 @@
 """Test the forms in which people write options and arguments, and the error for a form that is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from convstore.cli import convstore
 from convstore.testing import ChatServer
 from tests.cli.program import Program, commands_of
 
-WITHOUT_CONVERSATION = {"db", "export", "import", "list", "new", "purge", "retention", "tag", "tags", "title", "untag"}
+WITHOUT_CONVERSATION = {
+    *("completion", "config", "db", "doctor", "export", "import", "list", "models", "new", "prices"),
+    *("purge", "retention", "tag", "tags", "templates", "title", "untag"),
+}
 
 
 def test_every_command_that_takes_a_conversation_has_the_option_c() -> None:
@@ -133,3 +137,16 @@ def test_the_hints_for_options_name_options_that_exist() -> None:
     commands = commands_of(convstore)
     flags = {flag for command in commands.values() for parameter in command.params for flag in parameter.opts}
     assert set(_SIMILAR_OPTIONS.values()) <= flags
+
+
+@pytest.mark.parametrize("command", ["say", "edit", "retry"])
+def test_the_help_of_a_call_has_its_options_in_sections(bare: Program, command: str) -> None:
+    text = bare(command, "--help").out
+    headings = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    expected = ["Conversation", "Message", "Model", "What is sent", "Waiting", "Output"]
+    assert headings == [each for each in expected if each in headings]
+    assert {"Conversation", "Model", "Waiting", "Output"} <= set(headings)
+    known = commands_of(convstore)[command]
+    for option in known.params:
+        if option.opts[-1].startswith("--"):
+            assert len([line for line in text.splitlines() if re.match(rf"  (-\w, )?{option.opts[-1]}\b", line)]) == 1

@@ -214,12 +214,14 @@ def test_a_followed_reply_does_not_drive_the_terminal(
     chat_server.script(Reply(pieces=[wild, " end"], hold=go, hold_after=1))
     with Running("say", "hi") as other:
         other.until("owned")
-        with Terminal("follow") as terminal:
+        with Terminal("follow") as rendered, Terminal("follow", "--plain") as terminal:
             terminal.until("owned")
             go.set()
-            assert terminal.end() == 0
-            assert is_tame(terminal.screen)
-            assert terminal.screen.endswith(" end\n")
+            for each in (terminal, rendered):
+                assert each.end() == 0
+                assert is_tame(each.screen)
+                assert "owned" in each.screen
+                assert each.screen.endswith(" end\n")
         assert other.end().out == wild + " end\n"
 
 
@@ -228,7 +230,7 @@ def test_ending_follow_does_not_end_the_reply(program: Program, chat_server: Cha
     chat_server.script(Reply(pieces=["first", " second"], hold=go, hold_after=1))
     with Running("say", "hi") as other:
         other.until("first")
-        with Terminal("follow") as terminal:
+        with Terminal("follow", "--plain") as terminal:
             terminal.until("first")
             terminal.interrupt()
             assert terminal.end() == 130

@@ -33,6 +33,10 @@ THEIRS = {
     "psycopg",
     "sqlite3",
     "asyncio",
+    "prompt_toolkit",
+    "pygments",
+    "markdown_it",
+    "termios",
 }
 HEAVY = OURS | THEIRS | {"logging"}
 OF_MODEL_AND_SCHEMA = {"openai", "alembic", "rich", "pydantic", "httpx", "platformdirs", "sqlalchemy.orm"}
@@ -73,12 +77,29 @@ NAMES = [" ".join(path) or "convstore" for path, _ in EVERY]
 
 def test_the_program_has_exactly_these_commands() -> None:
     assert set(NAMES) == {
-        *("convstore", "new", "say", "show", "list", "search", "import", "set", "retry", "turns", "follow", "stop"),
+        *(
+            "convstore",
+            "new",
+            "say",
+            "chat",
+            "show",
+            "list",
+            "search",
+            "import",
+            "set",
+            "retry",
+            "turns",
+            "follow",
+            "stop",
+        ),
         *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
-        *("purge", "retention", "retention set", "retention show", "retention unset", "retention run"),
+        *("purge", "redact", "retention", "retention set", "retention show", "retention unset", "retention run"),
         *("archive", "unarchive", "tag", "untag", "tags", "rate", "title", "export", "resume"),
         *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db reindex", "db backup", "db restore"),
         *("db copy", "db stats"),
+        *("templates", "templates list", "templates show", "templates edit", "templates delete"),
+        *("open", "models", "prices", "prices check", "prices set", "prices unset"),
+        *("completion", "doctor", "config", "config set", "config unset", "config edit", "config path", "config trust"),
     }
 
 
@@ -128,6 +149,20 @@ def test_list_imports_nothing_that_reads_messages_or_searches(bare: Program, sql
     assert not modules & {"convstore.db.history_rows", "convstore.db.message_rows", "convstore.db.conversation_writes"}
     assert not modules & {"convstore.messages.token_estimate", "convstore.usage.prices", "convstore.db.search_index"}
     assert not [name for name in modules if name.startswith(("convstore.context", "convstore.search"))]
+
+
+def test_what_renders_and_prompts_is_imported_only_on_a_terminal(program: Program) -> None:
+    program("new", "--name", "games")
+    rendering = {"rich", "prompt_toolkit", "pygments", "markdown_it"}
+    lines = (
+        ["show", "games"],
+        ["chat", "games"],
+        ["follow", "games"],
+        ["search", "games"],
+        ["say", "hi", "-c", "games"],
+    )
+    for line, modules in list_loaded_modules(*lines):
+        assert modules.isdisjoint(rendering), line
 
 
 def test_the_overview_of_commands_and_completion_import_no_command(bare: Program) -> None:

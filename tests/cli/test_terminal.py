@@ -107,6 +107,13 @@ def test_no_color_and_a_dumb_terminal_have_no_colours(program: Program) -> None:
         assert plain == OUR_COLOURS.sub("", coloured)
 
 
+def test_a_search_marks_what_it_found_in_bold(program: Program) -> None:
+    program("new")
+    program("say", "Who won most medals?")
+    assert "Who won most \x1b[1mmedals\x1b[0m?" in program("search", "medals", terminal=True).out
+    assert "Who won most »medals«?" in program("search", "medals").out
+
+
 def test_a_message_can_be_typed(program: Program, chat_server: ChatServer) -> None:
     program("new")
     screen = read_screen("say", feed="two\nlines\n\x04")
@@ -144,7 +151,7 @@ def test_an_interrupted_stream_keeps_the_partial_reply(
     held = Reply("first second", pieces=["first", " second"], hold=threading.Event(), hold_after=1)
     chat_server.script(held)
     program("new")
-    with Terminal("say", "hi") as terminal:
+    with Terminal("say", "hi", "--plain") as terminal:
         terminal.until("first")
         terminal.interrupt(number)
         assert terminal.end() == code

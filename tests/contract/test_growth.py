@@ -40,8 +40,8 @@ MAX_COSTS = {
     "unpin": (5, 1),
     "pending_calls": (2, 1),
     "summary": (3, 1),
-    "at a third": (3, 1),
-    "a page of 50 messages": (2, 1),
+    "at a third": (4, 1),
+    "a page of 50 messages": (3, 1),
     "list": (1, 1),
     "get": (1, 1),
 }

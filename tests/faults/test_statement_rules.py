@@ -41,7 +41,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 import convstore.db
 from convstore import ImportedConversation, ImportedMessage, Store
-from convstore.db import copied_rows, loaded_lines
+from convstore.db import copied_rows, loaded_lines, text_occurrences
 from convstore.db.tables import conversations, messages, turns
 from convstore.testing import ChatServer, Reply
 from convstore.values.list_filter import Drawer
@@ -164,6 +164,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "table": [*copied_rows.COPIED_TABLES],
         "columns": [None],
         "loaded": [*loaded_lines.LOADED_TABLES],
+        "searched": [*text_occurrences.SEARCHED],
     }
     return [(parameter.name, value) for value in choices[parameter.name]]
 
@@ -182,13 +183,14 @@ ACROSS_OWNERS = {
     "database_copy._RUNNING",
     *(f"database_statistics.{name}" for name in ("_OWNERS", "_TURNS", "_MESSAGES", "_CONVERSATIONS", "_UNINDEXED")),
     "database_statistics._attachments_statement",
+    "health_rows._HOLDERS",
     "retention_rows._OWNERS",
     "row_stream._page_statement",
     "search_backlog._OWNERS",
     "search_backlog._WAITING_OWNERS",
     *(f"verification._{name}" for name in ("KEYS", "KEYS_AFTER", "ATTACHMENTS", "ATTACHMENTS_AFTER")),
 }
-"""`db copy`, `db reindex`, `db stats`, `db verify` and `retention run --all-owners` are for administrators."""
+"""`db copy`, `db reindex`, `db stats`, `db verify`, `doctor`, `retention run --all-owners`: for administrators."""
 
 
 @pytest.mark.parametrize("name", sorted(name for name in DEFINED if name.partition("{")[0] not in ACROSS_OWNERS))

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import ARRAY, DateTime, LargeBinary, Numeric, Table, Text, insert, select, update
 
 from convstore import Store
-from convstore.db.column_rules import COLUMN_RULES, Export, Fate
+from convstore.db.column_rules import COLUMN_RULES, Export, Fate, Redaction
 from convstore.db.tables import conversations, metadata
+from convstore.testing import ChatServer
 from convstore.values.export_format import CONVERSATION_FIELDS, SUMMARY_FIELDS, TURN_FIELDS
 from tests.contract.invariants import engine_of
+from tests.faults.clients import open_store
 
 OWNER, ID = "mark-owner", "mark-id"
 EMPTIED = (Fate.DELETED, Fate.COPIED)
@@ -136,3 +138,65 @@ def test_a_purge_of_an_owner_removes_what_the_rules_say(store: Store) -> None:
     store.purge_owner()
     after = read_everything(store)
     assert b"mark" not in after.replace(b"bookmark", b"")
+
+
+SECRET = "hunter2Pa55wort"
+PLAIN_COLUMNS = {"name", "title", "made_title", "content", "idempotency_key", "text", "note", "tag"}
+
+
+def read_rows(store: Store) -> dict[str, list[Any]]:
+    """Return the rows of each table with an owner, in the order of the key."""
+    with engine_of(store).connect() as connection:
+        return {
+            table.name: list(connection.execute(select(table).order_by(*table.primary_key)).mappings())
+            for table in metadata.sorted_tables
+            if "owner" in table.c
+        }
+
+
+def test_a_redaction_does_what_the_rules_say(store: Store, chat_server: ChatServer) -> None:
+    store.new(id=ID, name="named", messages=[{"role": "user", "name": "ada", "content": SECRET}])
+    url = engine_of(store).url.render_as_string(hide_password=False)
+    with open_store(url, chat_server.url, owner=OWNER) as caller:
+        caller.say(ID, "And?", idempotency_key="key")
+        caller.compact(ID, keep_last=0)
+    store.append(ID, {"role": "user", "content": None, "extra": SECRET})
+    store.rate(ID, 3, "good", note="a note")
+    store.tag(ID, "a-tag")
+    with engine_of(store).begin() as connection:
+        # A piece of a reply that a dead process left.
+        row = {"owner": OWNER, "conversation_id": ID, "turn_seq": 9, "number": 1, "delta": f'{{"a":"{SECRET}"}}'}
+        connection.execute(insert(metadata.tables["convstore_deltas"]).values(row))
+        for table in metadata.sorted_tables:
+            for name, rule in COLUMN_RULES[table.name].items():
+                is_text = isinstance(table.c[name].type, Text)
+                if rule.redact not in (Redaction.BLANKED, Redaction.REMOVED) or not is_text:
+                    continue
+                if table.name in ("convstore_messages", "convstore_deltas", "convstore_summaries"):
+                    continue  # they hold it already, or are checked against their digest
+                text = SECRET if name in PLAIN_COLUMNS else f'{{"a":"{SECRET}"}}'
+                if name in ("attempts", "notes"):
+                    text = f'[{{"error":{{"message":"{SECRET}"}}}}]' if name == "attempts" else f'["{SECRET}"]'
+                only = (table.c.idempotency_key.is_not(None),) if name == "idempotency_key" else ()
+                connection.execute(update(table).where(*only).values({name: text}))
+    before = read_rows(store)
+    store.redact(ID, 1, everywhere=True, finish=False)
+    after = read_rows(store)
+    for name, rows in after.items():
+        for row in rows:
+            for column, value in row.items():
+                does = COLUMN_RULES[name][column].redact
+                if does in (Redaction.BLANKED, Redaction.REMOVED):
+                    assert SECRET not in str(value), f"{name}.{column}"
+                    assert does is Redaction.BLANKED or not isinstance(value, bytes), f"{name}.{column}"
+        changed = [
+            f"{name}.{column}"
+            for old, new in zip(before[name], rows, strict=False)
+            for column in new
+            if len(before[name]) == len(rows) and old[column] != new[column]
+            if COLUMN_RULES[name][column].redact is Redaction.KEPT
+            if name != "convstore_search_documents"  # a title is added to the index anew
+        ]
+        assert changed in ([], ["convstore_conversations.summary_turn"]), changed
+    assert before["convstore_summaries"]
+    assert not after["convstore_summaries"], "the summary of a message that was redacted whole is deleted"

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL, event
 
 from convstore import Store
-from convstore.config import find_database_url
+from convstore.config.settings import find_database_url
 from convstore.db import schema_upgrade, sqlite_read_only
 from convstore.db.engine import Database
 from convstore.errors import DatabaseUnavailable

@@ -83,13 +83,13 @@ CHAT = make_exported(
 def test_csv_has_the_columns_and_the_form_that_the_page_names() -> None:
     assert join(write_csv_messages([CHAT])).decode() == (
         "conversation,title,position,seq,parent_seq,on_path,role,name,text,tool_calls,model,status,rating,note,"
-        "created_at,tokens,turn\r\n"
-        "chat,A chat,1,1,0,true,user,,What is on it?,,,,,,2026-01-02T03:05:05.678901+00:00,7,\r\n"
+        "created_at,tokens,turn,redacted_at\r\n"
+        "chat,A chat,1,1,0,true,user,,What is on it?,,,,,,2026-01-02T03:05:05.678901+00:00,7,,\r\n"
         'chat,A chat,2,2,1,true,assistant,,"=1+1\r\n""a"", b",,gpt-4o,interrupted,bad,so it is,'
-        "2026-01-02T03:06:05.678901+00:00,7,\r\n"
+        "2026-01-02T03:06:05.678901+00:00,7,,\r\n"
         'chat,A chat,2,3,1,false,assistant,ann,,"[{""id"": ""c1"", ""type"": ""function"", ""function"": '
         '{""name"": ""look"", ""arguments"": ""{\\""at\\"": \\""sky\\""}""}}]",,,,,'
-        "2026-01-02T03:07:05.678901+00:00,7,\r\n"
+        "2026-01-02T03:07:05.678901+00:00,7,,\r\n"
     )
     assert join(write_csv_turns([CHAT])).decode() == (
         "conversation,turn,purpose,status,model,requested_model,finish_reason,output_seq,prompt_tokens,"

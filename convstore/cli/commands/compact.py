@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from convstore.cli.options.call_options import base_url_option
+from convstore.cli.options.completed_words import complete_model
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of last turns that the summary does not cover.  [default: the conversation's, else 2]",
 )
-@click.option("-m", "--model", metavar="MODEL", help="Model that writes the summary.  [default: the conversation's]")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Model that writes the summary.  [default: the conversation's]",
+)
 @base_url_option
 @click.option(
     "--drop",

@@ -14,6 +14,7 @@ import click
 
 from convstore.cli.commands.db_copy import copy
 from convstore.cli.commands.db_stats import stats
+from convstore.cli.options.completed_words import complete_reference
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import (
@@ -47,10 +48,9 @@ database.add_command(stats)
 
 @contextmanager
 def _open(choice: DatabaseChoice) -> Iterator[Database]:
-    from convstore.config import find_database_url
     from convstore.db.engine import open_database
 
-    opened = open_database(find_database_url(choice.db), choice.schema)
+    opened = open_database(choice.locate(), choice.schema)
     try:
         yield opened
     finally:
@@ -169,7 +169,7 @@ def _show_sum(progress: Progress, before: int, more: int) -> None:
 
 
 @database.command(epilog=format_examples("convstore db verify", "convstore db verify olympics --owner user-42"))
-@click.argument("reference", metavar="REF", required=False)
+@click.argument("reference", metavar="REF", required=False, shell_complete=complete_reference)
 @click.option("--all-terms", is_flag=True, help="Compare the words of every message with the search index; slow.")
 @json_option
 @store_options

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 @database_options
 def stats(as_json: bool, database_choice: DatabaseChoice) -> None:
     """Show what the database has, how it grows, and what it takes on the disk."""
-    from convstore.config import find_database_url
     from convstore.db.database_statistics import read_statistics
     from convstore.db.engine import open_database
     from convstore.db.schema_upgrade import refusal, state
 
-    opened = open_database(find_database_url(database_choice.db), database_choice.schema)
+    opened = open_database(database_choice.locate(), database_choice.schema)
     try:
         found = state(opened)
         if not found.usable:

@@ -10,7 +10,7 @@ import click
 
 from convstore.cli.options.call_options import CallOptions, call_options
 from convstore.cli.options.conversation_option import conversation_option, find_conversation
-from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=format_examples(
         'convstore edit 3 "Where were the 2012 games held?"',
         "convstore edit 3 -c games",
         "convstore edit 1 - < expert.txt",
-    )
+    ),
 )
 @click.argument("position", type=click.IntRange(min=1))
 @click.argument("text", required=False)
@@ -65,6 +66,7 @@ def edit(
                 partial(store.edit, target, **edited),
                 as_stream=call.as_stream,
                 as_json=call.as_json,
+                is_plain=call.is_plain,
             )
         except ConvstoreError as error:
             is_stored = isinstance(error, (TurnFailed, LeaseLost, ReplyNotStored))

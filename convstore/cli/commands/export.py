@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from convstore.cli.options.completed_words import complete_reference
 from convstore.cli.options.conversation_option import find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -34,7 +35,7 @@ _BINARY_FORMATS = ("parquet", "parquet-turns")
         "convstore export --all -f parquet -o chats.parquet",
     )
 )
-@click.argument("refs", metavar="[REF]...", nargs=-1)
+@click.argument("refs", metavar="[REF]...", nargs=-1, shell_complete=complete_reference)
 @click.option("--all", "is_all", is_flag=True, help="All conversations, archived ones too; in jsonl, deleted ones too.")
 @click.option("--search", "query", metavar="QUERY", help="Conversations that `search` finds.")
 @click.option(

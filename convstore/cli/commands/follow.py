@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.output_options import plain_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
-from convstore.cli.render.output_streams import end_line, write_answer, write_note
+from convstore.cli.render.output_streams import write_note
+from convstore.cli.render.text_output import make_text_writer
 
 if TYPE_CHECKING:
     from convstore.store.store import Store
@@ -20,8 +23,9 @@ _SEARCHED_TURNS = 5  # summaries that were written since are left out
 
 @click.command(epilog=format_examples("convstore follow", "convstore follow games"))
 @ref_argument
+@plain_option
 @store_options
-def follow(ref: str | None, store_choice: StoreChoice) -> None:
+def follow(ref: str | None, is_plain: bool, store_choice: StoreChoice) -> None:
     """Print a reply that another process streams.
 
     It prints the reply from its beginning to its end, about half a second late. If the turn failed, the exit code is 6.
@@ -29,23 +33,27 @@ def follow(ref: str | None, store_choice: StoreChoice) -> None:
     of an id; the default is the conversation used last.
     """
     last_piece = ""
+    writer = make_text_writer(is_plain=is_plain)
     with open_store(store_choice) as store:
         target = find_conversation(store, ref).id
         before = _find_latest_turn(store, target)
         try:
             for piece in store.follow(target):
                 last_piece = piece  # before it is printed: Ctrl-C may come at once
-                write_answer(piece, newline=False)
-        except SystemExit:
-            end_line(last_piece)
-            raise
-        end_line(last_piece)
+                _write(writer.add(piece))
+        finally:
+            _write(writer.end())
         was_running = before is not None and before.status.value == "running"
         followed = _find_latest_turn(store, target, before.seq if before is not None and was_running else None)
     if followed is not None and (last_piece or was_running or followed.status.value == "failed"):
         _report_end(followed, has_text=bool(last_piece))
     else:
         write_note("convstore: no reply is being streamed")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _find_latest_turn(store: Store, target: str, seq: int | None = None) -> Turn | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convstore.cli.options.completed_words import complete_model
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.metadata_option import metadata_option
 from convstore.cli.options.output_options import json_option, limit_option, pager_option
@@ -46,7 +47,7 @@ _MIN_ID_WIDTH = 12
 )
 @click.argument("text", required=False)
 @tag_option
-@click.option("-m", "--model", metavar="MODEL", help="Model of the conversation.")
+@click.option("-m", "--model", metavar="MODEL", shell_complete=complete_model, help="Model of the conversation.")
 @metadata_option("Value in the metadata; repeatable.")
 @click.option("--source", metavar="KIND", help="Kind of file that it was imported from, such as chatgpt.")
 @since_option

@@ -12,6 +12,7 @@ from convstore.cli.options.metadata_option import metadata_option
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.parameter_options import check_stored_parameters, parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.template_option import TemplateChoice, template_options
 from convstore.cli.options.text_input import read_text_or_file
 from convstore.cli.render.json_forms import conversation_to_json
 from convstore.cli.render.output_streams import write_answer, write_json
@@ -23,12 +24,14 @@ from convstore.cli.render.output_streams import write_answer, write_json
         'ID=$(convstore new "Olympics" --name games --system @expert.txt -m gpt-4o-mini)',
         "convstore new -o seed 7 -o tools @tools.json --meta project=atlas",
         "convstore new --max-context 8000 --compact-at 6000",
+        "convstore new --template translator --var language=Basque",
     )
 )
 @click.argument("title", required=False)
 @click.option("--name", metavar="HANDLE", help="Short name of the conversation.")
 @click.option("--id", "id_", metavar="ID", help="Id of the conversation.  [default: 12 random characters]")
 @click.option("-s", "--system", metavar="TEXT|@FILE", help="System message at the beginning.")
+@template_options
 @parameter_options
 @stored_window_options
 @metadata_option("Metadata of the conversation; repeatable.")
@@ -39,6 +42,7 @@ def new(
     name: str | None,
     id_: str | None,
     system: str | None,
+    chosen_template: TemplateChoice,
     parameters: dict[str, Any],
     window: dict[str, Any],
     metadata: dict[str, Any],
@@ -50,11 +54,19 @@ def new(
     The conversation keeps the parameters and the window options. `say` can override them for one message; `set`
     changes them.
     """
+    parameters = {**chosen_template.parameters, **parameters}
     check_stored_parameters(parameters)
-    system_text = read_text_or_file(system) if system is not None else None
+    system_text = read_text_or_file(system) if system is not None else chosen_template.system
+    window = {**chosen_template.window, **window}
     with open_store(store_choice) as store:
         conversation = store.new(
-            title, system=system_text, id=id_, name=name, metadata=metadata, **parameters, **window
+            title if title is not None else chosen_template.title,
+            system=system_text,
+            id=id_,
+            name=name,
+            metadata=metadata,
+            **parameters,
+            **window,
         )
     if as_json:
         write_json(conversation_to_json(conversation))

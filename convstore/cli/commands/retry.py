@@ -10,7 +10,7 @@ import click
 
 from convstore.cli.options.call_options import CallOptions, call_options
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
-from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _SHOWN_CHARACTERS = 60
 
 
-@click.command(epilog=format_examples("convstore retry", "convstore retry games -m gpt-4o --temperature 1"))
+@click.command(
+    cls=SectionedCommand, epilog=format_examples("convstore retry", "convstore retry games -m gpt-4o --temperature 1")
+)
 @ref_argument
 @parameter_options
 @window_options
@@ -47,6 +49,7 @@ def retry(
             partial(store.retry, target, **arguments),
             as_stream=call.as_stream,
             as_json=call.as_json,
+            is_plain=call.is_plain,
         )
 
 

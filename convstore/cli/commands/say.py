@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.chat.first_message import NewConversation, delete_unused, shorten_title, start_conversation
 from convstore.cli.options.attach_option import (
     attach_option,
     join_text_and_parts,
@@ -17,20 +17,17 @@ from convstore.cli.options.attach_option import (
 )
 from convstore.cli.options.call_options import CallOptions, call_options
 from convstore.cli.options.conversation_option import conversation_option, find_conversation
-from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import check_stored_parameters, parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.options.text_input import read_message, read_text_or_file
-from convstore.cli.render.output_streams import make_one_line, write_json, write_terminal_note
+from convstore.cli.render.output_streams import write_json, write_terminal_note
 from convstore.cli.render.reply_output import print_reply
 from convstore.cli.render.window_text import print_window
-from convstore.errors import ConvstoreError
 
 if TYPE_CHECKING:
     from convstore.store.store import Store
-
-_MAX_TITLE_CHARACTERS = 60  # of a title that is made of the names of files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,7 @@ class _Saying:
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=format_examples(
         'convstore say "Where were the 2008 games held?"',
         'git diff | convstore say "Review this change" -c review',
@@ -61,7 +59,7 @@ class _Saying:
         'convstore say "What is on this photo?" -a photo.jpg',
         'convstore say "And in 2012?" --last 4 --dry-run',
         "convstore say --continue",
-    )
+    ),
 )
 @click.argument("message", required=False)
 @conversation_option
@@ -131,7 +129,7 @@ def say(
     text = read_message(message, may_be_missing=bool(parts))
     saying = _Saying(
         content=join_text_and_parts(text, parts),
-        title=title if title is not None or text.strip() else _shorten_title(list_file_names(attached)),
+        title=title if title is not None or text.strip() else shorten_title(list_file_names(attached)),
         name=name,
         system=read_text_or_file(system) if system is not None else None,
         sender=sender,
@@ -169,12 +167,6 @@ def _check_new_given(others: dict[str, object]) -> None:
             raise click.UsageError(f"{name} needs --new; `convstore set {name}` changes a conversation.")
 
 
-def _shorten_title(text: str) -> str:
-    """Return a title of one line that is not too long."""
-    title = make_one_line(text)
-    return title if len(title) <= _MAX_TITLE_CHARACTERS else title[: _MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
-
-
 def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
     arguments = {"idempotency_key": saying.key, **saying.preview_arguments, **call.store_arguments}
     print_reply(
@@ -182,6 +174,7 @@ def _say(store: Store, target: str, saying: _Saying, call: CallOptions) -> None:
         partial(store.say, target, saying.content, **arguments),
         as_stream=call.as_stream,
         as_json=call.as_json,
+        is_plain=call.is_plain,
     )
 
 
@@ -192,33 +185,22 @@ def _continue(store: Store, target: str, parameters: dict[str, Any], call: CallO
         partial(store.complete, target, **arguments),
         as_stream=call.as_stream,
         as_json=call.as_json,
+        is_plain=call.is_plain,
     )
 
 
 def _say_in_new_conversation(store: Store, saying: _Saying, call: CallOptions) -> None:
-    """Start a conversation and say its first message.
-
-    Everything that could be refused is checked first, so that a mistake leaves no empty conversation.
-    """
-    store.preview(None, saying.content, **saying.preview_arguments)
-    _ = store.client
     # --no-history applies to this message only, so the conversation does not keep it.
     kept = {name: value for name, value in saying.parameters.items() if name != "history"}
     once = {name: value for name, value in saying.parameters.items() if name == "history"}
-    conversation = store.new(saying.title, name=saying.name, system=saying.system, **kept)
+    new = NewConversation(saying.title, saying.name, saying.system, kept)
+    conversation = start_conversation(store, new, saying.content, name=saying.sender, **once)
     write_terminal_note(f"({conversation.id})")
     try:
         _say(store, conversation.id, replace(saying, system=None, parameters=once), call)
     except BaseException:
-        _delete_unused(store, conversation.id)
+        delete_unused(store, conversation.id)
         raise
-
-
-def _delete_unused(store: Store, target: str) -> None:
-    """Delete a new conversation if its first message was not stored, so that `say` uses the one before it again."""
-    with suppress(ConvstoreError):  # the first error is the one to report
-        if not store.turns(target, limit=1):
-            store.delete(target)
 
 
 def _preview(store: Store, target: str | None, saying: _Saying, call: CallOptions) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from convstore.cli.options.completed_words import complete_model, complete_reference
 from convstore.cli.options.conversation_option import find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option, limit_option, pager_option
@@ -35,9 +36,18 @@ _MOST_HITS = 1_000
     ),
 )
 @click.argument("query", metavar="QUERY...", nargs=-1, required=True)
-@click.option("-c", "--conversation", "ref", metavar="REF", help="Search only this conversation.")
+@click.option(
+    "-c",
+    "--conversation",
+    "ref",
+    metavar="REF",
+    shell_complete=complete_reference,
+    help="Search only this conversation.",
+)
 @click.option("--role", metavar="ROLE", help="Find only messages of this role: user, assistant, system, tool …")
-@click.option("-m", "--model", metavar="MODEL", help="Find only messages of turns with this model.")
+@click.option(
+    "-m", "--model", metavar="MODEL", shell_complete=complete_model, help="Find only messages of turns with this model."
+)
 @since_option
 @until_option
 @tag_option

@@ -5,24 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from convstore.cli.options.conversation_option import find_conversation, ref_argument
 from convstore.cli.options.help_text import format_examples
-from convstore.cli.options.output_options import json_option, pager_option
+from convstore.cli.options.output_options import json_option, pager_option, plain_option
 from convstore.cli.options.store_options import StoreChoice, open_reader, store_options
 from convstore.cli.render.attachment_files import save_attachments
 from convstore.cli.render.conversation_text import describe_conversation, describe_settings
 from convstore.cli.render.json_forms import conversation_to_json, message_to_json, unanswered_turn_to_json
-from convstore.cli.render.message_text import format_message
-from convstore.cli.render.output_streams import has_colours, make_one_line, write_answer, write_json
+from convstore.cli.render.message_output import print_message, style_output
+from convstore.cli.render.output_streams import format_local_time, make_one_line, write_answer, write_json
 from convstore.cli.render.pager import page_output
 from convstore.cli.render.tree_output import print_tree, tree_to_json
 
 if TYPE_CHECKING:
-    from convstore.messages.message import Message
     from convstore.store.read_methods import ReadMethods
     from convstore.values.results import Conversation, MessageRecord, Turn
 
@@ -50,6 +49,7 @@ _NO_POSITION = "–"  # printed before a message that is not on the path
 )
 @click.option("--raw", "is_raw", is_flag=True, help="Text of the last reply alone, as it is stored.")
 @click.option("--tree", "is_tree", is_flag=True, help="Tree of all messages, on the path and off it.")
+@plain_option
 @json_option
 @pager_option
 @store_options
@@ -59,6 +59,7 @@ def show(
     folder: str | None,
     is_raw: bool,
     is_tree: bool,
+    is_plain: bool,
     as_json: bool,
     uses_pager: bool,
     store_choice: StoreChoice,
@@ -102,12 +103,14 @@ def show(
         for record in records:
             marks = {"interrupted": record.seq in interrupted, "pinned": record.seq in conversation.pins}
             remarks = [mark for mark, is_set in marks.items() if is_set]
+            if record.redacted_at is not None:
+                remarks.append(f"redacted {format_local_time(record.redacted_at)}")
             if record.seq in ratings:
                 remarks.append(f"rated {ratings[record.seq].rating}")
             remark = ", ".join(remarks)
-            _print_message(f"{record.position}", record.message, f"({remark})" if remark else "")
+            print_message(f"{record.position}", record.message, f"({remark})" if remark else "", is_plain=is_plain)
         for turn, asked in unanswered:
-            _print_unanswered(turn, asked)
+            _print_unanswered(turn, asked, is_plain=is_plain)
 
 
 def _read_last_reply(store: ReadMethods, conversation: Conversation) -> str:
@@ -138,30 +141,18 @@ def _show_tree(store: ReadMethods, conversation: Conversation, *, as_json: bool)
 
 def _print_heading(conversation: Conversation) -> None:
     settings = describe_settings(conversation)
-    sys.stdout.write(_style(make_one_line(describe_conversation(conversation)), bold=True) + "\n")
+    sys.stdout.write(style_output(make_one_line(describe_conversation(conversation)), bold=True) + "\n")
     if settings:
-        sys.stdout.write(_style(make_one_line(settings), dim=True) + "\n")
+        sys.stdout.write(style_output(make_one_line(settings), dim=True) + "\n")
 
 
-def _print_message(position: str, message: Message, remark: str = "") -> None:
-    name = message.get("name")
-    heading = " ".join(part for part in (position, message["role"], str(name) if name else "", remark) if part)
-    write_answer("")
-    sys.stdout.write(_style(make_one_line(heading), bold=True) + "\n")
-    write_answer(format_message(message))
-
-
-def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord]) -> None:
+def _print_unanswered(turn: Turn, asked: Sequence[MessageRecord], *, is_plain: bool) -> None:
     """Print the messages of a turn without a complete reply, and its partial reply."""
     if turn.status.value == "running":
         remark = f"(turn {turn.seq}: being answered)"
     else:
         remark = f"(turn {turn.seq}: not answered: {(turn.error or {}).get('message', 'no reply')})"
     for record in asked:
-        _print_message(_NO_POSITION, record.message, remark)
+        print_message(_NO_POSITION, record.message, remark)
     if turn.message is not None:
-        _print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)")
-
-
-def _style(text: str, **style: Any) -> str:
-    return click.style(text, **style) if has_colours(sys.stdout) else text
+        print_message(_NO_POSITION, turn.message, f"(turn {turn.seq}: partial reply)", is_plain=is_plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from convstore.cli.options.completed_words import complete_reference, complete_tag
 from convstore.cli.options.conversation_option import find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -12,8 +13,8 @@ from convstore.cli.render.conversation_text import print_change
 
 
 @click.command(epilog=format_examples("convstore tag games sport work", "convstore list --tag sport"))
-@click.argument("ref", metavar="REF")
-@click.argument("tags", metavar="NAME...", nargs=-1, required=True)
+@click.argument("ref", metavar="REF", shell_complete=complete_reference)
+@click.argument("tags", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_tag)
 @json_option
 @store_options
 def tag(ref: str, tags: tuple[str, ...], as_json: bool, store_choice: StoreChoice) -> None:

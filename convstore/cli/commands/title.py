@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from convstore.cli.options.completed_words import complete_model, complete_reference
 from convstore.cli.options.conversation_option import find_conversation
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -12,10 +13,12 @@ from convstore.cli.render.conversation_text import print_change
 
 
 @click.command(epilog=format_examples('convstore title games "Olympic games"', "convstore title games --auto"))
-@click.argument("ref", metavar="REF")
+@click.argument("ref", metavar="REF", shell_complete=complete_reference)
 @click.argument("title", metavar="[TITLE]", required=False)
 @click.option("--auto", "is_auto", is_flag=True, help="Title that the model writes.")
-@click.option("-m", "--model", metavar="MODEL", help="Model to ask.  [default: the conversation's]")
+@click.option(
+    "-m", "--model", metavar="MODEL", shell_complete=complete_model, help="Model to ask.  [default: the conversation's]"
+)
 @json_option
 @store_options
 def title(

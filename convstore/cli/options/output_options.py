@@ -1,10 +1,14 @@
-"""Define the options for what is printed: --json, --limit and --no-pager."""
+"""Define the options for what is printed: --json, --plain, --limit and --no-pager."""
 
 from __future__ import annotations
 
 import click
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON output.")
+
+plain_option = click.option(
+    "--plain", "is_plain", is_flag=True, help="Text as it is on a terminal: no Markdown, nothing redrawn."
+)
 
 limit_option = click.option(
     "-n",

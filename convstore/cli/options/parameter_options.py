@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from convstore.cli.options.completed_words import complete_model
 from convstore.cli.options.text_input import read_text_or_file
 
 # The store's methods use these names for arguments that are not completion parameters, so `-o` must not set them.
@@ -46,7 +47,7 @@ OPTION_PARAMETERS = ("model", "temperature", "top_p", "max_tokens")
 """The parameters that have an option of their own."""
 
 _PARAMETER_OPTIONS = (
-    click.option("-m", "--model", metavar="MODEL", help="Model to call."),
+    click.option("-m", "--model", metavar="MODEL", shell_complete=complete_model, help="Model to call."),
     click.option("--temperature", type=float, metavar="X", help="Sampling temperature, 0 to 2."),
     click.option("--top-p", type=float, metavar="X", help="Nucleus sampling, instead of --temperature."),
     click.option("--max-tokens", type=int, metavar="N", help="Longest reply, in tokens."),

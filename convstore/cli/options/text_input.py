@@ -29,7 +29,7 @@ def read_text_or_file(value: str) -> str:
     if value.startswith("@@"):
         return value[1:]
     try:
-        return _decode_utf8(Path(value[1:]).read_bytes(), f"'{value}'")
+        return decode_utf8(Path(value[1:]).read_bytes(), f"'{value}'")
     except OSError as error:
         raise click.UsageError(f"'{value}' cannot be read: {error.strerror}.") from None
 
@@ -61,7 +61,7 @@ def read_typed_text() -> str:
 
 def read_stdin() -> str:
     """Return standard input as text, without the line end at its end (`\\n` or `\\r\\n`)."""
-    text = _decode_utf8(sys.stdin.buffer.read(), "standard input")
+    text = decode_utf8(sys.stdin.buffer.read(), "standard input")
     return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
@@ -82,7 +82,7 @@ def check_arguments(arguments: Iterable[str]) -> None:
                 raise click.UsageError(f"argument {number} is not UTF-8{': ' + cause if cause else '.'}") from None
 
 
-def _decode_utf8(data: bytes, source: str) -> str:
+def decode_utf8(data: bytes, source: str) -> str:
     """Return the text of some bytes, without a byte order mark, which says only that it is UTF-8."""
     try:
         return data.decode().removeprefix("\ufeff")

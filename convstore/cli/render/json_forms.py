@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageReport, UsageRow
     from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
+    from convstore.values.redaction_report import Redaction
     from convstore.values.results import Conversation, MessageRecord, Rating, Summary, Turn
     from convstore.values.search_results import SearchHit
 
@@ -56,13 +57,14 @@ def rating_to_json(rating: Rating) -> dict[str, Any]:
 
 
 def message_to_json(record: MessageRecord, rating: Rating | None = None) -> dict[str, Any]:
-    """Return the form of a message: its place, the message in its exact form, and its rating if it has one."""
+    """Return the form of a message: its place, the message in its exact form; its rating, and when it was redacted."""
     return {
         "position": record.position,
         "seq": record.seq,
         "turn": record.turn,
         "created_at": record.created_at,
         "message": record.message,
+        **({"redacted_at": record.redacted_at} if record.redacted_at is not None else {}),
         **({"rating": rating_to_json(rating)} if rating is not None else {}),
     }
 
@@ -81,6 +83,11 @@ def search_hit_to_json(hit: SearchHit) -> dict[str, Any]:
         "marks": [list(mark) for mark in hit.marks],
         "created_at": hit.created_at,
     }
+
+
+def redaction_to_json(done: Redaction) -> dict[str, Any]:
+    """Return the form of what a redaction did, or would do."""
+    return asdict(done)
 
 
 def export_report_to_json(report: ExportReport) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import click
+
+from convstore.errors import ConvstoreError
 
 # The control characters that a terminal obeys (ECMA-48): C0 except tab and newline, DEL, and C1. Pictures replace them.
 _PICTURES: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
@@ -26,6 +28,9 @@ _PICTURES.update(dict.fromkeys(range(128, 160), "�"))
 _BIDIRECTIONAL = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _PICTURES.update(dict.fromkeys(_BIDIRECTIONAL, "�"))
 _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_BIDIRECTIONAL)}
+
+_rephrase: list[Callable[[str], str]] = []
+"""Changes the words of notes; empty: they stay."""
 
 _lost: set[str] = set()
 """The encodings of stdout and stderr that lacked a character."""
@@ -100,10 +105,18 @@ def write_answer(text: str, *, newline: bool = True) -> None:
     sys.stdout.flush()
 
 
-def end_line(text: str) -> None:
-    """Write a newline after a text in pieces, unless the text ends with one."""
-    if text and not text.endswith("\n"):
-        write_answer("")
+@contextmanager
+def rephrase_notes(rephrase: Callable[[str], str]) -> Iterator[None]:
+    """Change the words of the notes that are written in this block."""
+    _rephrase.append(rephrase)
+    try:
+        yield
+    finally:
+        _rephrase.pop()
+
+
+def _make_note(text: str) -> str:
+    return make_one_line(_rephrase[-1](text) if _rephrase else text)
 
 
 def write_note(text: str) -> None:
@@ -113,21 +126,28 @@ def write_note(text: str) -> None:
     """
     with suppress(OSError, ValueError):  # an error of stdout is reported at the end of the program
         sys.stdout.flush()
-    sys.stderr.write(f"{make_one_line(text)}\n")
+    sys.stderr.write(f"{_make_note(text)}\n")
     sys.stderr.flush()
 
 
 def write_terminal_note(text: str) -> None:
     """Write a note for a person to stderr, if stderr is a terminal."""
     if sys.stderr.isatty():
-        styled = click.style(make_one_line(text), dim=True) if has_colours(sys.stderr) else make_one_line(text)
+        note = _make_note(text)
+        styled = click.style(note, dim=True) if has_colours(sys.stderr) else note
         sys.stderr.write(f"{styled}\n")
         sys.stderr.flush()
 
 
 def has_colours(stream: IO[str]) -> bool:
     """Return True if colours may be written to a stream (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    from convstore.config.settings_file import read_user_settings  # here, because most output has no colours
+
+    with suppress(ConvstoreError):  # a mistake in the file is reported by whoever needs the file
+        return read_user_settings().rendering.get("colour") is not False
+    return True
 
 
 def write_json(value: object, *, indent: int | None = None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from signal import SIGINT
 from typing import TYPE_CHECKING
 
 from convstore.cli.render.json_forms import turn_to_json, unstored_reply_to_json
-from convstore.cli.render.output_streams import end_line, write_answer, write_json, write_note
+from convstore.cli.render.output_streams import write_answer, write_json, write_note
+from convstore.cli.render.text_output import make_text_writer, write_text
+from convstore.cli.render.waiting_sign import WaitingSign
 from convstore.errors import ConvstoreError, LeaseLost, ReplyNotStored, TurnFailed
 
 if TYPE_CHECKING:
@@ -24,92 +27,152 @@ _FINISH_NOTES = {
 
 
 def print_reply(
-    start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
-) -> None:
-    """Call the model, and print its reply.
+    start_stream: Callable[[], ReplyStream],
+    make_turn: Callable[[], Turn],
+    *,
+    as_stream: bool,
+    as_json: bool,
+    is_plain: bool = False,
+) -> Turn:
+    """Call the model, print its reply, and return the turn.
 
     Args:
         start_stream: starts the turn; used if `as_stream` is True.
         make_turn: makes the whole turn; used if `as_stream` is False.
         as_stream: True: print the reply as it arrives; False: when it is complete.
         as_json: True: print the turn as JSON; `as_stream` must be False.
+        is_plain: True: no Markdown is rendered, on a terminal neither, and no sign shows that the model is awaited.
     """
     from convstore.cli.render.log_output import show_waiting  # here, because it imports logging
 
-    with show_waiting():
-        _print_reply(start_stream, make_turn, as_stream=as_stream, as_json=as_json)
+    with show_waiting(), WaitingSign(is_shown=not is_plain) as sign:
+        if as_stream:
+            turn = _print_stream(start_stream, sign, is_plain=is_plain)
+        else:
+            turn = _make_turn(make_turn, sign, as_json=as_json)
+            if as_json:
+                write_json(turn_to_json(turn))
+                return turn
+            if turn.text:
+                write_text(turn.text, is_plain=is_plain)
+        _note_finish(turn)
+        return turn
 
 
-def _print_reply(
-    start_stream: Callable[[], ReplyStream], make_turn: Callable[[], Turn], *, as_stream: bool, as_json: bool
-) -> None:
-    if as_stream:
-        turn = _print_stream(start_stream)
-    else:
-        turn = _make_turn(make_turn, as_json=as_json)
-        if as_json:
-            write_json(turn_to_json(turn))
-            return
-        if turn.text:
-            write_answer(turn.text)
-    _note_finish(turn)
-
-
-def _make_turn(make_turn: Callable[[], Turn], *, as_json: bool) -> Turn:
+def _make_turn(make_turn: Callable[[], Turn], sign: WaitingSign, *, as_json: bool) -> Turn:
     try:
         return make_turn()
     except SystemExit as error:
+        sign.remove()
         _note_interruption("", is_message_kept=_is_message_kept(error))
         raise
     except (TurnFailed, LeaseLost, ReplyNotStored) as error:
+        sign.remove()
         _print_rescued_reply(error, as_json=as_json)
         raise
+    finally:
+        sign.remove()
 
 
-def _print_stream(start_stream: Callable[[], ReplyStream]) -> Turn:
+class _ReplyPrinter:
+    """Prints the pieces of a reply. Pieces that arrive together are written together."""
+
+    def __init__(self, *, is_plain: bool) -> None:
+        self._writer = make_text_writer(is_plain=is_plain)
+        self._pieces: list[str] = []
+        self.knows_waits = False
+        """Whether `write_before_wait` is called; otherwise each piece is written at once."""
+        self._failure: OSError | None = None
+        self.printed = 0
+        """Characters of the reply that were given to this printer."""
+
+    def add(self, piece: str) -> None:
+        """Print a piece, at the latest when the reply waits for the next one.
+
+        Raises:
+            BrokenPipeError: the program that reads stdout has ended, so nobody wants the rest of the reply.
+        """
+        self.printed += len(piece)  # before it is printed: Ctrl-C may come at once
+        self._pieces.append(piece)
+        if not self.knows_waits:
+            self._write()
+        self._check_pipe()
+
+    def write_before_wait(self) -> None:
+        """Write what has come, because nothing more is here now."""
+        if self._pieces:
+            self._write()
+
+    def end(self) -> None:
+        """Write the rest of the reply.
+
+        Raises:
+            BrokenPipeError: as for `add`.
+        """
+        self._write()
+        self._write_text(self._writer.end())
+        self._check_pipe()
+
+    def check(self) -> None:
+        """Check that everything could be written; it is asked at the end, because the whole reply is stored then.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def _check_pipe(self) -> None:
+        if isinstance(self._failure, BrokenPipeError):
+            raise self._failure
+
+    def _write(self) -> None:
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        self._write_text(self._writer.add(text))
+
+    def _write_text(self, text: str) -> None:
+        if not text or self._failure is not None:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            self._failure = error
+
+
+def _print_stream(start_stream: Callable[[], ReplyStream], sign: WaitingSign, *, is_plain: bool) -> Turn:
+    from convstore.store.reply_stream import call_before_waits
+
     reply: ReplyStream | None = None
-    printed = 0
-    failure: OSError | None = None
+    printer = _ReplyPrinter(is_plain=is_plain)
     try:
         reply = start_stream()
         with reply:
+            printer.knows_waits = call_before_waits(reply, printer.write_before_wait)
             for piece in reply:
-                printed += len(piece)  # before it is printed: Ctrl-C may come at once
-                if failure is None:
-                    failure = _try_to_write(piece)
+                sign.remove()
+                printer.add(piece)
     except SystemExit as error:
+        sign.remove()
         text = reply.text if reply is not None else ""
-        write_answer(text[printed:], newline=False)  # print a last piece too, because it is stored
-        end_line(text)
+        printer.add(text[printer.printed :])  # print a last piece too, because it is stored
+        printer.end()
         _note_interruption(text, is_message_kept=_is_message_kept(error))
         raise
     except ConvstoreError:
-        end_line(reply.text if reply is not None else "")
+        sign.remove()
+        printer.end()
         raise
-    if failure is not None:
-        raise failure  # now, because the whole reply is stored
-    end_line(reply.text)
+    sign.remove()
+    printer.end()
+    printer.check()
     if reply.turn.status.value == "interrupted":  # by `convstore stop`; the exit code is that of Ctrl-C
         _note_interruption(reply.text, " by `convstore stop`", is_message_kept=True)
         raise SystemExit(128 + SIGINT)
     if not reply.text and reply.turn.text:  # a refusal does not arrive as pieces of text
-        write_answer(reply.turn.text)
+        write_text(reply.turn.text, is_plain=is_plain)
     return reply.turn
-
-
-def _try_to_write(piece: str) -> OSError | None:
-    """Write a piece of a reply to stdout, and return the error if stdout cannot be written.
-
-    Raises:
-        BrokenPipeError: the program that reads stdout has ended, so nobody wants the rest of the reply.
-    """
-    try:
-        write_answer(piece, newline=False)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return error
-    return None
 
 
 def _is_message_kept(error: SystemExit) -> bool:

@@ -20,7 +20,7 @@ def print_hits(hits: Sequence[SearchHit]) -> None:
         if number:
             write_answer("")
         write_answer(_describe(hit))
-        write_answer("  " + _mark(hit))
+        sys.stdout.write(f"  {_mark(hit)}\n")  # its own bold is not to be made visible
 
 
 def _describe(hit: SearchHit) -> str:

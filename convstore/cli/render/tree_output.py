@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convstore.cli.render.json_forms import message_to_json
-from convstore.cli.render.output_streams import has_colours, make_one_line
+from convstore.cli.render.output_streams import format_local_time, has_colours, make_one_line
 from convstore.cli.render.tree_drawing import ASCII_GLYPHS, BOX_GLYPHS, Glyphs, draw_tree, find_leaves, find_path
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def print_tree(store: ReadMethods, conversation: Conversation) -> None:
     """Print the tree as lines."""
     records = store.tree(conversation.id)
     remarks = _collect_remarks(
-        conversation, _find_statuses(store, conversation, records), store.summary(conversation.id)
+        conversation, records, _find_statuses(store, conversation, records), store.summary(conversation.id)
     )
     on_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else _DEFAULT_WIDTH
@@ -75,10 +75,16 @@ def _find_statuses(store: ReadMethods, conversation: Conversation, records: Sequ
 
 
 def _collect_remarks(
-    conversation: Conversation, statuses: Mapping[int, str], summary: Summary | None
+    conversation: Conversation,
+    records: Sequence[MessageRecord],
+    statuses: Mapping[int, str],
+    summary: Summary | None,
 ) -> dict[int, str]:
     """Return the text to print after each message, such as `(interrupted, pinned)`."""
     remarks: dict[int, list[str]] = {seq: [_STATUS_REMARKS.get(status, status)] for seq, status in statuses.items()}
+    for record in records:
+        if record.redacted_at is not None:
+            remarks.setdefault(record.seq, []).append(f"redacted {format_local_time(record.redacted_at)}")
     for seq in conversation.pins:
         remarks.setdefault(seq, []).append("pinned")
     if conversation.forked_at:

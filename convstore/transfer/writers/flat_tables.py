@@ -51,6 +51,7 @@ def _list_messages(exported: ExportedConversation) -> Iterator[Row]:
             one.record.created_at,
             one.record.tokens,
             one.record.turn,
+            one.record.redacted_at,
         )
 
 
@@ -106,6 +107,7 @@ MESSAGES = Table(
         "created_at": "time",
         "tokens": "integer",
         "turn": "integer",
+        "redacted_at": "time",
     },
     _list_messages,
 )

@@ -59,6 +59,8 @@ def _render_header(one: ExportedMessage, anchor: str) -> str:
     if one.rating is not None:
         note = f": {escape(make_one_line(one.rating.note))}" if one.rating.note else ""
         parts.append(f'<span class="{one.rating.rating.value}">rated {one.rating.rating.value}{note}</span>')
+    if one.record.redacted_at is not None:
+        parts.append(f"<span>redacted {render_time(one.record.redacted_at)}</span>")
     parts.append(render_time(one.record.created_at))
     parts.append(f'<a class="number" href="#{anchor}">{one.record.position}</a>')
     return " ".join(parts)

@@ -1,0 +1,1 @@
+"""Talk with a model at a prompt."""

@@ -1,0 +1,252 @@
+"""Test `convstore chat` without a terminal: what a pipe brings is said, and commands are run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from convstore.cli import _COMMANDS
+from convstore.cli.chat.slash_commands import SLASH_COMMANDS
+from convstore.testing import ChatServer, Failure, Reply
+from tests.cli.program import Program, Ran, Rows
+
+
+def chat(program: Program, *lines: str, arguments: tuple[str, ...] = ()) -> Ran:
+    """Pipe lines into a chat."""
+    return program("chat", *arguments, stdin="".join(f"{line}\n" for line in lines).encode())
+
+
+def sent(chat_server: ChatServer, number: int = -1) -> list[str]:
+    return [message["content"] for message in chat_server.requests[number].body["messages"]]
+
+
+# --- messages ---
+
+
+def test_each_line_of_a_pipe_is_a_message_of_one_new_conversation(on_each: Program, chat_server: ChatServer) -> None:
+    ran = chat(on_each, "a", "b")
+    assert ran == Ran(0, "You said: a\nYou said: b\n", "")
+    assert sent(chat_server) == ["a", "You said: a", "b"]
+    [row] = on_each("list", "--json").json
+    assert (row["messages"], row["title"]) == (4, "a")
+
+
+def test_the_last_line_needs_no_end_and_empty_lines_say_nothing(program: Program, chat_server: ChatServer) -> None:
+    assert program("chat", stdin=b"a\n\n  \nb").out == "You said: a\nYou said: b\n"
+
+
+def test_nothing_piped_stores_nothing(program: Program) -> None:
+    assert chat(program) == Ran(0, "", "")
+    assert chat(program, "/model m", "/system Be brief.") == Ran(0, "", "")
+    assert program("list", "--json").json == []
+
+
+def test_a_chat_begins_a_new_conversation_unless_one_is_named(
+    program: Program, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("new", "--id", "first")
+    chat(program, "one", arguments=("first",))
+    chat(program, "two", arguments=("--latest",))
+    chat(program, "three", arguments=("-c", "first"))
+    assert sent(chat_server)[::2] == ["one", "two", "three"]
+    chat(program, "four")
+    assert sent(chat_server) == ["four"]
+    monkeypatch.setenv("CONVSTORE_CONVERSATION", "first")
+    chat(program, "five")
+    assert sent(chat_server)[::2] == ["one", "two", "three", "five"]
+    chat(program, "six", arguments=("--new",))
+    assert sent(chat_server) == ["six"]
+    program("chat", "first", "--new").failed(2, "give REF, --latest or --new")
+    program("chat", "first", "--title", "x").failed(2, "--title", "/set")
+    program("chat", "nothing").failed(3, "nothing")
+
+
+def test_a_new_conversation_keeps_the_options_and_an_old_one_does_not(
+    program: Program, chat_server: ChatServer
+) -> None:
+    options = ("-m", "big", "--temperature", "0.5", "--last", "1")
+    chat(program, "a", "b", arguments=(*options, "-s", "Be brief.", "--name", "games", "--title", "Olympics"))
+    assert [each.body["model"] for each in chat_server.requests] == ["big", "big"]
+    assert sent(chat_server, 0) == ["Be brief.", "a"]
+    row = program("show", "games", "--json").json
+    assert (row["settings"], row["window"], row["title"]) == (
+        {"model": "big", "temperature": 0.5},
+        {"last": 1},
+        "Olympics",
+    )
+    chat(program, "c", "d", arguments=("games", "-m", "small", "-s", "Be long."))
+    assert [each.body["model"] for each in chat_server.requests[2:]] == ["small", "small"]
+    assert "Be long." in sent(chat_server, 2)
+    assert program("show", "games", "--json").json["settings"]["model"] == "big"
+
+
+def test_an_error_of_the_model_is_one_line_and_the_chat_goes_on(
+    program: Program, chat_server: ChatServer, rows: Rows
+) -> None:
+    chat_server.script(Failure(400, "too odd"), Reply("fine"), Reply("half", finish_reason=None))
+    ran = chat(program, "a", "b", "c", "d")
+    assert ran.out == "fine\nhalf\nYou said: d\n"
+    assert ran.code == 6  # of the first error
+    first, _ = ran.err.splitlines()
+    assert "too odd" in first
+    assert "`/retry`" in first  # and not `convstore retry`
+    assert "Traceback" not in ran.err
+    assert [status for status, _ in rows.turns] == ["failed", "completed", "interrupted", "completed"]
+
+
+def test_without_a_model_or_a_server_a_chat_says_so_and_stores_nothing(program: Program) -> None:
+    program.set(CONVSTORE_MODEL=None)
+    ran = chat(program, "a")
+    assert ran.code == 2
+    ran.one_line("model")
+    program.set(CONVSTORE_MODEL="m", OPENAI_BASE_URL=None)
+    ran = chat(program, "a")
+    ran.one_line("OPENAI_API_KEY")
+    assert program("list", "--json").json == []
+
+
+def test_bytes_that_are_no_text_are_refused_and_the_chat_goes_on(program: Program) -> None:
+    ran = program("chat", stdin=b"\xff\nb\n")
+    assert (ran.code, ran.out) == (2, "You said: b\n")
+    ran.one_line("not UTF-8")
+
+
+# --- commands ---
+
+
+def test_a_line_that_begins_with_a_slash_is_a_command_and_two_slashes_begin_a_message(
+    program: Program, chat_server: ChatServer
+) -> None:
+    ran = chat(program, "/nope", "/undu", "//etc is a folder", "/ x")
+    assert ran.code == 2
+    assert ran.out == "You said: /etc is a folder\n"
+    assert [line for line in ran.err.splitlines() if "/nope" in line and "/help" in line and "//" in line]
+    assert "did you mean /undo?" in ran.err
+    assert len(ran.err.splitlines()) == 3
+    assert sent(chat_server) == ["/etc is a folder"]
+
+
+def test_help_lists_every_command_and_explains_one(program: Program) -> None:
+    out = chat(program, "/help").out
+    for name, command in SLASH_COMMANDS.items():
+        assert f"/{name} {command.usage}".rstrip() in out
+        assert command.summary
+        assert command.command is None or command.command in _COMMANDS
+    assert "Undo the last turn" in chat(program, "/help undo").out
+    assert "Usage: /undo [OPTIONS]" in chat(program, "/undo --help").out
+    chat(program, "/help nope").failed(2, "/nope")
+
+
+def test_undo_redo_checkout_and_tree_move_the_head(program: Program, chat_server: ChatServer) -> None:
+    ran = chat(program, "a", "/undo", "b", "/tree", "/checkout 2", "c", "/undo", "/undo -n 9", "/redo")
+    assert "o   1  1  user       a" in ran.out
+    assert sent(chat_server) == ["a", "You said: a", "c"]
+    assert ran.code == 2
+    ran.one_line("has only 1 turn to undo")
+
+
+def test_retry_and_edit_ask_again(program: Program, chat_server: ChatServer) -> None:
+    chat_server.script(Reply("one"), Reply("two"), Reply("three"), Reply("four"), Reply("five"))
+    ran = chat(program, "a", "/retry -m other", "b", "/edit 1 it's new", "/edit - -o seed 3", "/edit 1 --oops")
+    assert ran.out.splitlines()[:3] == ["one", "two", "three"]
+    assert chat_server.requests[1].body["model"] == "other"
+    assert sent(chat_server, 3) == ["it's new"]
+
+
+def test_edit_alone_edits_ones_last_message(program: Program, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf 'better' > \"$1\"\n")
+    editor.chmod(0o700)
+    program.set(EDITOR=str(editor), VISUAL=None)
+    chat(program, "/edit").failed(2, "there is no message to edit")
+
+
+def test_a_fork_becomes_the_conversation_of_the_chat(program: Program, chat_server: ChatServer) -> None:
+    program("new", "--id", "origin")
+    ran = chat(program, "a", "/fork --name branch", "b", "/open origin", "c", arguments=("origin",))
+    assert ran.code == 0, ran
+    assert ran.out == "You said: a\nYou said: b\nYou said: c\n"
+    assert sent(chat_server) == ["a", "You said: a", "c"]
+    assert program("show", "branch", "--json").json["messages"][2]["message"]["content"] == "b"
+
+
+def test_the_model_can_be_changed_and_holds(program: Program, chat_server: ChatServer) -> None:
+    chat(program, "/model big one", "a", "/model small", "b", "/set --temperature 0", "c", arguments=("-m", "first"))
+    assert [each.body["model"] for each in chat_server.requests] == ["big one", "small", "small"]
+    assert chat_server.requests[-1].body["temperature"] == 0
+    # It holds also against the options that a chat in an old conversation was started with.
+    chat(program, "a", "/model big", "b", arguments=("--latest", "-m", "first"))
+    assert [each.body["model"] for each in chat_server.requests[3:]] == ["first", "big"]
+
+
+def test_model_alone_lists_what_the_provider_offers(program: Program, chat_server: ChatServer) -> None:
+    ran = chat(program, "/model")
+    assert ran.out == "" or "test-model" in ran.out
+    program.set(OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    ran = chat(program, "/model")
+    assert ran.code == 6
+    ran.one_line("cannot be reached")
+
+
+def test_a_system_message_goes_before_the_next_message(
+    program: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    (tmp_path / "expert.txt").write_text("Be an expert.")
+    ran = chat(program, "/system Be brief.", "/system", "a", "b", f"/system @{tmp_path}/expert.txt", "c", "/system")
+    assert ran.out.splitlines()[0] == "Be brief."
+    assert ran.out.splitlines()[-1] == "Be an expert."
+    assert sent(chat_server, 1) == ["Be brief.", "a", "You said: a", "b"]
+    assert sent(chat_server, 2)[-2:] == ["Be an expert.", "c"]
+
+
+def test_what_is_attached_goes_with_the_next_message_once(
+    program: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    (tmp_path / "a file.txt").write_text("content")
+    ran = chat(program, f"/attach {tmp_path}/a file.txt", "look", "again", "/attach /no/such/file", "/attach")
+    assert ran.code == 2
+    first = chat_server.requests[0].body["messages"][0]["content"]
+    assert [part["text"] for part in first] == ["look", "a file.txt:\n\ncontent"]
+    assert sent(chat_server, 1)[-1] == "again"
+    assert "/no/such/file" in ran.err
+    assert ran.err.splitlines()[-1].startswith("convstore: nothing is attached")
+
+
+def test_an_attachment_stays_until_a_message_with_it_is_stored(
+    program: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    (tmp_path / "x.txt").write_text("content")
+    program.set(CONVSTORE_MODEL=None)
+    chat(program, f"/attach {tmp_path}/x.txt", "look", "/model m", "look", "again")
+    assert isinstance(chat_server.requests[0].body["messages"][0]["content"], list)
+    assert sent(chat_server)[-1] == "again"
+
+
+def test_the_commands_of_the_command_line_mean_the_chats_conversation(program: Program, tmp_path: Path) -> None:
+    program("new", "--id", "other")
+    lines = [
+        *("a", "/title It's a title", "/tag sport fun", "/pin 1", "/rate 2 good", "/set --name games", "/turns"),
+        *("/search You said", "/usage", f"/export -f markdown -o {tmp_path}/out.md", "/show", "/status", "/list"),
+    ]
+    ran = chat(program, *lines)
+    assert ran.code == 0, ran
+    row = program("show", "games", "--json").json
+    assert (row["title"], row["tags"], len(row["pins"])) == ("It's a title", ["fun", "sport"], 1)
+    assert row["messages"][1]["rating"]["rating"] == "good"
+    assert "You said: a" in (tmp_path / "out.md").read_text()
+    assert "games · test-model" in ran.out
+    assert program("show", "other", "--json").json["messages"] == []
+
+
+def test_the_environment_is_as_before_after_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    program("new", "--id", "first")
+    monkeypatch.setenv("CONVSTORE_CONVERSATION", "first")
+    chat(program, "a", "/turns", "/tree")
+    assert os.environ["CONVSTORE_CONVERSATION"] == "first"
+
+
+def test_exit_leaves_and_new_begins_another_conversation(program: Program, chat_server: ChatServer) -> None:
+    assert chat(program, "a", "/exit", "b").out == "You said: a\n"
+    chat(program, "a", "/new", "b", "/quit", "c")
+    assert sent(chat_server) == ["b"]
+    assert len(program("list", "--json").json) == 3
