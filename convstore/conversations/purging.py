@@ -6,6 +6,7 @@ Forks keep what they share of a purged conversation: it is copied to them first,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy
+from convstore.errors import ConversationBusy, ConversationNotFound
 from convstore.leases.takeover import free_from_dead_turn
 from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import KeptByFork, PurgeReceipt
@@ -125,7 +126,8 @@ def _lock_descendants(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms)
         if not new:
             return found
         for fork in new:
-            _lock(work, fork)
+            with suppress(ConversationNotFound):  # somebody has just purged it: it is not found again
+                _lock(work, fork)
             locked.add(fork)
 
 

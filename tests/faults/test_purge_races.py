@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, select
 
 from convstore import ConversationBusy, ConversationNotFound, ConvstoreError, LeaseLost, ReplyNotStored, Store
 from convstore.conversations import search_filling
-from convstore.db import conversation_writes
+from convstore.db import conversation_writes, descendants
 from convstore.db.tables import attachments, search_documents
 from convstore.leases import waiting
 from convstore.testing import ChatServer
@@ -238,3 +238,30 @@ def test_a_reply_that_comes_after_its_conversation_was_purged_is_in_the_error(
                 store.get(id)
         assert store.finish_purge() == []
         assert store.list() == []
+
+
+def test_a_fork_that_is_purged_before_it_is_locked_is_not_missed(
+    store: Store, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The purge of the origin has found the fork, and another caller purges the fork at this moment."""
+    store.new(id="a", messages=[ONE])
+    store.fork("a", new_id="b")
+    store.fork("b", new_id="c")
+    found = descendants.list_descendants
+    purged = threading.Event()
+
+    def find_and_purge(connection: Any, key: Any, **how: Any) -> Any:
+        forks = found(connection, key, **how)
+        if key.id == "a" and not purged.is_set():
+            purged.set()
+            with engine.connect() as other:
+                # `a` is locked by its own purge; `b` and `c` are not yet.
+                store.using(other).purge("b")
+                other.commit()
+        return forks
+
+    monkeypatch.setattr("convstore.conversations.purging.list_descendants", find_and_purge)
+    receipt = store.purge("a")
+    assert [(kept.fork_id, kept.messages) for kept in receipt.kept_by] == [("c", 1)]
+    assert store.history("c") == [ONE]
+    assert store.get("c").forked_from is None
