@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidMessage,
         InvalidParameter,
+        KeyNotFound,
         LeaseLost,
         NotConfigured,
         PurgeUnfinished,
@@ -78,6 +79,12 @@ if TYPE_CHECKING:
         UsageBy,
         UsageReport,
         UsageRow,
+    )
+    from convstore.values.api_key import (
+        ApiKey,
+        KeyCheck,
+        NewApiKey,
+        Right,
     )
     from convstore.values.export_report import (
         ExportProblem,
@@ -148,6 +155,7 @@ _HOMES = {
         "InvalidInput",
         "InvalidMessage",
         "InvalidParameter",
+        "KeyNotFound",
         "LeaseLost",
         "NotConfigured",
         "PurgeUnfinished",
@@ -177,6 +185,12 @@ _HOMES = {
         "UsageBy",
         "UsageReport",
         "UsageRow",
+    ),
+    "convstore.values.api_key": (
+        "ApiKey",
+        "KeyCheck",
+        "NewApiKey",
+        "Right",
     ),
     "convstore.values.export_report": (
         "ExportProblem",
@@ -230,6 +244,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "UNCHANGED",
     "AmbiguousReference",
+    "ApiKey",
     "AsyncReplyStream",
     "AsyncStore",
     "AsyncTransactionView",
@@ -258,9 +273,12 @@ __all__ = [
     "InvalidMessage",
     "InvalidParameter",
     "KeptByFork",
+    "KeyCheck",
+    "KeyNotFound",
     "LeaseLost",
     "Message",
     "MessageRecord",
+    "NewApiKey",
     "NotConfigured",
     "OnBusy",
     "Position",
@@ -275,6 +293,7 @@ __all__ = [
     "Request",
     "Retained",
     "RetentionRule",
+    "Right",
     "SchemaOutdated",
     "SchemaTooNew",
     "SearchHit",
