@@ -94,7 +94,9 @@ def _read_key(row: Any) -> ApiKey:
         rights = frozenset(Right(right) for right in row.rights.split())
     except (ValueError, AttributeError):
         # A right that only a newer release knows is no reason to grant the others.
-        raise DamagedRow(f"key {row.id!r} has rights that this release does not know: revoke it, and make another") from None
+        raise DamagedRow(
+            f"key {row.id!r} has rights that this release does not know: revoke it, and make another"
+        ) from None
     return ApiKey(
         id=row.id,
         owner=row.owner,

@@ -54,12 +54,15 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
                 expose_headers=[REQUEST_ID_HEADER, OWN_REQUEST_ID_HEADER, "retry-after"],
             )
         )
-    return Starlette(
+    application = Starlette(
         routes=[*_make_routes(settings, callers), *(_make_open_route(store, one) for one in list_health_routes())],
         middleware=middleware,
         exception_handlers={HTTPException: _refuse_path},
         lifespan=live,
     )
+    # A redirection would name the host that the client said.
+    application.router.redirect_slashes = False
+    return application
 
 
 def _make_routes(settings: ServiceSettings, callers: Callers) -> list[BaseRoute]:
@@ -80,9 +83,7 @@ def _make_route(settings: ServiceSettings, callers: Callers, path: str, routes: 
         facts["key"] = caller.key_id or "-"
         caller.check_right(route.needs)
         body = await read_json_object(request, settings) if route.has_body else {}
-        return await route.endpoint(
-            ServiceCall(request, settings, callers.store.for_owner(caller.owner), caller, body)
-        )
+        return await route.endpoint(ServiceCall(request, settings, callers.store.for_owner(caller.owner), caller, body))
 
     return Route(path, serve, methods=list(by_method))
 

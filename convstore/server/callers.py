@@ -68,7 +68,9 @@ class Callers:
         address = (scope.get("client") or ("",))[0]
         secret = _read_secret(headers)
         if secret is None and self._has_keys:
-            raise ServiceError(401, "this service needs a key: Authorization: Bearer …", "missing_key", headers=_AUTHENTICATE)
+            raise ServiceError(
+                401, "this service needs a key: Authorization: Bearer …", "missing_key", headers=_AUTHENTICATE
+            )
         check = await self.store.check_key(secret or "")
         self._has_keys = self._has_keys or check.has_keys
         if check.key is not None:
@@ -79,10 +81,14 @@ class Callers:
             self.rates.count_failure(address)
             raise ServiceError(401, "this key is not valid", "invalid_api_key", headers=_AUTHENTICATE)
         if not is_loopback_address(address):
-            raise ServiceError(401, "this service needs a key: Authorization: Bearer …", "missing_key", headers=_AUTHENTICATE)
+            raise ServiceError(
+                401, "this service needs a key: Authorization: Bearer …", "missing_key", headers=_AUTHENTICATE
+            )
         check_not_forwarded(headers)
         if any(name in headers for name in OWNER_HEADERS):
-            raise ServiceError(403, "acting for an owner needs a key with the right 'act-for'", "insufficient_permissions")
+            raise ServiceError(
+                403, "acting for an owner needs a key with the right 'act-for'", "insufficient_permissions"
+            )
         self.rates.count_request("")
         return Caller("", _WITHOUT_KEY, "")
 

@@ -60,7 +60,7 @@ def merge_metadata(stored: Mapping[str, Any], given: Mapping[str, str]) -> dict[
 
     The latter cannot have come through this API, and says where a conversation was imported from, for example.
     """
-    return {name: value for name, value in stored.items() if not isinstance(value, str)} | given
+    return {**{name: value for name, value in stored.items() if not isinstance(value, str)}, **given}
 
 
 def _refuse(text: str) -> ServiceError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-
 from starlette.responses import JSONResponse, Response
 
-from convstore.errors import ConversationNotFound
+from convstore.errors import ConversationNotFound, DamagedRow
 from convstore.server.conversation_form import merge_metadata, read_metadata, to_conversation_form, to_page_form
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
@@ -63,8 +62,8 @@ async def list_conversations(call: ServiceCall) -> Response:
     return JSONResponse(to_page_form(found[:limit], has_more=len(found) > limit))
 
 
-def _leave_out(error: Any) -> None:
-    """Leave out a damaged conversation: `db verify` names it."""
+def _leave_out(_: DamagedRow) -> None:
+    """Leave out a damaged conversation; `db verify` names it."""
 
 
 def _read_number(text: str | None, default: int) -> int:

@@ -44,7 +44,9 @@ class RequestRates:
         if limit is None or self._limiter.hit(limit, of):
             return
         seconds = math.ceil(max(1.0, self._limiter.get_window_stats(limit, of).reset_time - time.time()))
-        raise ServiceError(429, f"{text}; try again later", "rate_limit_exceeded", headers={"retry-after": str(seconds)})
+        raise ServiceError(
+            429, f"{text}; try again later", "rate_limit_exceeded", headers={"retry-after": str(seconds)}
+        )
 
 
 def _make_limit(number: int, name: str) -> RateLimitItemPerMinute | None:

@@ -27,7 +27,7 @@ class ServiceSettings:
     requests_a_minute: int = 6000
     """Per key and process; 0: any number."""
     failures_a_minute: int = 60
-    """Wrong keys, per address and process."""
+    """Wrong keys, per address and process; 0: any number."""
     max_body_bytes: int = 32 * 2**20
     read_seconds: float = 30.0
     """Within which a client must have sent the head of a request, and then its body."""

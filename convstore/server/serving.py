@@ -22,6 +22,7 @@ from convstore.server.slow_heads import MAX_HEAD_BYTES, ServiceConfig, TimedProt
 _FIRST_PERSON = 1000
 """Accounts of people begin here on most systems; smaller numbers are those of programs."""
 _NOBODY = 65534
+_BACKLOG = 2048
 _NO_SHELLS = ("nologin", "false", "sync")
 
 
@@ -40,7 +41,9 @@ def check_settings(settings: ServiceSettings, *, has_keys: bool) -> None:
         raise InvalidInput("a certificate and its private key need each other")
     for origin in settings.cors_origins:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-            raise InvalidInput(f"an origin is a scheme, a name and a port, such as https://chat.example.org, not {origin!r:.80}")
+            raise InvalidInput(
+                f"an origin is a scheme, a name and a port, such as https://chat.example.org, not {origin!r:.80}"
+            )
 
 
 def open_socket(settings: ServiceSettings) -> socket.socket:
@@ -54,17 +57,27 @@ def open_socket(settings: ServiceSettings) -> socket.socket:
         # `localhost` may be an address of each kind: most clients try that of IPv4, too.
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         bound = socket.socket(family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _name_problem(settings, error) from error
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen(2048)
-        bound.setblocking(False)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
-    if not is_loopback_name(settings.host) or is_loopback_address(bound.getsockname()[0]):
-        return bound
-    bound.close()
-    raise InvalidInput(f"{settings.host!r} is not an address of this machine alone")
+        bound.listen(_BACKLOG)
+        bound.settimeout(0.0)
+        if is_loopback_name(settings.host) and not is_loopback_address(bound.getsockname()[0]):
+            raise InvalidInput(f"{settings.host!r} is not an address of this machine alone")
+    except OSError as error:
+        bound.close()
+        raise _name_problem(settings, error) from error
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _name_problem(settings: ServiceSettings, error: Exception) -> InvalidInput:
+    reason = getattr(error, "strerror", None) or error
+    return InvalidInput(f"cannot listen on {settings.host}:{settings.port}: {reason}")
 
 
 def describe_address(settings: ServiceSettings, bound: socket.socket) -> str:
@@ -74,9 +87,7 @@ def describe_address(settings: ServiceSettings, bound: socket.socket) -> str:
     return f"{scheme}://{host}:{bound.getsockname()[1]}"
 
 
-def run_service(
-    settings: ServiceSettings, bound: socket.socket, prepare: Callable[[], object] | None = None
-) -> None:
+def run_service(settings: ServiceSettings, bound: socket.socket, prepare: Callable[[], object] | None = None) -> None:
     """Serve until a signal ends the service; requests that run then have the time of grace.
 
     Args:

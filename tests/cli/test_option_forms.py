@@ -8,7 +8,9 @@ from convstore.cli import convstore
 from convstore.testing import ChatServer
 from tests.cli.program import Program, commands_of
 
-WITHOUT_CONVERSATION = {"db", "export", "import", "list", "new", "purge", "retention", "tag", "tags", "title", "untag"}
+WITHOUT_CONVERSATION = {
+    *("db", "export", "import", "keys", "list", "new", "purge", "retention", "serve", "tag", "tags", "title", "untag"),
+}
 
 
 def test_every_command_that_takes_a_conversation_has_the_option_c() -> None:

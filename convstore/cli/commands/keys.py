@@ -74,7 +74,11 @@ def _read_rights(_context: click.Context, _option: click.Parameter, value: str) 
     help="Beginning of the owners that a key with act-for may act for; '' for all.",
 )
 @click.option(
-    "--expires", "expires_in", callback=read_age, metavar="TIME", help="How long it is valid: 90d, 12h.  [default: until it is revoked]"
+    "--expires",
+    "expires_in",
+    callback=read_age,
+    metavar="TIME",
+    help="How long it is valid: 90d, 12h.  [default: until it is revoked]",
 )
 @click.option("--name", metavar="TEXT", help="Label for people.")
 @json_option

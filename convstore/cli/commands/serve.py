@@ -43,6 +43,15 @@ _MIB = 2**20
     metavar="N",
     help="Requests a minute of a key, in each process; 0 for any number.",
 )
+@click.option(
+    "--wrong-keys",
+    "failures_a_minute",
+    default=60,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Wrong keys a minute of an address, in each process; 0 for any number.",
+)
 @click.option("--max-body", default=32, show_default=True, type=click.IntRange(1, 1024), help="Largest body, in MiB.")
 @click.option(
     "--max-connections", default=1000, show_default=True, type=click.IntRange(min=1), help="Connections of a process."
@@ -56,7 +65,12 @@ _MIB = 2**20
     help="Time in which a client must send a request.",
 )
 @click.option(
-    "--grace", default=30, show_default=True, type=click.IntRange(min=0), metavar="SECONDS", help="Time to end requests."
+    "--grace",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="Time to end requests.",
 )
 @click.option("--tls-cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
@@ -78,7 +92,7 @@ def serve(
     key. SIGTERM and Ctrl-C end the service after the running requests, within --grace.
     """
     try:
-        from convstore.server.service_settings import ServiceSettings
+        from convstore.server.service_settings import ServiceSettings, is_loopback_name
         from convstore.server.serving import check_settings, describe_address, has_other_people, open_socket
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn", "limits", "h11"):
@@ -103,8 +117,13 @@ def serve(
     _print_beginning(settings, describe_address(settings, bound), has_keys=has_keys)
     if not has_keys and has_other_people():
         write_note(
-            "convstore: warning: other people have accounts on this machine, and without a key each of them can use this "
-            "service; `convstore keys create` makes a key"
+            "convstore: warning: other people have accounts on this machine, and without a key each of them can use "
+            "this service; `convstore keys create` makes a key"
+        )
+    if not is_loopback_name(settings.host) and settings.certificate is None:
+        write_note(
+            "convstore: warning: without TLS, everybody on the way can read the keys; use --tls-cert and --tls-key, or "
+            "let a proxy with TLS send the requests"
         )
     _run(settings, bound)
 

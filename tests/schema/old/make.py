@@ -46,7 +46,7 @@ def sql_of(url: str, checkout: Path) -> bytes:
         for table in [name for (name,) in found if name not in made]:
             none = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table)))
             places = ", ".join(str(place) for place in range(1, min(3, len(none.description or ())) + 1))
-            ordered = sql.SQL("SELECT * FROM {} ORDER BY " + places).format(sql.Identifier(table))  # type: ignore[arg-type]
+            ordered = sql.SQL("SELECT * FROM {} ORDER BY " + places).format(sql.Identifier(table))
             cursor = connection.execute(ordered)
             names = ", ".join(f'"{column.name}"' for column in cursor.description or ())
             for row in cursor:
