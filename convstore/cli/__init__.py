@@ -33,7 +33,7 @@ _COMMANDS = {
     "follow": ("follow.follow", "Print a reply that another process streams."),
     "fork": ("fork.fork", "Fork a conversation and print the new id."),
     "import": ("import_.import_conversations", "Bring in conversations of other programs, or of an export."),
-    "keys": ("keys.keys", "Make, list and revoke the keys of the service."),
+    "keys": ("keys.keys", "Make, list and revoke the keys of the service (`convstore serve`)."),
     "list": ("list.list_conversations", "List conversations, latest activity first."),
     "new": ("new.new", "Start a conversation and print its id."),
     "pin": ("pin.pin", "Always send a message."),

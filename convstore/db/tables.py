@@ -337,7 +337,7 @@ api_keys = Table(
     metadata,
     # A key is looked up before its owner is known: on Citus, this is a reference table, which every server has whole.
     Column("digest", LargeBinary, primary_key=True),  # SHA-256 of the key, which is not stored
-    Column("id", Key, nullable=False, unique=True),
+    Column("id", Key, nullable=False),
     Column("owner", Key, nullable=False),
     Column("name", Text),
     Column("rights", Text, nullable=False),  # such as 'read write', in the order of `Right`
@@ -346,6 +346,7 @@ api_keys = Table(
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),  # written at most once a minute
+    Index("convstore_api_keys_id_key", "id", unique=True),
     Index("convstore_api_keys_owner_created_at_idx", "owner", "created_at"),
 )
 """A key of the service (`convstore serve`)."""

@@ -33,8 +33,8 @@ def upgrade() -> None:
         sa.Column("revoked_at", MOMENT),
         sa.Column("last_used_at", MOMENT),
         sa.PrimaryKeyConstraint("digest", name=f"{KEYS}_pkey"),
-        sa.UniqueConstraint("id", name=f"{KEYS}_id_key"),
     )
+    op.create_index(f"{KEYS}_id_key", KEYS, ["id"], unique=True)
     op.create_index(f"{KEYS}_owner_created_at_idx", KEYS, ["owner", "created_at"])
     if op.get_context().dialect.name == "postgresql" and not op.get_context().as_sql:
         _copy_privileges()
@@ -67,4 +67,5 @@ def _copy_privileges() -> None:
 
 def downgrade() -> None:
     op.drop_index(f"{KEYS}_owner_created_at_idx", KEYS)
+    op.drop_index(f"{KEYS}_id_key", KEYS)
     op.drop_table(KEYS)
