@@ -488,13 +488,24 @@ def test_no_text_drives_the_terminal_of_a_chat(wide: Program, chat_server: ChatS
 
 
 def test_a_sign_moves_while_the_model_is_awaited_and_is_gone_afterwards(wide: Program, chat_server: ChatServer) -> None:
-    reply, started = hold(["never "], 0)
-    chat_server.script(reply)
+    started, go = threading.Event(), threading.Event()
+    stopped, begun = hold(["never "], 0)
+    chat_server.script(Reply("ok", hold=go, started=started), stopped)
     with ScreenTerminal("chat") as terminal:
+
+        def until_sign() -> None:
+            terminal.until_true(lambda: any(re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] [0-9] s", line) for line in terminal.lines))
+
         until_prompt(terminal)
         terminal.type_line("hi")
         assert started.wait(30)
-        terminal.until_true(lambda: any(re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] 0 s", line) for line in terminal.lines))
+        until_sign()
+        go.set()
+        until_prompt(terminal)
+        assert "ok" in terminal.lines  # nothing of the sign is behind it
+        terminal.type_line("again")
+        assert begun.wait(30)
+        until_sign()
         terminal.interrupt()
         terminal.until("your message is kept")
         until_prompt(terminal)
