@@ -442,10 +442,15 @@ def test_where_nothing_may_be_redrawn_only_text_is_written(
         terminal.until("A **bold** reply")
         terminal.type_line("/status")
         terminal.until("test-model ·")
+        chat_server.script(Reply("Another **bold** reply"))
+        terminal.type_line("/retry")
+        terminal.until("Another **bold** reply")
+        terminal.type_line("/show")
+        terminal.until_true(lambda: terminal.text.count("Another **bold** reply") == 2)
         terminal.press(CTRL_D)
         assert terminal.end() == 0
-        assert re.sub(rb"\x1b\[[02]m", b"", terminal.raw).count(b"\x1b") == 0  # notes may be dim
-    assert sent(chat_server) == ["one\ntwo"]
+        assert re.sub(rb"\x1b\[[012]m", b"", terminal.raw).count(b"\x1b") == 0  # notes are dim, headings bold
+    assert [sent(chat_server, number) for number in (0, 1)] == [["one\ntwo"]] * 2
 
 
 def test_no_color_has_no_colours(wide: Program, chat_server: ChatServer) -> None:
