@@ -410,3 +410,15 @@ def test_a_row_that_a_constraint_refuses_is_an_error_that_names_the_table(
         target = request.getfixturevalue("postgres_url")
     with pytest.raises(DatabaseError, match="a constraint refused a row of convstore_tags"):
         copy(source, target)
+
+
+def test_nothing_is_removed_from_a_copy_that_was_used(pair: tuple[str, str, Store], chat_server: ChatServer) -> None:
+    source, target, store = pair
+    copy(source, target)
+    with open_store(target, chat_server.url) as copied:
+        copied.append("kept", {"role": "user", "content": "Only here"})
+    before = read_tables(target)
+    store.purge("long")
+    with pytest.raises(Conflict, match="conversation 'kept' was written"):
+        copy(source, target)
+    assert read_tables(target) == before

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, select
 
-from convstore import ConversationBusy, ConversationNotFound, Store
+from convstore import ConversationBusy, ConversationNotFound, ConvstoreError, LeaseLost, ReplyNotStored, Store
 from convstore.conversations import search_filling
 from convstore.db import conversation_writes
 from convstore.db.tables import attachments, search_documents
@@ -22,6 +22,7 @@ from convstore.leases import waiting
 from convstore.testing import ChatServer
 from tests.contract.invariants import check_all, engine_of
 from tests.faults.clients import open_store
+from tests.faults.gates import Held
 
 PICTURE = "data:image/png;base64," + base64.b64encode(b"picture" * 1000).decode()
 PICTURED = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}
@@ -212,3 +213,28 @@ def test_an_index_that_is_being_filled_takes_nothing_of_a_purged_conversation(
         assert found == ["b"]
         assert store.reindex() == 0
         check_all(engine_of(store))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_reply_that_comes_after_its_conversation_was_purged_is_in_the_error(
+    request: pytest.FixtureRequest, chat_server: ChatServer, threads: ThreadPoolExecutor, kind: str
+) -> None:
+    """Another caller ended the turn, and purged the conversation, while the model was thinking."""
+    url = request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url")
+    with open_store(url, chat_server.url) as store:
+        store.new(id="a", messages=[ONE])
+        store.fork("a", new_id="b")
+        for id in ("a", "b"):
+            held = Held(chat_server, f"Late {id}")
+            asking = threads.submit(store.say, id, "Hi")
+            held.wait()
+            assert store.stop(id, wait=0)
+            store.purge("a" if id == "a" else "b")
+            held.open()
+            with pytest.raises(ConvstoreError) as error:
+                asking.result()
+            assert isinstance(error.value, LeaseLost | ReplyNotStored | ConversationNotFound), error.value
+            with pytest.raises(ConversationNotFound):
+                store.get(id)
+        assert store.finish_purge() == []
+        assert store.list() == []
