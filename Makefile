@@ -12,7 +12,7 @@ export MYPY_NUM_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo pictures test quick lint bench bench-peers soak format clean
+.PHONY: help serve demo pictures test quick lint bench bench-peers soak format clean
 
 # Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,6 +48,9 @@ bench-peers: $(PEERS)/.peers-stamp ## measure beside other conversation stores, 
 
 soak: $(VENV)/.dev-stamp ## ten minutes of callers that are killed and stopped, on both databases (MINUTES=1, SEED=…)
 	$(RUN) -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+serve: $(VENV)/.dev-stamp ## serve OpenAI's HTTP API on your database (OPTIONS='--port 8377')
+	$(RUN) -m convstore serve $(OPTIONS)
 
 format: $(VENV)/.dev-stamp ## let ruff mend and format the code
 	$(RUN) -m ruff check --fix

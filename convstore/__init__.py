@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidMessage,
         InvalidParameter,
+        KeyNotFound,
         LeaseLost,
         NotConfigured,
         PurgeUnfinished,
@@ -79,6 +80,12 @@ if TYPE_CHECKING:
         UsageBy,
         UsageReport,
         UsageRow,
+    )
+    from convstore.values.api_key import (
+        ApiKey,
+        KeyCheck,
+        NewApiKey,
+        Right,
     )
     from convstore.values.export_report import (
         ExportProblem,
@@ -154,6 +161,7 @@ _HOMES = {
         "InvalidInput",
         "InvalidMessage",
         "InvalidParameter",
+        "KeyNotFound",
         "LeaseLost",
         "NotConfigured",
         "PurgeUnfinished",
@@ -184,6 +192,12 @@ _HOMES = {
         "UsageBy",
         "UsageReport",
         "UsageRow",
+    ),
+    "convstore.values.api_key": (
+        "ApiKey",
+        "KeyCheck",
+        "NewApiKey",
+        "Right",
     ),
     "convstore.values.export_report": (
         "ExportProblem",
@@ -242,6 +256,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "UNCHANGED",
     "AmbiguousReference",
+    "ApiKey",
     "AsyncReplyStream",
     "AsyncStore",
     "AsyncTransactionView",
@@ -270,10 +285,13 @@ __all__ = [
     "InvalidMessage",
     "InvalidParameter",
     "KeptByFork",
+    "KeyCheck",
+    "KeyNotFound",
     "LeaseLost",
     "Message",
     "MessagePlace",
     "MessageRecord",
+    "NewApiKey",
     "NotConfigured",
     "OnBusy",
     "Position",
@@ -291,6 +309,7 @@ __all__ = [
     "Request",
     "Retained",
     "RetentionRule",
+    "Right",
     "SchemaOutdated",
     "SchemaTooNew",
     "SearchHit",

@@ -11,6 +11,7 @@
     │   └── NotConfigured               no model is named, or no server to send the request to
     ├── ConversationNotFound (LookupError)
     │   └── ConversationDeleted         it can be restored
+    ├── KeyNotFound (LookupError)       the owner has no such key
     ├── AmbiguousReference              .candidates: the conversations that the reference matches
     ├── Conflict                        another caller was first
     │   ├── ConversationExists          the id or the name is taken
@@ -99,6 +100,10 @@ class ConversationNotFound(ConvstoreError, LookupError):
 
 class ConversationDeleted(ConversationNotFound):
     """The conversation with this id is deleted. It can be restored."""
+
+
+class KeyNotFound(ConvstoreError, LookupError):
+    """The owner has no key of the service with this id."""
 
 
 class AmbiguousReference(ConvstoreError):

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "convstore"
 PAGE = (PACKAGE.parent / "docs" / "architecture.md").read_text()
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "testing" not in path.relative_to(PACKAGE).parts)
-MOST_ROOMS = 15  # as many as the design names, and no more
+MOST_ROOMS = 16  # as many as the design names, and `config`, which was one file
 
 # Imports upwards, only for type checkers: the errors carry these types.
 ONLY_FOR_TYPES = {("errors", "values"), ("errors", "messages")}

@@ -24,6 +24,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ConversationExists: "`convstore set --name` renames one, `convstore restore` restores a deleted one",
     errors.ConversationNotFound: "see `convstore list`",
     errors.HeadMoved: "`convstore show` shows it",
+    errors.KeyNotFound: "see `convstore keys list --all-owners`",
     errors.LeaseLost: "see `convstore turns --json`",
     errors.PurgeUnfinished: "`convstore purge --finish` does the rest",
     errors.RedactionUnfinished: "`convstore purge --finish` does the rest",

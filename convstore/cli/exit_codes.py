@@ -15,6 +15,7 @@ from convstore.cli.render.output_streams import write_note
 EXIT_CODES: tuple[tuple[type[errors.ConvstoreError], int], ...] = (
     (errors.InvalidInput, 2),
     (errors.ConversationNotFound, 3),
+    (errors.KeyNotFound, 3),
     (errors.AmbiguousReference, 4),
     (errors.Conflict, 5),
     (errors.TurnFailed, 6),

@@ -178,7 +178,7 @@ def list_all(work: UnitOfWork, owner: str) -> list[str]:
 def erase_owner(work: UnitOfWork, owner: str) -> bool:
     """Remove what an owner has besides conversations; return False if there are conversations, and nothing is removed.
 
-    These are attachments, sums of usage, tombstones and periods of retention.
+    These are attachments, sums of usage, tombstones, periods of retention, and keys of the service.
     """
     if purgeable_ids.list_all(work.connection, owner):
         return False

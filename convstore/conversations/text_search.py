@@ -347,6 +347,7 @@ def _make_hit(query: Query, match: _Match, on_path: set[tuple[str, Seq]]) -> Sea
         seq=None if is_title else row.seq,
         role=None if is_title else search_rows.decode_searched(row, id)["role"],
         on_path=is_title or (id, row.seq) in on_path,
+        is_head=not is_title and row.seq == (row.head_seq if fork is None else fork.head),
         status=_read_status(row),
         snippet=snippet.text,
         marks=snippet.marks,

@@ -170,6 +170,10 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
     "convstore_retention": _rule(
         owner__covers__keep_seconds__set_at=replace(_OF_OWNER, retention=Fate.READ),
     ),
+    "convstore_api_keys": _rule(
+        # The keys of an owner end with the owner. The name is a label such as "laptop".
+        digest__id__owner__name__rights__acts_for__created_at__expires_at__revoked_at__last_used_at=_OF_OWNER,
+    ),
     "convstore_erasures": _rule(
         # What is left to do to the file: of no owner, and without text.
         step__since=ColumnRule(

@@ -162,8 +162,8 @@ class _Rewriting:
             for row in rows:
                 try:
                     digest = self._find_new_digest(row)
-                except DamagedRow as error:
-                    _logger.warning("redact: %s", error.problem)
+                except DamagedRow:
+                    _logger.warning("redact: message seq %s of conversation %s is damaged", row.seq, self._key.id)
                     continue
                 if digest is not None:
                     new_digests.append({**self._bind(row.seq), "new_digest": digest})

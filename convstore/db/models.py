@@ -116,6 +116,12 @@ class ErasureRow(Base):
     __table__ = tables.erasures
 
 
+class ApiKeyRow(Base):
+    """A key of the service."""
+
+    __table__ = tables.api_keys
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,12 +94,17 @@ def find_occurrences(
 def _read(connection: Connection, owner: str, secret: Secret, keys: Iterable[tuple[str, Seq]]) -> Iterator[Occurrence]:
     for id, seq in keys:
         row = connection.execute(_MESSAGE, {"owner": owner, "conversation_id": id, "seq": seq}).one_or_none()
-        with suppress(DamagedRow):  # `db verify` finds it
-            if row is not None:
-                message = _decode(connection, owner, id, row)
-                is_copy = message == secret.original
-                if is_copy or secret.blank(message) != message:
-                    yield Occurrence(MessagePlace(id, seq, row.position, str(message["role"])), is_copy)
+        if row is None:
+            continue
+        place = MessagePlace(id, seq, row.position, str(row.role))
+        try:
+            message = _decode(connection, owner, id, row)
+        except DamagedRow:  # it cannot be changed, and the text is in it
+            yield Occurrence(place, is_copy=False)
+            continue
+        is_copy = message == secret.original
+        if is_copy or secret.blank(message) != message:
+            yield Occurrence(place, is_copy)
 
 
 def _decode(connection: Connection, owner: str, id: str, row: Any) -> Message:

@@ -333,6 +333,25 @@ erasures = Table(
 )
 """What is left to do to a SQLite file until nothing of what was erased can be found in it. Not used on PostgreSQL."""
 
+api_keys = Table(
+    "convstore_api_keys",
+    metadata,
+    # A key is looked up before its owner is known: on Citus, this is a reference table, which every server has whole.
+    Column("digest", LargeBinary, primary_key=True),  # SHA-256 of the key, which is not stored
+    Column("id", Key, nullable=False),
+    Column("owner", Key, nullable=False),
+    Column("name", Text),
+    Column("rights", Text, nullable=False),  # such as 'read write', in the order of `Right`
+    Column("acts_for", Key),  # prefix of the owners that it may act for; '': all; NULL: it has no such right
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),  # written at most once a minute
+    Index("convstore_api_keys_id_key", "id", unique=True),
+    Index("convstore_api_keys_owner_created_at_idx", "owner", "created_at"),
+)
+"""A key of the service (`convstore serve`)."""
+
 compatibility = Table(
     "convstore_compatibility",
     metadata,

@@ -55,7 +55,7 @@ def make_finding_services(database: Database, lease: float) -> Services:
         is_alive=partial(is_alive, database=database.path),
         lease_seconds=lease,
         count_tokens=_estimate_tokens,
-        get_prices=_load_prices,
+        get_prices=cache(_load_prices),
     )
 
 
@@ -65,7 +65,6 @@ def _estimate_tokens(message: Message) -> int:
     return estimate_message(message)
 
 
-@cache
 def _load_prices() -> Prices:
     from convstore.usage.price_file import make_price_loader
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins  # inside the class, `list` is a method
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime, timedelta
@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self
 from convstore.context.window import SendableBuffer
 from convstore.errors import DamagedRow
 from convstore.messages.message import Message
+from convstore.store.async_key_methods import AsyncKeyMethods
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
 from convstore.values.identifiers import NO_SEQ, Seq
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncConversationMethods(ABC):
+class AsyncConversationMethods(AsyncKeyMethods):
     """Everything about an owner's conversations that needs no model, with `await`."""
 
     def __init__(self, owner: str) -> None:

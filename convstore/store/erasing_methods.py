@@ -12,13 +12,13 @@ from convstore.conversations import purging, retention_rules
 from convstore.conversations.purging import PurgeTerms
 from convstore.db.transactions import OwnTransactions
 from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
-from convstore.store.drawer_methods import DrawerMethods
+from convstore.store.key_methods import KeyMethods
 from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import PurgeReceipt
 from convstore.values.retention_rule import Retained, RetentionRule
 
 
-class ErasingMethods(DrawerMethods):
+class ErasingMethods(KeyMethods):
     """Removing an owner's conversations for good."""
 
     def purge(
@@ -91,8 +91,8 @@ class ErasingMethods(DrawerMethods):
     ) -> builtins.list[PurgeReceipt]:
         """Purge everything of the owner, and return a receipt for each conversation.
 
-        Besides conversations, these are attachments, sums of usage, periods of retention, and what lets imports leave
-        out purged conversations: the owner's files may be imported again.
+        Besides conversations, these are attachments, sums of usage, periods of retention, keys of the service, and
+        what lets imports leave out purged conversations: the owner's files may be imported again.
 
         Args:
             dry_run: remove nothing, and return what would be removed.

@@ -29,6 +29,8 @@ class SearchHit:
     role: str | None
     on_path: bool
     """Whether the message is on the current path of the conversation."""
+    is_head: bool
+    """Whether it is the last message of the current path."""
     status: TurnStatus | None
     """The state of the message's turn; None: it was stored without a turn."""
     snippet: str

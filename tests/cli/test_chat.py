@@ -238,6 +238,16 @@ def test_the_commands_of_the_command_line_mean_the_chats_conversation(program: P
     assert program("show", "other", "--json").json["messages"] == []
 
 
+def test_the_commands_use_the_database_and_the_owner_of_the_chat(program: Program, tmp_path: Path) -> None:
+    place = ("--db", f"{tmp_path}/other.db", "--owner", "ann")
+    ran = chat(program, "a", "/list", "/tree", "/retry", "/search said", "/undo", "/fork", arguments=place)
+    assert ran.code == 0, ran
+    assert ran.out.count("You said: a") >= 3
+    assert program("list", "--json").json == []
+    assert len(program("list", "--json", *place).json) == 2
+    assert chat(program, "/list --owner nobody", arguments=place).out == ""
+
+
 def test_the_environment_is_as_before_after_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program("new", "--id", "first")
     monkeypatch.setenv("CONVSTORE_CONVERSATION", "first")

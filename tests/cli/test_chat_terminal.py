@@ -442,10 +442,15 @@ def test_where_nothing_may_be_redrawn_only_text_is_written(
         terminal.until("A **bold** reply")
         terminal.type_line("/status")
         terminal.until("test-model ·")
+        chat_server.script(Reply("Another **bold** reply"))
+        terminal.type_line("/retry")
+        terminal.until("Another **bold** reply")
+        terminal.type_line("/show")
+        terminal.until_true(lambda: terminal.text.count("Another **bold** reply") == 2)
         terminal.press(CTRL_D)
         assert terminal.end() == 0
-        assert re.sub(rb"\x1b\[[02]m", b"", terminal.raw).count(b"\x1b") == 0  # notes may be dim
-    assert sent(chat_server) == ["one\ntwo"]
+        assert re.sub(rb"\x1b\[[012]m", b"", terminal.raw).count(b"\x1b") == 0  # notes are dim, headings bold
+    assert [sent(chat_server, number) for number in (0, 1)] == [["one\ntwo"]] * 2
 
 
 def test_no_color_has_no_colours(wide: Program, chat_server: ChatServer) -> None:
@@ -488,13 +493,24 @@ def test_no_text_drives_the_terminal_of_a_chat(wide: Program, chat_server: ChatS
 
 
 def test_a_sign_moves_while_the_model_is_awaited_and_is_gone_afterwards(wide: Program, chat_server: ChatServer) -> None:
-    reply, started = hold(["never "], 0)
-    chat_server.script(reply)
+    started, go = threading.Event(), threading.Event()
+    stopped, begun = hold(["never "], 0)
+    chat_server.script(Reply("ok", hold=go, started=started), stopped)
     with ScreenTerminal("chat") as terminal:
+
+        def until_sign() -> None:
+            terminal.until_true(lambda: any(re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] [0-9] s", line) for line in terminal.lines))
+
         until_prompt(terminal)
         terminal.type_line("hi")
         assert started.wait(30)
-        terminal.until_true(lambda: any(re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] 0 s", line) for line in terminal.lines))
+        until_sign()
+        go.set()
+        until_prompt(terminal)
+        assert "ok" in terminal.lines  # nothing of the sign is behind it
+        terminal.type_line("again")
+        assert begun.wait(30)
+        until_sign()
         terminal.interrupt()
         terminal.until("your message is kept")
         until_prompt(terminal)

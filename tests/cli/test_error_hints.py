@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from convstore import errors
@@ -24,7 +25,9 @@ ALL_HINTS = [*_HINTS.values(), *_HINTS_AFTER_PURPOSES.values(), _HINT_AFTER_UNKN
 @pytest.mark.parametrize("hint", ALL_HINTS)
 def test_a_hint_names_commands_and_options_that_exist(hint: str) -> None:
     commands = commands_of(convstore)
-    flags = {flag for command in commands.values() for parameter in command.params for flag in parameter.opts}
+    groups = [command for command in commands.values() if isinstance(command, click.Group)]
+    every = [*commands.values(), *(command for group in groups for command in commands_of(group).values())]
+    flags = {flag for command in every for parameter in command.params for flag in parameter.opts}
     named = re.findall(r"`convstore ([\w-]+)", hint)
     assert set(named) <= set(commands)
     assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", hint)) <= flags
@@ -37,7 +40,7 @@ def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
     assert add_hint(errors.DatabaseError("broken")) == "broken"
 
 
-def test_errors_of_the_library_name_no_command_except_those_for_databases_and_files_of_settings() -> None:
+def test_errors_of_the_library_name_no_command_except_those_for_databases_settings_and_the_service() -> None:
     package = Path(errors.__file__).parent
     named = {
         (path.name, command)
@@ -47,7 +50,7 @@ def test_errors_of_the_library_name_no_command_except_those_for_databases_and_fi
         if isinstance(node, (ast.Raise, ast.Return))
         for command in re.findall(r"`convstore ([\w ]+)(?:\{option\})?`", ast.unparse(node))
         if path.name not in ("database_health.py", "provider_health.py")  # remedies of `convstore doctor`
-        and path.parent.name != "config"  # files of settings: commands are how people change them
+        and path.parent.name not in ("config", "server")  # commands are how people change settings, and serve
     }
     assert named == {("schema_upgrade.py", "db upgrade"), ("schema_upgrade.py", "db copy"), ("reading.py", "db copy")}
 

@@ -10,8 +10,8 @@ from convstore.testing import ChatServer
 from tests.cli.program import Program, commands_of
 
 WITHOUT_CONVERSATION = {
-    *("completion", "config", "db", "doctor", "export", "import", "list", "models", "new", "prices"),
-    *("purge", "retention", "tag", "tags", "templates", "title", "untag"),
+    *("completion", "config", "db", "doctor", "export", "import", "keys", "list", "models", "new", "prices"),
+    *("purge", "retention", "serve", "tag", "tags", "templates", "title", "untag"),
 }
 
 

@@ -36,7 +36,7 @@ def test_search_prints_each_hit_with_the_command_that_goes_on(program: Program, 
     program("retry")
     first, second = program("search", "in").out.split("\n\n")
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d"
-    assert re.fullmatch(rf"{moment} · assistant · Olympics  convstore fork games --at 2\n  »In« Peking\.", first)
+    assert re.fullmatch(rf"{moment} · assistant · Olympics  convstore chat games\n  »In« Peking\.", first)
     assert re.match(rf"{moment} · assistant · Olympics · off the path  convstore checkout 2 -c games\n", second)
     title = program("search", "olympics").out
     assert re.match(rf"{moment} · title · Olympics  convstore show games\n  »Olympics«\n", title)

@@ -93,6 +93,7 @@ def test_the_program_has_exactly_these_commands() -> None:
             "stop",
         ),
         *("undo", "redo", "edit", "checkout", "fork", "pin", "unpin", "compact", "tool-result", "delete", "restore"),
+        *("serve", "keys", "keys create", "keys list", "keys revoke"),
         *("purge", "redact", "retention", "retention set", "retention show", "retention unset", "retention run"),
         *("archive", "unarchive", "tag", "untag", "tags", "rate", "title", "export", "resume"),
         *("usage", "db", "db upgrade", "db current", "db check", "db verify", "db reindex", "db backup", "db restore"),

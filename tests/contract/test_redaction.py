@@ -347,6 +347,24 @@ def test_a_pattern_must_be_one_match_something_and_end(store: Store, monkeypatch
         store.redact(id, 1)
 
 
+def test_a_damaged_message_stays_damaged_and_is_named(backend: Backend) -> None:
+    store = backend.open()
+    pairs = [{"role": "user", "content": f"it is {SECRET}"}, {"role": "user", "content": "one"}]
+    id = store.new(messages=[*pairs, {"role": "user", "content": "two"}]).id
+    other = store.new(messages=[{"role": "user", "content": [{"type": "text", "text": f"so {SECRET}"}]}]).id
+    where = "WHERE conversation_id = :id AND seq = :seq"
+    backend.damage(f"UPDATE convstore_messages SET content = 'changed' {where}", id=id, seq=2)
+    backend.damage(f"UPDATE convstore_messages SET extra = :extra {where}", id=other, seq=1, extra=f"not JSON {SECRET}")
+    before = [damage.problem for damage in verify(store._engine.transactions.database).damages]
+    assert len(before) == 2
+    done = store.redact(id, 1, match=PATTERN, everywhere=True)
+    assert [(one.conversation, one.seq) for one in done.redacted] == [(id, 1)]
+    assert [(one.conversation, one.seq) for one in done.others] == [(other, 1)]
+    assert done.digests == 1
+    assert [damage.problem for damage in verify(store._engine.transactions.database).damages] == before
+    assert store.at(id, 1).message["content"] == f"it is {REDACTED_TEXT}"
+
+
 def test_marks_and_tombstones_are_stored(store: Store) -> None:
     id = store.new(messages=[{"role": "user", "content": f"it is {SECRET}"}, {"role": "user", "content": WHOLE}]).id
     fork = store.fork(id).id

@@ -62,6 +62,7 @@ def test_a_message_is_found_with_its_place_and_the_passage(store: Store) -> None
         seq=record.seq,
         role="assistant",
         on_path=True,
+        is_head=True,
         status=hit.status,
         snippet="In Beijing.",
         marks=((3, 10),),
@@ -154,7 +155,7 @@ def test_off_the_path_and_interrupted_messages_are_found_and_marked(store: Store
         ("first answer", 2, False, TurnStatus.COMPLETED),
     ]
     store.undo(id)
-    assert [hit.on_path for hit in store.search("answer").hits] == [False, False]
+    assert [(hit.on_path, hit.is_head) for hit in store.search("answer").hits] == [(False, False)] * 2
 
 
 def test_a_forks_shared_past_is_shown_in_its_home_and_in_a_living_fork_if_that_is_deleted(store: Store) -> None:
@@ -169,7 +170,11 @@ def test_a_forks_shared_past_is_shown_in_its_home_and_in_a_living_fork_if_that_i
     assert set(find(store, "word")) == {(fork, 1), (fork, 2)}
     assert find(store, "too") == []
     (shown,) = store.search("shared").hits
-    assert (shown.title, shown.on_path) == ("Fork", True)
+    assert (shown.title, shown.on_path, shown.is_head) == (
+        "Fork",
+        True,
+        shown.seq == store.get(shown.conversation).head_seq,
+    )
     assert set(find(store, "word", deleted=True)) == {(home, 1), (home, 3), (fork, 2)}
     store.delete(fork)
     assert find(store, "word") == find(store, "home") == []

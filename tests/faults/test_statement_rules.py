@@ -50,6 +50,9 @@ from tests.faults.driven import opened
 # https://www.postgresql.org/docs/current/xfunc-volatility.html; all functions that the package may call in a write.
 NOT_VOLATILE = {"statement_timestamp", "coalesce", "count", "length", "few"}
 
+REFERENCE_TABLES = {"convstore_api_keys"}
+"""Tables that every server has whole: a key is looked up by the digest of its secret, before its owner is known."""
+
 
 def find_faults(statement: Any) -> list[str]:
     """Return what a distributed PostgreSQL would not accept in a statement."""
@@ -92,7 +95,7 @@ def _list_tables(one: FromClause, conditions: list[ColumnElement[bool]]) -> Iter
         conditions.extend(_split(one.onclause))
         yield from _list_tables(one.left, conditions)
         yield from _list_tables(one.right, conditions)
-    elif isinstance(one, Table | Alias) and "owner" in one.c:
+    elif isinstance(one, Table | Alias) and "owner" in one.c and one.name not in REFERENCE_TABLES:
         yield one
 
 
@@ -267,6 +270,8 @@ def walk(store: Store, chat_server: ChatServer) -> None:
     store.set_retention(timedelta(days=1))
     store.run_retention()
     store.unset_retention()
+    store.create_key(name="k")
+    store.list_keys()
     store.purge(first.id, dry_run=True)
     store.purge(first.id)
     store.purge_older_than(timedelta(), dry_run=True)

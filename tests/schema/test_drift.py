@@ -51,6 +51,9 @@ KEY_COLUMNS = {
     ("convstore_redactions", "conversation_id"),
     ("convstore_retention", "owner"),
     ("convstore_retention", "covers"),
+    ("convstore_api_keys", "id"),
+    ("convstore_api_keys", "owner"),
+    ("convstore_api_keys", "acts_for"),
 }
 
 

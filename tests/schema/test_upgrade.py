@@ -275,13 +275,14 @@ def test_roles_may_do_with_later_tables_what_they_may_do_with_earlier_ones(postg
             connection.execute(text(f'GRANT SELECT, INSERT, UPDATE ON convstore_turns TO "{role}"'))
             connection.execute(text("GRANT SELECT ON convstore_turns TO PUBLIC"))
             connection.execute(text(f'GRANT SELECT, INSERT, DELETE ON convstore_deltas TO "{role}"'))
+            connection.execute(text(f'GRANT SELECT, UPDATE ON convstore_conversations TO "{role}"'))
         try:
             schema_upgrade.upgrade(postgres_empty_url)
             with database.read() as connection:
                 granted = connection.execute(
                     text(
                         "SELECT table_name, grantee, privilege_type FROM information_schema.role_table_grants"
-                        " WHERE table_name NOT IN ('convstore_turns', 'convstore_deltas')"
+                        " WHERE table_name NOT IN ('convstore_turns', 'convstore_deltas', 'convstore_conversations')"
                         " AND table_schema = 'public' AND grantee <> grantor"
                     )
                 )
@@ -293,6 +294,7 @@ def test_roles_may_do_with_later_tables_what_they_may_do_with_earlier_ones(postg
                     for table in ("tags", "ratings", "tombstones", "redactions", "retention", "erasures")
                     for right in ("SELECT", "INSERT", "DELETE")
                 }
+                expected |= {("convstore_api_keys", role, right) for right in ("SELECT", "UPDATE", "DELETE")}
                 assert {tuple(row) for row in granted} == expected
         finally:
             with database.write() as connection:

@@ -18,6 +18,7 @@ from convstore.cli.render.output_streams import write_note, write_terminal_note
 from convstore.cli.render.reply_output import print_reply
 
 if TYPE_CHECKING:
+    from convstore.cli.options.store_options import StoreChoice
     from convstore.store.store import Store
     from convstore.values.results import Conversation, Turn
 
@@ -56,13 +57,17 @@ class ChatSession:
     """A chat in one conversation, which may be replaced by another one.
 
     Args:
+        choice: the options that name the store.
         call: how the model is called.
         new: what a new conversation is to have.
         once: completion parameters and window options of each message, if the conversation exists already.
     """
 
-    def __init__(self, store: Store, call: CallOptions, new: NewConversation, once: dict[str, Any]) -> None:
+    def __init__(
+        self, store: Store, choice: StoreChoice, call: CallOptions, new: NewConversation, once: dict[str, Any]
+    ) -> None:
         self.store = store
+        self.choice = choice
         self.call = call
         self.conversation: Conversation | None = None
         """None: the first message starts one."""

@@ -62,9 +62,9 @@ def _run(name: str, *before: str, takes_id: bool = False, changes_path: bool = F
         arguments = [*before, *((conversation.id,) if takes_id else ()), *split_words(typed)]
         with _conversation_in_environment(conversation.id):
             if changes_path:
-                session.ask(lambda: _invoke(name, arguments))
+                session.ask(lambda: _invoke(session, name, arguments))
             else:
-                _invoke(name, arguments)
+                _invoke(session, name, arguments)
         session.refresh()
 
     return act
@@ -72,16 +72,16 @@ def _run(name: str, *before: str, takes_id: bool = False, changes_path: bool = F
 
 def _run_alone(name: str) -> Action:
     """Return the action that runs a command that is not about one conversation."""
-    return lambda _, typed: _invoke(name, split_words(typed))
+    return lambda session, typed: _invoke(session, name, split_words(typed))
 
 
-def _search(_: ChatSession, typed: str) -> None:
-    _invoke("search", typed.split())  # with its quotation marks
+def _search(session: ChatSession, typed: str) -> None:
+    _invoke(session, "search", typed.split())  # with its quotation marks
 
 
 def _title(session: ChatSession, typed: str) -> None:
     id = session.ensure_conversation().id
-    _invoke("title", [id, *(split_words(typed) if typed.startswith("-") else [typed] if typed else [])])
+    _invoke(session, "title", [id, *(split_words(typed) if typed.startswith("-") else [typed] if typed else [])])
     session.refresh()
 
 
@@ -91,7 +91,7 @@ def _edit(session: ChatSession, typed: str) -> None:
         position = str(slash_actions.find_last_question(session))
     arguments = split_words(typed) if text.startswith("-") else [position, *(["--", text] if text.strip() else [])]
     with _conversation_in_environment(session.ensure_conversation().id):
-        session.ask(lambda: _invoke("edit", arguments))
+        session.ask(lambda: _invoke(session, "edit", arguments))
 
 
 def _set(session: ChatSession, typed: str) -> None:
@@ -106,23 +106,23 @@ def _model(session: ChatSession, typed: str) -> None:
 
 
 def _usage(session: ChatSession, typed: str) -> None:
-    _invoke("usage", split_words(typed) or [session.ensure_conversation().id])
+    _invoke(session, "usage", split_words(typed) or [session.ensure_conversation().id])
 
 
 def _fork(session: ChatSession, typed: str) -> None:
     origin = session.ensure_conversation()
     with _conversation_in_environment(origin.id), slash_actions.capture_stdout() as printed:
-        _invoke("fork", split_words(typed))
+        _invoke(session, "fork", split_words(typed))
     slash_actions.open_fork(session, origin.id, printed.getvalue())
 
 
-def _help(_: ChatSession, typed: str) -> None:
+def _help(session: ChatSession, typed: str) -> None:
     if typed:
         name = typed.removeprefix("/")
         found = find_slash_command(name)
         slash_actions.print_command_help(name, found.usage, found.summary)
         if found.command is not None:
-            _invoke(found.command, ["--help"])
+            _invoke(session, found.command, ["--help"])
         return
     slash_actions.print_overview({name: (each.usage, each.summary) for name, each in SLASH_COMMANDS.items()})
 
@@ -209,10 +209,25 @@ def split_words(typed: str) -> list[str]:
         return typed.split()
 
 
-def _invoke(name: str, arguments: list[str]) -> None:
+def _invoke(session: ChatSession, name: str, arguments: list[str]) -> None:
+    """Run a command of the command line with the options of the chat; those that were typed come after them and win."""
     command = convstore.get_command(click.Context(convstore), name)
     assert command is not None  # noqa: S101 (a test compares the table with the command line)
-    command.main(arguments, prog_name=f"/{name}", standalone_mode=False)
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    given = [words for words in _list_options(session) if words[0] in known]
+    command.main([word for words in given for word in words] + arguments, prog_name=f"/{name}", standalone_mode=False)
+
+
+def _list_options(session: ChatSession) -> list[list[str]]:
+    """Return the options that the chat was started with and its commands share, each with its value."""
+    choice, call = session.choice, session.call
+    values = {"--db": choice.database.db, "--schema": choice.database.schema, "--owner": choice.owner}
+    flags = {"--plain": call.is_plain, "--no-stream": not call.as_stream}
+    return [
+        *([option, value] for option, value in values.items() if value is not None),
+        *([option] for option, is_set in flags.items() if is_set),
+        ["--wait", str(call.wait)],
+    ]
 
 
 @contextmanager

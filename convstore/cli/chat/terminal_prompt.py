@@ -54,11 +54,8 @@ class TerminalPrompt:
             output=output,
         )
 
-    def read(self, text: str = "") -> str:
+    def read(self) -> str:
         """Return the next message.
-
-        Args:
-            text: what the prompt begins with.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -69,7 +66,7 @@ class TerminalPrompt:
             sys.stderr.write("\n")
             sys.stderr.flush()
         self._is_first = False
-        return self._session.prompt(default=text)
+        return self._session.prompt().rstrip("\n")  # as a paste ends
 
 
 def _make_key_bindings() -> KeyBindings:

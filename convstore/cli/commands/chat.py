@@ -74,7 +74,7 @@ def chat(
         if conversation is not None and (name is not None or title is not None):
             raise click.UsageError("--name and --title are for a new conversation; `/set` changes this one.")
         new = NewConversation(title, name, text, options)
-        session = ChatSession(store, call, new, options)
+        session = ChatSession(store, store_choice, call, new, options)
         if conversation is not None:
             session.open(conversation)
             session.next.system = text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from convstore.cli.options.age_option import read_age
+from convstore.cli.options.completed_words import complete_reference
 from convstore.cli.options.confirm_option import confirm, dry_run_option, yes_option
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         "convstore purge --finish",
     )
 )
-@click.argument("refs", metavar="REF...", nargs=-1)
+@click.argument("refs", metavar="REF...", nargs=-1, shell_complete=complete_reference)
 @click.option("--older-than", "age", callback=read_age, metavar="TIME", help="Those not changed for so long (90d).")
 @click.option("--deleted", is_flag=True, help="With --older-than: only those that were deleted so long ago.")
 @click.option("--finish", is_flag=True, help="Overwrite in the file what earlier purges removed.")

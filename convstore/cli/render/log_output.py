@@ -29,6 +29,18 @@ def show_log(verbosity: int) -> Iterator[None]:
         logger.setLevel(level_before)
 
 
+def begin_log(level: int) -> None:
+    """Print the records of the logger "convstore" on stderr from now on, for a process that only does this.
+
+    Args:
+        level: the lowest level that is printed, of the module `logging`.
+    """
+    logger = logging.getLogger("convstore")
+    if not any(isinstance(handler, _NoteHandler) for handler in logger.handlers):
+        logger.setLevel(level)
+        logger.addHandler(_NoteHandler())
+
+
 @contextmanager
 def show_waiting() -> Iterator[None]:
     """Print once, on a terminal, that a call waits for a running turn."""

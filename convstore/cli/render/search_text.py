@@ -34,6 +34,8 @@ def _describe(hit: SearchHit) -> str:
         parts.append("off the path")
     if hit.position is None:
         command = f"convstore show {hit.conversation}"
+    elif hit.is_head:
+        command = f"convstore chat {hit.conversation}"
     elif hit.on_path:
         command = f"convstore fork {hit.conversation} --at {hit.position}"
     else:

@@ -63,6 +63,8 @@ class Filling:
                 self.many_forks()
             if HEAD >= "0008":
                 self.drawer()
+            if HEAD >= "0009":
+                self.erased()
             self.killed()
 
     def new(self, id: str, owner: str = "", **how: Any) -> str:
@@ -298,6 +300,18 @@ class Filling:
         store.rate("in-order-fork", 4, "bad")
         self.new("in-the-archive", "ada", title="Old", messages=[{"role": "user", "content": "Keep this"}])
         store.archive("in-the-archive")
+
+    # --- of 0009 ---
+
+    def erased(self) -> None:
+        """Store what a purge leaves behind, and how long conversations are kept."""
+        store = self.store.for_owner("grace")
+        self.new("purged", "grace", messages=[{"role": "user", "content": "Forget this"}])
+        store.say("purged", "And this")
+        store.fork("purged", new_id="heir")
+        store.purge("purged")
+        store.set_retention(timedelta(days=365))
+        store.set_retention(timedelta(days=30), covers="deleted")
 
     # --- of processes that are suspended or killed ---
 

@@ -44,7 +44,10 @@ def sql_of(url: str, checkout: Path) -> bytes:
         )
         made = {"convstore_version", "convstore_compatibility"}  # their rows are in the DDL
         for table in [name for (name,) in found if name not in made]:
-            cursor = connection.execute(sql.SQL("SELECT * FROM {} ORDER BY 1, 2, 3").format(sql.Identifier(table)))
+            none = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table)))
+            places = ", ".join(str(place) for place in range(1, min(3, len(none.description or ())) + 1))
+            ordered = sql.SQL("SELECT * FROM {} ORDER BY " + places).format(sql.Identifier(table))
+            cursor = connection.execute(ordered)
             names = ", ".join(f'"{column.name}"' for column in cursor.description or ())
             for row in cursor:
                 values = ", ".join(sql.Literal(value).as_string(connection) for value in row)

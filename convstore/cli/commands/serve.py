@@ -1,0 +1,148 @@
+"""`convstore serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convstore.cli.options.help_text import format_examples
+from convstore.cli.options.store_options import DatabaseChoice, StoreChoice, database_options, open_store
+from convstore.cli.render.output_streams import write_answer, write_note
+
+if TYPE_CHECKING:
+    from convstore.server.service_settings import ServiceSettings
+
+_MIB = 2**20
+
+
+@click.command(
+    "serve",
+    epilog=format_examples(
+        "convstore serve",
+        "convstore serve --upstream http://localhost:8080/v1",
+        "convstore serve --host 0.0.0.0 --allowed-host chat.example.org --workers 3",
+    ),
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option("--port", default=8377, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes.")
+@click.option("--upstream", metavar="URL", help="Server of the models.  [default: OPENAI_BASE_URL, else OpenAI]")
+@click.option(
+    "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name that clients may use; repeatable."
+)
+@click.option(
+    "--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN", help="Web pages that may call; repeatable."
+)
+@click.option(
+    "--rate",
+    "requests_a_minute",
+    default=6000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Requests a minute of a key, in each process; 0 for any number.",
+)
+@click.option(
+    "--wrong-keys",
+    "failures_a_minute",
+    default=60,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Wrong keys a minute of an address, in each process; 0 for any number.",
+)
+@click.option("--max-body", default=32, show_default=True, type=click.IntRange(1, 1024), help="Largest body, in MiB.")
+@click.option(
+    "--max-connections", default=1000, show_default=True, type=click.IntRange(min=1), help="Connections of a process."
+)
+@click.option(
+    "--read-timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Time in which a client must send a request.",
+)
+@click.option(
+    "--grace",
+    default=30,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="Time to end requests.",
+)
+@click.option("--tls-cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
+@click.option("--tls-key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
+@database_options
+def serve(
+    database_choice: DatabaseChoice,
+    allowed_hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
+    max_body: int,
+    read_timeout: float,
+    grace: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    **plain: Any,
+) -> None:
+    """Serve OpenAI's HTTP API on your database.
+
+    Without any key, only this machine is served. `convstore keys create` makes one; from then on each request needs a
+    key. SIGTERM and Ctrl-C end the service after the running requests, within --grace.
+    """
+    try:
+        from convstore.server.service_settings import ServiceSettings, is_loopback_name
+        from convstore.server.serving import check_settings, describe_address, has_other_people, open_socket
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "limits", "h11"):
+            raise
+        raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
+    settings = ServiceSettings(
+        database=database_choice.db,
+        schema=database_choice.schema,
+        allowed_hosts=tuple(name.lower().rstrip(".") for name in allowed_hosts),
+        cors_origins=tuple(origin.lower() for origin in cors_origins),
+        max_body_bytes=max_body * _MIB,
+        read_seconds=read_timeout,
+        grace_seconds=grace,
+        certificate=tls_cert,
+        private_key=tls_key,
+        **plain,
+    )
+    with open_store(StoreChoice(database_choice, "")) as store:
+        has_keys = store.check_key("").has_keys
+    check_settings(settings, has_keys=has_keys)
+    bound = open_socket(settings)
+    _print_beginning(settings, describe_address(settings, bound), has_keys=has_keys)
+    if not has_keys and has_other_people():
+        write_note(
+            "convstore: warning: other people have accounts on this machine, and without a key each of them can use "
+            "this service; `convstore keys create` makes a key"
+        )
+    if not is_loopback_name(settings.host) and settings.certificate is None:
+        write_note(
+            "convstore: warning: without TLS, everybody on the way can read the keys; use --tls-cert and --tls-key, or "
+            "let a proxy with TLS send the requests"
+        )
+    _run(settings, bound)
+
+
+def _print_beginning(settings: ServiceSettings, address: str, *, has_keys: bool) -> None:
+    """Print the address, and what a client needs."""
+    key = "'cs_…'  # a key of `convstore keys create`" if has_keys else "none  # any text: no key was made yet"
+    write_answer(f"# convstore serves {address}; Ctrl-C ends it")
+    write_answer(f"export OPENAI_BASE_URL={address}/v1")
+    write_answer(f"export OPENAI_API_KEY={key}")
+    write_answer(f"# model: any of the upstream{f' {settings.upstream}' if settings.upstream else ''}: GET /v1/models")
+
+
+def _run(settings: ServiceSettings, bound: Any) -> None:
+    import logging
+    from functools import partial
+
+    from convstore.cli.render.log_output import begin_log
+    from convstore.server.serving import run_service
+
+    shown = logging.getLogger("convstore").level  # as -v says
+    run_service(settings, bound, partial(begin_log, shown or logging.WARNING))

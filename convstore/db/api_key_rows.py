@@ -1,0 +1,110 @@
+"""Read and write the keys of the service. A key is found by the digest of its secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, insert, literal, or_, select, update
+
+from convstore.db.connection import Connection
+from convstore.db.tables import UtcDateTime
+from convstore.db.tables import api_keys as table
+from convstore.errors import DamagedRow
+from convstore.values.api_key import ApiKey, Right
+
+_INSERT = insert(table)
+_BY_DIGEST = select(table).where(table.c.digest == bindparam("digest"))
+_ANY = select(literal(1)).select_from(table).limit(1)
+_ALL = select(table).order_by(table.c.created_at, table.c.id)
+_OF_OWNER = select(table).where(table.c.owner == bindparam("owner")).order_by(table.c.created_at, table.c.id)
+_BY_ID = select(table).where(table.c.id == bindparam("key_id"))
+_REVOKE = (
+    update(table)
+    .where(table.c.id == bindparam("key_id"), table.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now", type_=UtcDateTime()))
+)
+_USE = (
+    update(table)
+    .where(
+        table.c.id == bindparam("key_id"),
+        or_(table.c.last_used_at.is_(None), table.c.last_used_at < bindparam("before", type_=UtcDateTime())),
+    )
+    .values(last_used_at=bindparam("now", type_=UtcDateTime()))
+)
+
+
+def insert_key(connection: Connection, key: ApiKey, digest: bytes) -> None:
+    """Store a key and the digest of its secret."""
+    values = {
+        "digest": digest,
+        "id": key.id,
+        "owner": key.owner,
+        "name": key.name,
+        "rights": _write_rights(key.rights),
+        "acts_for": key.acts_for,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": None,
+        "last_used_at": None,
+    }
+    connection.execute(_INSERT, values)
+
+
+def find_by_digest(connection: Connection, digest: bytes) -> ApiKey | None:
+    """Return the key whose secret has this digest, revoked and expired ones too."""
+    row = connection.execute(_BY_DIGEST, {"digest": digest}).first()
+    return _read_key(row) if row is not None else None
+
+
+def has_any(connection: Connection) -> bool:
+    """Return True if there is a key of any owner, even a revoked or expired one."""
+    return connection.scalar(_ANY) is not None
+
+
+def list_keys(connection: Connection, owner: str | None) -> list[ApiKey]:
+    """Return the keys of an owner, oldest first; None: of all owners, for administrators."""
+    rows = connection.execute(_ALL) if owner is None else connection.execute(_OF_OWNER, {"owner": owner})
+    return [_read_key(row) for row in rows]
+
+
+def find_by_id(connection: Connection, id: str) -> ApiKey | None:
+    """Return the key with this id."""
+    row = connection.execute(_BY_ID, {"key_id": id}).first()
+    return _read_key(row) if row is not None else None
+
+
+def revoke_key(connection: Connection, id: str, now: datetime) -> None:
+    """Note that a key ended, unless it had ended before."""
+    connection.execute(_REVOKE, {"key_id": id, "now": now})
+
+
+def note_use(connection: Connection, id: str, before: datetime, now: datetime) -> None:
+    """Note that a key was used, unless a use was noted since `before`."""
+    connection.execute(_USE, {"key_id": id, "before": before, "now": now})
+
+
+def _write_rights(rights: Iterable[Right]) -> str:
+    return " ".join(right for right in Right if right in rights)
+
+
+def _read_key(row: Any) -> ApiKey:
+    try:
+        rights = frozenset(Right(right) for right in row.rights.split())
+    except (ValueError, AttributeError):
+        # A right that only a newer release knows is no reason to grant the others.
+        raise DamagedRow(
+            f"key {row.id!r} has rights that this release does not know: revoke it, and make another"
+        ) from None
+    return ApiKey(
+        id=row.id,
+        owner=row.owner,
+        name=row.name,
+        rights=rights,
+        acts_for=row.acts_for,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )

@@ -1,0 +1,1 @@
+"""The service: OpenAI's HTTP API on a store. Only `convstore serve` imports it."""

@@ -1,0 +1,103 @@
+"""The application: its routes, and how a request becomes a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from convstore.server.callers import Callers
+from convstore.server.conversation_routes import CONVERSATION_ROUTES
+from convstore.server.health_routes import list_health_routes
+from convstore.server.json_bodies import read_json_object
+from convstore.server.model_routes import MODEL_ROUTES
+from convstore.server.request_guard import OWN_REQUEST_ID_HEADER, REQUEST_ID_HEADER, RequestGuard
+from convstore.server.request_rates import RequestRates
+from convstore.server.service_errors import ServiceError, make_not_found
+from convstore.server.service_routes import OpenRoute, ServiceCall, ServiceRoute
+from convstore.server.service_settings import ServiceSettings
+from convstore.store.async_store import AsyncStore
+
+ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *CONVERSATION_ROUTES)
+"""Every route but those of the service's health. A route that is not here does not exist."""
+
+
+def make_application(settings: ServiceSettings) -> ASGIApp:
+    """Return the application of one process; it opens its own store."""
+    store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream)
+    callers = Callers(store, RequestRates(settings))
+
+    @asynccontextmanager
+    async def live(_: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await callers.finish()
+            await store.close()
+
+    middleware = [Middleware(RequestGuard, settings=settings)]
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.cors_origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=[REQUEST_ID_HEADER, OWN_REQUEST_ID_HEADER, "retry-after"],
+            )
+        )
+    application = Starlette(
+        routes=[*_make_routes(settings, callers), *(_make_open_route(store, one) for one in list_health_routes())],
+        middleware=middleware,
+        exception_handlers={HTTPException: _refuse_path},
+        lifespan=live,
+    )
+    # A redirection would name the host that the client said.
+    application.router.redirect_slashes = False
+    return application
+
+
+def _make_routes(settings: ServiceSettings, callers: Callers) -> list[BaseRoute]:
+    paths: dict[str, list[ServiceRoute]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, []).append(route)
+    return [_make_route(settings, callers, path, routes) for path, routes in paths.items()]
+
+
+def _make_route(settings: ServiceSettings, callers: Callers, path: str, routes: Sequence[ServiceRoute]) -> BaseRoute:
+    by_method = {route.method: route for route in routes}
+
+    async def serve(request: Request) -> Response:
+        route = by_method["GET" if request.method == "HEAD" else request.method]
+        facts = request.scope["convstore"]
+        facts["route"] = path
+        caller = await callers.identify(request.scope, request.headers)
+        facts["key"] = caller.key_id or "-"
+        caller.check_right(route.needs)
+        body = await read_json_object(request, settings) if route.has_body else {}
+        return await route.endpoint(ServiceCall(request, settings, callers.store.for_owner(caller.owner), caller, body))
+
+    return Route(path, serve, methods=list(by_method))
+
+
+def _make_open_route(store: AsyncStore, route: OpenRoute) -> BaseRoute:
+    async def serve(request: Request) -> Response:
+        request.scope["convstore"]["route"] = route.path
+        return await route.endpoint(store)
+
+    return Route(route.path, serve, methods=["GET"])
+
+
+async def _refuse_path(_: Request, error: Exception) -> Response:
+    """Tell in OpenAI's form that a path or a method does not exist."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        raise ServiceError(405, "this path has no such method", "method_not_allowed", headers=error.headers)
+    raise make_not_found("path")

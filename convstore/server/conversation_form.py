@@ -1,0 +1,67 @@
+"""Conversations in the form of OpenAI's API, and what it lets clients say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convstore.server.service_errors import ServiceError
+from convstore.values.results import Conversation
+
+_MAX_PAIRS = 16
+_MAX_NAME_CHARACTERS = 64
+_MAX_VALUE_CHARACTERS = 512
+
+
+def to_conversation_form(conversation: Conversation) -> dict[str, Any]:
+    """Return a conversation as the API has it."""
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": int(conversation.created_at.timestamp()),
+        "metadata": conversation.metadata,
+    }
+
+
+def to_page_form(conversations: Sequence[Conversation], *, has_more: bool) -> dict[str, Any]:
+    """Return a page of a list."""
+    return {
+        "object": "list",
+        "data": [to_conversation_form(one) for one in conversations],
+        "first_id": conversations[0].id if conversations else None,
+        "last_id": conversations[-1].id if conversations else None,
+        "has_more": has_more,
+    }
+
+
+def read_metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a body, checked by the API's rules; none or null is {}.
+
+    Raises:
+        ServiceError: 400.
+    """
+    value = body.get("metadata")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _refuse("metadata must be an object")
+    if len(value) > _MAX_PAIRS:
+        raise _refuse(f"metadata has at most {_MAX_PAIRS} pairs")
+    for name, text in value.items():
+        if len(name) > _MAX_NAME_CHARACTERS:
+            raise _refuse(f"a name in metadata has at most {_MAX_NAME_CHARACTERS} characters")
+        if not isinstance(text, str) or len(text) > _MAX_VALUE_CHARACTERS:
+            raise _refuse(f"a value in metadata is a text of at most {_MAX_VALUE_CHARACTERS} characters")
+    return dict(value)
+
+
+def merge_metadata(stored: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata after an update: the given texts, and what is no text.
+
+    The latter cannot have come through this API, and says where a conversation was imported from, for example.
+    """
+    return {**{name: value for name, value in stored.items() if not isinstance(value, str)}, **given}
+
+
+def _refuse(text: str) -> ServiceError:
+    return ServiceError(400, text, "invalid_value", param="metadata")

@@ -1,0 +1,92 @@
+"""What every request passes: an id, the checks, the access log, and an answer to every error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from convstore.errors import ConvstoreError
+from convstore.server.request_checks import check_request
+from convstore.server.service_errors import ServiceError, make_error_response, translate_error
+from convstore.server.service_settings import ServiceSettings
+
+_logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+REQUEST_ID_HEADER = "x-request-id"
+OWN_REQUEST_ID_HEADER = "x-convstore-request-id"
+"""Our id, also where `x-request-id` is the one of the upstream."""
+_ALWAYS_SENT = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+
+
+class RequestGuard:
+    """Checks requests before any route sees them."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, headers = time.perf_counter(), Headers(scope=scope)
+        id = _choose_id(headers)
+        scope["convstore"] = {"request_id": id, "route": "-", "key": "-"}
+        status = 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                sent = MutableHeaders(scope=message)
+                sent.setdefault(REQUEST_ID_HEADER, id)
+                sent[OWN_REQUEST_ID_HEADER] = id
+                for name, value in _ALWAYS_SENT.items():
+                    sent.setdefault(name, value)
+            await send(message)
+
+        try:
+            try:
+                check_request(scope, headers, self._settings)
+                await self._app(scope, receive, send_on)
+            except Exception as error:
+                if status:
+                    raise  # the answer has begun: the connection is cut, so that nobody takes it for whole
+                await make_error_response(_find_error(error, id))(scope, receive, send_on)
+        finally:
+            facts, milliseconds = scope["convstore"], (time.perf_counter() - begun) * 1000
+            # Neither the path nor the query: a client may put a secret into them by mistake.
+            _logger.info(
+                "%s %s %d %.1f ms, request %s, key %s",
+                scope["method"] if len(scope["method"]) < 10 else "-",
+                facts["route"],
+                status,
+                milliseconds,
+                id,
+                facts["key"],
+            )
+
+
+def _find_error(error: Exception, id: str) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, ConvstoreError):
+        found = translate_error(error)
+        if found.status >= 500:
+            _logger.warning("request %s failed: %s", id, type(error).__name__)
+        return found
+    _logger.error("request %s failed: unexpected %s", id, type(error).__name__)
+    _logger.debug("request %s", id, exc_info=error)
+    return ServiceError(500, "the service failed; its log says why", "internal_error")
+
+
+def _choose_id(headers: Headers) -> str:
+    """Return the id of a request: the client's own, if it is one, else a random one."""
+    given = headers.get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,54 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+LOOPBACK_NAME = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the service runs. Processes hand it to each other, so it holds plain values alone."""
+
+    database: str | None
+    """As `Store` takes it."""
+    schema: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8377
+    workers: int = 1
+    upstream: str | None = None
+    """The base URL of the server that requests are forwarded to; None: as the environment says."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that clients may call the service by, besides those of the loopback and the bound address."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the service, such as `https://chat.example.org`."""
+    requests_a_minute: int = 6000
+    """Per key and process; 0: any number."""
+    failures_a_minute: int = 60
+    """Wrong keys, per address and process; 0: any number."""
+    max_body_bytes: int = 32 * 2**20
+    read_seconds: float = 30.0
+    """Within which a client must have sent the head of a request, and then its body."""
+    grace_seconds: int = 30
+    """How long requests may go on after the service was asked to end."""
+    max_connections: int = 1000
+    """Per process."""
+    certificate: str | None = None
+    private_key: str | None = None
+
+
+def is_loopback_address(text: str) -> bool:
+    """Return True if the text is an IP address of this machine alone."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def is_loopback_name(text: str) -> bool:
+    """Return True if the text is a name or an address of this machine alone."""
+    return text == LOOPBACK_NAME or is_loopback_address(text)
