@@ -248,6 +248,16 @@ def test_the_commands_use_the_database_and_the_owner_of_the_chat(program: Progra
     assert chat(program, "/list --owner nobody", arguments=place).out == ""
 
 
+def test_the_commands_have_the_defaults_of_the_configuration(program: Program) -> None:
+    folder = Path(os.environ["XDG_CONFIG_HOME"], "convstore")
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[defaults.list]\nlimit = 1\n")
+    for _ in range(3):
+        program("new")
+    assert len(chat(program, "/list").out.splitlines()) == 1
+    assert len(chat(program, "/list --limit 2").out.splitlines()) == 2
+
+
 def test_the_environment_is_as_before_after_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program("new", "--id", "first")
     monkeypatch.setenv("CONVSTORE_CONVERSATION", "first")

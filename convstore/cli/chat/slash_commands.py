@@ -19,6 +19,7 @@ import click
 from convstore.cli import convstore
 from convstore.cli.chat import slash_actions
 from convstore.cli.chat.slash_actions import LeaveChat, SlashError
+from convstore.cli.options.command_defaults import CommandDefaults
 
 if TYPE_CHECKING:
     from convstore.cli.chat.chat_session import ChatSession
@@ -215,7 +216,12 @@ def _invoke(session: ChatSession, name: str, arguments: list[str]) -> None:
     assert command is not None  # noqa: S101 (a test compares the table with the command line)
     known = {flag for parameter in command.params for flag in parameter.opts}
     given = [words for words in _list_options(session) if words[0] in known]
-    command.main([word for words in given for word in words] + arguments, prog_name=f"/{name}", standalone_mode=False)
+    command.main(
+        [word for words in given for word in words] + arguments,
+        prog_name=f"/{name}",
+        standalone_mode=False,
+        default_map=CommandDefaults((name,)),
+    )
 
 
 def _list_options(session: ChatSession) -> list[list[str]]:
