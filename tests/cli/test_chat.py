@@ -134,6 +134,8 @@ def test_help_lists_every_command_and_explains_one(program: Program) -> None:
         assert command.command is None or command.command in _COMMANDS
     assert "Undo the last turn" in chat(program, "/help undo").out
     assert "Usage: /undo [OPTIONS]" in chat(program, "/undo --help").out
+    assert chat(program, "/undo -h").out == chat(program, "/undo --help").out
+    assert program("undo", "-h").code == 0  # click keeps what it made of a command
     chat(program, "/help nope").failed(2, "/nope")
 
 

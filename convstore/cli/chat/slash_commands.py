@@ -221,6 +221,7 @@ def _invoke(session: ChatSession, name: str, arguments: list[str]) -> None:
         prog_name=f"/{name}",
         standalone_mode=False,
         default_map=CommandDefaults((name,)),
+        **convstore.context_settings,  # `-h`, and the width of help
     )
 
 
