@@ -260,6 +260,17 @@ def test_the_commands_have_the_defaults_of_the_configuration(program: Program) -
     assert len(chat(program, "/list --limit 2").out.splitlines()) == 2
 
 
+def test_a_conversation_is_deleted_archived_and_redacted(program: Program, chat_server: ChatServer) -> None:
+    ran = chat(program, "my password", "/redact 1 --match password --yes", "/archive", "/delete", "other", "/delete x")
+    assert ran.code == 3, ran
+    assert sent(chat_server) == ["other"]
+    [row] = program("list", "--deleted", "--json").json
+    program("restore", row["id"])
+    shown = program("show", row["id"], "--json").json
+    assert "password" not in shown["messages"][0]["message"]["content"]
+    assert shown["archived_at"] is not None
+
+
 def test_the_environment_is_as_before_after_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program("new", "--id", "first")
     monkeypatch.setenv("CONVSTORE_CONVERSATION", "first")

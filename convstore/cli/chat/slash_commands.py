@@ -117,6 +117,12 @@ def _fork(session: ChatSession, typed: str) -> None:
     slash_actions.open_fork(session, origin.id, printed.getvalue())
 
 
+def _delete(session: ChatSession, typed: str) -> None:
+    _invoke(session, "delete", split_words(typed) or [session.ensure_conversation().id])
+    if not typed:
+        session.begin_new()
+
+
 def _help(session: ChatSession, typed: str) -> None:
     if typed:
         name = typed.removeprefix("/")
@@ -152,6 +158,9 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "tag": SlashCommand("NAME...", "Add tags.", _run("tag", takes_id=True), "tag"),
     "untag": SlashCommand("NAME...", "Remove tags.", _run("untag", takes_id=True), "untag"),
     "rate": SlashCommand("POSITION good|bad|none", "Rate a reply.", _run("rate"), "rate"),
+    "archive": SlashCommand("", "Move the conversation to the archive.", _run("archive", takes_id=True), "archive"),
+    "delete": SlashCommand("", "Delete the conversation, and start a new one.", _delete, "delete"),
+    "redact": SlashCommand("POSITION [--match REGEX]", "Remove a message's text for good.", _run("redact"), "redact"),
     "tool-result": SlashCommand("CALL_ID TEXT", "Give the result of a tool call.", _run("tool-result"), "tool-result"),
     "continue": SlashCommand(
         "", "Let the model go on, as after a tool's result.", _run("say", "--continue", changes_path=True), "say"
