@@ -117,6 +117,11 @@ def _fork(session: ChatSession, typed: str) -> None:
     slash_actions.open_fork(session, origin.id, printed.getvalue())
 
 
+def _redact(session: ChatSession, typed: str) -> None:
+    _run("redact")(session, typed)
+    session.forget_typed()  # it has the text, and perhaps this command with a part of it
+
+
 def _delete(session: ChatSession, typed: str) -> None:
     _invoke(session, "delete", split_words(typed) or [session.ensure_conversation().id])
     if not typed:
@@ -160,7 +165,7 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "rate": SlashCommand("POSITION good|bad|none", "Rate a reply.", _run("rate"), "rate"),
     "archive": SlashCommand("", "Move the conversation to the archive.", _run("archive", takes_id=True), "archive"),
     "delete": SlashCommand("", "Delete the conversation, and start a new one.", _delete, "delete"),
-    "redact": SlashCommand("POSITION [--match REGEX]", "Remove a message's text for good.", _run("redact"), "redact"),
+    "redact": SlashCommand("POSITION [--match REGEX]", "Remove a message's text for good.", _redact, "redact"),
     "tool-result": SlashCommand("CALL_ID TEXT", "Give the result of a tool call.", _run("tool-result"), "tool-result"),
     "continue": SlashCommand(
         "", "Let the model go on, as after a tool's result.", _run("say", "--continue", changes_path=True), "say"
