@@ -134,6 +134,8 @@ def test_help_lists_every_command_and_explains_one(program: Program) -> None:
         assert command.command is None or command.command in _COMMANDS
     assert "Undo the last turn" in chat(program, "/help undo").out
     assert "Usage: /undo [OPTIONS]" in chat(program, "/undo --help").out
+    assert chat(program, "/undo -h").out == chat(program, "/undo --help").out
+    assert program("undo", "-h").code == 0  # click keeps what it made of a command
     chat(program, "/help nope").failed(2, "/nope")
 
 
@@ -246,6 +248,27 @@ def test_the_commands_use_the_database_and_the_owner_of_the_chat(program: Progra
     assert program("list", "--json").json == []
     assert len(program("list", "--json", *place).json) == 2
     assert chat(program, "/list --owner nobody", arguments=place).out == ""
+
+
+def test_the_commands_have_the_defaults_of_the_configuration(program: Program) -> None:
+    folder = Path(os.environ["XDG_CONFIG_HOME"], "convstore")
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[defaults.list]\nlimit = 1\n")
+    for _ in range(3):
+        program("new")
+    assert len(chat(program, "/list").out.splitlines()) == 1
+    assert len(chat(program, "/list --limit 2").out.splitlines()) == 2
+
+
+def test_a_conversation_is_deleted_archived_and_redacted(program: Program, chat_server: ChatServer) -> None:
+    ran = chat(program, "my password", "/redact 1 --match password --yes", "/archive", "/delete", "other", "/delete x")
+    assert ran.code == 3, ran
+    assert sent(chat_server) == ["other"]
+    [row] = program("list", "--deleted", "--json").json
+    program("restore", row["id"])
+    shown = program("show", row["id"], "--json").json
+    assert "password" not in shown["messages"][0]["message"]["content"]
+    assert shown["archived_at"] is not None
 
 
 def test_the_environment_is_as_before_after_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,22 @@ def test_the_keys_are_those_of_inputrc(wide: Program, chat_server: ChatServer, t
         terminal.press(CTRL_D)
 
 
+def test_what_is_typed_while_a_reply_arrives_is_the_next_message(wide: Program, chat_server: ChatServer) -> None:
+    go = threading.Event()
+    chat_server.script(Reply(pieces=["one ", "two"], hold=go, hold_after=1))
+    with ScreenTerminal("chat") as terminal:
+        until_prompt(terminal)
+        terminal.type_line("hi")
+        terminal.until("one")
+        terminal.type_line("second")
+        go.set()
+        terminal.until("You said: second")
+        until_prompt(terminal)
+        terminal.press(CTRL_D)
+        assert terminal.end() == 0
+        assert "one two" in terminal.lines  # it was not shown in the reply
+
+
 # --- history ---
 
 
@@ -144,6 +160,31 @@ def test_ctrl_r_and_up_find_what_was_said_in_all_conversations_newest_first(
         terminal.until("You said: where is the gold")
         terminal.press(CTRL_D)
     assert sent(chat_server) == ["where is the gold"]
+
+
+def test_the_history_forgets_a_text_that_was_removed_for_good(wide: Program, chat_server: ChatServer) -> None:
+    with ScreenTerminal("chat", lines=12) as terminal:
+        until_prompt(terminal)
+        terminal.type_line("harmless")
+        terminal.until("You said: harmless")
+        until_prompt(terminal)
+        terminal.type_line("hunter2")
+        terminal.until("You said: hunter2")
+        until_prompt(terminal)
+        terminal.type_line("/redact 3 4 --match hunter2 --yes")
+        terminal.until("redacted a part of message 4")
+        until_prompt(terminal)
+        terminal.type_line("/turns")
+        terminal.until("STATUS")
+        until_prompt(terminal)
+        terminal.press(f"{UP}{UP}")
+        terminal.until("> [redacted]")
+        terminal.press(f"{UP}")
+        terminal.until_true(lambda: "> harmless" in terminal.lines)
+        terminal.press(CTRL_C)
+        until_prompt(terminal)
+        terminal.press(CTRL_D)
+        assert terminal.end() == 0
 
 
 # --- Ctrl-C ---

@@ -73,6 +73,8 @@ class ChatSession:
         """None: the first message starts one."""
         self.next = NextMessage()
         self.figures = TurnFigures()
+        self.forget_typed: Callable[[], object] = bool
+        """Makes the prompt forget its history, after a text was removed for good."""
         self._new = new
         self._once = once
         self._is_own = False  # the chat has started the conversation

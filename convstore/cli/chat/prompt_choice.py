@@ -28,10 +28,10 @@ def open_prompt(session: ChatSession) -> Iterator[Prompt]:
     from convstore.cli.chat.terminal_prompt import TerminalPrompt
     from convstore.cli.chat.typed_ahead import keep_keys
 
+    history = PromptHistory(session.store)
+    session.forget_typed = history.forget
     with keep_keys():
-        yield TerminalPrompt(
-            PromptHistory(session.store), SlashCompleter(session), lambda width: describe_status(session, width)
-        )
+        yield TerminalPrompt(history, SlashCompleter(session), lambda width: describe_status(session, width))
 
 
 def _is_redrawable() -> bool:

@@ -37,9 +37,16 @@ class PromptHistory(History):
 
     def __init__(self, store: ReadMethods) -> None:
         super().__init__()
-        self._stored = islice(_iterate_texts(store), _MAX_MESSAGES)
+        self._store = store
         self._reading = threading.Lock()
-        self._is_over = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was read and typed: a text was removed for good. The next prompt reads again."""
+        with self._reading:
+            self._stored = islice(_iterate_texts(self._store), _MAX_MESSAGES)
+            self._loaded_strings = []
+            self._is_over = False
 
     async def load(self) -> AsyncGenerator[str, None]:
         """Yield the messages, newest first; go on in the database where the last prompt stopped."""

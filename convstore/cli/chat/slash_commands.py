@@ -19,6 +19,7 @@ import click
 from convstore.cli import convstore
 from convstore.cli.chat import slash_actions
 from convstore.cli.chat.slash_actions import LeaveChat, SlashError
+from convstore.cli.options.command_defaults import CommandDefaults
 
 if TYPE_CHECKING:
     from convstore.cli.chat.chat_session import ChatSession
@@ -116,6 +117,17 @@ def _fork(session: ChatSession, typed: str) -> None:
     slash_actions.open_fork(session, origin.id, printed.getvalue())
 
 
+def _redact(session: ChatSession, typed: str) -> None:
+    _run("redact")(session, typed)
+    session.forget_typed()  # it has the text, and perhaps this command with a part of it
+
+
+def _delete(session: ChatSession, typed: str) -> None:
+    _invoke(session, "delete", split_words(typed) or [session.ensure_conversation().id])
+    if not typed:
+        session.begin_new()
+
+
 def _help(session: ChatSession, typed: str) -> None:
     if typed:
         name = typed.removeprefix("/")
@@ -151,6 +163,9 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "tag": SlashCommand("NAME...", "Add tags.", _run("tag", takes_id=True), "tag"),
     "untag": SlashCommand("NAME...", "Remove tags.", _run("untag", takes_id=True), "untag"),
     "rate": SlashCommand("POSITION good|bad|none", "Rate a reply.", _run("rate"), "rate"),
+    "archive": SlashCommand("", "Move the conversation to the archive.", _run("archive", takes_id=True), "archive"),
+    "delete": SlashCommand("", "Delete the conversation, and start a new one.", _delete, "delete"),
+    "redact": SlashCommand("POSITION [--match REGEX]", "Remove a message's text for good.", _redact, "redact"),
     "tool-result": SlashCommand("CALL_ID TEXT", "Give the result of a tool call.", _run("tool-result"), "tool-result"),
     "continue": SlashCommand(
         "", "Let the model go on, as after a tool's result.", _run("say", "--continue", changes_path=True), "say"
@@ -215,7 +230,13 @@ def _invoke(session: ChatSession, name: str, arguments: list[str]) -> None:
     assert command is not None  # noqa: S101 (a test compares the table with the command line)
     known = {flag for parameter in command.params for flag in parameter.opts}
     given = [words for words in _list_options(session) if words[0] in known]
-    command.main([word for words in given for word in words] + arguments, prog_name=f"/{name}", standalone_mode=False)
+    command.main(
+        [word for words in given for word in words] + arguments,
+        prog_name=f"/{name}",
+        standalone_mode=False,
+        default_map=CommandDefaults((name,)),
+        **convstore.context_settings,  # `-h`, and the width of help
+    )
 
 
 def _list_options(session: ChatSession) -> list[list[str]]:

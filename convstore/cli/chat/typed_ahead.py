@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOCAL_MODES = 3
-"""Their place in what `tcgetattr` returns."""
+_INPUT_MODES, _LOCAL_MODES = 0, 3
+"""Their places in what `tcgetattr` returns."""
 
 _usual: list[list[Any]] = []
 """The modes of the terminal before the chat; empty: they were not changed."""
@@ -52,6 +52,7 @@ def release_keys() -> Iterator[None]:
 def _without_editing(modes: list[Any]) -> list[Any]:
     changed = [*modes]
     changed[_LOCAL_MODES] &= ~(termios.ECHO | termios.ICANON)
+    changed[_INPUT_MODES] &= ~termios.ICRNL  # Enter stays Enter, and does not become Ctrl-J
     return changed
 
 
