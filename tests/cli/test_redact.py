@@ -158,7 +158,11 @@ def test_an_imported_conversation_is_left_out_after_a_redaction(program: Program
     file.write_text(f"[{begins}]")
     assert program("import", str(file)).code == 0
     id = program("list", "--json").json[0]["id"]
+    assert "id" in program("show", id, "--json").json["metadata"]["import"]
     program("redact", "1", "-c", id, "--yes")
+    source = program("show", id, "--json").json["metadata"]["import"]
+    assert "kind" in source
+    assert "id" not in source, "it is a digest of the first messages"
     file.write_text(f'[{begins},{{"role":"user","content":"Forget it."}}]')
     assert program("import", str(file), "--json").json["erased"] == 1
     assert SECRET not in program("show", id, "--json").out

@@ -99,6 +99,13 @@ def test_a_whole_message_is_removed_with_the_digests_over_it(store: Store, chat_
         {"role": "user", "content": WHOLE},
         {"append": [{"role": "user", "content": WHOLE}]},
         {
+            "name": None,
+            "title": None,
+            "settings": {},
+            "metadata": {},
+            "first": [{"role": "user", "content": WHOLE}],
+        },
+        {
             "messages": [{"role": "user", "content": WHOLE}],
             "parameters": {},
             "history": True,
@@ -106,7 +113,7 @@ def test_a_whole_message_is_removed_with_the_digests_over_it(store: Store, chat_
         },
     ]
     with engine_of(store).connect() as connection:
-        assert len(find_digests(connection, guesses)) == 4
+        assert len(find_digests(connection, guesses)) == 5
 
     for one in (id, other):
         store.redact(one, 1)
