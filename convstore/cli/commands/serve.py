@@ -95,7 +95,7 @@ def serve(
         from convstore.server.service_settings import ServiceSettings, is_loopback_name
         from convstore.server.serving import check_settings, describe_address, has_other_people, open_socket
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "limits", "h11"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11"):
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
     settings = ServiceSettings(
@@ -144,5 +144,6 @@ def _run(settings: ServiceSettings, bound: Any) -> None:
     from convstore.cli.render.log_output import begin_log
     from convstore.server.serving import run_service
 
-    shown = logging.getLogger("convstore").level  # as -v says
-    run_service(settings, bound, partial(begin_log, shown or logging.WARNING))
+    shown = logging.getLogger("convstore").level or logging.WARNING  # as -v says
+    begin_log(shown)
+    run_service(settings, bound, partial(begin_log, shown))
