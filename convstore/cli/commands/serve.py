@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.options.chosen_settings import get_given_profile
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.store_options import DatabaseChoice, StoreChoice, database_options, open_store
 from convstore.cli.render.output_streams import write_answer, write_note
@@ -99,8 +100,9 @@ def serve(
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
     settings = ServiceSettings(
-        database=database_choice.db,
+        database=database_choice.locate(),
         schema=database_choice.schema,
+        profile=get_given_profile(),
         allowed_hosts=tuple(name.lower().rstrip(".") for name in allowed_hosts),
         cors_origins=tuple(origin.lower() for origin in cors_origins),
         max_body_bytes=max_body * _MIB,
