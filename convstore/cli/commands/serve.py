@@ -28,7 +28,9 @@ _MIB = 2**20
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option("--port", default=8377, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes.")
-@click.option("--upstream", metavar="URL", help="Server of the models.  [default: OPENAI_BASE_URL, else OpenAI]")
+@click.option(
+    "--upstream", metavar="URL", help="Server of the models.  [default: the profile's, OPENAI_BASE_URL, else OpenAI]"
+)
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name that clients may use; repeatable."
 )
