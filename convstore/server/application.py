@@ -32,7 +32,7 @@ ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *CONVERSATION_ROUTES)
 
 def make_application(settings: ServiceSettings) -> ASGIApp:
     """Return the application of one process; it opens its own store."""
-    store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream)
+    store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream, profile=settings.profile)
     callers = Callers(store, RequestRates(settings))
 
     @asynccontextmanager

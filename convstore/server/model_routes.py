@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from starlette.responses import Response
 
+from convstore.errors import ConvstoreError
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.server.upstream_answers import choose_headers
 from convstore.values.api_key import Right
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS = 30.0
 _MAX_BYTES = 8 * 2**20
@@ -18,7 +22,16 @@ _MAX_BYTES = 8 * 2**20
 
 async def list_models(call: ServiceCall) -> Response:
     """Forward the request for the models, with the service's own key and no header of the client."""
-    client = await asyncio.to_thread(lambda: call.store.client)  # the first use imports openai
+    try:
+        client = await asyncio.to_thread(lambda: call.store.client)  # the first use imports openai
+    except ConvstoreError as error:  # its text is for the operator: it names files
+        _logger.warning("no model server can be asked (%s)", type(error).__name__)
+        raise ServiceError(
+            503,
+            "the service has no model server to ask",
+            "upstream_not_configured",
+            headers={"x-should-retry": "false"},
+        ) from None
     import openai
 
     try:

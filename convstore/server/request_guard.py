@@ -36,8 +36,8 @@ class RequestGuard:
             await self._app(scope, receive, send)
             return
         begun, headers = time.perf_counter(), Headers(scope=scope)
-        id = _choose_id(headers)
-        scope["convstore"] = {"request_id": id, "route": "-", "key": "-"}
+        request_id = _choose_id(headers)
+        scope["convstore"] = {"request_id": request_id, "route": "-", "key": "-"}
         status = 0
 
         async def send_on(message: Message) -> None:
@@ -45,8 +45,8 @@ class RequestGuard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 sent = MutableHeaders(scope=message)
-                sent.setdefault(REQUEST_ID_HEADER, id)
-                sent[OWN_REQUEST_ID_HEADER] = id
+                sent.setdefault(REQUEST_ID_HEADER, request_id)
+                sent[OWN_REQUEST_ID_HEADER] = request_id
                 for name, value in _ALWAYS_SENT.items():
                     sent.setdefault(name, value)
             await send(message)
@@ -58,31 +58,24 @@ class RequestGuard:
             except Exception as error:
                 if status:
                     raise  # the answer has begun: the connection is cut, so that nobody takes it for whole
-                await make_error_response(_find_error(error, id))(scope, receive, send_on)
+                await make_error_response(_find_error(error, request_id))(scope, receive, send_on)
         finally:
-            facts, milliseconds = scope["convstore"], (time.perf_counter() - begun) * 1000
+            facts = scope["convstore"]
+            method = scope["method"] if len(scope["method"]) < 10 else "-"
             # Neither the path nor the query: a client may put a secret into them by mistake.
-            _logger.info(
-                "%s %s %d %.1f ms, request %s, key %s",
-                scope["method"] if len(scope["method"]) < 10 else "-",
-                facts["route"],
-                status,
-                milliseconds,
-                id,
-                facts["key"],
-            )
+            route, key_id, seconds = facts["route"], facts["key"], time.perf_counter() - begun
+            _logger.info("%s %s %d, %.4f s, request %s, key %s", method, route, status, seconds, request_id, key_id)
 
 
-def _find_error(error: Exception, id: str) -> ServiceError:
+def _find_error(error: Exception, request_id: str) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, ConvstoreError):
         found = translate_error(error)
         if found.status >= 500:
-            _logger.warning("request %s failed: %s", id, type(error).__name__)
+            _logger.warning("request %s failed: %s", request_id, type(error).__name__)
         return found
-    _logger.error("request %s failed: unexpected %s", id, type(error).__name__)
-    _logger.debug("request %s", id, exc_info=error)
+    _logger.error("request %s failed: unexpected %s", request_id, type(error).__name__)
     return ServiceError(500, "the service failed; its log says why", "internal_error")
 
 

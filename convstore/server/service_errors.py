@@ -65,8 +65,6 @@ def translate_error(error: errors.ConvstoreError) -> ServiceError:
         return make_not_found("conversation")
     if isinstance(error, errors.AmbiguousReference):
         return make_not_found("conversation")
-    if isinstance(error, errors.NotConfigured):
-        return ServiceError(503, "the service has no model server to ask", "upstream_not_configured")
     if isinstance(error, errors.InvalidInput):
         return ServiceError(400, str(error), "invalid_value")
     if isinstance(error, errors.ConversationBusy):

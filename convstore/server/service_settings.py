@@ -19,7 +19,9 @@ class ServiceSettings:
     port: int = 8377
     workers: int = 1
     upstream: str | None = None
-    """The base URL of the server that requests are forwarded to; None: as the environment says."""
+    """The base URL of the server that requests are forwarded to; None: the one that is in force."""
+    profile: str | None = None
+    """A profile of the user's file of settings, for the upstream."""
     allowed_hosts: tuple[str, ...] = ()
     """Names that clients may call the service by, besides those of the loopback and the bound address."""
     cors_origins: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 import signal
@@ -55,8 +54,9 @@ def open_socket(settings: ServiceSettings) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # `localhost` may be an address of each kind: most clients try that of IPv4, too.
-        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        bound = socket.socket(family)
+        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        # With the number of the protocol: asyncio sends small pieces at once (TCP_NODELAY) only if it sees that.
+        bound = socket.socket(family, kind, protocol)
     except (OSError, OverflowError, UnicodeError) as error:
         raise _name_problem(settings, error) from error
     try:
@@ -111,7 +111,6 @@ def run_service(settings: ServiceSettings, bound: socket.socket, prepare: Callab
         ssl_keyfile=settings.private_key,
     )
     config.head_seconds = settings.read_seconds
-    _quieten()
     if settings.workers > 1:
         workers = _Workers(config, sockets=[bound])
         workers.run()
@@ -139,15 +138,9 @@ class _Workers(Multiprocess):
 
 
 def _start(settings: ServiceSettings, prepare: Callable[[], object] | None) -> ASGIApp:
-    _quieten()
     if prepare is not None:
         prepare()
     return make_application(settings)
-
-
-def _quieten() -> None:
-    """Let uvicorn log errors alone: it warns of each request that is no HTTP, and anybody can send those."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def has_other_people() -> bool:

@@ -7,6 +7,8 @@ import pwd
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from convstore import InvalidInput, Store
 from convstore.server import serving as serving_module
 from convstore.server.service_settings import ServiceSettings
 from tests.cli.program import Program
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, ROOT
 from tests.server.running import RunningService, serving
 
 DATA = Path(__file__).parent / "data"
@@ -197,7 +199,30 @@ def test_tls_is_served_with_a_certificate(sqlite_url: str) -> None:
             assert client.get(f"{running.url}/v1/conversations").status_code == 200
 
 
+def test_the_address_may_be_one_of_ipv6(sqlite_url: str) -> None:
+    with serving(sqlite_url, "--host", "::1") as running:
+        assert running.url.startswith("http://[::1]:")
+        assert running.ask("GET", "/v1/conversations").status_code == 200
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY only if the socket knows its protocol; else each second answer takes 40 ms more."""
+    with serving_module.open_socket(ServiceSettings(None, port=0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+
+
 # --- what is refused at the start ---
+
+
+def test_without_its_packages_it_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; sys.argv = ['convstore', 'serve', '--db', ':memory:'];"
+        "from convstore.cli import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "pip install 'convstore[server]'" in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 def test_without_a_key_it_listens_on_this_machine_alone(program: Program) -> None:

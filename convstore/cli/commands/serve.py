@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.options.chosen_settings import get_given_profile
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.store_options import DatabaseChoice, StoreChoice, database_options, open_store
 from convstore.cli.render.output_streams import write_answer, write_note
@@ -27,7 +28,9 @@ _MIB = 2**20
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option("--port", default=8377, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes.")
-@click.option("--upstream", metavar="URL", help="Server of the models.  [default: OPENAI_BASE_URL, else OpenAI]")
+@click.option(
+    "--upstream", metavar="URL", help="Server of the models.  [default: the profile's, OPENAI_BASE_URL, else OpenAI]"
+)
 @click.option(
     "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name that clients may use; repeatable."
 )
@@ -95,12 +98,13 @@ def serve(
         from convstore.server.service_settings import ServiceSettings, is_loopback_name
         from convstore.server.serving import check_settings, describe_address, has_other_people, open_socket
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn", "limits", "h11"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11"):
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
     settings = ServiceSettings(
-        database=database_choice.db,
+        database=database_choice.locate(),
         schema=database_choice.schema,
+        profile=get_given_profile(),
         allowed_hosts=tuple(name.lower().rstrip(".") for name in allowed_hosts),
         cors_origins=tuple(origin.lower() for origin in cors_origins),
         max_body_bytes=max_body * _MIB,
@@ -144,5 +148,6 @@ def _run(settings: ServiceSettings, bound: Any) -> None:
     from convstore.cli.render.log_output import begin_log
     from convstore.server.serving import run_service
 
-    shown = logging.getLogger("convstore").level  # as -v says
-    run_service(settings, bound, partial(begin_log, shown or logging.WARNING))
+    shown = logging.getLogger("convstore").level or logging.WARNING  # as -v says
+    begin_log(shown)
+    run_service(settings, bound, partial(begin_log, shown))

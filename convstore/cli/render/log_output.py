@@ -39,6 +39,8 @@ def begin_log(level: int) -> None:
     if not any(isinstance(handler, _NoteHandler) for handler in logger.handlers):
         logger.setLevel(level)
         logger.addHandler(_NoteHandler())
+    # It warns of each request that is no HTTP, and anybody can send those.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 @contextmanager
