@@ -168,7 +168,20 @@ def test_once_a_key_exists_a_running_service_asks_for_it(sqlite_url: str) -> Non
         store.revoke_key(made.key.id)
         assert running.ask("GET", "/v1/conversations").status_code == 401  # not open again
         store.purge_owner(finish=False)
-        assert running.ask("GET", "/v1/conversations").status_code == 401
+        for key in (made.secret, None):  # a process that has seen a key does not open itself
+            assert running.ask("GET", "/v1/conversations", key=key).status_code == 401
+
+
+def test_more_connections_than_allowed_are_told_to_come_back(sqlite_url: str) -> None:
+    with serving(sqlite_url, "--max-connections", "5") as running:
+        held = [running.connect() for _ in range(5)]
+        assert running.ask("GET", "/healthz").status_code == 503
+        for connection in held:
+            connection.close()
+        deadline = time.monotonic() + PATIENCE
+        while running.ask("GET", "/healthz").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running.ask("GET", "/healthz").status_code == 200
 
 
 def test_a_database_that_cannot_be_used_makes_it_not_ready(sqlite_url: str) -> None:
