@@ -7,7 +7,6 @@ this machine), by `Origin` and `Sec-Fetch-Site` (a foreign page), and by the typ
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from convstore.server.service_errors import ServiceError
-from convstore.server.service_settings import ServiceSettings, is_loopback_name
+from convstore.server.service_settings import ServiceSettings, is_loopback_name, read_address
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
 _PROXY_HEADERS = ("forwarded", "via")
@@ -51,7 +50,7 @@ def _is_same_host(name: str, bound: str) -> bool:
     if name == bound:
         return bool(name)
     try:
-        return ipaddress.ip_address(name) == ipaddress.ip_address(bound.partition("%")[0])
+        return read_address(name) == read_address(bound)
     except ValueError:
         return False
 

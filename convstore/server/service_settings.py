@@ -41,14 +41,22 @@ class ServiceSettings:
     private_key: str | None = None
 
 
+def read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an IP address. One of IPv4 that a socket of IPv6 shows (`::ffff:10.0.0.1`) is one of IPv4.
+
+    Raises:
+        ValueError: the text is no address.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def is_loopback_address(text: str) -> bool:
     """Return True if the text is an IP address of this machine alone."""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        return read_address(text).is_loopback
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 def is_loopback_name(text: str) -> bool:

@@ -18,10 +18,13 @@ from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
+from starlette.datastructures import Headers
 
 from convstore import InvalidInput, Store
 from convstore.server import serving as serving_module
-from convstore.server.service_settings import ServiceSettings
+from convstore.server.request_checks import check_request
+from convstore.server.service_errors import ServiceError
+from convstore.server.service_settings import ServiceSettings, is_loopback_address
 from tests.cli.program import Program
 from tests.processes import PATIENCE, ROOT
 from tests.server.running import RunningService, serving
@@ -95,6 +98,8 @@ def test_sigterm_lets_a_request_end_and_takes_no_new_one(sqlite_url: str) -> Non
                 running.connect().close()
             except ConnectionRefusedError:
                 break
+            except ConnectionResetError:
+                continue  # it was in the queue when the queue was closed
         go.set()
         asking.join()
         assert asking.answer is not None, asking.error
@@ -216,6 +221,38 @@ def test_the_address_may_be_one_of_ipv6(sqlite_url: str) -> None:
     with serving(sqlite_url, "--host", "::1") as running:
         assert running.url.startswith("http://[::1]:")
         assert running.ask("GET", "/v1/conversations").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "came_to", "is_served"),
+    [
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7:8377", "::ffff:192.0.2.7", True),
+        ("[2001:db8::7]", "2001:db8:0:0::7", True),
+        ("192.0.2.8", "192.0.2.7", False),
+        ("0.0.0.0", "192.0.2.7", True),  # the address that was bound
+        ("example.org", "192.0.2.7", False),
+    ],
+)
+def test_the_address_that_a_request_came_to_is_its_host(host: str, came_to: str, is_served: bool) -> None:
+    scope = {"type": "http", "method": "GET", "server": (came_to, 8377), "headers": [(b"host", host.encode())]}
+    settings = ServiceSettings(None, host="0.0.0.0")
+    if is_served:
+        check_request(scope, Headers(scope=scope), settings)
+    else:
+        with pytest.raises(ServiceError, match="does not answer to that name"):
+            check_request(scope, Headers(scope=scope), settings)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_loopback"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True)),
+        *(("10.0.0.1", False), ("::ffff:10.0.0.1", False), ("0.0.0.0", False), ("", False), ("localhost", False)),
+    ],
+)
+def test_a_loopback_is_told_by_its_address(address: str, is_loopback: bool) -> None:
+    assert is_loopback_address(address) is is_loopback
 
 
 def test_small_answers_are_sent_at_once() -> None:
