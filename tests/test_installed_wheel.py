@@ -181,7 +181,7 @@ def installed_elsewhere(built: Path, tmp_path_factory: pytest.TempPathFactory) -
     assert NEWEST is not None
     folder = tmp_path_factory.mktemp("elsewhere")
     (wheel,) = built.glob("*.whl")
-    _install(NEWEST[0], folder, f"{wheel}[postgres]")
+    _install(NEWEST[0], folder, f"{wheel}[postgres,server]")
     return folder / "bin"
 
 
@@ -243,7 +243,8 @@ def read_oldest() -> dict[str, Requirement]:
     """Read the direct dependencies, each at the oldest release that is allowed."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     oldest = {}
-    for text in (*project["dependencies"], *project["optional-dependencies"]["postgres"]):
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["postgres"], *extras["server"]):
         requirement = Requirement(text)
         (floor,) = requirement.specifier
         assert floor.operator == ">=", text
