@@ -172,8 +172,8 @@ def calls_of_loggers() -> Iterator[tuple[Path, ast.Call]]:
 
 def test_log_messages_are_constants_with_only_ids_numbers_and_error_names() -> None:
     allowed = re.compile(
-        r"(\w+\.)*(key\.id|conversation_id|turn|seq|turn\.seq|label|current( or 'none')?|HEAD|seconds|megabytes|pause)"
-        r"|folder"
+        r"(\w+\.)*(_?key\.id|conversation_id|turn|seq|turn\.seq|label|current( or 'none')?|HEAD|seconds|pause)"
+        r"|folder|megabytes"
         r"|method|route|status|request_id|key_id"  # of the service; a route is the form of a path, without its ids
         r"|(\w+\.)*exception"
         r"|type\((error|error\.__cause__ or error)\)\.__name__|time\.monotonic\(\) - began|before\.current or 'none'"
