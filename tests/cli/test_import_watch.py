@@ -112,7 +112,7 @@ def test_watch_waits_for_the_first_file_of_an_empty_folder(program: Program, tmp
     ("arguments", "words"),
     [
         (["-", "--watch"], "takes a file or a folder"),
-        ([".", "--watch", "--dry-run"], "not --dry-run"),
+        ([".", "--watch", "--dry-run"], "without --dry-run"),
         ([".", "--every", "2"], "add --watch"),
         (["nowhere", "--watch"], "no such file"),
     ],
