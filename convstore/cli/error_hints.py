@@ -22,7 +22,7 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.ConversationBusy: "`convstore stop` ends a running turn",
     errors.ConversationDeleted: "`convstore restore` restores it, `convstore list --deleted` lists others",
     errors.ConversationExists: "`convstore set --name` renames one, `convstore restore` restores a deleted one",
-    errors.ConversationNotFound: "see `convstore list`",
+    errors.ConversationNotFound: "see `convstore list` and `convstore list --deleted`",
     errors.HeadMoved: "`convstore show` shows it",
     errors.KeyNotFound: "see `convstore keys list --all-owners`",
     errors.LeaseLost: "see `convstore turns --json`",

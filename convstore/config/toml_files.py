@@ -76,10 +76,11 @@ def read_toml(path: Path, *, follows_links: bool = True) -> TomlFile | None:
         return None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):  # Python opens no file object of a folder
+        os.close(descriptor)
+        raise InvalidInput(f"{path} is not a file")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidInput(f"{path} is not a file")
         data = file.read(_MAX_FILE_BYTES + 1)
     if len(data) > _MAX_FILE_BYTES:
         raise InvalidInput(f"{path} is larger than {_MAX_FILE_BYTES:,} bytes")

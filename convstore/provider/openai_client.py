@@ -74,15 +74,19 @@ def _check_settings(server: ModelServer, key: str | None) -> None:
     certificates = os.environ.get("SSL_CERT_FILE")
     if certificates and not Path(certificates).is_file():
         raise NotConfigured(f"SSL_CERT_FILE names {certificates!r:.200}, which is not a file; correct or unset it")
-    try:
-        parts = urlsplit(server.base_url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, or a broken IPv6 address
-        is_usable = False
-    if not is_usable:
+    if not is_http_url(server.base_url):
         # It is not shown, because it may hold a password.
         source = "OPENAI_BASE_URL" if server.source == GIVEN else server.source
         raise NotConfigured(f"the base URL ({source}) is not a URL such as http://localhost:8080/v1")
+
+
+def is_http_url(text: str) -> bool:
+    """Return True if a text is a URL that a client can call."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
+        return False
 
 
 def _explain(error: Exception) -> str:

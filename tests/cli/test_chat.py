@@ -283,3 +283,16 @@ def test_exit_leaves_and_new_begins_another_conversation(program: Program, chat_
     chat(program, "a", "/new", "b", "/quit", "c")
     assert sent(chat_server) == ["b"]
     assert len(program("list", "--json").json) == 3
+
+
+def test_a_new_conversation_that_was_named_stays_and_one_that_was_not_goes(program: Program) -> None:
+    chat(program, '/title "My title"', "/tag x")
+    [kept] = program("list", "--json").json
+    assert (kept["title"], kept["tags"]) == ("My title", ["x"])
+    chat(program, "/set --temperature 0.1")
+    assert len(program("list", "--json").json) == 1
+
+
+def test_there_is_nothing_to_fork_before_the_first_message(program: Program) -> None:
+    chat(program, "/fork").failed(2, "no message yet")
+    assert program("list", "--json").json == []

@@ -433,6 +433,14 @@ def test_a_project_file_that_is_a_link_or_no_file_is_not_read(bare: Program, hom
     path.unlink()
     os.mkfifo(path, 0o600)
     bare("list").failed(2, "is not a file")
+    path.unlink()
+    path.mkdir()
+    bare("list").failed(2, "is not a file")
+
+
+def test_a_folder_in_the_place_of_the_users_file_is_named(bare: Program, file: Path) -> None:
+    file.mkdir()
+    bare("list").failed(2, "is not a file")
 
 
 @pytest.mark.parametrize(

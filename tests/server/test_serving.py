@@ -88,6 +88,15 @@ def test_it_prints_its_address_and_what_a_client_needs(keyless: RunningService) 
     assert "/v1/models" in model
 
 
+def test_what_it_prints_has_no_password(sqlite_url: str) -> None:
+    with serving(sqlite_url, "--upstream", "http://ann:secret@127.0.0.1:1/v1") as running:
+        assert running.first_lines[-1].endswith(" http://ann:***@127.0.0.1:1/v1: GET /v1/models")
+
+
+def test_an_upstream_that_is_no_url_is_refused(program: Program) -> None:
+    program("serve", "--upstream", "notaurl").failed(2, "is not a URL")
+
+
 def test_sigterm_lets_a_request_end_and_takes_no_new_one(sqlite_url: str) -> None:
     with held_upstream() as (upstream, asked, go), serving(sqlite_url, "--upstream", upstream) as running:
         asking = Asking(running)

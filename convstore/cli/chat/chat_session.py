@@ -105,8 +105,12 @@ class ChatSession:
         return self.conversation
 
     def leave(self) -> None:
-        """Delete the conversation if the chat has started it and nothing was said."""
-        if self._is_own and self.conversation is not None and delete_unused(self.store, self.conversation.id):
+        """Delete the conversation if the chat has started it, and it was neither used nor named."""
+        if not self._is_own or self.conversation is None:
+            return
+        now = self.store.get(self.conversation.id)
+        is_named = now.title != self._new.title or now.name != self._new.name or bool(now.tags)
+        if not is_named and delete_unused(self.store, now.id):
             self.conversation = None
 
     @property

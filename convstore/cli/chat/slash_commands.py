@@ -82,7 +82,10 @@ def _search(session: ChatSession, typed: str) -> None:
 
 def _title(session: ChatSession, typed: str) -> None:
     id = session.ensure_conversation().id
-    _invoke(session, "title", [id, *(split_words(typed) if typed.startswith("-") else [typed] if typed else [])])
+    words = split_words(typed)
+    if not typed.startswith("-") and len(words) != 1:  # a title of several words needs no quotation marks
+        words = [typed] if typed else []
+    _invoke(session, "title", [id, *words])
     session.refresh()
 
 
@@ -112,6 +115,8 @@ def _usage(session: ChatSession, typed: str) -> None:
 
 def _fork(session: ChatSession, typed: str) -> None:
     origin = session.ensure_conversation()
+    if not origin.head_seq:
+        raise SlashError("there is no message yet to fork at")
     with _conversation_in_environment(origin.id), slash_actions.capture_stdout() as printed:
         _invoke(session, "fork", split_words(typed))
     slash_actions.open_fork(session, origin.id, printed.getvalue())

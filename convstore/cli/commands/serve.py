@@ -101,6 +101,10 @@ def serve(
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11"):
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
+    from convstore.provider.openai_client import is_http_url
+
+    if plain["upstream"] and not is_http_url(plain["upstream"]):
+        raise click.BadParameter("it is not a URL such as http://localhost:8080/v1", param_hint="--upstream")
     settings = ServiceSettings(
         database=database_choice.locate(),
         schema=database_choice.schema,
@@ -138,7 +142,10 @@ def _print_beginning(settings: ServiceSettings, address: str, *, has_keys: bool)
     write_answer(f"# convstore serves {address}; Ctrl-C ends it")
     write_answer(f"export OPENAI_BASE_URL={address}/v1")
     write_answer(f"export OPENAI_API_KEY={key}")
-    write_answer(f"# model: any of the upstream{f' {settings.upstream}' if settings.upstream else ''}: GET /v1/models")
+    from convstore.config.database_location import mask_url
+
+    upstream = f" {mask_url(settings.upstream)}" if settings.upstream else ""
+    write_answer(f"# model: any of the upstream{upstream}: GET /v1/models")
 
 
 def _run(settings: ServiceSettings, bound: Any) -> None:
