@@ -129,7 +129,12 @@ def test_a_form_of_a_page_is_no_body(keyed: KeyedService, content_type: str) -> 
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded: for=10.0.0.1", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: x", "Via: 1.1 proxy"]
+    "header",
+    [
+        *("Forwarded: for=10.0.0.1", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: x", "Via: 1.1 proxy"),
+        *("X-Real-IP: 10.0.0.1", "CF-Connecting-IP: 10.0.0.1", "True-Client-IP: 10.0.0.1", "X-Client-IP: 10.0.0.1"),
+        "X-Original-Host: chat.example.org",
+    ],
 )
 def test_without_a_key_no_proxy_is_served(keyless: RunningService, header: str) -> None:
     assert status_of(keyless.send(make_head("GET", "/v1/conversations", header))) == 403
