@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
 from convstore import errors
 from convstore.server.json_answers import JsonAnswer
 
