@@ -38,6 +38,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     @asynccontextmanager
     async def live(_: Starlette) -> AsyncIterator[None]:
         try:
+            await callers.begin()
             yield
         finally:
             await callers.finish()

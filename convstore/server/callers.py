@@ -24,6 +24,7 @@ _logger = logging.getLogger(__name__)
 OWNER_HEADERS = ("x-convstore-owner", "x-openwebui-user-id", "x-user-id")
 """Headers that name the owner to act for, for keys with the right `act-for`."""
 _USE_IS_NOTED_AFTER = timedelta(minutes=1)
+_BEGIN_SECONDS = 5.0
 _WITHOUT_KEY = frozenset({Right.READ, Right.WRITE})
 _AUTHENTICATE = {"www-authenticate": "Bearer"}
 
@@ -58,6 +59,14 @@ class Callers:
     """Whether a key was ever seen: then this process serves nobody without one, even if all were removed since."""
     _noting: set[asyncio.Task[None]] = field(default_factory=set)
     _noted_ids: set[str] = field(default_factory=set)
+
+    async def begin(self) -> None:
+        """Learn whether there are keys, so that they count from the start, also if all are removed before a request."""
+        try:
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                self._has_keys = (await self.store.check_key("")).has_keys
+        except (ConvstoreError, TimeoutError) as error:  # the first request asks again
+            _logger.warning("whether there are keys is not known yet (%s)", type(error).__name__)
 
     async def identify(self, scope: Scope, headers: Headers) -> Caller:
         """Return who sends a request.

@@ -52,6 +52,8 @@ def read_metadata(body: Mapping[str, Any]) -> dict[str, str]:
             raise _refuse(f"a name in metadata has at most {_MAX_NAME_CHARACTERS} characters")
         if not isinstance(text, str) or len(text) > _MAX_VALUE_CHARACTERS:
             raise _refuse(f"a value in metadata is a text of at most {_MAX_VALUE_CHARACTERS} characters")
+        if not _is_unicode(name + text):
+            raise _refuse("metadata has half of a surrogate pair, which is no character")
     return dict(value)
 
 
@@ -61,6 +63,14 @@ def merge_metadata(stored: Mapping[str, Any], given: Mapping[str, str]) -> dict[
     The latter cannot have come through this API, and says where a conversation was imported from, for example.
     """
     return {**{name: value for name, value in stored.items() if not isinstance(value, str)}, **given}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse(text: str) -> ServiceError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convstore.errors import ConversationNotFound, DamagedRow
 from convstore.server.conversation_form import merge_metadata, read_metadata, to_conversation_form, to_page_form
+from convstore.server.json_answers import JsonAnswer
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.values.api_key import Right
@@ -22,12 +23,12 @@ async def create_conversation(call: ServiceCall) -> Response:
             400, "this release stores no items with a new conversation", "unsupported_parameter", param="items"
         )
     made = await call.store.new(metadata=read_metadata(call.body))
-    return JSONResponse(to_conversation_form(made))
+    return JsonAnswer(to_conversation_form(made))
 
 
 async def get_conversation(call: ServiceCall) -> Response:
     """Return a conversation."""
-    return JSONResponse(to_conversation_form(await _find(call, call.id)))
+    return JsonAnswer(to_conversation_form(await _find(call, call.id)))
 
 
 async def update_conversation(call: ServiceCall) -> Response:
@@ -37,13 +38,13 @@ async def update_conversation(call: ServiceCall) -> Response:
     given = read_metadata(call.body)
     stored = await _find(call, call.id)
     changed = await call.store.set(stored.id, metadata=merge_metadata(stored.metadata, given))
-    return JSONResponse(to_conversation_form(changed))
+    return JsonAnswer(to_conversation_form(changed))
 
 
 async def delete_conversation(call: ServiceCall) -> Response:
     """Delete a conversation: it can be restored by the command line or the library."""
     await call.store.delete(call.id)
-    return JSONResponse({"id": call.id, "object": "conversation.deleted", "deleted": True})
+    return JsonAnswer({"id": call.id, "object": "conversation.deleted", "deleted": True})
 
 
 async def list_conversations(call: ServiceCall) -> Response:
@@ -59,7 +60,7 @@ async def list_conversations(call: ServiceCall) -> Response:
         except ConversationNotFound:
             raise ServiceError(400, "'after' is no conversation", "invalid_value", param="after") from None
     found = await call.store.list(limit=limit + 1, before=after, on_damaged=_leave_out)
-    return JSONResponse(to_page_form(found[:limit], has_more=len(found) > limit))
+    return JsonAnswer(to_page_form(found[:limit], has_more=len(found) > limit))
 
 
 def _leave_out(_: DamagedRow) -> None:

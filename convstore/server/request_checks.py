@@ -17,7 +17,9 @@ from convstore.server.service_errors import ServiceError
 from convstore.server.service_settings import ServiceSettings, is_loopback_name, read_address
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
-_PROXY_HEADERS = ("forwarded", "via")
+_PROXY_HEADERS = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip", "x-original-host"}
+)
 
 
 def check_request(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:

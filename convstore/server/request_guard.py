@@ -14,6 +14,7 @@ from convstore.errors import ConvstoreError
 from convstore.server.request_checks import check_request
 from convstore.server.service_errors import ServiceError, make_error_response, translate_error
 from convstore.server.service_settings import ServiceSettings
+from convstore.server.unread_bodies import BodyReading
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class RequestGuard:
         begun, headers = time.perf_counter(), Headers(scope=scope)
         request_id = _choose_id(headers)
         scope["convstore"] = {"request_id": request_id, "route": "-", "key": "-"}
-        status = 0
+        status, reading = 0, BodyReading(headers, receive)
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -49,16 +50,18 @@ class RequestGuard:
                 sent[OWN_REQUEST_ID_HEADER] = request_id
                 for name, value in _ALWAYS_SENT.items():
                     sent.setdefault(name, value)
+                if "connection" not in sent and not await reading.read_rest():
+                    sent["connection"] = "close"
             await send(message)
 
         try:
             try:
                 check_request(scope, headers, self._settings)
-                await self._app(scope, receive, send_on)
+                await self._app(scope, reading.receive, send_on)
             except Exception as error:
                 if status:
                     raise  # the answer has begun: the connection is cut, so that nobody takes it for whole
-                await make_error_response(_find_error(error, request_id))(scope, receive, send_on)
+                await make_error_response(_find_error(error, request_id))(scope, reading.receive, send_on)
         finally:
             facts = scope["convstore"]
             method = scope["method"] if len(scope["method"]) < 10 else "-"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse
-
 from convstore import errors
+from convstore.server.json_answers import JsonAnswer
 
 INVALID_REQUEST = "invalid_request_error"
 
@@ -39,9 +38,9 @@ class ServiceError(Exception):
         self.headers = dict(headers or {})
 
 
-def make_error_response(error: ServiceError) -> JSONResponse:
+def make_error_response(error: ServiceError) -> JsonAnswer:
     """Return the response that tells an error."""
-    return JSONResponse(make_error_form(error), error.status, headers=error.headers)
+    return JsonAnswer(make_error_form(error), error.status, headers=error.headers)
 
 
 def make_error_form(error: ServiceError) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Connections that send no whole head of a request in time are closed.
+"""Connections that are in no request, and bring no whole head of one in time, are closed.
 
-uvicorn has a limit for idle connections after a response, and none for a client that sends a head byte by byte.
+uvicorn has a limit for idle connections after a response, and none for a client that sends a head byte by byte, or
+that goes on to send a body after the response.
 """
 
 from __future__ import annotations
@@ -33,17 +34,29 @@ class TimedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if self._is_in_request():
             self._stop_timer()
         elif self._head_timer is None:
             self._start_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # A part of the next head may have come already, with the end of this request.
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] and self._head_timer is None:
+        if self._is_in_request():  # the next one had come already
+            return
+        if self.conn.their_state is h11.SEND_BODY:
+            self._unset_keepalive_if_required()
+            self.transport.close()
+        if self._head_timer is not None:
+            return
+        if self.transport.is_closing():
+            self._start_timer()  # a client that reads nothing does not hold what is still to be sent
+        elif self.conn.trailing_data[0]:
+            # A part of the next head has come already, with the end of this request.
             self._unset_keepalive_if_required()
             self._start_timer()
+
+    def _is_in_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -59,5 +72,4 @@ class TimedProtocol(H11Protocol):
             self._head_timer = None
 
     def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+        self.transport.abort()

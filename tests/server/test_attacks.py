@@ -129,7 +129,12 @@ def test_a_form_of_a_page_is_no_body(keyed: KeyedService, content_type: str) -> 
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded: for=10.0.0.1", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: x", "Via: 1.1 proxy"]
+    "header",
+    [
+        *("Forwarded: for=10.0.0.1", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: x", "Via: 1.1 proxy"),
+        *("X-Real-IP: 10.0.0.1", "CF-Connecting-IP: 10.0.0.1", "True-Client-IP: 10.0.0.1", "X-Client-IP: 10.0.0.1"),
+        "X-Original-Host: chat.example.org",
+    ],
 )
 def test_without_a_key_no_proxy_is_served(keyless: RunningService, header: str) -> None:
     assert status_of(keyless.send(make_head("GET", "/v1/conversations", header))) == 403
@@ -235,6 +240,67 @@ def test_a_head_with_two_meanings_is_refused_or_has_one(keyed: KeyedService, hea
     answer = keyed.running.send(head + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert 400 <= status_of(answer) < 500 or status_of(answer) == 501
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+# --- bodies that nobody reads ---
+
+
+def make_kept_head(method: str, path: str, *headers: str, host: str = "127.0.0.1") -> bytes:
+    """Return a head that does not ask to close the connection."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize(
+    ("path", "how", "status"),
+    [
+        ("/v1/conversations", {}, 401),
+        ("/v1/conversations", {"host": "evil.example.org"}, 421),
+        ("/v1/conversations", {"origin": "https://evil.example.org"}, 403),
+        ("/v1/conversations", {"key": "ada", "type": "text/plain"}, 415),
+        ("/v1/embeddings", {}, 404),
+        ("/healthz", {}, 405),
+    ],
+    ids=str,
+)
+def test_a_connection_is_closed_if_its_body_does_not_come_after_the_answer(
+    keyed: KeyedService, path: str, how: dict[str, str], status: int, size: int
+) -> None:
+    headers = [f"Content-Length: {size}", f"Content-Type: {how.get('type', 'application/json')}"]
+    if "origin" in how:
+        headers.append(f"Origin: {how['origin']}")
+    if "key" in how:
+        headers.append(f"Authorization: Bearer {keyed.keys.ada}")
+    with keyed.running.connect() as connection:
+        connection.sendall(make_kept_head("POST", path, *headers, host=how.get("host", "127.0.0.1")) + b"x")
+        answer = read_all(connection)  # without an end, this fails after a minute
+    assert status_of(answer) == status
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_after_a_refusal_nothing_more_is_taken(keyed: KeyedService) -> None:
+    sent = 0
+    with keyed.running.connect() as connection:
+        connection.sendall(make_kept_head("POST", "/v1/conversations", JSON, "Transfer-Encoding: chunked"))
+        try:
+            while sent < 64 * 2**20:
+                connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                sent += 65536
+        except OSError:
+            pass
+    assert sent < 32 * 2**20  # the buffers of the two sockets hold some
+
+
+def test_a_small_body_that_was_refused_does_not_cost_the_connection(keyed: KeyedService) -> None:
+    refused = make_kept_head("POST", "/v1/conversations", JSON, "Content-Length: 2")
+    answer = keyed.running.send(refused + b"{}" + refused + b"{}" + make_head("GET", "/healthz"))
+    assert (answer.count(b"HTTP/1.1 401"), answer.count(b"HTTP/1.1 200")) == (2, 1)
+    with keyed.running.connect() as connection:
+        connection.sendall(refused)
+        connection.sendall(b"{}")
+        connection.sendall(make_head("GET", "/healthz"))
+        answer = read_all(connection)
+    assert (answer.count(b"HTTP/1.1 401"), answer.count(b"HTTP/1.1 200")) == (1, 1)
 
 
 # --- slow clients and floods ---

@@ -98,6 +98,26 @@ def test_what_a_conversation_cannot_have_is_refused_in_openais_form(keyed: Keyed
     assert error["param"] in ("metadata", "items")
 
 
+@pytest.mark.parametrize("body", [rb'{"metadata":{"a":"\ud800"}}', rb'{"metadata":{"\udc00":"b"}}'])
+def test_half_of_a_surrogate_pair_is_refused(keyed: KeyedService, body: bytes) -> None:
+    id = keyed.store.for_owner("ada").new().id
+    for path in ("/v1/conversations", f"/v1/conversations/{id}"):
+        answer = keyed.running.ask(
+            "POST", path, key=keyed.keys.ada, content=body, headers={"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
+    assert keyed.store.for_owner("ada").get(id).metadata == {}
+
+
+def test_half_of_a_surrogate_pair_that_is_stored_is_shown(keyed: KeyedService) -> None:
+    owner = f"team-{uuid.uuid4()}"
+    id = keyed.store.for_owner(owner).new(metadata={"a": "\ud800é"}).id
+    for path in ("/v1/conversations", f"/v1/conversations/{id}"):
+        answer = keyed.running.ask("GET", path, key=keyed.keys.agent, headers={"X-Convstore-Owner": owner})
+        assert answer.status_code == 200
+        assert rb'"metadata":{"a":"\ud800\u00e9"}' in answer.content
+
+
 def test_an_update_needs_metadata_and_keeps_what_is_no_text(keyed: KeyedService) -> None:
     store = keyed.store.for_owner("ada")
     id = store.new(metadata={"import": {"kind": "chatgpt"}, "topic": "old"}).id

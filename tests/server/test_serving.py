@@ -186,6 +186,14 @@ def test_once_a_key_exists_a_running_service_asks_for_it(sqlite_url: str) -> Non
             assert running.ask("GET", "/v1/conversations", key=key).status_code == 401
 
 
+def test_keys_that_existed_at_the_start_count_although_they_are_gone_before_the_first_request(sqlite_url: str) -> None:
+    with Store(sqlite_url) as store:
+        store.create_key()
+        with serving(sqlite_url) as running:
+            store.purge_owner(finish=False)
+            assert running.ask("GET", "/v1/conversations").status_code == 401
+
+
 def test_more_connections_than_allowed_are_told_to_come_back(sqlite_url: str) -> None:
     with serving(sqlite_url, "--max-connections", "5") as running:
         held = [running.connect() for _ in range(5)]
