@@ -19,6 +19,7 @@ from convstore.db.erasure_steps import mark_steps
 from convstore.db.fork_family import ForkFamily, group_by_conversation, read_family
 from convstore.db.fork_sharing import find_message_home
 from convstore.db.head_rows import read_head_seq
+from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.message_blanking import BlankedMessage, blank_messages
 from convstore.db.quote_removal import (
     Removal,
@@ -28,12 +29,13 @@ from convstore.db.quote_removal import (
     remove_from_turns,
 )
 from convstore.db.redaction_rows import mark_messages
-from convstore.db.secret_places import Occurrence, find_copies, find_occurrences
+from convstore.db.row_errors import damaged_row
+from convstore.db.secret_places import Occurrence, find_copies, find_occurrences, read_kept_message
 from convstore.db.text_occurrences import DELTAS, find_rows_of, list_spellings
 from convstore.db.tombstone_rows import put_tombstone
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.db.unused_attachments import delete_unused
-from convstore.errors import ConversationBusy, InvalidInput
+from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput
 from convstore.leases.takeover import free_from_dead_turn
 from convstore.messages.redacted_message import Secret, make_matched_secret, make_whole_secret
 from convstore.values.identifiers import ConversationKey, Position, Seq
@@ -107,24 +109,44 @@ def find_rest(work: UnitOfWork, plan: RedactionPlan, done: Redaction) -> Redacti
     return replace(done, others=tuple(one.place for one in others))
 
 
-def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBusy:
+def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redaction | ConversationBusy | None:
     """Remove a secret from a message and its copies, with everything that was made of them.
 
     Return an error if a turn is running in a conversation that has the message: nothing was changed. It is not raised,
     because a caller does not wait for a turn as it waits for another transaction. Done again, it finds nothing to do.
 
+    Return None if another transaction changed the message, or moved it, after the plan was made: nothing was changed,
+    and another plan is needed.
+
+    Args:
+        limits_wait: whether the wait for locks of others is limited: not in the caller's own transaction.
+
     Raises:
         ConversationBusy: another transaction holds a conversation that has the message.
         DatabaseUnavailable: this SQLite cannot take words out of the search index.
+        DamagedRow: the message is damaged.
     """
+    if limits_wait:
+        limit_lock_wait(work.connection)
     check_erasable(work.connection)
     try:
         family, targets, ids = _lock_all(work, plan)
     except _TurnRunning as error:
         return ConversationBusy(str(error))
+    except ConversationNotFound:
+        return None  # it was purged meanwhile; a fork of it may keep the message now
+    found = read_kept_message(work.connection, plan.home, plan.seq)
+    # It is blanked already if this unit of work has been committed before, and is repeated.
+    if found is None or found not in (plan.secret.original, plan.secret.blanked):
+        return None
     connection, owner = work.connection, plan.key.owner
     spellings = list_spellings(plan.secret)
     done = blank_messages(work, owner, plan.secret, targets, family)
+    places = [MessagePlace(one.key.id, one.seq, one.position, one.role) for one in done.messages]
+    if not any((place.conversation, place.seq) == (plan.home.id, plan.seq) for place in places):
+        if found == plan.secret.original:
+            raise damaged_row(plan.home.id, f"message seq {plan.seq} is damaged and cannot be redacted")
+        places.insert(0, MessagePlace(plan.home.id, plan.seq, plan.position, str(found["role"])))
     copies = [one for one in done.messages if one.is_copy]
     removal = Removal(connection, owner, plan.secret, spellings, None if plan.everywhere else ids)
     remove_from_turns(removal, done.messages, is_whole=plan.is_whole)
@@ -142,7 +164,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
         conversation=plan.key.id,
         position=plan.position,
         extent=plan.extent,
-        redacted=tuple(MessagePlace(one.key.id, one.seq, one.position, one.role) for one in done.messages),
+        redacted=tuple(places),
         others=(),
         digests=done.digests,
         turns=len(removal.changed_turns),
