@@ -31,7 +31,16 @@ from convstore.db.quote_removal import (
 from convstore.db.redaction_rows import mark_messages
 from convstore.db.row_errors import damaged_row
 from convstore.db.secret_places import Occurrence, find_copies, find_occurrences, read_kept_message
-from convstore.db.text_occurrences import DELTAS, find_rows_of, list_spellings
+from convstore.db.text_occurrences import (
+    CONVERSATIONS,
+    DELTAS,
+    RATINGS,
+    SUMMARIES,
+    TAGS,
+    TURNS,
+    find_rows_of,
+    list_spellings,
+)
 from convstore.db.tombstone_rows import put_tombstone
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.db.unused_attachments import delete_unused
@@ -130,7 +139,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
         limit_lock_wait(work.connection)
     check_erasable(work.connection)
     try:
-        family, targets, ids = _lock_all(work, plan)
+        locked = _lock_all(work, plan)
     except _TurnRunning as error:
         return ConversationBusy(str(error))
     except ConversationNotFound:
@@ -140,15 +149,15 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
     if found is None or found not in (plan.secret.original, plan.secret.blanked):
         return None
     connection, owner = work.connection, plan.key.owner
-    spellings = list_spellings(plan.secret)
-    done = blank_messages(work, owner, plan.secret, targets, family)
+    spellings, ids = list_spellings(plan.secret), locked.ids
+    done = blank_messages(work, owner, plan.secret, locked.targets, locked.family)
     places = [MessagePlace(one.key.id, one.seq, one.position, one.role) for one in done.messages]
     if not any((place.conversation, place.seq) == (plan.home.id, plan.seq) for place in places):
         if found == plan.secret.original:
             raise damaged_row(plan.home.id, f"message seq {plan.seq} is damaged and cannot be redacted")
         places.insert(0, MessagePlace(plan.home.id, plan.seq, plan.position, str(found["role"])))
     copies = [one for one in done.messages if one.is_copy]
-    removal = Removal(connection, owner, plan.secret, spellings, None if plan.everywhere else ids)
+    removal = Removal(connection, owner, plan.secret, spellings, ids | locked.others if plan.everywhere else ids)
     remove_from_turns(removal, done.messages, is_whole=plan.is_whole)
     delete_left_deltas(connection, owner, ids)
     summaries = delete_covering_summaries(connection, owner, copies, ids) if plan.is_whole else set()
@@ -156,7 +165,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
         connection, owner, plan.secret, spellings, removal.ids, lambda text: count_summary_tokens(work, text)
     )
     remove_from_ratings_and_tags(removal)
-    remove_from_conversations(removal, _find_titling(family, done.messages), done.messages)
+    remove_from_conversations(removal, _find_titling(locked.family, done.messages), done.messages)
     attachments, _ = delete_unused(connection, owner, done.attachments)
     _mark(work, plan, done.messages, {*ids, *removal.changed_conversations})
     mark_steps(connection, work.now)
@@ -175,17 +184,32 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
     )
 
 
-def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mapping[str, set[Seq]], set[str]]:
-    """Lock the conversations that have messages to rewrite, and return these messages.
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """What is to be changed, and nobody else changes."""
+
+    family: ForkFamily
+    targets: Mapping[str, set[Seq]]
+    """The messages to rewrite, by the conversation that keeps them."""
+    ids: set[str]
+    """The conversations that have one of these messages. No turn runs in them."""
+    others: set[str]
+    """All others of which rows may be changed; turns may run in them."""
+
+
+def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> _Locked:
+    """Lock the conversations that have rows to change, and find the messages to rewrite.
 
     A conversation is locked before it is looked through: the turn of a dead process becomes a message then.
 
     Raises:
-        _TurnRunning: a turn is running in one of them.
+        _TurnRunning: a turn is running in one that has a message to rewrite.
         ConversationBusy: another transaction holds one of them.
+        ConversationNotFound: one of them was purged meanwhile.
     """
     owner = plan.key.owner
     locked: set[str] = set()
+    others: set[str] = set()
     needed = {plan.home.id}
     family = read_family(work.connection, owner)
     while True:
@@ -193,6 +217,10 @@ def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mappin
         for id in sorted(with_forks - locked):
             _lock(work, ConversationKey(owner, id))
         locked |= with_forks
+        beside = _list_beside(work, plan, family, locked) - locked
+        for id in sorted(beside - others):
+            lock_erasable(work.connection, ConversationKey(owner, id))
+        others |= beside
         family = read_family(work.connection, owner)
         found = _find_copies(work, plan, family)
         if plan.everywhere:
@@ -201,8 +229,19 @@ def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mappin
         if plan.everywhere:
             pieces = find_rows_of(work.connection, DELTAS, owner, list_spellings(plan.secret), None)
             needed |= {row.conversation_id for row in pieces}
-        if needed <= locked:
-            return family, group_by_conversation(found), locked
+        if needed <= locked and _list_beside(work, plan, family, locked) <= locked | others:
+            return _Locked(family, group_by_conversation(found), locked, others - locked)
+
+
+def _list_beside(work: UnitOfWork, plan: RedactionPlan, family: ForkFamily, ids: set[str]) -> set[str]:
+    """Return the forks of conversations, which took over titles and metadata, and others with the text in such rows."""
+    beside = set(family.list_with_forks(ids))
+    if plan.everywhere:
+        spellings = list_spellings(plan.secret)
+        for place in (CONVERSATIONS, TURNS, SUMMARIES, RATINGS, TAGS):
+            rows = find_rows_of(work.connection, place, plan.key.owner, spellings, None)
+            beside |= {row.conversation_id for row in rows}
+    return beside
 
 
 def _find_all(work: UnitOfWork, plan: RedactionPlan) -> list[Occurrence]:
@@ -244,10 +283,13 @@ def _lock(work: UnitOfWork, key: ConversationKey) -> None:
 
 
 def _find_titling(family: ForkFamily, blanked: Collection[BlankedMessage]) -> dict[str, BlankedMessage | None]:
-    """Return the conversations that have one of some messages, each with the one that its title may be made of."""
+    """Return the conversations that have one of some messages, each with the one that its title may be made of.
+
+    All forks of them are among them: one that does not share the message may have taken over the title.
+    """
     found: dict[str, BlankedMessage | None] = {}
     for one in blanked:
-        for id in family.list_sharing(one.key.id, one.seq):
+        for id in family.list_with_forks([one.key.id]):
             found[id] = one if one.beginning is not None and found.get(id) is None else found.get(id)
     return found
 
