@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from convstore.db.ancestors import find_message_at
+from convstore.db.ancestors import find_ancestors, find_message_at
 from convstore.db.conversation_rows import get_conversation
 from convstore.db.conversation_writes import NewFork, hold_origin, insert_fork
 from convstore.db.head_rows import ConversationState, Head, check_expected_head, read_state
+from convstore.db.message_rows import read_messages
 from convstore.db.search_index import index_title
 from convstore.db.summary_rows import read_summaries
 from convstore.db.unit_of_work import UnitOfWork
+from convstore.errors import DamagedRow
+from convstore.messages.first_title import MOST_POSITION, find_title
 from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import Conversation, Given
 
@@ -54,10 +58,20 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
         pins=[(seq, position) for seq, position in state.pins if seq <= head.seq],
         inherited_model=origin.model,
         summary_turn=next((summary.turn for summary in summaries if summary.up_to_seq <= head.seq), None),
+        made_title=_make_title(work, state, head),
     )
     made = insert_fork(work.connection, key, new, work.now)
     index_title(work.connection, new.lineage.key, made.created_at, made.given_title, made.name)
     return made
+
+
+def _make_title(work: UnitOfWork, state: ConversationState, head: Head) -> str | None:
+    """Return the title that the first messages of the path to `head` make; None: they make none, or are damaged."""
+    places = [Position(place) for place in range(1, min(head.position, MOST_POSITION) + 1)]
+    with suppress(DamagedRow):
+        seqs = find_ancestors(work.connection, state.lineage, head.seq, places)
+        return find_title([record.message for record in read_messages(work.connection, state.lineage, seqs.values())])
+    return None
 
 
 def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:

@@ -19,6 +19,7 @@ from convstore.db.erasure_steps import mark_steps
 from convstore.db.fork_family import ForkFamily, group_by_conversation, read_family
 from convstore.db.fork_sharing import find_message_home
 from convstore.db.head_rows import read_head_seq
+from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.message_blanking import BlankedMessage, blank_messages
 from convstore.db.quote_removal import (
     Removal,
@@ -28,12 +29,22 @@ from convstore.db.quote_removal import (
     remove_from_turns,
 )
 from convstore.db.redaction_rows import mark_messages
-from convstore.db.secret_places import Occurrence, find_copies, find_occurrences
-from convstore.db.text_occurrences import DELTAS, find_rows_of, list_spellings
+from convstore.db.row_errors import damaged_row
+from convstore.db.secret_places import Occurrence, find_copies, find_occurrences, read_kept_message
+from convstore.db.text_occurrences import (
+    CONVERSATIONS,
+    DELTAS,
+    RATINGS,
+    SUMMARIES,
+    TAGS,
+    TURNS,
+    find_rows_of,
+    list_spellings,
+)
 from convstore.db.tombstone_rows import put_tombstone
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.db.unused_attachments import delete_unused
-from convstore.errors import ConversationBusy, InvalidInput
+from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput
 from convstore.leases.takeover import free_from_dead_turn
 from convstore.messages.redacted_message import Secret, make_matched_secret, make_whole_secret
 from convstore.values.identifiers import ConversationKey, Position, Seq
@@ -107,26 +118,46 @@ def find_rest(work: UnitOfWork, plan: RedactionPlan, done: Redaction) -> Redacti
     return replace(done, others=tuple(one.place for one in others))
 
 
-def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBusy:
+def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redaction | ConversationBusy | None:
     """Remove a secret from a message and its copies, with everything that was made of them.
 
     Return an error if a turn is running in a conversation that has the message: nothing was changed. It is not raised,
     because a caller does not wait for a turn as it waits for another transaction. Done again, it finds nothing to do.
 
+    Return None if another transaction changed the message, or moved it, after the plan was made: nothing was changed,
+    and another plan is needed.
+
+    Args:
+        limits_wait: whether the wait for locks of others is limited: not in the caller's own transaction.
+
     Raises:
         ConversationBusy: another transaction holds a conversation that has the message.
         DatabaseUnavailable: this SQLite cannot take words out of the search index.
+        DamagedRow: the message is damaged.
     """
+    if limits_wait:
+        limit_lock_wait(work.connection)
     check_erasable(work.connection)
     try:
-        family, targets, ids = _lock_all(work, plan)
+        locked = _lock_all(work, plan)
     except _TurnRunning as error:
         return ConversationBusy(str(error))
+    except ConversationNotFound:
+        return None  # it was purged meanwhile; a fork of it may keep the message now
+    found = read_kept_message(work.connection, plan.home, plan.seq)
+    # It is blanked already if this unit of work has been committed before, and is repeated.
+    if found is None or found not in (plan.secret.original, plan.secret.blanked):
+        return None
     connection, owner = work.connection, plan.key.owner
-    spellings = list_spellings(plan.secret)
-    done = blank_messages(work, owner, plan.secret, targets, family)
+    spellings, ids = list_spellings(plan.secret), locked.ids
+    done = blank_messages(work, owner, plan.secret, locked.targets, locked.family)
+    places = [MessagePlace(one.key.id, one.seq, one.position, one.role) for one in done.messages]
+    if not any((place.conversation, place.seq) == (plan.home.id, plan.seq) for place in places):
+        if found == plan.secret.original:
+            raise damaged_row(plan.home.id, f"message seq {plan.seq} is damaged and cannot be redacted")
+        places.insert(0, MessagePlace(plan.home.id, plan.seq, plan.position, str(found["role"])))
     copies = [one for one in done.messages if one.is_copy]
-    removal = Removal(connection, owner, plan.secret, spellings, None if plan.everywhere else ids)
+    removal = Removal(connection, owner, plan.secret, spellings, ids | locked.others if plan.everywhere else ids)
     remove_from_turns(removal, done.messages, is_whole=plan.is_whole)
     delete_left_deltas(connection, owner, ids)
     summaries = delete_covering_summaries(connection, owner, copies, ids) if plan.is_whole else set()
@@ -134,7 +165,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
         connection, owner, plan.secret, spellings, removal.ids, lambda text: count_summary_tokens(work, text)
     )
     remove_from_ratings_and_tags(removal)
-    remove_from_conversations(removal, _find_titling(family, done.messages), done.messages)
+    remove_from_conversations(removal, _find_titling(locked.family, done.messages), done.messages)
     attachments, _ = delete_unused(connection, owner, done.attachments)
     _mark(work, plan, done.messages, {*ids, *removal.changed_conversations})
     mark_steps(connection, work.now)
@@ -142,7 +173,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
         conversation=plan.key.id,
         position=plan.position,
         extent=plan.extent,
-        redacted=tuple(MessagePlace(one.key.id, one.seq, one.position, one.role) for one in done.messages),
+        redacted=tuple(places),
         others=(),
         digests=done.digests,
         turns=len(removal.changed_turns),
@@ -153,17 +184,32 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
     )
 
 
-def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mapping[str, set[Seq]], set[str]]:
-    """Lock the conversations that have messages to rewrite, and return these messages.
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """What is to be changed, and nobody else changes."""
+
+    family: ForkFamily
+    targets: Mapping[str, set[Seq]]
+    """The messages to rewrite, by the conversation that keeps them."""
+    ids: set[str]
+    """The conversations that have one of these messages. No turn runs in them."""
+    others: set[str]
+    """All others of which rows may be changed; turns may run in them."""
+
+
+def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> _Locked:
+    """Lock the conversations that have rows to change, and find the messages to rewrite.
 
     A conversation is locked before it is looked through: the turn of a dead process becomes a message then.
 
     Raises:
-        _TurnRunning: a turn is running in one of them.
+        _TurnRunning: a turn is running in one that has a message to rewrite.
         ConversationBusy: another transaction holds one of them.
+        ConversationNotFound: one of them was purged meanwhile.
     """
     owner = plan.key.owner
     locked: set[str] = set()
+    others: set[str] = set()
     needed = {plan.home.id}
     family = read_family(work.connection, owner)
     while True:
@@ -171,6 +217,10 @@ def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mappin
         for id in sorted(with_forks - locked):
             _lock(work, ConversationKey(owner, id))
         locked |= with_forks
+        beside = _list_beside(work, plan, family, locked) - locked
+        for id in sorted(beside - others):
+            lock_erasable(work.connection, ConversationKey(owner, id))
+        others |= beside
         family = read_family(work.connection, owner)
         found = _find_copies(work, plan, family)
         if plan.everywhere:
@@ -179,8 +229,19 @@ def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> tuple[ForkFamily, Mappin
         if plan.everywhere:
             pieces = find_rows_of(work.connection, DELTAS, owner, list_spellings(plan.secret), None)
             needed |= {row.conversation_id for row in pieces}
-        if needed <= locked:
-            return family, group_by_conversation(found), locked
+        if needed <= locked and _list_beside(work, plan, family, locked) <= locked | others:
+            return _Locked(family, group_by_conversation(found), locked, others - locked)
+
+
+def _list_beside(work: UnitOfWork, plan: RedactionPlan, family: ForkFamily, ids: set[str]) -> set[str]:
+    """Return the forks of conversations, which took over titles and metadata, and others with the text in such rows."""
+    beside = set(family.list_with_forks(ids))
+    if plan.everywhere:
+        spellings = list_spellings(plan.secret)
+        for place in (CONVERSATIONS, TURNS, SUMMARIES, RATINGS, TAGS):
+            rows = find_rows_of(work.connection, place, plan.key.owner, spellings, None)
+            beside |= {row.conversation_id for row in rows}
+    return beside
 
 
 def _find_all(work: UnitOfWork, plan: RedactionPlan) -> list[Occurrence]:
@@ -222,10 +283,13 @@ def _lock(work: UnitOfWork, key: ConversationKey) -> None:
 
 
 def _find_titling(family: ForkFamily, blanked: Collection[BlankedMessage]) -> dict[str, BlankedMessage | None]:
-    """Return the conversations that have one of some messages, each with the one that its title may be made of."""
+    """Return the conversations that have one of some messages, each with the one that its title may be made of.
+
+    All forks of them are among them: one that does not share the message may have taken over the title.
+    """
     found: dict[str, BlankedMessage | None] = {}
     for one in blanked:
-        for id in family.list_sharing(one.key.id, one.seq):
+        for id in family.list_with_forks([one.key.id]):
             found[id] = one if one.beginning is not None and found.get(id) is None else found.get(id)
     return found
 

@@ -92,6 +92,8 @@ class NewFork:
     """The pins in the shared past. Later pins are left out, because the fork gives their numbers to other messages."""
     summary_turn: TurnNumber | None
     inherited_model: str | None
+    made_title: str | None
+    """What its title is if it has no other: made of the shared past, and never of a message that it does not share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,10 @@ def _insert_statement(dialect: str) -> Any:
 
 _GIVEN_TO_FORK = (
     *("id", "name", "head_seq", "length", "next_seq", "next_turn", "lineage", "inherited_model", "pins"),
-    *("summary_turn", "created_at", "updated_at"),
+    *("summary_turn", "made_title", "created_at", "updated_at"),
 )
 # The owner too, so that a distributed PostgreSQL knows that the new row is on the same server.
-_COPIED_TO_FORK = ("owner", "settings", "metadata", "window", "made_title")
+_COPIED_TO_FORK = ("owner", "settings", "metadata", "window")
 
 
 @cache
@@ -225,6 +227,7 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         "inherited_model": to_column(new.inherited_model or ""),  # not NULL, which means that it is not known
         "pins": encode_pins(new.pins),
         "summary_turn": new.summary_turn,
+        "made_title": to_column(new.made_title),
         "created_at": now,
         "updated_at": now,
     }

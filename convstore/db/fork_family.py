@@ -42,9 +42,12 @@ class ForkFamily:
 
     def list_sharing(self, home: str, seq: Seq) -> list[str]:
         """Return the conversations that have message `seq` of `home`: itself, and forks, origins first."""
-        found = [home]
+        found, seen = [home], {home}
         for id in found:  # it grows
-            found += [fork.id for fork in self._of_origin.get(id, ()) if seq <= fork.up_to_seq]
+            # A damaged lineage may lead back.
+            new = [fork.id for fork in self._of_origin.get(id, ()) if seq <= fork.up_to_seq and fork.id not in seen]
+            found += new
+            seen.update(new)
         return found
 
     def list_with_forks(self, ids: Collection[str]) -> list[str]:

@@ -74,8 +74,8 @@ class Removal:
     owner: str
     secret: Secret
     spellings: Sequence[str]
-    ids: Collection[str] | None
-    """The conversations to look at; None: all of the owner."""
+    ids: Collection[str]
+    """The conversations to look at."""
     changed_turns: set[tuple[str, int]] = field(default_factory=set)
     changed_conversations: set[str] = field(default_factory=set)
 
@@ -167,7 +167,8 @@ def remove_from_conversations(
     """Remove a secret from titles, names, settings and metadata.
 
     Args:
-        shared: the conversations that have a rewritten message, each with the one that its title may be made of.
+        shared: the conversations that have a rewritten message and all forks of them, each with the one that its title
+            may be made of.
     """
     found = {row.conversation_id for row in removal.find(CONVERSATIONS)}
     for id in sorted(found.union(shared)):
@@ -181,7 +182,7 @@ def _change_conversation(removal: Removal, id: str, first: BlankedMessage | None
 
     Args:
         first: the rewritten message that its title may be made of.
-        is_shared: whether it has a rewritten message.
+        is_shared: whether it has a rewritten message, or was forked from one that has.
     """
     row = removal.connection.execute(_CONVERSATION, {"owner": removal.owner, "id": id}).one_or_none()
     if row is None:

@@ -17,7 +17,7 @@ from convstore.errors import DamagedRow
 from convstore.messages.codec import StoredMessage, encode
 from convstore.messages.message import Message
 from convstore.messages.redacted_message import Secret
-from convstore.values.identifiers import Seq
+from convstore.values.identifiers import ConversationKey, Seq
 from convstore.values.redaction_report import MessagePlace
 
 _OF_CONVERSATION = (
@@ -105,6 +105,17 @@ def _read(connection: Connection, owner: str, secret: Secret, keys: Iterable[tup
         is_copy = message == secret.original
         if is_copy or secret.blank(message) != message:
             yield Occurrence(place, is_copy)
+
+
+def read_kept_message(connection: Connection, home: ConversationKey, seq: Seq) -> Message | None:
+    """Return a message from the conversation that keeps it; None if it is not there.
+
+    Raises:
+        DamagedRow: it cannot be decoded.
+    """
+    values = {"owner": home.owner, "conversation_id": home.id, "seq": seq}
+    row = connection.execute(_MESSAGE, values).one_or_none()
+    return _decode(connection, home.owner, home.id, row) if row is not None else None
 
 
 def _decode(connection: Connection, owner: str, id: str, row: Any) -> Message:

@@ -12,6 +12,9 @@ from convstore.values.identifiers import Position
 from convstore.values.redaction_report import Redaction
 from convstore.values.validation import check_position
 
+_MOST_PLANS = 5
+"""How often a redaction is planned if another one changes the message before it can begin."""
+
 
 class RedactionMethods(ErasingMethods):
     """Letting go of a message, or of a part of it."""
@@ -58,10 +61,15 @@ class RedactionMethods(ErasingMethods):
         key, place = self._key(conversation_id), Position(check_position(position))
         pattern = TextPattern(match) if match is not None else None
         run = self._transactions
-        plan = run.read(redaction.plan_redaction, key, place, pattern, everywhere=everywhere)
-        if dry_run:
-            return run.read(redaction.preview_redaction, plan)
-        done = self._run_unlocked(partial(run.write_repeatable, redaction.redact, plan))
+        for _ in range(_MOST_PLANS):
+            plan = run.read(redaction.plan_redaction, key, place, pattern, everywhere=everywhere)
+            if dry_run:
+                return run.read(redaction.preview_redaction, plan)
+            done = self._run_unlocked(partial(run.write_repeatable, redaction.redact, plan, limits_wait=run.may_wait))
+            if done is not None:
+                break
+        else:
+            raise ConversationBusy(f"conversation {key.id!r}: others keep changing message {place}; try again")
         if isinstance(done, ConversationBusy):
             raise done
         done = run.read(redaction.find_rest, plan, done)

@@ -8,11 +8,11 @@ import random
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from convstore import ConversationBusy, InvalidInput, Store, TurnFailed, tool_result
 from convstore.conversations import text_pattern
-from convstore.db.tables import attachments, messages, redactions, tombstones, turns
+from convstore.db.tables import attachments, conversations, messages, redactions, tombstones, turns
 from convstore.db.verification import verify
 from convstore.messages.redacted_message import REDACTED_ARGUMENTS, REDACTED_TEXT
 from convstore.testing import ChatServer, Failure, Reply
@@ -88,6 +88,28 @@ def test_a_matched_part_is_removed_from_the_message_its_copies_and_the_rows_besi
     calls = len(chat_server.requests)
     store.say(id, "And?", idempotency_key="k1")
     assert len(chat_server.requests) == calls
+
+
+def test_forks_that_do_not_share_the_message_lose_what_they_took_over(store: Store) -> None:
+    first = [{"role": "system", "content": "be kind"}, {"role": "user", "content": f"my pin is {SECRET}"}]
+    id = store.new(messages=first, metadata={"pin": SECRET}).id
+    forks = [store.fork(id, at=at).id for at in (2, 1, 0)]
+    assert [store.get(fork).title for fork in forks] == [f"my pin is {SECRET}", None, None]
+    grandchild = store.fork(forks[1], title=f"about {SECRET}").id
+    with engine_of(store).begin() as connection:  # as forks were made before
+        connection.execute(
+            update(conversations).where(conversations.c.id == forks[2]).values(made_title=f"my pin is {SECRET}")
+        )
+
+    store.redact(id, 2, match=PATTERN)
+
+    assert find_in(store, SECRET) == []
+    titles = [store.get(one).title for one in (*forks, grandchild)]
+    assert titles == [f"my pin is {REDACTED_TEXT}", None, f"my pin is {REDACTED_TEXT}", f"about {REDACTED_TEXT}"]
+    assert store.get(forks[2]).metadata == {"pin": REDACTED_TEXT}
+    store.append(forks[1], "a first question")
+    assert store.get(forks[1]).title == "a first question"
+    check_verified(store)
 
 
 def test_a_whole_message_is_removed_with_the_digests_over_it(store: Store, chat_server: ChatServer) -> None:

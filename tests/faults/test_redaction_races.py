@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, event, select
 
-from convstore import ConversationBusy, LeaseLost, RedactionUnfinished, Store, TurnFailed
-from convstore.conversations import search_filling
+from convstore import ConversationBusy, LeaseLost, Redaction, RedactionUnfinished, Store, TurnFailed
+from convstore.conversations import redaction, search_filling
 from convstore.db.tables import deltas
 from convstore.messages.redacted_message import REDACTED_TEXT
 from convstore.testing import ChatServer, Reply
@@ -79,6 +79,41 @@ def test_a_fork_made_meanwhile_shares_the_redacted_message(
     assert store.history(fork_id)[0]["content"] == REDACTED_TEXT
     assert find_in(store, SECRET) == []
     check_all(engine_of(store))
+
+
+@pytest.mark.parametrize("match", ["BBBB-2222", None])
+def test_a_redaction_that_waited_for_another_is_planned_again(
+    match: str | None, store: Store, elsewhere: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = store.new(messages=[{"role": "user", "content": "first AAAA-1111 second BBBB-2222 end"}]).id
+    plan = redaction.plan_redaction
+    plans: list[redaction.RedactionPlan] = []
+
+    def plan_late(*args: Any, **options: Any) -> redaction.RedactionPlan:
+        plans.append(plan(*args, **options))
+        if len(plans) == 1:
+            monkeypatch.setattr(redaction, "plan_redaction", plan)
+            elsewhere.redact(id, 1, match="AAAA-1111", finish=False)
+            monkeypatch.setattr(redaction, "plan_redaction", plan_late)
+        return plans[-1]
+
+    monkeypatch.setattr(redaction, "plan_redaction", plan_late)
+    done = store.redact(id, 1, match=match, finish=False)
+    assert len(plans) == 2
+    assert [(one.conversation, one.seq) for one in done.redacted] == [(id, 1)]
+    assert find_in(store, "BBBB-2222") == find_in(store, "AAAA-1111") == []
+    # A unit of work that is repeated because its commit may have failed has nothing left to do.
+    again = store._transactions.write_repeatable(redaction.redact, plans[1], limits_wait=True)
+    assert isinstance(again, Redaction)
+    assert [(one.conversation, one.seq) for one in again.redacted] == [(id, 1)]
+    check_all(engine_of(store))
+
+
+def test_a_redaction_that_is_overtaken_again_and_again_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = store.new(messages=[{"role": "user", "content": f"it is {SECRET}"}]).id
+    monkeypatch.setattr(redaction, "redact", lambda *_, **__: None)
+    with pytest.raises(ConversationBusy, match="others keep changing"):
+        store.redact(id, 1)
 
 
 def test_a_late_reply_to_a_redacted_message_fits_what_is_there_now(
