@@ -121,4 +121,5 @@ def check_ended_well(turn: Turn, *, is_held: bool, was_stopped: bool = False) ->
         problem = f"{problem}; probably because of {error['suspect']}"
         if str(error["suspect"]).startswith("message "):  # a stored one
             problem += ": go back before it (`undo`, `checkout`), or send less (`last`)"
-    raise TurnFailed(f"{where}: {problem}. The message is stored without a reply. Later calls leave it out", turn)
+    stop = "" if problem.endswith(("!", "?")) else "."
+    raise TurnFailed(f"{where}: {problem}{stop} The message is stored without a reply. Later calls leave it out", turn)

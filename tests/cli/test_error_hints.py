@@ -34,7 +34,9 @@ def test_a_hint_names_commands_and_options_that_exist(hint: str) -> None:
 
 
 def test_an_error_has_the_hint_of_its_class_or_of_the_nearest_base() -> None:
-    assert add_hint(errors.ConversationNotFound("no 'x'")) == "no 'x'; see `convstore list` and `convstore list --deleted`"
+    assert (
+        add_hint(errors.ConversationNotFound("no 'x'")) == "no 'x'; see `convstore list` and `convstore list --deleted`"
+    )
     assert add_hint(NoConversationYet("none")).startswith("none; start one with `convstore new`")
     assert add_hint(errors.InvalidParameter("wrong")) == "wrong"
     assert add_hint(errors.DatabaseError("broken")) == "broken"
