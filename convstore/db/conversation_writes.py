@@ -104,6 +104,8 @@ class ConversationChange:
     title: Given[str] = UNCHANGED
     metadata: Given[Mapping[str, Any]] = UNCHANGED
     """Replaces all metadata."""
+    metadata_texts: Given[Mapping[str, str]] = UNCHANGED
+    """Replaces the texts in the metadata; what is no text stays."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Checked completion parameters, merged into the sticky ones."""
     window: Mapping[str, Any] = field(default_factory=dict)
@@ -312,8 +314,9 @@ def change_conversation(
             raise _make_name_taken(name)
     if not isinstance(change.title, Unchanged):
         values["title"] = to_column(change.title)
-    if not isinstance(change.metadata, Unchanged):
-        values["metadata"] = to_json(dict(change.metadata or {}))
+    metadata = _change_metadata(before.metadata, change)
+    if metadata is not None:
+        values["metadata"] = to_json(metadata)
     try:
         connection.plain.execute(update(table).where(table.c.owner == key.owner, table.c.id == key.id).values(values))
     except IntegrityError:
@@ -321,6 +324,17 @@ def change_conversation(
     after = get_conversation(connection, key)
     replace_title(connection, key, after.created_at, _get_names(before), _get_names(after))
     return after
+
+
+def _change_metadata(before: Mapping[str, Any], change: ConversationChange) -> dict[str, Any] | None:
+    """Return the metadata after a change; None: it stays."""
+    if isinstance(change.metadata, Unchanged) and isinstance(change.metadata_texts, Unchanged):
+        return None
+    changed = dict(before if isinstance(change.metadata, Unchanged) else change.metadata or {})
+    if isinstance(change.metadata_texts, Unchanged):
+        return changed
+    others = {name: value for name, value in changed.items() if not isinstance(value, str)}
+    return {**others, **(change.metadata_texts or {})}
 
 
 def _get_names(conversation: Conversation) -> tuple[str | None, str | None]:

@@ -14,12 +14,15 @@ _MAX_VALUE_CHARACTERS = 512
 
 
 def to_conversation_form(conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation as the API has it."""
+    """Return a conversation as the API has it: its metadata has texts alone.
+
+    What is no text cannot have come through this API; where an import read the conversation is not for clients.
+    """
     return {
         "id": conversation.id,
         "object": "conversation",
         "created_at": int(conversation.created_at.timestamp()),
-        "metadata": conversation.metadata,
+        "metadata": {name: value for name, value in conversation.metadata.items() if isinstance(value, str)},
     }
 
 
@@ -55,14 +58,6 @@ def read_metadata(body: Mapping[str, Any]) -> dict[str, str]:
         if not _is_unicode(name + text):
             raise _refuse("metadata has half of a surrogate pair, which is no character")
     return dict(value)
-
-
-def merge_metadata(stored: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the metadata after an update: the given texts, and what is no text.
-
-    The latter cannot have come through this API, and says where a conversation was imported from, for example.
-    """
-    return {**{name: value for name, value in stored.items() if not isinstance(value, str)}, **given}
 
 
 def _is_unicode(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from convstore.errors import ConversationNotFound, DamagedRow
-from convstore.server.conversation_form import merge_metadata, read_metadata, to_conversation_form, to_page_form
+from convstore.server.conversation_form import read_metadata, to_conversation_form, to_page_form
 from convstore.server.json_answers import JsonAnswer
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
@@ -35,9 +35,7 @@ async def update_conversation(call: ServiceCall) -> Response:
     """Change the metadata of a conversation."""
     if "metadata" not in call.body:
         raise ServiceError(400, "the parameter 'metadata' is missing", "missing_required_parameter", param="metadata")
-    given = read_metadata(call.body)
-    stored = await _find(call, call.id)
-    changed = await call.store.set(stored.id, metadata=merge_metadata(stored.metadata, given))
+    changed = await call.store.set(call.id, metadata_texts=read_metadata(call.body))
     return JsonAnswer(to_conversation_form(changed))
 
 

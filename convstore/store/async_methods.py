@@ -174,10 +174,17 @@ class AsyncConversationMethods(AsyncKeyMethods):
         name: Given[str] = UNCHANGED,
         title: Given[str] = UNCHANGED,
         metadata: Given[Mapping[str, Any]] = UNCHANGED,
+        metadata_texts: Given[Mapping[str, str]] = UNCHANGED,
         **parameters: Any,
     ) -> Conversation:
         return await self._run(
-            ConversationMethods.set, conversation_id, name=name, title=title, metadata=metadata, **parameters
+            ConversationMethods.set,
+            conversation_id,
+            name=name,
+            title=title,
+            metadata=metadata,
+            metadata_texts=metadata_texts,
+            **parameters,
         )
 
     @documented_as(ConversationMethods.history)

@@ -31,6 +31,7 @@ from convstore.values.validation import (
     check_id,
     check_idempotency_key,
     check_metadata,
+    check_metadata_texts,
     check_position,
     check_seq,
     check_title,
@@ -115,6 +116,7 @@ class ConversationMethods(RedactionMethods):
         name: Given[str] = UNCHANGED,
         title: Given[str] = UNCHANGED,
         metadata: Given[Mapping[str, Any]] = UNCHANGED,
+        metadata_texts: Given[Mapping[str, str]] = UNCHANGED,
         **parameters: Any,
     ) -> Conversation:
         """Change a conversation's name, title, metadata or sticky parameters, and return it.
@@ -124,6 +126,7 @@ class ConversationMethods(RedactionMethods):
             name: a new name; None removes it.
             title: a new title; None removes it.
             metadata: replaces all of it.
+            metadata_texts: replaces the values in it that are texts, and leaves the others, which imports store.
             parameters: completion parameters to keep, and options of the window; None removes one.
 
         Raises:
@@ -138,6 +141,11 @@ class ConversationMethods(RedactionMethods):
             name=name if name is UNCHANGED else check_conversation_name(name),
             title=title if title is UNCHANGED else check_title(title),
             metadata=metadata if metadata is None or metadata is UNCHANGED else check_metadata(metadata),
+            metadata_texts=(
+                metadata_texts
+                if metadata_texts is None or metadata_texts is UNCHANGED
+                else check_metadata_texts(metadata_texts)
+            ),
             parameters=check_sticky_parameters(parameters),
             window=window,
         )

@@ -149,6 +149,18 @@ def check_metadata(value: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def check_metadata_texts(value: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of metadata, checked.
+
+    Raises:
+        InvalidInput: the value is not a JSON object, or a value in it is no text.
+    """
+    plain = check_metadata(value)
+    if not all(isinstance(text, str) for text in plain.values()):
+        raise InvalidInput("each value of metadata_texts must be a text")
+    return plain
+
+
 # --- numbers: limits of a page, and places in a conversation ---
 
 

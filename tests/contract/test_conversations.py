@@ -383,6 +383,19 @@ def test_set_replaces_all_metadata(store: Store) -> None:
     assert store.set(made.id, metadata={"b": 3}).metadata == {"b": 3}
 
 
+def test_texts_of_metadata_are_replaced_and_the_rest_stays(store: Store) -> None:
+    made = store.new(metadata={"a": "x", "b": "y", "n": 1, "import": {"kind": "chatgpt"}})
+    rest = {"n": 1, "import": {"kind": "chatgpt"}}
+    assert store.set(made.id, metadata_texts={"b": "z"}).metadata == {**rest, "b": "z"}
+    assert store.set(made.id, title="t").metadata == {**rest, "b": "z"}
+    assert store.set(made.id, metadata_texts={"n": "1"}).metadata == {**rest, "n": "1"}
+    assert store.set(made.id, metadata_texts=None).metadata == {"import": {"kind": "chatgpt"}}
+    assert store.set(made.id, metadata={"a": 1, "b": "x"}, metadata_texts={"c": "y"}).metadata == {"a": 1, "c": "y"}
+    with pytest.raises(InvalidInput, match="must be a text"):
+        store.set(made.id, metadata_texts={"a": 1})  # type: ignore[dict-item]
+    assert store.get(made.id).metadata == {"a": 1, "c": "y"}
+
+
 def test_metadata_that_is_not_a_json_object_is_refused_and_nothing_changes(store: Store) -> None:
     made = store.new("t", metadata={"a": 1})
     wrongs: list[Any] = [{"a": object()}, {"a": float("nan")}, {1: "a"}, "text", ["a"], [["a", 1]], 5]

@@ -23,6 +23,8 @@ class KeyedService:
     keys: Keys
     store: Store
     upstream: ChatServer
+    url: str
+    """Of the database."""
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -55,7 +57,7 @@ def _serve_with_keys(url: str) -> Iterator[KeyedService]:
         serving(url, "--upstream", upstream.url, *options, OPENAI_API_KEY="sk-upstream") as running,
         Store(url) as store,
     ):
-        yield KeyedService(running, keys, store, upstream)
+        yield KeyedService(running, keys, store, upstream, url)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import openai
 import pytest
 from openai.types.conversations import Conversation, ConversationDeletedResource
+from sqlalchemy import create_engine
 
 from tests.server.conftest import KeyedService
 
@@ -125,6 +127,34 @@ def test_an_update_needs_metadata_and_keeps_what_is_no_text(keyed: KeyedService)
     assert keyed.running.ask("POST", path, key=keyed.keys.ada, json={}).status_code == 400
     assert keyed.running.ask("POST", path, key=keyed.keys.ada, json={"metadata": {"a": "b"}}).status_code == 200
     assert store.get(id).metadata == {"import": {"kind": "chatgpt"}, "a": "b"}
+
+
+def test_an_update_keeps_what_another_transaction_stores_meanwhile(keyed: KeyedService) -> None:
+    store = keyed.store.for_owner("ada")
+    id = store.new(metadata={"topic": "old"}).id
+    engine = create_engine(keyed.url)
+    with ThreadPoolExecutor(1) as threads:
+        with engine.begin() as connection:
+            store.using(connection).set(id, metadata={"import": {"kind": "chatgpt"}, "topic": "older"})
+            body = {"metadata": {"a": "b"}}
+            answer = threads.submit(keyed.running.ask, "POST", f"/v1/conversations/{id}", key=keyed.keys.ada, json=body)
+            wait([answer], timeout=0.5)  # it waits for our transaction; with time to read before, if it did
+        assert (answer.result().status_code, answer.result().json()["metadata"]) == (200, {"a": "b"})
+    engine.dispose()
+    assert store.get(id).metadata == {"import": {"kind": "chatgpt"}, "a": "b"}
+
+
+def test_where_a_conversation_was_imported_from_is_not_for_clients(keyed: KeyedService) -> None:
+    owner = f"team-{uuid.uuid4()}"
+    origin = {"kind": "chatgpt", "file": "/home/ada/private.json"}
+    id = keyed.store.for_owner(owner).new(metadata={"import": origin, "number": 1, "topic": "tea"}).id
+    headers = {"X-Convstore-Owner": owner}
+    body = {"metadata": {"topic": "tea"}}
+    path = f"/v1/conversations/{id}"
+    one = keyed.running.ask("GET", path, key=keyed.keys.agent, headers=headers).json()
+    listed = keyed.running.ask("GET", "/v1/conversations", key=keyed.keys.agent, headers=headers).json()
+    changed = keyed.running.ask("POST", path, key=keyed.keys.agent, headers=headers, json=body).json()
+    assert [found["metadata"] for found in (one, *listed["data"], changed)] == [{"topic": "tea"}] * 3
 
 
 def test_neither_a_name_nor_the_beginning_of_an_id_opens_a_conversation(keyed: KeyedService) -> None:
