@@ -1,7 +1,7 @@
 """Connections that are in no request, and bring no whole head of one in time, are closed.
 
 uvicorn has a limit for idle connections after a response, and none for a client that sends a head byte by byte, or
-that goes on to send a body after the response.
+that goes on to send a body after the response. Nor has it one for a client that does not read what is sent to it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ class ServiceConfig(uvicorn.Config):
 
 
 class TimedProtocol(H11Protocol):
-    """A connection that is closed if the head of a request does not come in time."""
+    """A connection that is closed if the head of a request does not come in time, or an answer is not read."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
+    """Runs while the client does not read what is sent to it."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -58,13 +60,30 @@ class TimedProtocol(H11Protocol):
     def _is_in_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_timer = self._call_in_time()
+
+    def resume_writing(self) -> None:
+        self._stop_reading_timer()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_reading_timer()
         super().connection_lost(exc)
 
     def _start_timer(self) -> None:
+        self._head_timer = self._call_in_time()
+
+    def _call_in_time(self) -> asyncio.TimerHandle:
         seconds = self.config.head_seconds if isinstance(self.config, ServiceConfig) else ServiceConfig.head_seconds
-        self._head_timer = self.loop.call_later(seconds, self._give_up)
+        return self.loop.call_later(seconds, self._give_up)
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

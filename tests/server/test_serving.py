@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import socket
 import ssl
@@ -27,7 +28,7 @@ from convstore.server.service_errors import ServiceError
 from convstore.server.service_settings import ServiceSettings, is_loopback_address
 from tests.cli.program import Program
 from tests.processes import PATIENCE, ROOT
-from tests.server.running import RunningService, serving
+from tests.server.running import RunningService, read_all, serving
 
 DATA = Path(__file__).parent / "data"
 
@@ -204,6 +205,38 @@ def test_more_connections_than_allowed_are_told_to_come_back(sqlite_url: str) ->
         while running.ask("GET", "/healthz").status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert running.ask("GET", "/healthz").status_code == 200
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(sqlite_url: str) -> None:
+    with Store(sqlite_url) as store:
+        for _ in range(30):
+            store.new(metadata={str(number): "x" * 512 for number in range(16)})
+    with serving(sqlite_url, "--read-timeout", "1") as running, running.connect() as connection:
+        connection.sendall(b"GET /v1/conversations?limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        deadline = time.monotonic() + PATIENCE
+        # The request that waited for the client is logged when it ends.
+        while not re.search(r"conversations 200, [1-9]", "".join(running.log)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 0 < read_all(connection).count(b"HTTP/1.1 200") < 200
+
+
+def test_a_body_that_comes_on_after_the_answer_holds_no_connection(sqlite_url: str) -> None:
+    with serving(sqlite_url, "--max-connections", "4") as running:
+        held = [running.connect() for _ in range(3)]
+        for connection in held:
+            connection.sendall(
+                b"POST /v1/conversations HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+                b"Content-Length: 100000\r\n\r\n"
+            )
+            assert connection.recv(12) == b"HTTP/1.1 415"
+            with suppress(OSError):
+                connection.sendall(b"x")
+        deadline = time.monotonic() + PATIENCE
+        while running.ask("GET", "/healthz").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert running.ask("GET", "/healthz").status_code == 200
+        for connection in held:
+            connection.close()
 
 
 def test_a_database_that_cannot_be_used_makes_it_not_ready(sqlite_url: str) -> None:
