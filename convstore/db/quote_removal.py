@@ -63,6 +63,7 @@ _SET_NOTE = (
 )
 _DERIVED_ID = re.compile("[0-9a-f]{32}")
 _LABELS = ("title", "made_title")
+_PARAMETERS = ("request", "settings")
 _JSON_OF_TURN = tuple(name for name in TURNS.names if name != "idempotency_key")
 
 
@@ -94,7 +95,7 @@ def remove_from_turns(removal: Removal, blanked: Collection[BlankedMessage], *, 
     if removal.secret.original.get("tool_calls"):  # a window report has the beginning of arguments that were repaired
         rows += find_rows_of(removal.connection, TURNS, removal.owner, [_SENT_AS], removal.ids)
     for row in rows:
-        values = {name: _blank_json(removal.secret, getattr(row, name)) for name in _JSON_OF_TURN}
+        values = {name: _blank_json(removal.secret, name, getattr(row, name)) for name in _JSON_OF_TURN}
         values = {name: value for name, value in values.items() if value != getattr(row, name)}
         if row.window is not None and _SENT_AS in row.window:
             values["window"] = _CUT_ARGUMENTS.sub(rf"\1{REDACTED_TEXT}", values.get("window") or row.window)
@@ -188,7 +189,7 @@ def _change_conversation(removal: Removal, id: str, first: BlankedMessage | None
     if row is None:
         return
     secret = removal.secret
-    values: dict[str, Any] = {name: _blank_json(secret, getattr(row, name)) for name in ("settings", "metadata")}
+    values: dict[str, Any] = {name: _blank_json(secret, name, getattr(row, name)) for name in ("settings", "metadata")}
     if is_shared:
         values["metadata"] = _forget_source(values["metadata"])
     for name in _LABELS:
@@ -248,15 +249,19 @@ def _blank_label(secret: Secret, column: str | None) -> str | None:
     return to_column(new) if new != text else column
 
 
-def _blank_json(secret: Secret, column: str | None) -> str | None:
-    """Return a column of JSON without a secret; the same text if it does not have it."""
+def _blank_json(secret: Secret, name: str, column: str | None) -> str | None:
+    """Return a column of JSON without a secret; the same text if it does not have it.
+
+    Args:
+        name: the name of the column.
+    """
     if column is None:
         return None
     try:
         value = json.loads(column)
     except DECODING_ERRORS:
         return secret.replace(column)  # it is damaged, and stays so
-    new = secret.blank_value(value)
+    new = secret.blank_parameters(value) if name in _PARAMETERS else secret.blank_value(value)
     return to_json(new) if new != value else column
 
 
