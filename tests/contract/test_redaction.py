@@ -357,6 +357,11 @@ def test_a_pattern_must_be_one_match_something_and_end(store: Store, monkeypatch
         ("", "1 to 1000 characters"),
         ("x" * 1001, "1 to 1000 characters"),
         ("((a{1000}){1000}){1000}", "repeats too much"),
+        ("(?:ab){e}", "is no number of repetitions"),  # `regex` would match other texts too
+        ("(?:ab){i<=2,e}", "is no number of repetitions"),
+        ("[{]", "is no number of repetitions"),
+        (r"\{ab\}", "matches nothing"),
+        (r"(?:ba){99}\N{DIGIT ONE}{,2}", "matches nothing"),
         ("nowhere", "matches nothing"),
         ("x*", "matches nothing"),
     ):
