@@ -34,31 +34,11 @@ _CALL_STRUCTURE = frozenset({"id", "type", "index"})
 _FILE_FIELDS = frozenset({"data", "file_data", "url"})
 # In the parameters of a request, another text in their place would be refused. No other values of these keys are kept.
 _TYPES = frozenset(
-    [
-        "object",
-        "string",
-        "number",
-        "integer",
-        "boolean",
-        "array",
-        "null",
-        "function",
-        "custom",
-        "allowed_tools",
-        "json_schema",
-        "json_object",
-        "text",
-        "grammar",
-        "content",
-        "image_url",
-        "input_audio",
-        "file",
-        "approximate",
-        "ephemeral",
-        "enabled",
-        "disabled",
-        "adaptive",
-    ]
+    {
+        *("object", "string", "number", "integer", "boolean", "array", "null"),
+        *("function", "custom", "allowed_tools", "json_schema", "json_object", "text", "grammar", "content"),
+        *("image_url", "input_audio", "file", "approximate", "ephemeral", "enabled", "disabled", "adaptive"),
+    }
 )
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PART_WORDS = {"type": _TYPES}
