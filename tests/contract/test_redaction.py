@@ -112,6 +112,15 @@ def test_forks_that_do_not_share_the_message_lose_what_they_took_over(store: Sto
     check_verified(store)
 
 
+def test_a_fork_of_an_edited_path_has_the_title_of_its_own_first_message(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    ask(store, chat_server, id, f"my pin is {SECRET}", "one")
+    chat_server.script(Reply("two"))
+    store.edit(id, 1, "hello")
+    assert store.fork(id).title == "hello"
+    assert store.fork(id, title="given").title == "given"
+
+
 def test_a_whole_message_is_removed_with_the_digests_over_it(store: Store, chat_server: ChatServer) -> None:
     id = store.new(id="mine", messages=[{"role": "user", "content": WHOLE}]).id
     other = store.new().id
