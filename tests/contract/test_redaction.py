@@ -284,6 +284,29 @@ def test_a_summary_of_a_message_that_is_redacted_whole_is_deleted(store: Store, 
     check_verified(store)
 
 
+def test_errors_of_later_turns_may_quote_a_message_that_is_redacted_whole(
+    store: Store, chat_server: ChatServer
+) -> None:
+    before = store.new(messages=[{"role": "user", "content": "hello"}]).id
+    chat_server.script(Failure(400, "bad: hello"))
+    with pytest.raises(TurnFailed):
+        store.say(before, "first")
+    id = store.fork(before).id
+    store.append(id, [{"role": "user", "content": WHOLE}, {"role": "assistant", "content": "ok"}])
+    later = store.fork(id).id
+    for one in (id, later):
+        chat_server.script(Failure(400, f"flagged: {WHOLE[:30]}"))
+        with pytest.raises(TurnFailed):
+            store.say(one, "next")
+    assert find_in(store, WHOLE[:30]) != []
+    store.redact(id, len(store.history(before)) + 1)
+    assert find_in(store, WHOLE[:30]) == []
+    errors = [str(store.turns(one)[-1].error) for one in (before, id, later)]
+    assert ["flagged" in error for error in errors] == [False] * 3
+    assert [REDACTED_TEXT in error for error in errors] == [False, True, True]
+    check_verified(store)
+
+
 def test_files_go_with_the_message_unless_another_has_them(store: Store) -> None:
     data, shared = (base64.b64encode(bytes([number]) * 6000).decode() for number in (1, 2))
     small = base64.b64encode(b"small secret file " * 8).decode()

@@ -19,7 +19,9 @@ from convstore.conversations import redaction, search_filling
 from convstore.db.tables import deltas, search_documents
 from convstore.db.verification import verify
 from convstore.messages.redacted_message import REDACTED_TEXT
-from convstore.testing import ChatServer, Reply
+from convstore.provider import error_texts
+from convstore.testing import ChatServer, Failure, Reply
+from convstore.turns import compaction, title_writing
 from tests.contract.invariants import check_all, engine_of
 from tests.contract.text_dump import find_text
 from tests.faults.clients import open_store
@@ -192,6 +194,26 @@ def test_what_a_model_made_of_a_text_that_was_redacted_meanwhile_is_not_stored(
     assert turn.status == "failed"
     assert turn.usage is not None  # it was paid for
     call()
+    check_all(engine_of(store))
+
+
+@pytest.mark.parametrize("what", ["compact", "write_title"])
+def test_an_error_that_quotes_a_text_that_was_redacted_meanwhile_is_not_stored(
+    what: str, store: Store, elsewhere: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [{"role": role, "content": f"it is {SECRET}"} for role in ("user", "assistant")]
+    id = store.new(title="Kept", messages=[*pairs, {"role": "user", "content": "more"}]).id
+    module = compaction if what == "compact" else title_writing
+
+    def describe_late(error: BaseException, client: object) -> dict[str, Any]:
+        elsewhere.redact(id, 1, everywhere=True, finish=False)
+        return error_texts.describe_error(error, client)
+
+    monkeypatch.setattr(module, "describe_error", describe_late)
+    chat_server.script(Failure(400, f"bad: {SECRET}"))
+    with pytest.raises(TurnFailed, match="redacted meanwhile"):
+        store.compact(id, keep_last=1) if what == "compact" else store.write_title(id)
+    assert find_in(store, SECRET) == []
     check_all(engine_of(store))
 
 
