@@ -253,7 +253,10 @@ def _find_all(work: UnitOfWork, plan: RedactionPlan) -> list[Occurrence]:
 
 def _find_copies(work: UnitOfWork, plan: RedactionPlan, family: ForkFamily) -> dict[tuple[str, Seq], Occurrence]:
     ids = family.list_sharing(plan.home.id, plan.seq)
-    return find_copies(work.connection, plan.key.owner, plan.secret, plan.parent_seq, ids)
+    last = dict(family.list_origins(plan.home.id))
+    found = find_copies(work.connection, plan.key.owner, plan.secret, plan.parent_seq, dict.fromkeys([*ids, *last]))
+    # Of an origin, only what the conversation shares: the rest is not its past.
+    return {(id, seq): one for (id, seq), one in found.items() if id in ids or seq <= last[id]}
 
 
 def _list_conversations(family: ForkFamily, found: Collection[Occurrence]) -> set[str]:

@@ -193,6 +193,21 @@ def test_copies_by_retries_and_edits_are_redacted_and_others_are_listed(store: S
     check_verified(store)
 
 
+def test_equal_messages_in_the_shared_past_of_a_fork_are_copies_and_others_of_the_origin_are_not(store: Store) -> None:
+    origin = store.new(messages=[{"role": "user", "content": WHOLE}, {"role": "assistant", "content": "ok"}]).id
+    fork = store.fork(origin).id
+    store.append(fork, WHOLE)
+    store.append(origin, WHOLE)
+    done = store.redact(fork, 3)
+    assert [(one.conversation, one.seq) for one in done.redacted] == [(origin, 1), (fork, 3)]
+    assert [(one.conversation, one.seq) for one in done.others] == [(origin, 3)]
+    assert [message["content"] for message in store.history(fork)] == [REDACTED_TEXT, "ok", REDACTED_TEXT]
+    assert store.get(fork).title == store.get(origin).title == REDACTED_TEXT
+    store.redact(origin, 3)
+    assert find_in(store, WHOLE) == []
+    check_verified(store)
+
+
 def test_everywhere_redacts_other_conversations_of_the_owner_and_of_nobody_else(
     store: Store, chat_server: ChatServer
 ) -> None:
