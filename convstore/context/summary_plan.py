@@ -269,7 +269,10 @@ def store_failed_summary(
     work: UnitOfWork, key: ConversationKey, call: SummaryCall, error: dict[str, Any]
 ) -> TurnFailed:
     """Store the turn of a summary that failed, and return the error that says so."""
-    return _store_failed_turn(work, _make_turn(work, key, call), call, error, None)
+    turn = _make_turn(work, key, call)  # from now on, a redaction waits
+    if was_redacted(work.connection, read_state(work.connection, key).lineage, call.step.up_to):
+        error = REDACTED_MEANWHILE  # the provider may quote the text
+    return _store_failed_turn(work, turn, call, error, None)
 
 
 def _store_failed_turn(

@@ -16,7 +16,7 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import DamagedRow
 from convstore.messages.first_title import MOST_POSITION, find_title
 from convstore.values.identifiers import NO_POSITION, NO_SEQ, ConversationKey, Position, Seq, TurnNumber
-from convstore.values.results import Conversation, Given
+from convstore.values.results import UNCHANGED, Conversation, Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,13 @@ def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conver
     return made
 
 
-def _make_title(work: UnitOfWork, state: ConversationState, head: Head) -> str | None:
-    """Return the title that the first messages of the path to `head` make; None: they make none, or are damaged."""
+def _make_title(work: UnitOfWork, state: ConversationState, head: Head) -> Given[str]:
+    """Return the title that the first messages of the path to `head` make; None: they make none, or are damaged.
+
+    Return UNCHANGED, and read nothing, if they are also the first messages of the origin.
+    """
+    if head.seq == head.position >= MOST_POSITION:  # no message is left out on the path
+        return UNCHANGED
     places = [Position(place) for place in range(1, min(head.position, MOST_POSITION) + 1)]
     with suppress(DamagedRow):
         seqs = find_ancestors(work.connection, state.lineage, head.seq, places)

@@ -25,6 +25,7 @@ from convstore.db.quote_removal import (
     Removal,
     delete_left_deltas,
     remove_from_conversations,
+    remove_from_errors,
     remove_from_ratings_and_tags,
     remove_from_turns,
 )
@@ -159,6 +160,8 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
     copies = [one for one in done.messages if one.is_copy]
     removal = Removal(connection, owner, plan.secret, spellings, ids | locked.others if plan.everywhere else ids)
     remove_from_turns(removal, done.messages, is_whole=plan.is_whole)
+    if plan.is_whole:
+        remove_from_errors(removal, copies, ids)
     delete_left_deltas(connection, owner, ids)
     summaries = delete_covering_summaries(connection, owner, copies, ids) if plan.is_whole else set()
     summaries |= remove_from_summaries(
@@ -250,7 +253,10 @@ def _find_all(work: UnitOfWork, plan: RedactionPlan) -> list[Occurrence]:
 
 def _find_copies(work: UnitOfWork, plan: RedactionPlan, family: ForkFamily) -> dict[tuple[str, Seq], Occurrence]:
     ids = family.list_sharing(plan.home.id, plan.seq)
-    return find_copies(work.connection, plan.key.owner, plan.secret, plan.parent_seq, ids)
+    last = dict(family.list_origins(plan.home.id))
+    found = find_copies(work.connection, plan.key.owner, plan.secret, plan.parent_seq, dict.fromkeys([*ids, *last]))
+    # Of an origin, only what the conversation shares: the rest is not its past.
+    return {(id, seq): one for (id, seq), one in found.items() if id in ids or seq <= last[id]}
 
 
 def _list_conversations(family: ForkFamily, found: Collection[Occurrence]) -> set[str]:

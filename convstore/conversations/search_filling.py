@@ -35,8 +35,10 @@ class Batch:
     next_seq: Seq | None
     """The first message of the batch after this one; None: this is the conversation's last."""
     texts: list[IndexedText]
-    redacted_at: datetime | None
-    """When a message of the conversation was last redacted, as far as the texts show it."""
+    redactions: tuple[int, datetime | None]
+    """How many messages of the conversation were redacted, and when the last one, as far as the texts show it."""
+    names: tuple[str | None, ...] | None
+    """The title and the name of the conversation; None: they are not in this batch."""
 
 
 def fill_index(
@@ -102,7 +104,8 @@ def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[
 
 def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
     texts: list[IndexedText] = []
-    redacted_at = search_gaps.find_last_redaction(work.connection, key)
+    redactions = search_gaps.find_redactions(work.connection, key)
+    names = None
     if from_seq == NO_SEQ:
         created_at, *names = search_gaps.read_title(work.connection, key)
         if any(names):
@@ -112,7 +115,7 @@ def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
     for document, message in messages:
         terms = frozenset(find_terms(fold(extract_searched_text(message))))
         texts.append(IndexedText(document, terms))
-    return Batch(key, from_seq, next_seq, texts, redacted_at)
+    return Batch(key, from_seq, next_seq, texts, redactions, tuple(names) if names is not None else None)
 
 
 def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
@@ -123,8 +126,12 @@ def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
 def _store_batch(work: UnitOfWork, batch: Batch) -> int:
     if not search_gaps.hold_conversation(work.connection, batch.key):
         return 0  # it was purged since it was read
-    if search_gaps.find_last_redaction(work.connection, batch.key) != batch.redacted_at:
-        return 0  # a word that was removed must not come into the index: it is read again
+    # A word that was removed meanwhile must not come into the index: the batch is read again. A fork's title may be
+    # redacted with no message of the fork.
+    if search_gaps.find_redactions(work.connection, batch.key) != batch.redactions:
+        return 0
+    if batch.names is not None and search_gaps.read_title(work.connection, batch.key)[1:] != batch.names:
+        return 0
     known = search_rows.find_known(work.connection, batch.key.owner, [text.key for text in batch.texts])
     new = [text for text in batch.texts if text.key not in known]
     search_index.add_texts(work.connection, batch.key.owner, new)

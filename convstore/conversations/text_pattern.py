@@ -25,8 +25,14 @@ MAX_DIFFERENT_MATCHES = 100
 
 _MAX_REPETITIONS = 100_000
 _REPETITIONS = re.compile(r"\{(?:\d*,)?(\d+),?\}")
+_BRACES = re.compile(r"\\N\{[^}]*\}|\\.|\{(\d*,\d*|\d+)\}|(\{)", re.DOTALL)
 
 R = TypeVar("R")
+
+
+def _has_other_brace(pattern: str) -> bool:
+    r"""Return True if a pattern has a `{` that neither begins a repetition, such as `{2,3}`, nor is written `\{`."""
+    return any(found.group(2) or found.group(1) == "," for found in _BRACES.finditer(pattern))
 
 
 class TextPattern:
@@ -40,6 +46,9 @@ class TextPattern:
         if not pattern or len(pattern) > MAX_PATTERN_CHARACTERS:
             raise InvalidInput(f"a pattern has 1 to {MAX_PATTERN_CHARACTERS} characters; this one has {len(pattern)}")
         self._pattern = pattern
+        # Python's `re` takes such a brace as a character, but `regex` as leave to match other texts (`{e}`).
+        if _has_other_brace(pattern):
+            raise InvalidInput(f"the pattern {pattern!r:.80} has a brace that is no number of repetitions: write \\{{")
         # `regex` writes a repetition out, so that three of them inside one another fill the memory.
         repeated = math.prod(max(1, int(number)) for number in _REPETITIONS.findall(pattern))
         if repeated > _MAX_REPETITIONS:

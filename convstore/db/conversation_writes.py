@@ -92,8 +92,8 @@ class NewFork:
     """The pins in the shared past. Later pins are left out, because the fork gives their numbers to other messages."""
     summary_turn: TurnNumber | None
     inherited_model: str | None
-    made_title: str | None
-    """What its title is if it has no other: made of the shared past, and never of a message that it does not share."""
+    made_title: Given[str]
+    """What its title is if it has no other. It is not made of a message that the fork does not share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +119,30 @@ def _insert_statement(dialect: str) -> Any:
 
 _GIVEN_TO_FORK = (
     *("id", "name", "head_seq", "length", "next_seq", "next_turn", "lineage", "inherited_model", "pins"),
-    *("summary_turn", "made_title", "created_at", "updated_at"),
+    *("summary_turn", "created_at", "updated_at"),
 )
 # The owner too, so that a distributed PostgreSQL knows that the new row is on the same server.
 _COPIED_TO_FORK = ("owner", "settings", "metadata", "window")
+_TITLES = ("title", "made_title")  # copied too, unless they are given
 
 
 @cache
-def _fork_statement(dialect: str, *, keeps_title: bool) -> Any:
-    title = table.c.title if keeps_title else bindparam("new_title", type_=table.c.title.type)
+def _fork_statement(dialect: str, given: tuple[str, ...]) -> Any:
+    """Return the statement that inserts a fork.
+
+    Args:
+        given: which titles do not come from the origin.
+    """
+    titles = (
+        (bindparam(f"new_{name}", type_=table.c[name].type) if name in given else table.c[name]).label(name)
+        for name in _TITLES
+    )
     row = select(
         *(bindparam(f"new_{name}", type_=table.c[name].type).label(name) for name in _GIVEN_TO_FORK),
         *(table.c[name] for name in _COPIED_TO_FORK),
-        title.label("title"),
+        *titles,
     ).where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
-    columns = [*_GIVEN_TO_FORK, *_COPIED_TO_FORK, "title"]
+    columns = [*_GIVEN_TO_FORK, *_COPIED_TO_FORK, *_TITLES]
     return insert_or_ignore(table, dialect).from_select(columns, row).returning(*NEW_COLUMNS)
 
 
@@ -229,23 +238,17 @@ def insert_fork(connection: Connection, origin: ConversationKey, new: NewFork, n
         "inherited_model": to_column(new.inherited_model or ""),  # not NULL, which means that it is not known
         "pins": encode_pins(new.pins),
         "summary_turn": new.summary_turn,
-        "made_title": to_column(new.made_title),
         "created_at": now,
         "updated_at": now,
     }
     values = {"key_owner": origin.owner, "key_id": origin.id, **{f"new_{name}": given[name] for name in _GIVEN_TO_FORK}}
-    keeps_title = isinstance(new.title, Unchanged)
-    if not keeps_title:
-        values["new_title"] = to_column(_or_none(new.title))
-    statement = _fork_statement(connection.dialect.name, keeps_title=keeps_title)
+    titles = {name: title for name in _TITLES if not isinstance(title := getattr(new, name), Unchanged)}
+    values |= {f"new_{name}": to_column(title) for name, title in titles.items()}
+    statement = _fork_statement(connection.dialect.name, tuple(titles))
     inserted = connection.execute(statement, values).one_or_none()
     if inserted is None:
         raise ConversationExists(f"the id {new.lineage.key.id!r} or the name {new.name!r} is taken; choose another")
     return decode_conversation(inserted)
-
-
-def _or_none(given: Given[str]) -> str | None:
-    return None if isinstance(given, Unchanged) else given
 
 
 def take_turn_number(connection: Connection, key: ConversationKey) -> TurnNumber:

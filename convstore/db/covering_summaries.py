@@ -51,13 +51,13 @@ def remove_from_summaries(
     owner: str,
     secret: Secret,
     spellings: Collection[str],
-    ids: Collection[str] | None,
+    ids: Collection[str],
     count_tokens: Callable[[str], int],
 ) -> set[tuple[str, int]]:
     """Remove a secret from the texts of summaries, and return which were changed.
 
     Args:
-        ids: the conversations to look at; None: all of the owner.
+        ids: the conversations to look at.
         count_tokens: counts the tokens of a summary as it is sent.
     """
     changed = set()
@@ -89,7 +89,7 @@ def delete_covering_summaries(
     kept: list[tuple[str, TurnNumber, TurnNumber | None]] = []
     for id, lineage in lineages.items():
         for row in connection.execute(_SUMMARIES, {"owner": owner, "conversation_id": id}).all():
-            if _covers(connection, lineage, row.up_to_seq, row.up_to_position, blanked):
+            if has_one_of(connection, lineage, row.up_to_seq, row.up_to_position, blanked):
                 deleted[id, row.turn_seq] = row.previous_turn
             else:
                 kept.append((id, row.turn_seq, row.previous_turn))
@@ -122,10 +122,10 @@ def _read_place(connection: Connection, key: ConversationKey) -> tuple[Lineage, 
     return (read_lineage(key, row.lineage), row.summary_turn) if row is not None else None
 
 
-def _covers(
+def has_one_of(
     connection: Connection, lineage: Lineage, up_to: Seq, position: int, blanked: Collection[BlankedMessage]
 ) -> bool:
-    """Return True if one of some messages is on the path to message `up_to`."""
+    """Return True if one of some messages is on the path to message `up_to`, at `position` or before."""
     before = {one.position for one in blanked if one.position <= position}
     on_path = find_ancestors(connection, lineage, up_to, before).values()
     places = {(find_message_home(connection, lineage, seq).id, seq) for seq in on_path}

@@ -50,6 +50,16 @@ class ForkFamily:
             seen.update(new)
         return found
 
+    def list_origins(self, id: str) -> list[tuple[str, Seq]]:
+        """Return the conversations that keep the past of a fork, nearest first, each with the last shared message."""
+        found: dict[str, Seq] = {}
+        limit: Seq | None = None
+        while (fork := self._forks.get(id)) is not None and fork.origin not in found:  # a damaged lineage may lead back
+            limit = fork.up_to_seq if limit is None else min(limit, fork.up_to_seq)
+            id = fork.origin
+            found[id] = limit
+        return list(found.items())
+
     def list_with_forks(self, ids: Collection[str]) -> list[str]:
         """Return conversations and all forks of them, each after the one that it was forked from."""
         depths = {id: self._count_origins(id) for id in ids}

@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, null, select, update
+from sqlalchemy import Table, bindparam, delete, func, null, select, update
 
 from convstore.db.connection import Connection
+from convstore.db.covering_summaries import has_one_of
 from convstore.db.drawer_rows import remove_tags
+from convstore.db.fork_sharing import read_lineage
 from convstore.db.message_blanking import BlankedMessage
 from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.search_index import replace_title
@@ -37,6 +39,18 @@ _FORGET_INPUT = update(turns).where(*_THIS_TURN).values(input_digest=null())
 _FORGET_REPLY = update(turns).where(*_THIS_TURN).values(response_fields=null())
 _ERRORS = select(turns.c.error, turns.c.attempts).where(*_THIS_TURN)
 _SET_ERRORS = update(turns).where(*_THIS_TURN).values(error=bindparam("new_error"), attempts=bindparam("new_attempts"))
+_WITH_ERRORS = (
+    select(turns.c.seq, func.coalesce(turns.c.last_input_seq, turns.c.base_seq).label("up_to"))
+    .where(
+        turns.c.owner == bindparam("owner"),
+        turns.c.conversation_id == bindparam("conversation_id"),
+        turns.c.error.is_not(None) | turns.c.attempts.is_not(None),
+    )
+    .order_by(turns.c.seq)
+)
+_LINEAGE = select(conversations.c.lineage).where(
+    conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
+)
 _OWN_ERRORS = ("Abandoned", "Stopped", "Exported", "NotShared", "Redacted")
 """Types of errors with texts of our own."""
 _SENT_AS = "are sent as "
@@ -63,6 +77,7 @@ _SET_NOTE = (
 )
 _DERIVED_ID = re.compile("[0-9a-f]{32}")
 _LABELS = ("title", "made_title")
+_PARAMETERS = ("request", "settings")
 _JSON_OF_TURN = tuple(name for name in TURNS.names if name != "idempotency_key")
 
 
@@ -94,7 +109,7 @@ def remove_from_turns(removal: Removal, blanked: Collection[BlankedMessage], *, 
     if removal.secret.original.get("tool_calls"):  # a window report has the beginning of arguments that were repaired
         rows += find_rows_of(removal.connection, TURNS, removal.owner, [_SENT_AS], removal.ids)
     for row in rows:
-        values = {name: _blank_json(removal.secret, getattr(row, name)) for name in _JSON_OF_TURN}
+        values = {name: _blank_json(removal.secret, name, getattr(row, name)) for name in _JSON_OF_TURN}
         values = {name: value for name, value in values.items() if value != getattr(row, name)}
         if row.window is not None and _SENT_AS in row.window:
             values["window"] = _CUT_ARGUMENTS.sub(rf"\1{REDACTED_TEXT}", values.get("window") or row.window)
@@ -116,6 +131,27 @@ def remove_from_turns(removal: Removal, blanked: Collection[BlankedMessage], *, 
         elif is_whole:
             _blank_error(removal, place)
         removal.changed_turns.add((one.key.id, one.turn))
+
+
+def remove_from_errors(removal: Removal, copies: Sequence[BlankedMessage], ids: Collection[str]) -> None:
+    """Remove the texts of a provider's errors from all turns that sent one of some messages: they may quote any part.
+
+    Args:
+        copies: the messages that are redacted as a whole.
+        ids: the conversations that have one of them.
+    """
+    connection, owner = removal.connection, removal.owner
+    first, last = min((one.seq for one in copies), default=0), max((one.position for one in copies), default=0)
+    for id in sorted(ids):
+        rows = connection.execute(_WITH_ERRORS, {"owner": owner, "conversation_id": id}).all()
+        later = [row for row in rows if copies and row.up_to >= first]
+        if not later:
+            continue
+        lineage = read_lineage(ConversationKey(owner, id), connection.scalar(_LINEAGE, {"owner": owner, "id": id}))
+        for row in later:
+            if has_one_of(connection, lineage, row.up_to, last, copies):
+                _blank_error(removal, {"key_owner": owner, "key_id": id, "key_seq": row.seq})
+                removal.changed_turns.add((id, row.seq))
 
 
 def _blank_error(removal: Removal, place: Mapping[str, Any]) -> None:
@@ -188,7 +224,7 @@ def _change_conversation(removal: Removal, id: str, first: BlankedMessage | None
     if row is None:
         return
     secret = removal.secret
-    values: dict[str, Any] = {name: _blank_json(secret, getattr(row, name)) for name in ("settings", "metadata")}
+    values: dict[str, Any] = {name: _blank_json(secret, name, getattr(row, name)) for name in ("settings", "metadata")}
     if is_shared:
         values["metadata"] = _forget_source(values["metadata"])
     for name in _LABELS:
@@ -248,15 +284,19 @@ def _blank_label(secret: Secret, column: str | None) -> str | None:
     return to_column(new) if new != text else column
 
 
-def _blank_json(secret: Secret, column: str | None) -> str | None:
-    """Return a column of JSON without a secret; the same text if it does not have it."""
+def _blank_json(secret: Secret, name: str, column: str | None) -> str | None:
+    """Return a column of JSON without a secret; the same text if it does not have it.
+
+    Args:
+        name: the name of the column.
+    """
     if column is None:
         return None
     try:
         value = json.loads(column)
     except DECODING_ERRORS:
         return secret.replace(column)  # it is damaged, and stays so
-    new = secret.blank_value(value)
+    new = secret.blank_parameters(value) if name in _PARAMETERS else secret.blank_value(value)
     return to_json(new) if new != value else column
 
 

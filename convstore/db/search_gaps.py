@@ -30,7 +30,8 @@ _THIS = select(conversations.c.id).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
 )
 _HOLD = _THIS.with_for_update(skip_locked=True, key_share=True, read=True)
-_REDACTED_AT = select(func.max(redactions.c.redacted_at)).where(
+# The number too: a clock may have been set back.
+_REDACTIONS = select(func.count().label("number"), func.max(redactions.c.redacted_at).label("last")).where(
     redactions.c.owner == bindparam("owner"), redactions.c.conversation_id == bindparam("conversation_id")
 )
 _OF_CONVERSATION = (
@@ -66,10 +67,10 @@ def _sizes_statement(dialect: str) -> Any:
     )
 
 
-def find_last_redaction(connection: Connection, key: ConversationKey) -> datetime | None:
-    """Return when a message of a conversation was last redacted; None: never."""
-    found: datetime | None = connection.scalar(_REDACTED_AT, {"owner": key.owner, "conversation_id": key.id})
-    return found
+def find_redactions(connection: Connection, key: ConversationKey) -> tuple[int, datetime | None]:
+    """Return how many messages of a conversation were redacted, and when the last one; None: never."""
+    found = connection.execute(_REDACTIONS, {"owner": key.owner, "conversation_id": key.id}).one()
+    return found.number, found.last
 
 
 def hold_conversation(connection: Connection, key: ConversationKey) -> bool:

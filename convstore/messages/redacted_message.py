@@ -7,7 +7,7 @@ calls, and arguments that are JSON. A secret is looked for elsewhere as it is, a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -32,8 +32,18 @@ Replace: TypeAlias = Callable[[str], str]
 _STRUCTURE = frozenset({"role", "name", "tool_call_id"})
 _CALL_STRUCTURE = frozenset({"id", "type", "index"})
 _FILE_FIELDS = frozenset({"data", "file_data", "url"})
-# In the parameters of a request, a text in their place would be refused.
-_PARAMETER_STRUCTURE = frozenset({"model", "type", "role", "tool_choice"})
+# In the parameters of a request, another text in their place would be refused. No other values of these keys are kept.
+_TYPES = frozenset(
+    {
+        *("object", "string", "number", "integer", "boolean", "array", "null"),
+        *("function", "custom", "allowed_tools", "json_schema", "json_object", "text", "grammar", "content"),
+        *("image_url", "input_audio", "file", "approximate", "ephemeral", "enabled", "disabled", "adaptive"),
+    }
+)
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_PART_WORDS = {"type": _TYPES}
+_PARAMETER_WORDS = {"type": _TYPES, "role": _ROLES, "tool_choice": frozenset({"auto", "none", "required"})}
+_NO_WORDS: Mapping[str, frozenset[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +81,13 @@ class Secret:
         return _replace_in_message(message, self.replace, self._has_file)
 
     def blank_value(self, value: Any) -> Any:
-        """Return a JSON value, such as the parameters of a request, without the secret."""
-        return _replace_in_value(value, self.replace, _PARAMETER_STRUCTURE)
+        """Return a JSON value, such as metadata, without the secret."""
+        return _replace_in_value(value, self.replace, _NO_WORDS)
+
+    def blank_parameters(self, value: Any) -> Any:
+        """Return the parameters of a request without the secret. The name of the model stays."""
+        changed = _replace_in_value(value, self.replace, _PARAMETER_WORDS)
+        return {**changed, "model": value["model"]} if isinstance(value, dict) and "model" in value else changed
 
     def _has_file(self, text: str) -> bool:
         found = decode_base64(text, _MIN_FILE_CHARACTERS) if self.files else None
@@ -226,7 +241,7 @@ def _replace_in_message(message: Message, replace: Replace, is_secret_file: Call
         elif key == "function_call" and isinstance(value, dict):
             changed[key] = _replace_in_called(value, replace)
         else:
-            changed[replace(key)] = _replace_in_value(value, replace, frozenset(), is_secret_file)
+            changed[replace(key)] = _replace_in_value(value, replace, _NO_WORDS, is_secret_file)
     if changed == message:
         return message
     return _drop_sealed(message, changed)
@@ -235,7 +250,8 @@ def _replace_in_message(message: Message, replace: Replace, is_secret_file: Call
 def _replace_in_part(part: Any, replace: Replace, is_secret_file: Callable[[str], bool]) -> Any:
     if isinstance(part, dict) and any(is_secret_file(text) for text in _list_file_texts(part)):
         return {"type": "text", "text": REDACTED_TEXT}
-    return _replace_in_value(part, replace, frozenset({"type"}), is_secret_file)
+    changed = _replace_in_value(part, replace, _PART_WORDS, is_secret_file)
+    return {**changed, "type": part["type"]} if isinstance(part, dict) and "type" in part else changed
 
 
 def _list_file_texts(value: Any, field: str | None = None) -> Iterator[str]:
@@ -257,14 +273,14 @@ def _is_file_text(field: str | None, text: str) -> bool:
 def _replace_in_value(
     value: Any,
     replace: Replace,
-    structure: frozenset[str],
+    words: Mapping[str, frozenset[str]],
     is_secret_file: Callable[[str], bool] = _has_no_file,
     field: str | None = None,
 ) -> Any:
     """Return a JSON value with its texts and keys replaced.
 
     Args:
-        structure: the keys with values that stay.
+        words: keys that stay, each with the words that stay as its value.
         field: the key of the value.
     """
     if isinstance(value, str):
@@ -273,19 +289,27 @@ def _replace_in_value(
         return replace(value)
     if isinstance(value, dict):
         return {
-            (key if key in structure else replace(key)): (
-                item if key in structure else _replace_in_value(item, replace, structure, is_secret_file, key)
+            (key if key in words else replace(key)): (
+                item
+                if _is_known(words.get(key), item)
+                else _replace_in_value(item, replace, words, is_secret_file, key)
             )
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_replace_in_value(item, replace, structure, is_secret_file, field) for item in value]
+        return [_replace_in_value(item, replace, words, is_secret_file, field) for item in value]
     return value
+
+
+def _is_known(words: frozenset[str] | None, value: Any) -> bool:
+    """Return True if a value is one of some words, or a list of them."""
+    texts = value if isinstance(value, list) else [value]
+    return words is not None and all(isinstance(text, str) and text in words for text in texts)
 
 
 def _replace_in_call(call: Any, replace: Replace) -> Any:
     if not isinstance(call, dict):
-        return _replace_in_value(call, replace, frozenset())
+        return _replace_in_value(call, replace, _NO_WORDS)
     changed: dict[str, Any] = {}
     for key, value in call.items():
         if key in _CALL_STRUCTURE:
@@ -293,7 +317,7 @@ def _replace_in_call(call: Any, replace: Replace) -> Any:
         elif key in ("function", "custom") and isinstance(value, dict):
             changed[key] = _replace_in_called(value, replace)
         else:
-            changed[replace(key)] = _replace_in_value(value, replace, frozenset())
+            changed[replace(key)] = _replace_in_value(value, replace, _NO_WORDS)
     return changed
 
 
@@ -305,7 +329,7 @@ def _replace_in_called(called: dict[str, Any], replace: Replace) -> dict[str, An
         elif key == "arguments" and isinstance(value, str):
             changed[key] = _replace_in_arguments(value, replace)
         else:
-            changed[key] = _replace_in_value(value, replace, frozenset())
+            changed[key] = _replace_in_value(value, replace, _NO_WORDS)
     return changed
 
 
@@ -314,7 +338,7 @@ def _replace_in_arguments(arguments: str, replace: Replace) -> str:
     parsed = _parse_json(arguments)
     text = arguments
     if parsed is not None:
-        changed = _replace_in_value(parsed, replace, frozenset())
+        changed = _replace_in_value(parsed, replace, _NO_WORDS)
         if changed != parsed:
             text = json.dumps(changed, ensure_ascii=False)
     replaced = replace(text)

@@ -202,7 +202,10 @@ def _store_title(
 
 
 def _store_failure(work: UnitOfWork, key: ConversationKey, call: _Call, error: dict[str, Any]) -> TurnFailed:
-    return _store_failed_turn(work, _make_turn(work, key, call), call, error, None)
+    turn = _make_turn(work, key, call)  # from now on, a redaction waits
+    if was_redacted(work.connection, read_state(work.connection, key).lineage, call.plan.up_to):
+        error = REDACTED_MEANWHILE  # the provider may quote the text
+    return _store_failed_turn(work, turn, call, error, None)
 
 
 def _store_failed_turn(

@@ -112,6 +112,15 @@ def test_forks_that_do_not_share_the_message_lose_what_they_took_over(store: Sto
     check_verified(store)
 
 
+def test_a_fork_of_an_edited_path_has_the_title_of_its_own_first_message(store: Store, chat_server: ChatServer) -> None:
+    id = store.new().id
+    ask(store, chat_server, id, f"my pin is {SECRET}", "one")
+    chat_server.script(Reply("two"))
+    store.edit(id, 1, "hello")
+    assert store.fork(id).title == "hello"
+    assert store.fork(id, title="given").title == "given"
+
+
 def test_a_whole_message_is_removed_with_the_digests_over_it(store: Store, chat_server: ChatServer) -> None:
     id = store.new(id="mine", messages=[{"role": "user", "content": WHOLE}]).id
     other = store.new().id
@@ -181,6 +190,21 @@ def test_copies_by_retries_and_edits_are_redacted_and_others_are_listed(store: S
     assert [one.conversation for one in done.others] == [quoting]
     assert [record.message["content"] for record in store.tree(id)].count(REDACTED_TEXT) == equal
     assert find_in(store, WHOLE) != []
+    check_verified(store)
+
+
+def test_equal_messages_in_the_shared_past_of_a_fork_are_copies_and_others_of_the_origin_are_not(store: Store) -> None:
+    origin = store.new(messages=[{"role": "user", "content": WHOLE}, {"role": "assistant", "content": "ok"}]).id
+    fork = store.fork(origin).id
+    store.append(fork, WHOLE)
+    store.append(origin, WHOLE)
+    done = store.redact(fork, 3)
+    assert [(one.conversation, one.seq) for one in done.redacted] == [(origin, 1), (fork, 3)]
+    assert [(one.conversation, one.seq) for one in done.others] == [(origin, 3)]
+    assert [message["content"] for message in store.history(fork)] == [REDACTED_TEXT, "ok", REDACTED_TEXT]
+    assert store.get(fork).title == store.get(origin).title == REDACTED_TEXT
+    store.redact(origin, 3)
+    assert find_in(store, WHOLE) == []
     check_verified(store)
 
 
@@ -275,6 +299,29 @@ def test_a_summary_of_a_message_that_is_redacted_whole_is_deleted(store: Store, 
     check_verified(store)
 
 
+def test_errors_of_later_turns_may_quote_a_message_that_is_redacted_whole(
+    store: Store, chat_server: ChatServer
+) -> None:
+    before = store.new(messages=[{"role": "user", "content": "hello"}]).id
+    chat_server.script(Failure(400, "bad: hello"))
+    with pytest.raises(TurnFailed):
+        store.say(before, "first")
+    id = store.fork(before).id
+    store.append(id, [{"role": "user", "content": WHOLE}, {"role": "assistant", "content": "ok"}])
+    later = store.fork(id).id
+    for one in (id, later):
+        chat_server.script(Failure(400, f"flagged: {WHOLE[:30]}"))
+        with pytest.raises(TurnFailed):
+            store.say(one, "next")
+    assert find_in(store, WHOLE[:30]) != []
+    store.redact(id, len(store.history(before)) + 1)
+    assert find_in(store, WHOLE[:30]) == []
+    errors = [str(store.turns(one)[-1].error) for one in (before, id, later)]
+    assert ["flagged" in error for error in errors] == [False] * 3
+    assert [REDACTED_TEXT in error for error in errors] == [False, True, True]
+    check_verified(store)
+
+
 def test_files_go_with_the_message_unless_another_has_them(store: Store) -> None:
     data, shared = (base64.b64encode(bytes([number]) * 6000).decode() for number in (1, 2))
     small = base64.b64encode(b"small secret file " * 8).decode()
@@ -357,6 +404,11 @@ def test_a_pattern_must_be_one_match_something_and_end(store: Store, monkeypatch
         ("", "1 to 1000 characters"),
         ("x" * 1001, "1 to 1000 characters"),
         ("((a{1000}){1000}){1000}", "repeats too much"),
+        ("(?:ab){e}", "is no number of repetitions"),  # `regex` would match other texts too
+        ("(?:ab){i<=2,e}", "is no number of repetitions"),
+        ("[{]", "is no number of repetitions"),
+        (r"\{ab\}", "matches nothing"),
+        (r"(?:ba){99}\N{DIGIT ONE}{,2}", "matches nothing"),
         ("nowhere", "matches nothing"),
         ("x*", "matches nothing"),
     ):

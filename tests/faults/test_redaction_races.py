@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, select
+from sqlalchemy import create_engine, delete, event, select, text
 
 from convstore import ConversationBusy, LeaseLost, Redaction, RedactionUnfinished, Store, TurnFailed
 from convstore.conversations import redaction, search_filling
-from convstore.db.tables import deltas
+from convstore.db.tables import deltas, search_documents
+from convstore.db.verification import verify
 from convstore.messages.redacted_message import REDACTED_TEXT
-from convstore.testing import ChatServer, Reply
+from convstore.provider import error_texts
+from convstore.testing import ChatServer, Failure, Reply
+from convstore.turns import compaction, title_writing
 from tests.contract.invariants import check_all, engine_of
 from tests.contract.text_dump import find_text
 from tests.faults.clients import open_store
@@ -149,6 +152,26 @@ def test_words_that_were_read_before_a_redaction_do_not_come_into_the_index_afte
     assert len(store.search("more").hits) == 1
 
 
+def test_a_title_that_was_read_before_a_redaction_does_not_come_into_the_index_after_it(store: Store) -> None:
+    id = store.new(messages=[{"role": "user", "content": f"it is {SECRET}"}]).id
+    fork = store.fork(id, title=f"about {SECRET}").id
+    transactions = store._engine.transactions
+    transactions.write(search_filling.put_off_all, "")
+    with engine_of(store).begin() as connection:
+        connection.execute(delete(search_documents).where(search_documents.c.conversation_id == fork))
+        if connection.dialect.name == "sqlite":
+            connection.execute(text("INSERT INTO convstore_search_terms(convstore_search_terms) VALUES('delete-all')"))
+            connection.execute(delete(search_documents))
+    batches, _ = transactions.read(search_filling.read_batches, "", [fork])
+    assert [len(batch.texts) for batch in batches] == [1]
+    store.redact(id, 1, match=SECRET, finish=False)
+    transactions.write(search_filling.store_batches, batches)
+    search_filling.fill_index(transactions, "")
+    assert find_in(store, SECRET) == []
+    assert verify(transactions.database, all_terms=True).search_index.is_complete
+    assert [hit.conversation for hit in store.search("about").hits] == [fork]
+
+
 @pytest.mark.parametrize("what", ["compact", "write_title"])
 def test_what_a_model_made_of_a_text_that_was_redacted_meanwhile_is_not_stored(
     what: str, store: Store, elsewhere: Store, chat_server: ChatServer, submit: Callable[..., Future[Any]]
@@ -171,6 +194,26 @@ def test_what_a_model_made_of_a_text_that_was_redacted_meanwhile_is_not_stored(
     assert turn.status == "failed"
     assert turn.usage is not None  # it was paid for
     call()
+    check_all(engine_of(store))
+
+
+@pytest.mark.parametrize("what", ["compact", "write_title"])
+def test_an_error_that_quotes_a_text_that_was_redacted_meanwhile_is_not_stored(
+    what: str, store: Store, elsewhere: Store, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [{"role": role, "content": f"it is {SECRET}"} for role in ("user", "assistant")]
+    id = store.new(title="Kept", messages=[*pairs, {"role": "user", "content": "more"}]).id
+    module = compaction if what == "compact" else title_writing
+
+    def describe_late(error: BaseException, client: object) -> dict[str, Any]:
+        elsewhere.redact(id, 1, everywhere=True, finish=False)
+        return error_texts.describe_error(error, client)
+
+    monkeypatch.setattr(module, "describe_error", describe_late)
+    chat_server.script(Failure(400, f"bad: {SECRET}"))
+    with pytest.raises(TurnFailed, match="redacted meanwhile"):
+        store.compact(id, keep_last=1) if what == "compact" else store.write_title(id)
+    assert find_in(store, SECRET) == []
     check_all(engine_of(store))
 
 

@@ -155,7 +155,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
             ),
         ],
         "is_next_page": [True, False],
-        "keeps_title": [True, False],
+        "given": [(), ("title",), ("made_title",), ("title", "made_title")],
         "clears": [True, False],
         "has_alternatives": [True, False],
         "is_scan": [True, False],

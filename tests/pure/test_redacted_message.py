@@ -168,3 +168,26 @@ def test_what_replaces_a_text_is_never_replaced() -> None:
     assert secret is not None
     assert secret.texts == ()
     assert secret.blanked["content"] == f"the word {REDACTED_TEXT}"
+
+
+def test_only_words_of_the_api_stay_in_their_places() -> None:
+    secret = match({"role": "user", "content": f"say {SECRET}"})
+    assert secret is not None
+    keys = ("type", "role", "model", "tool_choice")
+    inner: dict[str, Any] = dict.fromkeys(keys, SECRET)
+    gone: dict[str, Any] = dict.fromkeys(keys, REDACTED_TEXT)
+    assert secret.blank_value({**inner, "x": [inner]}) == {**gone, "x": [gone]}
+    schema = {"type": ["string", "null"], "properties": {"type": {"type": "string", "description": SECRET}}}
+    request = {"model": "m", "tool_choice": "auto", "metadata": inner, "tools": [{"type": "function", "x": schema}]}
+    changed = secret.blank_parameters(request)
+    schema["properties"] = {"type": {"type": "string", "description": REDACTED_TEXT}}
+    assert changed == {**request, "metadata": gone}
+    word = make_matched_secret({"role": "user", "content": "a string, auto"}, lambda _: ["string", "auto"], str)
+    assert word is not None
+    assert word.blank_parameters({"tool_choice": "auto", "type": "string", "x": "string"}) == {
+        "tool_choice": "auto",
+        "type": "string",
+        "x": REDACTED_TEXT,
+    }
+    part = {"type": "text", "text": "hello", "note": {"type": SECRET}}
+    assert secret.blank({"role": "user", "content": [part]})["content"] == [{**part, "note": {"type": REDACTED_TEXT}}]
