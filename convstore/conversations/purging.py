@@ -18,6 +18,7 @@ from convstore.db.erased_terms import check_erasable
 from convstore.db.erasure_steps import mark_steps
 from convstore.db.inherited_rows import count_shared
 from convstore.db.lock_wait import limit_lock_wait
+from convstore.db.purgeable_ids import AgeLimit
 from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
@@ -37,6 +38,8 @@ class PurgeTerms:
     """Whether imports leave the conversation out from now on."""
     takes_all: bool = False
     """Whether all conversations of the owner are purged, so that no damaged row may be in the way."""
+    only_older: tuple[AgeLimit, ...] = ()
+    """Purge it only if it is as old as one of these says; (): in any case."""
     limits_wait: bool = True
     """Whether the wait for locks of others is limited: not in the caller's own transaction."""
 
@@ -61,11 +64,12 @@ def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> Pur
     return _make_receipt(work, key, row, terms, None, kept_by, (len(sizes), sum(sizes.values())))
 
 
-def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | ConversationBusy:
+def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | ConversationBusy | None:
     """Remove a conversation and all that belongs to it, and return what was removed.
 
     Return an error if a turn of it, or of one of its forks, is running: nothing was removed. It is not raised, because
-    a caller does not wait for a turn as it waits for another transaction.
+    a caller does not wait for a turn as it waits for another transaction. Return None if it was changed since it was
+    found, so that it is not old enough.
 
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
@@ -76,6 +80,10 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
     if terms.limits_wait:
         limit_lock_wait(connection)
     check_erasable(connection)
+    if terms.only_older:
+        lock_erasable(connection, key)
+        if not purgeable_ids.is_older(connection, key, terms.only_older):
+            return None
     try:
         row = _lock(work, key)
         descendants = _lock_descendants(work, key, terms)
@@ -156,18 +164,9 @@ def _make_receipt(
     )
 
 
-def list_older(work: UnitOfWork, owner: str, before: datetime, *, deleted: bool) -> list[str]:
-    """Return the ids of conversations that were last changed before a moment; forks come before their origins.
-
-    Args:
-        deleted: return those that were deleted before the moment, and no others.
-    """
-    return purgeable_ids.list_older(work.connection, owner, before, deleted=deleted)
-
-
-def put_forks_first(work: UnitOfWork, owner: str, ids: Sequence[str]) -> list[str]:
-    """Return ids in such an order that forks come before their origins."""
-    return purgeable_ids.put_forks_first(work.connection, owner, ids)
+def list_older(work: UnitOfWork, owner: str, limits: Sequence[AgeLimit]) -> list[str]:
+    """Return the ids of conversations that are as old as one of the limits says; forks come before their origins."""
+    return purgeable_ids.list_older(work.connection, owner, limits)
 
 
 def list_all(work: UnitOfWork, owner: str) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins  # `list` is a method
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal
 
 from convstore.conversations import purging, retention_rules
 from convstore.conversations.purging import PurgeTerms
+from convstore.db.purgeable_ids import AgeLimit
 from convstore.db.transactions import OwnTransactions
 from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
 from convstore.store.key_methods import KeyMethods
@@ -45,14 +47,17 @@ class ErasingMethods(KeyMethods):
         if dry_run:
             return self._transactions.read(purging.plan_purge, key, terms)
         receipt = self._purge(key, terms)
+        if receipt is None:
+            raise AssertionError("a purge without a limit of age has no reason to leave it")
         if finish:
             self._finish([receipt], ())
         return receipt
 
     def purge_older_than(
         self,
-        age: timedelta,
+        age: timedelta | datetime,
         *,
+        ids: Collection[str] | None = None,
         deleted: bool = False,
         dry_run: bool = False,
         keep_digest: bool = False,
@@ -61,10 +66,11 @@ class ErasingMethods(KeyMethods):
     ) -> builtins.list[PurgeReceipt]:
         """Purge conversations that nobody has changed for some time, and return a receipt for each.
 
-        Each is purged in a transaction of its own.
+        Each is purged in a transaction of its own. One that somebody changes or restores meanwhile is left.
 
         Args:
-            age: how long ago the last change was, at least.
+            age: how long ago the last change was, at least; or the moment before that it was.
+            ids: purge only these of them; None: all.
             deleted: purge only those that were deleted at least so long ago.
             dry_run: remove nothing, and return what would be removed.
             keep_digest: as for `purge`.
@@ -72,14 +78,14 @@ class ErasingMethods(KeyMethods):
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            InvalidInput: the age is negative.
+            InvalidInput: the age is negative, or a moment without a time zone.
             PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
         """
-        if age < timedelta():
-            raise InvalidInput("the age must not be negative")
-        before, terms = datetime.now(UTC) - age, self._make_terms(keep_digest=keep_digest)
-        ids = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
-        return self._purge_all(ids, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+        limits = (AgeLimit(_find_moment(age), deleted),)
+        terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
+        return self._purge_all(
+            self._list_older(terms, ids), terms, dry_run=dry_run, finish=finish, on_progress=on_progress
+        )
 
     def purge_owner(
         self,
@@ -156,6 +162,7 @@ class ErasingMethods(KeyMethods):
     def run_retention(
         self,
         *,
+        ids: Collection[str] | None = None,
         dry_run: bool = False,
         keep_digest: bool = False,
         finish: bool = True,
@@ -163,9 +170,11 @@ class ErasingMethods(KeyMethods):
     ) -> builtins.list[PurgeReceipt]:
         """Purge the owner's conversations that are kept long enough, and return a receipt for each.
 
-        Nothing is purged without this call. A conversation with a running turn waits for the next one.
+        Nothing is purged without this call. A conversation with a running turn waits for the next one. One that
+        somebody changes or restores meanwhile is left.
 
         Args:
+            ids: purge only these of them; None: all.
             dry_run: remove nothing, and return what would be removed.
             keep_digest: as for `purge`.
             finish: as for `purge`.
@@ -174,14 +183,14 @@ class ErasingMethods(KeyMethods):
         Raises:
             PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
         """
-        ids: dict[str, None] = {}
-        for rule in self.retention():
-            before, deleted = datetime.now(UTC) - rule.keep, rule.covers is Retained.DELETED
-            found = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
-            ids |= dict.fromkeys(found)
-        ordered = self._transactions.read(purging.put_forks_first, self._owner, list(ids))
-        terms = self._make_terms(keep_digest=keep_digest)
-        return self._purge_all(ordered, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+        now = datetime.now(UTC)
+        limits = tuple(AgeLimit(now - rule.keep, rule.covers is Retained.DELETED) for rule in self.retention())
+        if not limits:
+            return []
+        terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
+        return self._purge_all(
+            self._list_older(terms, ids), terms, dry_run=dry_run, finish=finish, on_progress=on_progress
+        )
 
     def finish_purge(self) -> builtins.list[str]:
         """Overwrite what was purged in the SQLite file and its log, and return what could not be done now.
@@ -206,7 +215,11 @@ class ErasingMethods(KeyMethods):
     def _make_terms(self, keep_digest: bool, *, takes_all: bool = False) -> PurgeTerms:
         return PurgeTerms(keep_digest, not takes_all, takes_all, limits_wait=self._transactions.may_wait)
 
-    def _purge(self, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
+    def _list_older(self, terms: PurgeTerms, ids: Collection[str] | None) -> builtins.list[str]:
+        found = self._transactions.read(purging.list_older, self._owner, terms.only_older)
+        return found if ids is None else [id for id in found if id in ids]
+
+    def _purge(self, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | None:
         receipt = self._run_unlocked(partial(self._transactions.write, purging.purge, key, terms))
         if isinstance(receipt, ConversationBusy):
             raise receipt
@@ -227,13 +240,15 @@ class ErasingMethods(KeyMethods):
             key = ConversationKey(self._owner, id)
             try:
                 if dry_run:
-                    receipts.append(self._transactions.read(purging.plan_purge, key, terms))
+                    receipt: PurgeReceipt | None = self._transactions.read(purging.plan_purge, key, terms)
                 else:
-                    receipts.append(self._purge(key, terms))
+                    receipt = self._purge(key, terms)
             except ConversationNotFound:
                 continue  # somebody else has purged it
             except ConversationBusy:
                 busy.append(id)
+            else:
+                receipts += [receipt] if receipt is not None else []
             if on_progress is not None:
                 on_progress(len(receipts))
         if (finish and receipts and not dry_run) or busy:
@@ -259,6 +274,16 @@ class ErasingMethods(KeyMethods):
                 f"({', '.join(left)}): finish the purge when they have ended"
             )
         raise PurgeUnfinished("; ".join(problems), receipts, busy, left)
+
+
+def _find_moment(age: timedelta | datetime) -> datetime:
+    if isinstance(age, datetime):
+        if age.tzinfo is None:
+            raise InvalidInput("the moment needs a time zone")
+        return age
+    if age < timedelta():
+        raise InvalidInput("the age must not be negative")
+    return datetime.now(UTC) - age
 
 
 def _check_covers(covers: str) -> Retained:

@@ -111,6 +111,16 @@ def test_by_age_and_from_the_trash(program: Program, trip: str) -> None:
     assert program("list", "--json").json == []
 
 
+def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str) -> None:
+    with Terminal("purge", "--older-than", "0h", feed="") as terminal:
+        terminal.until("Remove 2 conversations for good? [y/N]")
+        program("say", "Still wanted", "-c", "trip")
+        program("new", "New", "--name", "new")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert sorted(one["name"] for one in program("list", "--json").json) == ["new", "trip"]
+
+
 def test_an_owner_is_purged_only_if_it_is_typed(program: Program, trip: str) -> None:
     program("new", "Ada's", "--owner", "ada")
     program.set(CONVSTORE_OWNER="ada")

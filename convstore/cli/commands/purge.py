@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,18 +75,32 @@ def purge(
             _finish(store, as_json=as_json)
             return
         ids = _find_ids(store, refs)
-        planned = _plan(store, ids, age, deleted=deleted) if dry_run or not yes else []
+        before = datetime.now(UTC) - age if age is not None else None
+        planned = _plan(store, ids, before, deleted=deleted) if dry_run or not yes else []
         if dry_run:
             with open_receipt_file(target) as file:
                 print_receipts(Purged(planned, is_trial=True), as_json=as_json, file=file)
             return
         if not yes:
             _ask(planned, store.owner if whole_owner else None)
+            if before is not None:
+                ids = [one.conversation_id for one in planned]
+        older = _Older(before, None if yes else ids, deleted) if before is not None else None
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
-            done = _purge(store, ids, age, deleted=deleted, keep_digests=keep_digests, as_json=as_json)
+            done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
     if done.busy or done.left:
         raise SystemExit(5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """Which conversations --older-than purges."""
+
+    before: datetime
+    ids: list[str] | None
+    """Those that were confirmed; None: all."""
+    deleted: bool
 
 
 def _is_owner_named() -> bool:
@@ -112,11 +128,11 @@ def _find_ids(store: Store, refs: tuple[str, ...]) -> list[str]:
     return sorted(origins, key=count_origins, reverse=True)
 
 
-def _plan(store: Store, ids: Sequence[str], age: timedelta | None, *, deleted: bool) -> list[PurgeReceipt]:
+def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted: bool) -> list[PurgeReceipt]:
     if ids:
         return [store.purge(id, dry_run=True) for id in ids]
-    if age is not None:
-        return store.purge_older_than(age, deleted=deleted, dry_run=True)
+    if before is not None:
+        return store.purge_older_than(before, deleted=deleted, dry_run=True)
     return store.purge_owner(dry_run=True)
 
 
@@ -133,9 +149,8 @@ def _ask(planned: Sequence[PurgeReceipt], owner: str | None) -> None:
 def _purge(
     store: Store,
     ids: Sequence[str],
-    age: timedelta | None,
+    older: _Older | None,
     *,
-    deleted: bool,
     keep_digests: bool,
     as_json: bool,
 ) -> Purged:
@@ -145,16 +160,21 @@ def _purge(
     busy: list[str] = []
     with Progress("conversations", as_json=as_json) as progress:
         try:
-            if age is not None:
+            if older is not None:
                 receipts += store.purge_older_than(
-                    age, deleted=deleted, keep_digest=keep_digests, finish=False, on_progress=progress.show
+                    older.before,
+                    ids=older.ids,
+                    deleted=older.deleted,
+                    keep_digest=keep_digests,
+                    finish=False,
+                    on_progress=progress.show,
                 )
             elif not ids:
                 receipts += store.purge_owner(keep_digest=keep_digests, finish=False, on_progress=progress.show)
         except PurgeUnfinished as error:
             receipts += error.receipts
             busy += error.busy
-        for id in ids:
+        for id in ids if older is None else ():
             try:
                 receipts.append(store.purge(id, keep_digest=keep_digests, finish=False))
             except ConversationBusy:

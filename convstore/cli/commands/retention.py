@@ -94,6 +94,7 @@ def run(all_owners: bool, yes: bool, dry_run: bool, as_json: bool, store_choice:
     """
     with open_store(store_choice) as store:
         views = _list_views(store, all_owners=all_owners)
+        confirmed: dict[str, list[str]] | None = None
         if dry_run or not yes:
             planned = [receipt for view in views for receipt in view.run_retention(dry_run=True)]
             if dry_run:
@@ -103,21 +104,26 @@ def run(all_owners: bool, yes: bool, dry_run: bool, as_json: bool, store_choice:
                 for receipt in planned[:20]:
                     write_terminal_note(describe_receipt(receipt))
                 confirm(f"Remove {len(planned):,} conversation(s) for good", yes=False)
-        done = _run(store, views, as_json=as_json)
+            confirmed = {view.owner: [] for view in views}
+            for receipt in planned:
+                confirmed[receipt.owner].append(receipt.conversation_id)
+        done = _run(store, views, confirmed, as_json=as_json)
     print_receipts(done, as_json=as_json)
     if done.busy or done.left:
         raise SystemExit(5)
 
 
-def _run(store: Store, views: list[Store], *, as_json: bool) -> Purged:
+def _run(store: Store, views: list[Store], confirmed: dict[str, list[str]] | None, *, as_json: bool) -> Purged:
+    """Purge what was confirmed, of each owner; None: all that were kept long enough."""
     from convstore.errors import PurgeUnfinished
 
     receipts: list[PurgeReceipt] = []
     busy: list[str] = []
     with Progress("conversations", as_json=as_json) as progress:
         for view in views:
+            ids = confirmed[view.owner] if confirmed is not None else None
             try:
-                receipts += view.run_retention(finish=False, on_progress=progress.show)
+                receipts += view.run_retention(ids=ids, finish=False, on_progress=progress.show)
             except PurgeUnfinished as error:
                 receipts += error.receipts
                 busy += error.busy
