@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import builtins  # `list` is a method
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from convstore.conversations import purging, retention_rules
 from convstore.conversations.purging import PurgeTerms
+from convstore.db.erasure_steps import ErasureStep
 from convstore.db.purgeable_ids import AgeLimit
 from convstore.db.transactions import OwnTransactions
-from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
+from convstore.errors import (
+    ConversationBusy,
+    ConversationNotFound,
+    ConvstoreError,
+    DatabaseUnavailable,
+    InvalidInput,
+    PurgeUnfinished,
+)
 from convstore.store.key_methods import KeyMethods
 from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import PurgeReceipt
 from convstore.values.retention_rule import Retained, RetentionRule
+
+_GIVES_UP_AFTER = 3
+"""How many conversations one after another may find the database unavailable, until the others are not tried."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What purges did so far."""
+
+    receipts: list[PurgeReceipt] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    """The ids of conversations with a running turn."""
+    failures: list[tuple[str, ConvstoreError]] = field(default_factory=list)
+    """The ids of others that could not be purged, each with its error."""
 
 
 class ErasingMethods(KeyMethods):
@@ -50,7 +73,7 @@ class ErasingMethods(KeyMethods):
         if receipt is None:
             raise AssertionError("a purge without a limit of age has no reason to leave it")
         if finish:
-            self._finish([receipt], ())
+            self._finish(_Done([receipt]))
         return receipt
 
     def purge_older_than(
@@ -79,13 +102,15 @@ class ErasingMethods(KeyMethods):
 
         Raises:
             InvalidInput: the age is negative, or a moment without a time zone.
-            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+            PurgeUnfinished: some have a running turn or a damaged row, or the SQLite file is in use. The others were
+                removed.
         """
         limits = (AgeLimit(_find_moment(age), deleted),)
         terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
-        return self._purge_all(
-            self._list_older(terms, ids), terms, dry_run=dry_run, finish=finish, on_progress=on_progress
-        )
+        done = _Done()
+        self._purge_all(self._list_older(terms, ids), terms, done, dry_run=dry_run, on_progress=on_progress)
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def purge_owner(
         self,
@@ -107,18 +132,20 @@ class ErasingMethods(KeyMethods):
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            PurgeUnfinished: conversations have a running turn, or the SQLite file is in use. Call it again.
+            PurgeUnfinished: conversations have a running turn or a damaged row, or the SQLite file is in use. Call it
+                again.
         """
         terms = self._make_terms(keep_digest=keep_digest, takes_all=True)
-        receipts: builtins.list[PurgeReceipt] = []
+        done = _Done()
         while True:
             ids = self._transactions.read(purging.list_all, self._owner)
-            receipts += self._purge_all(ids, terms, dry_run=dry_run, finish=False, on_progress=on_progress)
-            if dry_run or self._transactions.write_repeatable(purging.erase_owner, self._owner):
+            self._purge_all(ids, terms, done, dry_run=dry_run, on_progress=on_progress)
+            if dry_run or done.busy or done.failures:
+                break
+            if self._transactions.write_repeatable(purging.erase_owner, self._owner):
                 break  # else a conversation was made meanwhile
-        if finish and not dry_run:
-            self._finish(receipts, ())
-        return receipts
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def set_retention(self, keep: timedelta, *, covers: Literal["all", "deleted"] = "all") -> RetentionRule:
         """Say how long the owner's conversations are kept, and return the rule. `run_retention` purges the others.
@@ -181,16 +208,18 @@ class ErasingMethods(KeyMethods):
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+            PurgeUnfinished: some have a running turn or a damaged row, or the SQLite file is in use. The others were
+                removed.
         """
         now = datetime.now(UTC)
         limits = tuple(AgeLimit(now - rule.keep, rule.covers is Retained.DELETED) for rule in self.retention())
         if not limits:
             return []
         terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
-        return self._purge_all(
-            self._list_older(terms, ids), terms, dry_run=dry_run, finish=finish, on_progress=on_progress
-        )
+        done = _Done()
+        self._purge_all(self._list_older(terms, ids), terms, done, dry_run=dry_run, on_progress=on_progress)
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def finish_purge(self) -> builtins.list[str]:
         """Overwrite what was purged in the SQLite file and its log, and return what could not be done now.
@@ -229,13 +258,13 @@ class ErasingMethods(KeyMethods):
         self,
         ids: Iterable[str],
         terms: PurgeTerms,
+        done: _Done,
         *,
         dry_run: bool,
-        finish: bool,
         on_progress: Callable[[int], object] | None,
-    ) -> builtins.list[PurgeReceipt]:
-        receipts: builtins.list[PurgeReceipt] = []
-        busy: builtins.list[str] = []
+    ) -> None:
+        """Purge conversations, each in a transaction of its own; one that cannot be purged does not stop the others."""
+        unreached = 0
         for id in ids:
             key = ConversationKey(self._owner, id)
             try:
@@ -246,34 +275,54 @@ class ErasingMethods(KeyMethods):
             except ConversationNotFound:
                 continue  # somebody else has purged it
             except ConversationBusy:
-                busy.append(id)
+                done.busy.append(id)
+            except ConvstoreError as error:
+                if not isinstance(self._transactions, OwnTransactions):
+                    raise  # half of it may be done: the caller must roll back
+                done.failures.append((id, error))
+                unreached = unreached + 1 if isinstance(error, DatabaseUnavailable) else 0
+                if unreached == _GIVES_UP_AFTER:
+                    break
             else:
-                receipts += [receipt] if receipt is not None else []
+                unreached = 0
+                done.receipts += [receipt] if receipt is not None else []
             if on_progress is not None:
-                on_progress(len(receipts))
-        if (finish and receipts and not dry_run) or busy:
-            self._finish(receipts, busy, overwrites=finish and bool(receipts))
-        return receipts
+                on_progress(len(done.receipts))
 
-    def _finish(self, receipts: Sequence[PurgeReceipt], busy: Sequence[str], *, overwrites: bool = True) -> None:
+    def _finish(self, done: _Done, *, overwrites: bool = True) -> None:
         """Overwrite what was purged, unless the caller's transaction has yet to end; tell what is left to do.
 
         Raises:
             PurgeUnfinished: something is left.
         """
-        left = self.finish_purge() if overwrites and isinstance(self._transactions, OwnTransactions) else []
-        if not left and not busy:
-            return
-        problems = []
-        if busy:
-            named = ", ".join(map(repr, busy[:5])) + (" …" if len(busy) > 5 else "")
-            problems.append(f"{len(busy)} not purged, because a turn of it or of a fork of it is running: {named}")
-        if left:
+        left: builtins.list[str] = []
+        trouble: DatabaseUnavailable | None = None
+        if overwrites and done.receipts and isinstance(self._transactions, OwnTransactions):
+            try:
+                left = self.finish_purge()
+            except DatabaseUnavailable as error:  # the receipts must not be lost
+                left, trouble = [step.value for step in ErasureStep], error
+        problems: builtins.list[str] = []
+        if done.busy:
+            reason = "because a turn of it or of a fork of it is running"
+            problems.append(f"{len(done.busy)} not purged, {reason}: {_name(done.busy)}")
+        if done.failures:
+            named = _name(id for id, _ in done.failures)
+            problems.append(f"{len(done.failures)} not purged: {named} ({done.failures[0][1]})")
+        if trouble is not None:
+            problems.append(f"the rows are gone, but not overwritten yet ({trouble})")
+        elif left:
             problems.append(
                 "the rows are gone, but others use the database file, and what was in them is not overwritten yet "
                 f"({', '.join(left)}): finish the purge when they have ended"
             )
-        raise PurgeUnfinished("; ".join(problems), receipts, busy, left)
+        if problems:
+            raise PurgeUnfinished("; ".join(problems), done.receipts, done.busy, left, done.failures) from trouble
+
+
+def _name(ids: Iterable[str]) -> str:
+    named = [repr(id) for id in islice(ids, 6)]
+    return ", ".join(named[:5]) + (" …" if len(named) > 5 else "")
 
 
 def _find_moment(age: timedelta | datetime) -> datetime:

@@ -315,6 +315,29 @@ def make_older(backend: Backend, *ids: str) -> None:
 
 
 @ON_ALL_BACKENDS
+def test_a_damaged_lineage_does_not_keep_others_from_being_purged(store: Store, backend: Backend) -> None:
+    for id in ("a", "b", "c"):
+        store.new(id=id, messages=[{"role": "user", "content": id}])
+    store.fork("b", new_id="fork")
+    for id in ("a", "b", "c"):
+        store.delete(id)
+    backend.is_intact = False
+    with backend.connect() as connection, connection.begin():
+        table = metadata.tables["convstore_conversations"]
+        connection.execute(table.update().where(table.c.id == "fork").values(lineage='[["b", oops'))
+    with pytest.raises(PurgeUnfinished, match="1 not purged: 'b'") as planned:
+        store.purge_older_than(timedelta(), deleted=True, dry_run=True)
+    assert len(planned.value.receipts) == 2
+    with pytest.raises(PurgeUnfinished, match="1 not purged: 'b'") as caught:
+        store.purge_older_than(timedelta(), deleted=True)
+    assert [receipt.conversation_id for receipt in caught.value.receipts] == ["a", "c"]
+    ((id, error),) = caught.value.failures
+    assert (id, type(error), caught.value.left) == ("b", DamagedRow, ())
+    assert [one.id for one in store.list(deleted=True)] == ["b"]
+    assert store.finish_purge() == []
+
+
+@ON_ALL_BACKENDS
 def test_purging_an_owner_leaves_nothing_of_them(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     ada = store.for_owner("ada-zebra")
     say_words(ada, chat_server, "secret", "Zebrawort")

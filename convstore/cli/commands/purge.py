@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,13 @@ from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.output_streams import write_answer, write_terminal_note
 from convstore.cli.render.progress import Progress
-from convstore.cli.render.purge_output import Purged, describe_receipt, open_receipt_file, print_receipts
+from convstore.cli.render.purge_output import (
+    Purged,
+    describe_receipt,
+    exit_if_unfinished,
+    open_receipt_file,
+    print_receipts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,21 +82,21 @@ def purge(
             return
         ids = _find_ids(store, refs)
         before = datetime.now(UTC) - age if age is not None else None
-        planned = _plan(store, ids, before, deleted=deleted) if dry_run or not yes else []
+        planned = _plan(store, ids, before, deleted=deleted) if dry_run or not yes else Purged([])
         if dry_run:
             with open_receipt_file(target) as file:
-                print_receipts(Purged(planned, is_trial=True), as_json=as_json, file=file)
+                print_receipts(replace(planned, is_trial=True), as_json=as_json, file=file)
+            exit_if_unfinished(planned)
             return
         if not yes:
-            _ask(planned, store.owner if whole_owner else None)
+            _ask(planned.receipts, store.owner if whole_owner else None)
             if before is not None:
-                ids = [one.conversation_id for one in planned]
+                ids = [one.conversation_id for one in planned.receipts]
         older = _Older(before, None if yes else ids, deleted) if before is not None else None
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
             done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
-    if done.busy or done.left:
-        raise SystemExit(5)
+    exit_if_unfinished(done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +134,17 @@ def _find_ids(store: Store, refs: tuple[str, ...]) -> list[str]:
     return sorted(origins, key=count_origins, reverse=True)
 
 
-def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted: bool) -> list[PurgeReceipt]:
+def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted: bool) -> Purged:
+    from convstore.errors import PurgeUnfinished
+
     if ids:
-        return [store.purge(id, dry_run=True) for id in ids]
-    if before is not None:
-        return store.purge_older_than(before, deleted=deleted, dry_run=True)
-    return store.purge_owner(dry_run=True)
+        return Purged([store.purge(id, dry_run=True) for id in ids])
+    try:
+        if before is not None:
+            return Purged(store.purge_older_than(before, deleted=deleted, dry_run=True))
+        return Purged(store.purge_owner(dry_run=True))
+    except PurgeUnfinished as error:
+        return Purged(error.receipts, error.busy, failures=error.failures)
 
 
 def _ask(planned: Sequence[PurgeReceipt], owner: str | None) -> None:
@@ -154,10 +165,12 @@ def _purge(
     keep_digests: bool,
     as_json: bool,
 ) -> Purged:
-    from convstore.errors import ConversationBusy, PurgeUnfinished
+    from convstore.errors import ConversationBusy, ConvstoreError, PurgeUnfinished
 
     receipts: list[PurgeReceipt] = []
     busy: list[str] = []
+    failures: list[tuple[str, ConvstoreError]] = []
+    left: list[str] = []
     with Progress("conversations", as_json=as_json) as progress:
         try:
             if older is not None:
@@ -174,14 +187,21 @@ def _purge(
         except PurgeUnfinished as error:
             receipts += error.receipts
             busy += error.busy
+            failures += error.failures
         for id in ids if older is None else ():
             try:
                 receipts.append(store.purge(id, keep_digest=keep_digests, finish=False))
             except ConversationBusy:
                 busy.append(id)
+            except ConvstoreError as error:
+                failures.append((id, error))
             progress.show(len(receipts))
-        left = store.finish_purge() if receipts or not ids else []
-    return Purged(receipts, busy, left)
+        if receipts or not ids:
+            try:
+                left = store.finish_purge()
+            except ConvstoreError as error:
+                failures.append(("", error))
+    return Purged(receipts, busy, left, failures)
 
 
 def _finish(store: Store, *, as_json: bool) -> None:
