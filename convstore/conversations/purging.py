@@ -185,6 +185,6 @@ def erase_owner(work: UnitOfWork, owner: str) -> bool:
     while digests := unused_attachments.list_digests(work.connection, owner, after):
         unused_attachments.delete_unused(work.connection, owner, digests)
         after = digests[-1]
-    purgeable_ids.delete_of_owner(work.connection, owner)
+    purgeable_ids.delete_of_owner(work.connection, owner, work.now)
     mark_steps(work.connection, work.now)
     return True

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, select
 
+from convstore.db import api_key_rows
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import read_nearest_origin
-from convstore.db.tables import api_keys, daily_usage, retention, tombstones
 from convstore.db.tables import conversations as table
+from convstore.db.tables import daily_usage, retention, tombstones
 from convstore.errors import DamagedRow
 from convstore.values.identifiers import ConversationKey
 
@@ -25,7 +26,7 @@ _DELETED_BEFORE = _ALL.where(
 )
 _FORKS = select(table.c.id, table.c.lineage).where(_OF_OWNER, table.c.lineage.is_not(None))
 _OF_OWNER_ALONE = tuple(
-    delete(one).where(one.c.owner == bindparam("owner")) for one in (daily_usage, tombstones, retention, api_keys)
+    delete(one).where(one.c.owner == bindparam("owner")) for one in (daily_usage, tombstones, retention)
 )
 
 
@@ -94,7 +95,8 @@ def put_forks_first(connection: Connection, owner: str, ids: Iterable[str]) -> l
     return sorted(ids, key=lambda id: (-find_depth(id), id))
 
 
-def delete_of_owner(connection: Connection, owner: str) -> None:
+def delete_of_owner(connection: Connection, owner: str, now: datetime) -> None:
     """Delete the sums of usage, tombstones, periods of retention and keys of an owner."""
     for statement in _OF_OWNER_ALONE:
         connection.execute(statement, {"owner": owner})
+    api_key_rows.delete_of_owner(connection, owner, now)
