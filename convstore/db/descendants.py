@@ -12,7 +12,7 @@ from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, Origin, read_lineage, read_nearest_origin, write_lineage
 from convstore.db.tables import conversations as table
 from convstore.errors import DamagedRow
-from convstore.values.identifiers import ConversationKey
+from convstore.values.identifiers import ConversationKey, Seq
 
 _FORKS = select(table.c.id, table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.lineage.is_not(None))
 _LINEAGE = select(table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.id == bindparam("id"))
@@ -21,6 +21,16 @@ _WRITE = (
     update(table)
     .where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
     .values(lineage=bindparam("new_lineage", type_=table.c.lineage.type))
+)
+
+_FORGET_TITLE = (
+    update(table)
+    .where(
+        table.c.owner == bindparam("key_owner"),
+        table.c.id == bindparam("key_id"),
+        table.c.made_title == bindparam("old_title", type_=table.c.made_title.type),
+    )
+    .values(made_title=None)
 )
 
 
@@ -90,6 +100,26 @@ def leave_out(connection: Connection, lineage: Lineage, descendants: Sequence[De
         made[one.key.id] = new
         column = write_lineage(new) if new.is_fork else None
         connection.execute(_WRITE, {"key_owner": key.owner, "key_id": one.key.id, "new_lineage": column})
+
+
+def forget_titles(
+    connection: Connection, descendants: Sequence[Descendant], title: str | None, seq: Seq | None
+) -> None:
+    """Remove the title that a message of a conversation made from the descendants that do not have the message.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        title: the title that was made, as it is stored; None: there is none.
+        seq: the message; None: it is not a message of this conversation.
+    """
+    if title is None or seq is None:
+        return
+    shared: dict[str, int] = {}
+    for one in descendants:
+        shared[one.key.id] = min(one.origin.up_to_seq, shared.get(one.origin.conversation_id, one.origin.up_to_seq))
+        if shared[one.key.id] < seq:
+            values = {"key_owner": one.key.owner, "key_id": one.key.id, "old_title": title}
+            connection.execute(_FORGET_TITLE, values)
 
 
 def _read(connection: Connection, key: ConversationKey) -> Lineage:

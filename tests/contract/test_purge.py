@@ -315,6 +315,18 @@ def make_older(backend: Backend, *ids: str) -> None:
 
 
 @ON_ALL_BACKENDS
+def test_a_title_made_of_a_message_stays_only_with_forks_that_have_it(store: Store, backend: Backend) -> None:
+    store.new(id="a", messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Zebrawort"}])
+    for id, at in (("none", 0), ("system", 1), ("whole", 2)):
+        store.fork("a", at=at, new_id=id)
+    store.fork("whole", at=1, new_id="deep")
+    store.purge("a")
+    assert [store.get(id).title for id in ("none", "system", "deep", "whole")] == [None, None, None, "Zebrawort"]
+    store.purge("whole")
+    assert find_words(backend, "Zebrawort") == []
+
+
+@ON_ALL_BACKENDS
 def test_a_damaged_lineage_does_not_keep_others_from_being_purged(store: Store, backend: Backend) -> None:
     for id in ("a", "b", "c"):
         store.new(id=id, messages=[{"role": "user", "content": id}])
