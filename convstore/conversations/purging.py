@@ -15,7 +15,7 @@ from convstore.db.attachment_rows import read_sizes
 from convstore.db.descendants import Descendant, list_descendants
 from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, read_digest
 from convstore.db.erased_terms import check_erasable
-from convstore.db.erasure_steps import mark_steps
+from convstore.db.erasure_steps import mark_steps, overwrite_deleted
 from convstore.db.inherited_rows import count_shared
 from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.purgeable_ids import AgeLimit
@@ -80,6 +80,7 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
     if terms.limits_wait:
         limit_lock_wait(connection)
     check_erasable(connection)
+    overwrite_deleted(connection)
     if terms.only_older:
         lock_erasable(connection, key)
         if not purgeable_ids.is_older(connection, key, terms.only_older):
@@ -181,6 +182,7 @@ def erase_owner(work: UnitOfWork, owner: str) -> bool:
     """
     if purgeable_ids.list_all(work.connection, owner):
         return False
+    overwrite_deleted(work.connection)
     after = b""
     while digests := unused_attachments.list_digests(work.connection, owner, after):
         unused_attachments.delete_unused(work.connection, owner, digests)

@@ -15,7 +15,7 @@ from convstore.db.ancestors import read_message_at
 from convstore.db.covering_summaries import delete_covering_summaries, remove_from_summaries
 from convstore.db.erased_rows import lock_erasable
 from convstore.db.erased_terms import check_erasable
-from convstore.db.erasure_steps import mark_steps
+from convstore.db.erasure_steps import mark_steps, overwrite_deleted
 from convstore.db.fork_family import ForkFamily, group_by_conversation, read_family
 from convstore.db.fork_sharing import find_message_home
 from convstore.db.head_rows import read_head_seq
@@ -118,6 +118,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan) -> Redaction | ConversationBus
         DatabaseUnavailable: this SQLite cannot take words out of the search index.
     """
     check_erasable(work.connection)
+    overwrite_deleted(work.connection)
     try:
         family, targets, ids = _lock_all(work, plan)
     except _TurnRunning as error:

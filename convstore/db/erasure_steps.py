@@ -34,11 +34,16 @@ def _mark_statement(dialect: str) -> Any:
     return insert_or_update(table, {"since": bindparam("given_since", type_=table.c.since.type)}, dialect)
 
 
+def overwrite_deleted(connection: Connection) -> None:
+    """Let SQLite overwrite what is deleted from now on: a caller's own connection may not do it; ours do."""
+    if is_sqlite(connection):
+        connection.plain.exec_driver_sql("PRAGMA secure_delete = ON").close()
+
+
 def mark_steps(connection: Connection, now: datetime) -> None:
     """Note, in the transaction that erases something, that all steps must be done. On PostgreSQL there are none."""
     if is_sqlite(connection):
-        # The caller's own connection may not overwrite what it deletes; ours do.
-        connection.plain.exec_driver_sql("PRAGMA secure_delete = ON").close()
+        overwrite_deleted(connection)
         rows = [{"step": step.value, "since": now, "given_since": now} for step in ErasureStep]
         connection.execute_many(_mark_statement(connection.dialect.name), rows)
 
