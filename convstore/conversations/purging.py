@@ -92,6 +92,7 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
         return ConversationBusy(str(error))
     if row.damage is not None and descendants:
         raise row.damage
+    row = replace(row, source_kind=keep_known_kind(row.source_kind))
     receipt = _make_receipt(work, key, row, terms, work.now, (), (0, 0))
     removed = remove_conversation(connection, key, row, descendants, work.now, keeps_tombstone=terms.keep_tombstone)
     return replace(
@@ -100,6 +101,13 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
         attachment_bytes=removed.attachment_bytes,
         kept_by=removed.kept_by,
     )
+
+
+def keep_known_kind(kind: str | None) -> str | None:
+    """Return the kind of file that a conversation was imported from; None if a caller may have chosen the text."""
+    from convstore.transfer.reading import READABLE_KINDS  # most commands need it not
+
+    return kind if kind in READABLE_KINDS or kind == "custom" else None
 
 
 class _TurnRunning(Exception):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from convstore.context.summary_plan import count_summary_tokens
+from convstore.conversations.purging import keep_known_kind
 from convstore.conversations.text_pattern import TextPattern
 from convstore.db.ancestors import read_message_at
 from convstore.db.covering_summaries import delete_covering_summaries, remove_from_summaries
@@ -239,5 +240,5 @@ def _mark(work: UnitOfWork, plan: RedactionPlan, blanked: Collection[BlankedMess
     mark_messages(work.connection, marks)
     for id in sorted(ids):
         key = ConversationKey(plan.key.owner, id)
-        kind = lock_erasable(work.connection, key, locks=False).source_kind
+        kind = keep_known_kind(lock_erasable(work.connection, key, locks=False).source_kind)
         put_tombstone(work.connection, key, ErasureReason.REDACTED, kind, work.now)
