@@ -25,6 +25,9 @@ class ErasureStep(StrEnum):
     """The log is emptied: until then, it has pages as they were before."""
 
 
+_COPIED = "copied"
+"""Beside the steps: when this database became a copy of another one. It is not left to do."""
+
 _READ = select(table.c.step, table.c.since)
 _DONE = delete(table).where(table.c.step == bindparam("step"), table.c.since == bindparam("since"))
 
@@ -52,6 +55,17 @@ def read_steps(connection: Connection) -> dict[ErasureStep, datetime]:
     """Return the steps that are left, and since when."""
     found = {row.step: row.since for row in connection.execute(_READ)}
     return {step: found[step.value] for step in ErasureStep if step.value in found}
+
+
+def mark_copied(connection: Connection, now: datetime) -> None:
+    """Note that the database is a complete copy of another one from now on."""
+    row = {"step": _COPIED, "since": now, "given_since": now}
+    connection.execute(_mark_statement(connection.dialect.name), row)
+
+
+def read_copied(connection: Connection) -> datetime | None:
+    """Return when the database became a copy of another one; None: it did not, or an older release made it."""
+    return next((row.since for row in connection.execute(_READ) if row.step == _COPIED), None)
 
 
 def mark_done(connection: Connection, step: ErasureStep, since: datetime) -> None:
