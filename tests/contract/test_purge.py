@@ -326,6 +326,26 @@ def test_a_title_made_of_a_message_stays_only_with_forks_that_have_it(store: Sto
     assert find_words(backend, "Zebrawort") == []
 
 
+@pytest.mark.parametrize("id", ["100%_!", "ünal-天气", 'quote"back\\slash', "Case"])
+def test_a_fork_is_found_by_any_id_of_its_origin(store: Store, id: str) -> None:
+    store.new(id=id, messages=[{"role": "user", "content": "Hi"}])
+    store.fork(id, new_id="near")
+    store.fork("near", new_id="deep")
+    store.purge(id)
+    store.purge("near")
+    assert store.history("deep") == [{"role": "user", "content": "Hi"}]
+
+
+def test_a_conversation_that_is_its_own_origin_is_purged(store: Store, backend: Backend) -> None:
+    store.new(id="a", messages=[{"role": "user", "content": "Hi"}])
+    store.fork("a", new_id="b")
+    backend.is_intact = False
+    with backend.connect() as connection, connection.begin():
+        table = metadata.tables["convstore_conversations"]
+        connection.execute(table.update().where(table.c.id == "a").values(lineage='[["b",1,0]]'))
+    assert len(store.purge_owner()) == 2
+
+
 @ON_ALL_BACKENDS
 def test_a_damaged_lineage_does_not_keep_others_from_being_purged(store: Store, backend: Backend) -> None:
     for id in ("a", "b", "c"):
