@@ -19,7 +19,7 @@
     │   ├── HeadMoved                   the head is not where the caller saw it
     │   ├── IdempotencyMismatch         the key was used for another request
     │   ├── LeaseLost                   .turn: the reply came after another caller had taken the conversation
-    │   ├── PurgeUnfinished             .receipts, .busy, .left: what was purged, and what is left to do
+    │   ├── PurgeUnfinished             .receipts, .busy, .failures, .left: what was purged, and what is left to do
     │   └── RedactionUnfinished         .redactions, .left: what was redacted, and what is left to do
     ├── TurnFailed                      .turn: the stored turn; the model or its provider failed
     │   └── ReplyInterrupted            .partial: the part of the reply that was received
@@ -149,7 +149,12 @@ class PurgeUnfinished(Conflict):
     """Some conversations could not be purged, or what was purged is not overwritten in the SQLite file yet."""
 
     def __init__(
-        self, message: str, receipts: Sequence[PurgeReceipt], busy: Sequence[str], left: Sequence[str]
+        self,
+        message: str,
+        receipts: Sequence[PurgeReceipt],
+        busy: Sequence[str],
+        left: Sequence[str],
+        failures: Sequence[tuple[str, ConvstoreError]] = (),
     ) -> None:
         super().__init__(message)
         self.receipts = tuple(receipts)
@@ -158,6 +163,8 @@ class PurgeUnfinished(Conflict):
         """The ids of the conversations with a running turn, which were not purged."""
         self.left = tuple(left)
         """The steps that `finish_purge` has yet to do: `index`, `rewrite`, `log`."""
+        self.failures = tuple(failures)
+        """The other conversations that could not be purged, each id with its error: a damaged row, for example."""
 
 
 class RedactionUnfinished(Conflict):

@@ -57,6 +57,11 @@ def _report_library_error(error: errors.ConvstoreError) -> int:
     if isinstance(error, errors.AmbiguousReference):
         for candidate in error.candidates:
             write_note(f"  {candidate.id}  {candidate.name or ''}  {candidate.title or ''}".rstrip())
+    return find_exit_code(error)
+
+
+def find_exit_code(error: errors.ConvstoreError) -> int:
+    """Return the exit code for an error of the library."""
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 

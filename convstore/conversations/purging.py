@@ -15,9 +15,10 @@ from convstore.db.attachment_rows import read_sizes
 from convstore.db.descendants import Descendant, list_descendants
 from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, read_digest
 from convstore.db.erased_terms import check_erasable
-from convstore.db.erasure_steps import mark_steps
+from convstore.db.erasure_steps import mark_steps, overwrite_deleted
 from convstore.db.inherited_rows import count_shared
 from convstore.db.lock_wait import limit_lock_wait
+from convstore.db.purgeable_ids import AgeLimit
 from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
@@ -37,6 +38,8 @@ class PurgeTerms:
     """Whether imports leave the conversation out from now on."""
     takes_all: bool = False
     """Whether all conversations of the owner are purged, so that no damaged row may be in the way."""
+    only_older: tuple[AgeLimit, ...] = ()
+    """Purge it only if it is as old as one of these says; (): in any case."""
     limits_wait: bool = True
     """Whether the wait for locks of others is limited: not in the caller's own transaction."""
 
@@ -61,11 +64,12 @@ def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> Pur
     return _make_receipt(work, key, row, terms, None, kept_by, (len(sizes), sum(sizes.values())))
 
 
-def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | ConversationBusy:
+def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | ConversationBusy | None:
     """Remove a conversation and all that belongs to it, and return what was removed.
 
     Return an error if a turn of it, or of one of its forks, is running: nothing was removed. It is not raised, because
-    a caller does not wait for a turn as it waits for another transaction.
+    a caller does not wait for a turn as it waits for another transaction. Return None if it was changed since it was
+    found, so that it is not old enough.
 
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
@@ -76,6 +80,11 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
     if terms.limits_wait:
         limit_lock_wait(connection)
     check_erasable(connection)
+    overwrite_deleted(connection)
+    if terms.only_older:
+        lock_erasable(connection, key)
+        if not purgeable_ids.is_older(connection, key, terms.only_older):
+            return None
     try:
         row = _lock(work, key)
         descendants = _lock_descendants(work, key, terms)
@@ -83,6 +92,7 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
         return ConversationBusy(str(error))
     if row.damage is not None and descendants:
         raise row.damage
+    row = replace(row, source_kind=keep_known_kind(row.source_kind))
     receipt = _make_receipt(work, key, row, terms, work.now, (), (0, 0))
     removed = remove_conversation(connection, key, row, descendants, work.now, keeps_tombstone=terms.keep_tombstone)
     return replace(
@@ -91,6 +101,13 @@ def purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeRec
         attachment_bytes=removed.attachment_bytes,
         kept_by=removed.kept_by,
     )
+
+
+def keep_known_kind(kind: str | None) -> str | None:
+    """Return the kind of file that a conversation was imported from; None if a caller may have chosen the text."""
+    from convstore.transfer.reading import READABLE_KINDS  # most commands need it not
+
+    return kind if kind in READABLE_KINDS or kind == "custom" else None
 
 
 class _TurnRunning(Exception):
@@ -156,18 +173,9 @@ def _make_receipt(
     )
 
 
-def list_older(work: UnitOfWork, owner: str, before: datetime, *, deleted: bool) -> list[str]:
-    """Return the ids of conversations that were last changed before a moment; forks come before their origins.
-
-    Args:
-        deleted: return those that were deleted before the moment, and no others.
-    """
-    return purgeable_ids.list_older(work.connection, owner, before, deleted=deleted)
-
-
-def put_forks_first(work: UnitOfWork, owner: str, ids: Sequence[str]) -> list[str]:
-    """Return ids in such an order that forks come before their origins."""
-    return purgeable_ids.put_forks_first(work.connection, owner, ids)
+def list_older(work: UnitOfWork, owner: str, limits: Sequence[AgeLimit]) -> list[str]:
+    """Return the ids of conversations that are as old as one of the limits says; forks come before their origins."""
+    return purgeable_ids.list_older(work.connection, owner, limits)
 
 
 def list_all(work: UnitOfWork, owner: str) -> list[str]:
@@ -182,10 +190,11 @@ def erase_owner(work: UnitOfWork, owner: str) -> bool:
     """
     if purgeable_ids.list_all(work.connection, owner):
         return False
+    overwrite_deleted(work.connection)
     after = b""
     while digests := unused_attachments.list_digests(work.connection, owner, after):
         unused_attachments.delete_unused(work.connection, owner, digests)
         after = digests[-1]
-    purgeable_ids.delete_of_owner(work.connection, owner)
+    purgeable_ids.delete_of_owner(work.connection, owner, work.now)
     mark_steps(work.connection, work.now)
     return True

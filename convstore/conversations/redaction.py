@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from convstore.context.summary_plan import count_summary_tokens
+from convstore.conversations.purging import keep_known_kind
 from convstore.conversations.text_pattern import TextPattern
 from convstore.db.ancestors import read_message_at
 from convstore.db.covering_summaries import delete_covering_summaries, remove_from_summaries
 from convstore.db.erased_rows import lock_erasable
 from convstore.db.erased_terms import check_erasable
-from convstore.db.erasure_steps import mark_steps
+from convstore.db.erasure_steps import mark_steps, overwrite_deleted
 from convstore.db.fork_family import ForkFamily, group_by_conversation, read_family
 from convstore.db.fork_sharing import find_message_home
 from convstore.db.head_rows import read_head_seq
@@ -139,6 +140,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
     if limits_wait:
         limit_lock_wait(work.connection)
     check_erasable(work.connection)
+    overwrite_deleted(work.connection)
     try:
         locked = _lock_all(work, plan)
     except _TurnRunning as error:
@@ -308,5 +310,5 @@ def _mark(work: UnitOfWork, plan: RedactionPlan, blanked: Collection[BlankedMess
     mark_messages(work.connection, marks)
     for id in sorted(ids):
         key = ConversationKey(plan.key.owner, id)
-        kind = lock_erasable(work.connection, key, locks=False).source_kind
+        kind = keep_known_kind(lock_erasable(work.connection, key, locks=False).source_kind)
         put_tombstone(work.connection, key, ErasureReason.REDACTED, kind, work.now)

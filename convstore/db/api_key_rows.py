@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, literal, or_, select, update
+from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
 
 from convstore.db.connection import Connection
+from convstore.db.dialect import insert_or_ignore
 from convstore.db.tables import UtcDateTime
 from convstore.db.tables import api_keys as table
 from convstore.errors import DamagedRow
@@ -17,9 +18,13 @@ from convstore.values.api_key import ApiKey, Right
 _INSERT = insert(table)
 _BY_DIGEST = select(table).where(table.c.digest == bindparam("digest"))
 _ANY = select(literal(1)).select_from(table).limit(1)
-_ALL = select(table).order_by(table.c.created_at, table.c.id)
-_OF_OWNER = select(table).where(table.c.owner == bindparam("owner")).order_by(table.c.created_at, table.c.id)
-_BY_ID = select(table).where(table.c.id == bindparam("key_id"))
+_MARK = b"purged"
+"""Stands where the digest of a key would: no secret has so short a digest. The row says that there was a key."""
+_IS_KEY = table.c.digest != bindparam("mark", _MARK, type_=table.c.digest.type)
+_ALL = select(table).where(_IS_KEY).order_by(table.c.created_at, table.c.id)
+_OF_OWNER = select(table).where(table.c.owner == bindparam("owner"), _IS_KEY).order_by(table.c.created_at, table.c.id)
+_BY_ID = select(table).where(table.c.id == bindparam("key_id"), _IS_KEY)
+_DELETE = delete(table).where(table.c.owner == bindparam("owner"))
 _REVOKE = (
     update(table)
     .where(table.c.id == bindparam("key_id"), table.c.revoked_at.is_(None))
@@ -78,6 +83,25 @@ def find_by_id(connection: Connection, id: str) -> ApiKey | None:
 def revoke_key(connection: Connection, id: str, now: datetime) -> None:
     """Note that a key ended, unless it had ended before."""
     connection.execute(_REVOKE, {"key_id": id, "now": now})
+
+
+def delete_of_owner(connection: Connection, owner: str, now: datetime) -> None:
+    """Delete the keys of an owner, and leave a mark without owner: a service must not open itself because of that."""
+    if not connection.execute(_DELETE, {"owner": owner}).rowcount:
+        return
+    values = {
+        "digest": _MARK,
+        "id": _MARK.decode(),
+        "owner": "",
+        "name": None,
+        "rights": "",
+        "acts_for": None,
+        "created_at": now,
+        "expires_at": None,
+        "revoked_at": now,
+        "last_used_at": None,
+    }
+    connection.execute(insert_or_ignore(table, connection.dialect.name), values)
 
 
 def note_use(connection: Connection, id: str, before: datetime, now: datetime) -> None:

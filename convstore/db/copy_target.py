@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import bindparam, update
@@ -12,6 +13,7 @@ from convstore.db import row_writes, schema_upgrade, search_backlog, search_inde
 from convstore.db.connection import Connection
 from convstore.db.copied_rows import CONVERSATIONS, MESSAGES
 from convstore.db.engine import Database
+from convstore.db.erasure_steps import mark_copied
 from convstore.db.row_stream import Row, count_key_columns, list_columns, make_measure
 from convstore.db.tables import compatibility
 from convstore.errors import DatabaseError
@@ -51,7 +53,9 @@ def mark_finished(target: Database, minimum: str | None) -> None:
     Args:
         minimum: the oldest schema that a release must know to use it.
     """
-    _set_minimum(target, minimum or schema_upgrade.HEAD)
+    with target.write() as connection:
+        mark_copied(connection, datetime.now(UTC))
+        connection.execute(_MARK, {"minimum": minimum or schema_upgrade.HEAD})
 
 
 def _set_minimum(target: Database, minimum: str) -> None:

@@ -30,6 +30,7 @@ from convstore.db.copied_rows import (
 from convstore.db.copy_differences import Sides, describe_difference, name_row
 from convstore.db.copy_target import TableWriter, mark_finished, mark_unfinished, prepare_target
 from convstore.db.engine import Database
+from convstore.db.erasure_steps import read_copied
 from convstore.db.purged_conversation import remove_alone, remove_with_descendants
 from convstore.db.row_stream import Row
 from convstore.db.sqlite_erasing import finish_erasing
@@ -155,10 +156,19 @@ def _check_unused(sides: Sides, erased: Collection[ConversationKey]) -> None:
     Raises:
         Conflict: the target has a conversation, a message or a turn that the source does not have.
     """
+    with sides.target.read() as connection:
+        copied_at = read_copied(connection)
     for row, copy in sides.find_differences(CONVERSATIONS):
-        if copy is None or (row is None and ConversationKey(copy[0], copy[1]) in erased):
+        if copy is None:
             continue
-        if row is None or _has_more(row, copy):
+        if ConversationKey(copy[0], copy[1]) in erased:
+            if copied_at is not None and get_column(CONVERSATIONS, copy, "updated_at") > copied_at:
+                raise _refuse_used(sides, CONVERSATIONS, copy)
+            if row is None:
+                continue
+        if row is None:
+            raise _refuse_unknown(sides, copy)
+        if _has_more(row, copy):
             raise _refuse_used(sides, CONVERSATIONS, copy)
 
 
@@ -195,16 +205,20 @@ def _find_renamed(sides: Sides) -> list[Row]:
         if copy is None:
             continue
         if row is None:
-            raise Conflict(
-                f"{name_row(CONVERSATIONS, copy)} is in {sides.target.label} and not in {sides.source.label}: "
-                "copy to a new database"
-            )
+            raise _refuse_unknown(sides, copy)
         get, get_copy = partial(get_column, CONVERSATIONS, row), partial(get_column, CONVERSATIONS, copy)
         if _has_more(row, copy):
             raise _refuse_used(sides, CONVERSATIONS, copy)
         if get_copy("name") not in (None, get("name")):
             renamed.append(copy)
     return renamed
+
+
+def _refuse_unknown(sides: Sides, copy: Row) -> Conflict:
+    return Conflict(
+        f"{name_row(CONVERSATIONS, copy)} is in {sides.target.label} and not in {sides.source.label}: copy to a new "
+        "database, or purge it there too (`convstore purge`) if everything of its owner was purged"
+    )
 
 
 def _refuse_used(sides: Sides, table: str, copy: Row) -> Conflict:

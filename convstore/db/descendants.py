@@ -6,21 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Text, bindparam, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, Origin, read_lineage, read_nearest_origin, write_lineage
 from convstore.db.tables import conversations as table
 from convstore.errors import DamagedRow
-from convstore.values.identifiers import ConversationKey
+from convstore.messages.storable_text import to_json
+from convstore.values.identifiers import ConversationKey, Seq
 
 _FORKS = select(table.c.id, table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.lineage.is_not(None))
+_NAMING = select(table.c.id).where(
+    table.c.owner == bindparam("owner"), table.c.lineage.like(bindparam("pattern", type_=Text), escape="!")
+)
 _LINEAGE = select(table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.id == bindparam("id"))
 # In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
 _WRITE = (
     update(table)
     .where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id"))
     .values(lineage=bindparam("new_lineage", type_=table.c.lineage.type))
+)
+
+_FORGET_TITLE = (
+    update(table)
+    .where(
+        table.c.owner == bindparam("key_owner"),
+        table.c.id == bindparam("key_id"),
+        table.c.made_title == bindparam("old_title", type_=table.c.made_title.type),
+    )
+    .values(made_title=None)
 )
 
 
@@ -42,6 +56,9 @@ def list_descendants(connection: Connection, key: ConversationKey, *, skips_dama
     Raises:
         DamagedRow: the lineage of a conversation that may be one of them cannot be decoded.
     """
+    # A fork names its origin, so nothing is read of the many conversations without forks.
+    if connection.execute(_NAMING.limit(1), {"owner": key.owner, "pattern": _make_pattern(key.id)}).first() is None:
+        return []
     forks: dict[str, list[Descendant]] = {}
     damaged: list[tuple[str, DamagedRow]] = []
     for row in connection.execute(_FORKS, {"owner": key.owner}):
@@ -51,7 +68,7 @@ def list_descendants(connection: Connection, key: ConversationKey, *, skips_dama
         except DamagedRow as error:
             damaged.append((str(row.lineage), error))
             continue
-        if origin is not None:
+        if origin is not None and fork != key:
             forks.setdefault(origin.conversation_id, []).append(Descendant(fork, origin))
     for lineage, damage in damaged:
         if key.id in lineage and not skips_damaged:
@@ -63,6 +80,14 @@ def list_descendants(connection: Connection, key: ConversationKey, *, skips_dama
         found += of_this
         waiting += [one.key.id for one in of_this]
     return found
+
+
+def _make_pattern(id: str) -> str:
+    """Return a pattern for the lineages that name a conversation."""
+    written = to_json(id)[1:-1]
+    for character in "!%_":
+        written = written.replace(character, "!" + character)
+    return f"%{written}%"
 
 
 def leave_out(connection: Connection, lineage: Lineage, descendants: Sequence[Descendant]) -> None:
@@ -90,6 +115,26 @@ def leave_out(connection: Connection, lineage: Lineage, descendants: Sequence[De
         made[one.key.id] = new
         column = write_lineage(new) if new.is_fork else None
         connection.execute(_WRITE, {"key_owner": key.owner, "key_id": one.key.id, "new_lineage": column})
+
+
+def forget_titles(
+    connection: Connection, descendants: Sequence[Descendant], title: str | None, seq: Seq | None
+) -> None:
+    """Remove the title that a message of a conversation made from the descendants that do not have the message.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        title: the title that was made, as it is stored; None: there is none.
+        seq: the message; None: it is not a message of this conversation.
+    """
+    if title is None or seq is None:
+        return
+    shared: dict[str, int] = {}
+    for one in descendants:
+        shared[one.key.id] = min(one.origin.up_to_seq, shared.get(one.origin.conversation_id, one.origin.up_to_seq))
+        if shared[one.key.id] < seq:
+            values = {"key_owner": one.key.owner, "key_id": one.key.id, "old_title": title}
+            connection.execute(_FORGET_TITLE, values)
 
 
 def _read(connection: Connection, key: ConversationKey) -> Lineage:

@@ -25,7 +25,8 @@ from convstore.db.tables import (
     turns,
 )
 from convstore.errors import ConversationNotFound, DamagedRow
-from convstore.values.identifiers import ConversationKey
+from convstore.messages.first_title import MOST_POSITION
+from convstore.values.identifiers import ConversationKey, Seq
 
 CHILD_TABLES = tuple(
     table.name
@@ -42,6 +43,7 @@ _ROW = select(
     conversations.c.deleted_at,
     conversations.c.created_at,
     conversations.c.title,
+    conversations.c.made_title,
     conversations.c.name,
     conversations.c.metadata,
     conversations.c.head_seq,
@@ -64,6 +66,12 @@ _COUNTS = {
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
     for table in (messages, turns, summaries)
 }
+_FIRST_OF_USER = select(func.min(messages.c.seq)).where(
+    messages.c.owner == bindparam("owner"),
+    messages.c.conversation_id == bindparam("conversation_id"),
+    messages.c.role == "user",
+    messages.c.position <= bindparam("most", MOST_POSITION, type_=messages.c.position.type),
+)
 _DIGEST = select(messages.c.digest).where(
     messages.c.owner == bindparam("owner"),
     messages.c.conversation_id == bindparam("conversation_id"),
@@ -96,6 +104,8 @@ class ErasableRow:
     is_deleted: bool
     created_at: datetime
     title: str | None
+    """As it is stored."""
+    made_title: str | None
     """As it is stored."""
     name: str | None
     source_kind: str | None
@@ -131,6 +141,7 @@ def lock_erasable(connection: Connection, key: ConversationKey, *, locks: bool =
         is_deleted=row.deleted_at is not None,
         created_at=row.created_at,
         title=row.title,
+        made_title=row.made_title,
         name=row.name,
         source_kind=_read_kind(row.metadata),
         head_seq=row.head_seq,
@@ -157,6 +168,12 @@ def read_digest(connection: Connection, key: ConversationKey, seq: int) -> bytes
     """Return the digest of a message in a conversation's own rows; None: it is not there."""
     found = connection.scalar(_DIGEST, {"owner": key.owner, "conversation_id": key.id, "seq": seq})
     return bytes(found) if found is not None else None
+
+
+def find_titling(connection: Connection, key: ConversationKey) -> Seq | None:
+    """Return the message in a conversation's own rows that its made title was made of; None: it is not there."""
+    found = connection.scalar(_FIRST_OF_USER, {"owner": key.owner, "conversation_id": key.id})
+    return Seq(found) if found is not None else None
 
 
 def forget_sums(connection: Connection, key: ConversationKey) -> None:

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from convstore.db import tombstone_rows, unused_attachments
 from convstore.db.connection import Connection
-from convstore.db.descendants import Descendant, leave_out, list_descendants
-from convstore.db.erased_rows import ErasableRow, delete_rows, forget_sums, lock_erasable
+from convstore.db.descendants import Descendant, forget_titles, leave_out, list_descendants
+from convstore.db.erased_rows import ErasableRow, delete_rows, find_titling, forget_sums, lock_erasable
 from convstore.db.erased_terms import remove_terms
 from convstore.db.erasure_steps import mark_steps
 from convstore.db.fork_sharing import Lineage
@@ -67,6 +67,7 @@ def remove_conversation(
     for fork in list_forks(key, descendants):
         copied = copy_to_fork(connection, key, fork.key.id, find_shared(row.lineage, fork))
         kept_by.append(KeptByFork(fork.key.id, copied))
+    forget_titles(connection, descendants, row.made_title, find_titling(connection, key))
     leave_out(connection, row.lineage, descendants)
     forget_sums(connection, key)
     remove_terms(connection, key, row)

@@ -104,7 +104,9 @@ def list_owners(connection: Connection, *, waiting: bool) -> list[str]:
 @cache
 def _all_statement(dialect: str) -> Any:
     columns = (conversations.c.owner, conversations.c.id, literal(0, BigInteger))
+    # On PostgreSQL it waits for a purge, and leaves the conversation out; without the lock, the foreign key would fail.
     rows = select(*columns).where(conversations.c.owner == bindparam("key_owner"))
+    rows = rows.with_for_update(read=True, key_share=True)
     return insert_or_ignore(table, dialect).from_select(["owner", "conversation_id", "from_seq"], rows)
 
 

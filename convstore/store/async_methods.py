@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins  # inside the class, `list` is a method
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import date, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
@@ -449,8 +449,9 @@ class AsyncConversationMethods(AsyncKeyMethods):
     @documented_as(ConversationMethods.purge_older_than)
     async def purge_older_than(
         self,
-        age: timedelta,
+        age: timedelta | datetime,
         *,
+        ids: Collection[str] | None = None,
         deleted: bool = False,
         dry_run: bool = False,
         keep_digest: bool = False,
@@ -460,6 +461,7 @@ class AsyncConversationMethods(AsyncKeyMethods):
         return await self._run(
             ConversationMethods.purge_older_than,
             age,
+            ids=ids,
             deleted=deleted,
             dry_run=dry_run,
             keep_digest=keep_digest,
@@ -504,6 +506,7 @@ class AsyncConversationMethods(AsyncKeyMethods):
     async def run_retention(
         self,
         *,
+        ids: Collection[str] | None = None,
         dry_run: bool = False,
         keep_digest: bool = False,
         finish: bool = True,
@@ -511,6 +514,7 @@ class AsyncConversationMethods(AsyncKeyMethods):
     ) -> builtins.list[PurgeReceipt]:
         return await self._run(
             ConversationMethods.run_retention,
+            ids=ids,
             dry_run=dry_run,
             keep_digest=keep_digest,
             finish=finish,

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import builtins  # `list` is a method
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from convstore.conversations import purging, retention_rules
 from convstore.conversations.purging import PurgeTerms
+from convstore.db.erasure_steps import ErasureStep
+from convstore.db.purgeable_ids import AgeLimit
 from convstore.db.transactions import OwnTransactions
-from convstore.errors import ConversationBusy, ConversationNotFound, InvalidInput, PurgeUnfinished
+from convstore.errors import (
+    ConversationBusy,
+    ConversationNotFound,
+    ConvstoreError,
+    DatabaseUnavailable,
+    InvalidInput,
+    PurgeUnfinished,
+)
 from convstore.store.key_methods import KeyMethods
 from convstore.values.identifiers import ConversationKey
 from convstore.values.purge_receipt import PurgeReceipt
 from convstore.values.retention_rule import Retained, RetentionRule
+
+_GIVES_UP_AFTER = 3
+"""How many conversations one after another may find the database unavailable, until the others are not tried."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What purges did so far."""
+
+    receipts: list[PurgeReceipt] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    """The ids of conversations with a running turn."""
+    failures: list[tuple[str, ConvstoreError]] = field(default_factory=list)
+    """The ids of others that could not be purged, each with its error."""
 
 
 class ErasingMethods(KeyMethods):
@@ -45,14 +70,17 @@ class ErasingMethods(KeyMethods):
         if dry_run:
             return self._transactions.read(purging.plan_purge, key, terms)
         receipt = self._purge(key, terms)
+        if receipt is None:
+            raise AssertionError("a purge without a limit of age has no reason to leave it")
         if finish:
-            self._finish([receipt], ())
+            self._finish(_Done([receipt]))
         return receipt
 
     def purge_older_than(
         self,
-        age: timedelta,
+        age: timedelta | datetime,
         *,
+        ids: Collection[str] | None = None,
         deleted: bool = False,
         dry_run: bool = False,
         keep_digest: bool = False,
@@ -61,10 +89,11 @@ class ErasingMethods(KeyMethods):
     ) -> builtins.list[PurgeReceipt]:
         """Purge conversations that nobody has changed for some time, and return a receipt for each.
 
-        Each is purged in a transaction of its own.
+        Each is purged in a transaction of its own. One that somebody changes or restores meanwhile is left.
 
         Args:
-            age: how long ago the last change was, at least.
+            age: how long ago the last change was, at least; or the moment before that it was.
+            ids: purge only these of them; None: all.
             deleted: purge only those that were deleted at least so long ago.
             dry_run: remove nothing, and return what would be removed.
             keep_digest: as for `purge`.
@@ -72,14 +101,16 @@ class ErasingMethods(KeyMethods):
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            InvalidInput: the age is negative.
-            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+            InvalidInput: the age is negative, or a moment without a time zone.
+            PurgeUnfinished: some have a running turn or a damaged row, or the SQLite file is in use. The others were
+                removed.
         """
-        if age < timedelta():
-            raise InvalidInput("the age must not be negative")
-        before, terms = datetime.now(UTC) - age, self._make_terms(keep_digest=keep_digest)
-        ids = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
-        return self._purge_all(ids, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+        limits = (AgeLimit(_find_moment(age), deleted),)
+        terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
+        done = _Done()
+        self._purge_all(self._list_older(terms, ids), terms, done, dry_run=dry_run, on_progress=on_progress)
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def purge_owner(
         self,
@@ -101,18 +132,20 @@ class ErasingMethods(KeyMethods):
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            PurgeUnfinished: conversations have a running turn, or the SQLite file is in use. Call it again.
+            PurgeUnfinished: conversations have a running turn or a damaged row, or the SQLite file is in use. Call it
+                again.
         """
         terms = self._make_terms(keep_digest=keep_digest, takes_all=True)
-        receipts: builtins.list[PurgeReceipt] = []
+        done = _Done()
         while True:
             ids = self._transactions.read(purging.list_all, self._owner)
-            receipts += self._purge_all(ids, terms, dry_run=dry_run, finish=False, on_progress=on_progress)
-            if dry_run or self._transactions.write_repeatable(purging.erase_owner, self._owner):
+            self._purge_all(ids, terms, done, dry_run=dry_run, on_progress=on_progress)
+            if dry_run or done.busy or done.failures:
+                break
+            if self._transactions.write_repeatable(purging.erase_owner, self._owner):
                 break  # else a conversation was made meanwhile
-        if finish and not dry_run:
-            self._finish(receipts, ())
-        return receipts
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def set_retention(self, keep: timedelta, *, covers: Literal["all", "deleted"] = "all") -> RetentionRule:
         """Say how long the owner's conversations are kept, and return the rule. `run_retention` purges the others.
@@ -156,6 +189,7 @@ class ErasingMethods(KeyMethods):
     def run_retention(
         self,
         *,
+        ids: Collection[str] | None = None,
         dry_run: bool = False,
         keep_digest: bool = False,
         finish: bool = True,
@@ -163,25 +197,29 @@ class ErasingMethods(KeyMethods):
     ) -> builtins.list[PurgeReceipt]:
         """Purge the owner's conversations that are kept long enough, and return a receipt for each.
 
-        Nothing is purged without this call. A conversation with a running turn waits for the next one.
+        Nothing is purged without this call. A conversation with a running turn waits for the next one. One that
+        somebody changes or restores meanwhile is left.
 
         Args:
+            ids: purge only these of them; None: all.
             dry_run: remove nothing, and return what would be removed.
             keep_digest: as for `purge`.
             finish: as for `purge`.
             on_progress: called with the number of conversations purged so far.
 
         Raises:
-            PurgeUnfinished: some have a running turn, or the SQLite file is in use. The others were removed.
+            PurgeUnfinished: some have a running turn or a damaged row, or the SQLite file is in use. The others were
+                removed.
         """
-        ids: dict[str, None] = {}
-        for rule in self.retention():
-            before, deleted = datetime.now(UTC) - rule.keep, rule.covers is Retained.DELETED
-            found = self._transactions.read(purging.list_older, self._owner, before, deleted=deleted)
-            ids |= dict.fromkeys(found)
-        ordered = self._transactions.read(purging.put_forks_first, self._owner, list(ids))
-        terms = self._make_terms(keep_digest=keep_digest)
-        return self._purge_all(ordered, terms, dry_run=dry_run, finish=finish, on_progress=on_progress)
+        now = datetime.now(UTC)
+        limits = tuple(AgeLimit(now - rule.keep, rule.covers is Retained.DELETED) for rule in self.retention())
+        if not limits:
+            return []
+        terms = replace(self._make_terms(keep_digest=keep_digest), only_older=limits)
+        done = _Done()
+        self._purge_all(self._list_older(terms, ids), terms, done, dry_run=dry_run, on_progress=on_progress)
+        self._finish(done, overwrites=finish and not dry_run)
+        return done.receipts
 
     def finish_purge(self) -> builtins.list[str]:
         """Overwrite what was purged in the SQLite file and its log, and return what could not be done now.
@@ -206,7 +244,11 @@ class ErasingMethods(KeyMethods):
     def _make_terms(self, keep_digest: bool, *, takes_all: bool = False) -> PurgeTerms:
         return PurgeTerms(keep_digest, not takes_all, takes_all, limits_wait=self._transactions.may_wait)
 
-    def _purge(self, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
+    def _list_older(self, terms: PurgeTerms, ids: Collection[str] | None) -> builtins.list[str]:
+        found = self._transactions.read(purging.list_older, self._owner, terms.only_older)
+        return found if ids is None else [id for id in found if id in ids]
+
+    def _purge(self, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt | None:
         receipt = self._run_unlocked(partial(self._transactions.write, purging.purge, key, terms))
         if isinstance(receipt, ConversationBusy):
             raise receipt
@@ -216,49 +258,81 @@ class ErasingMethods(KeyMethods):
         self,
         ids: Iterable[str],
         terms: PurgeTerms,
+        done: _Done,
         *,
         dry_run: bool,
-        finish: bool,
         on_progress: Callable[[int], object] | None,
-    ) -> builtins.list[PurgeReceipt]:
-        receipts: builtins.list[PurgeReceipt] = []
-        busy: builtins.list[str] = []
+    ) -> None:
+        """Purge conversations, each in a transaction of its own; one that cannot be purged does not stop the others."""
+        unreached = 0
         for id in ids:
             key = ConversationKey(self._owner, id)
             try:
                 if dry_run:
-                    receipts.append(self._transactions.read(purging.plan_purge, key, terms))
+                    receipt: PurgeReceipt | None = self._transactions.read(purging.plan_purge, key, terms)
                 else:
-                    receipts.append(self._purge(key, terms))
+                    receipt = self._purge(key, terms)
             except ConversationNotFound:
                 continue  # somebody else has purged it
             except ConversationBusy:
-                busy.append(id)
+                done.busy.append(id)
+            except ConvstoreError as error:
+                if not isinstance(self._transactions, OwnTransactions):
+                    raise  # half of it may be done: the caller must roll back
+                done.failures.append((id, error))
+                unreached = unreached + 1 if isinstance(error, DatabaseUnavailable) else 0
+                if unreached == _GIVES_UP_AFTER:
+                    break
+            else:
+                unreached = 0
+                done.receipts += [receipt] if receipt is not None else []
             if on_progress is not None:
-                on_progress(len(receipts))
-        if (finish and receipts and not dry_run) or busy:
-            self._finish(receipts, busy, overwrites=finish and bool(receipts))
-        return receipts
+                on_progress(len(done.receipts))
 
-    def _finish(self, receipts: Sequence[PurgeReceipt], busy: Sequence[str], *, overwrites: bool = True) -> None:
+    def _finish(self, done: _Done, *, overwrites: bool = True) -> None:
         """Overwrite what was purged, unless the caller's transaction has yet to end; tell what is left to do.
 
         Raises:
             PurgeUnfinished: something is left.
         """
-        left = self.finish_purge() if overwrites and isinstance(self._transactions, OwnTransactions) else []
-        if not left and not busy:
-            return
-        problems = []
-        if busy:
-            named = ", ".join(map(repr, busy[:5])) + (" …" if len(busy) > 5 else "")
-            problems.append(f"{len(busy)} not purged, because a turn of it or of a fork of it is running: {named}")
-        if left:
+        left: builtins.list[str] = []
+        trouble: DatabaseUnavailable | None = None
+        if overwrites and done.receipts and isinstance(self._transactions, OwnTransactions):
+            try:
+                left = self.finish_purge()
+            except DatabaseUnavailable as error:  # the receipts must not be lost
+                left, trouble = [step.value for step in ErasureStep], error
+        problems: builtins.list[str] = []
+        if done.busy:
+            reason = "because a turn of it or of a fork of it is running"
+            problems.append(f"{len(done.busy)} not purged, {reason}: {_name(done.busy)}")
+        if done.failures:
+            named = _name(id for id, _ in done.failures)
+            problems.append(f"{len(done.failures)} not purged: {named} ({done.failures[0][1]})")
+        if trouble is not None:
+            problems.append(f"the rows are gone, but not overwritten yet ({trouble})")
+        elif left:
             problems.append(
                 "the rows are gone, but others use the database file, and what was in them is not overwritten yet "
                 f"({', '.join(left)}): finish the purge when they have ended"
             )
-        raise PurgeUnfinished("; ".join(problems), receipts, busy, left)
+        if problems:
+            raise PurgeUnfinished("; ".join(problems), done.receipts, done.busy, left, done.failures) from trouble
+
+
+def _name(ids: Iterable[str]) -> str:
+    named = [repr(id) for id in islice(ids, 6)]
+    return ", ".join(named[:5]) + (" …" if len(named) > 5 else "")
+
+
+def _find_moment(age: timedelta | datetime) -> datetime:
+    if isinstance(age, datetime):
+        if age.tzinfo is None:
+            raise InvalidInput("the moment needs a time zone")
+        return age
+    if age < timedelta():
+        raise InvalidInput("the age must not be negative")
+    return datetime.now(UTC) - age
 
 
 def _check_covers(covers: str) -> Retained:

@@ -111,6 +111,39 @@ def test_by_age_and_from_the_trash(program: Program, trip: str) -> None:
     assert program("list", "--json").json == []
 
 
+def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str) -> None:
+    with Terminal("purge", "--older-than", "0h", feed="") as terminal:
+        terminal.until("Remove 2 conversations for good? [y/N]")
+        program("say", "Still wanted", "-c", "trip")
+        program("new", "New", "--name", "new")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert sorted(one["name"] for one in program("list", "--json").json) == ["new", "trip"]
+
+
+def test_one_that_cannot_be_purged_does_not_lose_the_receipts_of_others(
+    program: Program, trip: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    program("fork", "trip", "--name", "fork")
+    fork = program("list", "--json").json[0]["id"]
+    with closing(sqlite3.connect(Path(parse_url(sqlite_url).database or ""))) as connection, connection:
+        connection.execute("UPDATE convstore_conversations SET lineage = ? WHERE id = ?", (f'[["{trip}", oops', fork))
+    receipts = tmp_path / "receipts.json"
+    ran = program("purge", trip, "other", "--yes", "-o", str(receipts))
+    assert ran.code == 7
+    assert f"convstore: {trip} was not purged:" in ran.err
+    written = json.loads(receipts.read_text())
+    assert len(written["purged"]) == 1
+    assert [one["conversation"] for one in written["failed"]] == [trip]
+    assert written["left"] == []
+    program("show", "other").failed(3)
+    program("new", "Deleted", "--name", "deleted")
+    (deleted,) = (one["id"] for one in program("list", "--json").json if one["name"] == "deleted")
+    program("delete", "deleted")
+    ran = program("purge", deleted, "2222-2222-2222", "--yes", "-o", str(tmp_path / "more.json"))
+    assert ran.code == 3
+
+
 def test_an_owner_is_purged_only_if_it_is_typed(program: Program, trip: str) -> None:
     program("new", "Ada's", "--owner", "ada")
     program.set(CONVSTORE_OWNER="ada")

@@ -124,3 +124,20 @@ def test_the_keys_of_an_owner_end_with_the_owner(store: Store) -> None:
     assert store.check_key(mine.secret).key is None
     assert store.check_key(other.secret).key == other.key
     assert store.list_keys(all_owners=True) == [other.key]
+
+
+def test_purging_the_owner_of_the_only_key_does_not_open_the_service(store: Store) -> None:
+    gateway = store.for_owner("gateway")
+    secret = gateway.create_key().secret
+    for _ in range(2):
+        gateway.purge_owner()
+        check = store.check_key(secret)
+        assert (check.key, check.has_keys) == (None, True)
+    assert store.list_keys(all_owners=True) == store.list_keys() == []
+    with pytest.raises(KeyNotFound):
+        store.revoke_key("purged")
+    store.create_key()
+    store.purge_owner()
+    assert store.check_key(secret).has_keys is True
+    store.for_owner("other").purge_owner()
+    assert store.list_keys(all_owners=True) == []

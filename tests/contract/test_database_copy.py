@@ -302,6 +302,30 @@ def test_a_message_that_was_written_in_the_copy_is_never_lost(pair: tuple[str, s
         assert "only here" in connection.plain.scalars(text("SELECT content FROM convstore_messages")).all()
 
 
+def test_a_purge_does_not_reach_what_was_written_in_the_copy(pair: tuple[str, str, Store]) -> None:
+    source, target, chat = pair
+    copy(source, target)
+    with Store(target) as store:
+        store.append("long", {"role": "user", "content": "only here"})
+    chat.purge("long")
+    with pytest.raises(Conflict, match="conversation 'long' was written in"):
+        copy(source, target)
+    with Store(target) as store:
+        assert store.history("long")[-1] == {"role": "user", "content": "only here"}
+
+
+def test_after_the_purge_of_an_owner_the_copy_says_what_to_do(pair: tuple[str, str, Store]) -> None:
+    source, target, chat = pair
+    chat.for_owner("bob").new(id="bobs", messages=[{"role": "user", "content": "Hi"}])
+    copy(source, target)
+    chat.for_owner("bob").purge_owner()
+    with pytest.raises(Conflict, match="or purge it there too"):
+        copy(source, target)
+    with Store(target) as store:
+        store.for_owner("bob").purge_owner()
+    assert copy(source, target).differences == []
+
+
 @pytest.mark.parametrize(
     ("trigger", "difference"),
     [

@@ -315,6 +315,61 @@ def make_older(backend: Backend, *ids: str) -> None:
 
 
 @ON_ALL_BACKENDS
+def test_a_title_made_of_a_message_stays_only_with_forks_that_have_it(store: Store, backend: Backend) -> None:
+    store.new(id="a", messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Zebrawort"}])
+    for id, at in (("none", 0), ("system", 1), ("whole", 2)):
+        store.fork("a", at=at, new_id=id)
+    store.fork("whole", at=1, new_id="deep")
+    store.purge("a")
+    assert [store.get(id).title for id in ("none", "system", "deep", "whole")] == [None, None, None, "Zebrawort"]
+    store.purge("whole")
+    assert find_words(backend, "Zebrawort") == []
+
+
+@pytest.mark.parametrize("id", ["100%_!", "ünal-天气", 'quote"back\\slash', "Case"])
+def test_a_fork_is_found_by_any_id_of_its_origin(store: Store, id: str) -> None:
+    store.new(id=id, messages=[{"role": "user", "content": "Hi"}])
+    store.fork(id, new_id="near")
+    store.fork("near", new_id="deep")
+    store.purge(id)
+    store.purge("near")
+    assert store.history("deep") == [{"role": "user", "content": "Hi"}]
+
+
+def test_a_conversation_that_is_its_own_origin_is_purged(store: Store, backend: Backend) -> None:
+    store.new(id="a", messages=[{"role": "user", "content": "Hi"}])
+    store.fork("a", new_id="b")
+    backend.is_intact = False
+    with backend.connect() as connection, connection.begin():
+        table = metadata.tables["convstore_conversations"]
+        connection.execute(table.update().where(table.c.id == "a").values(lineage='[["b",1,0]]'))
+    assert len(store.purge_owner()) == 2
+
+
+@ON_ALL_BACKENDS
+def test_a_damaged_lineage_does_not_keep_others_from_being_purged(store: Store, backend: Backend) -> None:
+    for id in ("a", "b", "c"):
+        store.new(id=id, messages=[{"role": "user", "content": id}])
+    store.fork("b", new_id="fork")
+    for id in ("a", "b", "c"):
+        store.delete(id)
+    backend.is_intact = False
+    with backend.connect() as connection, connection.begin():
+        table = metadata.tables["convstore_conversations"]
+        connection.execute(table.update().where(table.c.id == "fork").values(lineage='[["b", oops'))
+    with pytest.raises(PurgeUnfinished, match="1 not purged: 'b'") as planned:
+        store.purge_older_than(timedelta(), deleted=True, dry_run=True)
+    assert len(planned.value.receipts) == 2
+    with pytest.raises(PurgeUnfinished, match="1 not purged: 'b'") as caught:
+        store.purge_older_than(timedelta(), deleted=True)
+    assert [receipt.conversation_id for receipt in caught.value.receipts] == ["a", "c"]
+    ((id, error),) = caught.value.failures
+    assert (id, type(error), caught.value.left) == ("b", DamagedRow, ())
+    assert [one.id for one in store.list(deleted=True)] == ["b"]
+    assert store.finish_purge() == []
+
+
+@ON_ALL_BACKENDS
 def test_purging_an_owner_leaves_nothing_of_them(store: Store, backend: Backend, chat_server: ChatServer) -> None:
     ada = store.for_owner("ada-zebra")
     say_words(ada, chat_server, "secret", "Zebrawort")

@@ -40,7 +40,7 @@ def test_an_import_leaves_out_what_was_purged(store: Store, backend: Backend) ->
     assert sorted(one.title or "" for one in store.list()) == ["Title of 2", "Title of 3"]
     with backend.connect() as connection:
         row = connection.execute(select(tombstones)).one()
-    assert (row.owner, row.conversation_id, row.reason, row.source_kind) == ("", id, "purged", "notes")
+    assert (row.owner, row.conversation_id, row.reason, row.source_kind) == ("", id, "purged", None)
     trial = store.import_([make("1", "One")], kind="notes", dry_run=True)
     assert (trial.new, trial.erased) == (0, 1)
 
@@ -140,3 +140,12 @@ def test_a_conversation_that_is_purged_while_it_is_imported_stays_purged(
     monkeypatch.setattr(importing, "_insert", purge_first)
     assert store.import_([make("1", "One", "Two")], kind="notes").erased == 1
     assert store.list() == []
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("chatgpt", "chatgpt"), ("custom", "custom"), ("Zebrawort", None)])
+def test_a_tombstone_has_only_kinds_that_convstore_knows(
+    store: Store, backend: Backend, kind: str, kept: str | None
+) -> None:
+    store.purge(store.new(metadata={"import": {"kind": kind}}).id)
+    with backend.connect() as connection:
+        assert connection.execute(select(tombstones.c.source_kind)).scalar_one() == kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -74,6 +74,41 @@ def test_setting_a_rule_purges_nothing_and_running_it_does(store: Store, backend
     assert list_ids(ada) == ["old"]
     assert store.history("fork") == [{"role": "user", "content": "old"}]
     assert store.run_retention() == []
+
+
+@pytest.mark.parametrize("runs", ["older", "rule"])
+def test_what_was_restored_or_changed_meanwhile_is_left(store: Store, backend: Backend, runs: str) -> None:
+    add(store, "a", "b", "c")
+    for id in ("a", "b", "c"):
+        store.delete(id)
+    make_older(backend, "a", "b", "c")
+    store.set_retention(30 * DAY, covers="deleted")
+
+    def bring_back(count: int) -> None:
+        if count == 1 and store.list(deleted=True):
+            store.restore("b")
+            store.restore("c")
+            store.append("c", {"role": "user", "content": "I need this"})
+
+    if runs == "rule":
+        done = store.run_retention(on_progress=bring_back)
+    else:
+        done = store.purge_older_than(30 * DAY, deleted=True, on_progress=bring_back)
+    assert [receipt.conversation_id for receipt in done] == ["a"]
+    assert list_ids(store) == ["b", "c"]
+    assert len(store.history("c")) == 2
+
+
+def test_only_those_that_were_named_are_purged(store: Store, backend: Backend) -> None:
+    add(store, "a", "b", "c")
+    make_older(backend, "a", "b")
+    store.set_retention(30 * DAY)
+    before = datetime.now(UTC) - 30 * DAY
+    assert [one.conversation_id for one in store.purge_older_than(before, ids=["a", "c"])] == ["a"]
+    assert store.run_retention(ids=["c"]) == []
+    assert [one.conversation_id for one in store.run_retention(ids=["b"])] == ["b"]
+    with pytest.raises(InvalidInput, match="time zone"):
+        store.purge_older_than(datetime(2020, 1, 1))  # noqa: DTZ001
 
 
 def test_only_a_store_without_an_owner_lists_the_owners_with_rules(store: Store) -> None:

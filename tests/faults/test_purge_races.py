@@ -144,6 +144,20 @@ def test_turns_and_appends_go_on_while_a_callers_transaction_has_made_a_fork(sto
     assert store.history("b") == [ONE]
 
 
+def test_comparing_the_whole_index_waits_for_a_purge_and_leaves_the_conversation_out(
+    store: Store, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    store.new(id="a", messages=[ONE])
+    store.new(id="b", messages=[ONE])
+    with engine.connect() as connection:
+        store.using(connection).purge("a")
+        indexing = threads.submit(store.reindex, whole=True)
+        assert is_waiting(indexing)
+        connection.commit()
+    assert indexing.result() == 0
+    assert len(store.search("One").hits) == 1
+
+
 def test_an_attachment_that_a_message_is_just_stored_with_stays(
     store: Store, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:

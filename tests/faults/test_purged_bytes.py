@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from convstore import InvalidInput, PurgeUnfinished, Store
 from convstore.db import search_index, sqlite_erasing
@@ -240,6 +240,22 @@ def test_our_connections_overwrite_what_they_delete(store: Store) -> None:
     store.list()
     with engine_of(store).connect() as connection:
         assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
+
+
+def test_a_callers_connection_overwrites_before_anything_is_deleted(path: Path, store: Store) -> None:
+    store.new(id="a", messages=[{"role": "user", "content": "x"}])
+    engine = create_engine(f"sqlite:///{path}")
+    statements: list[str] = []
+
+    def note(_c: object, _d: object, statement: str, *_: object) -> None:
+        statements.append(statement.split(" WHERE", maxsplit=1)[0])
+
+    event.listen(engine, "before_cursor_execute", note)
+    with engine.begin() as connection:
+        store.using(connection).purge("a")
+    engine.dispose()
+    first_delete = next(place for place, one in enumerate(statements) if one.startswith("DELETE"))
+    assert statements.index("PRAGMA secure_delete = ON") < first_delete
 
 
 def test_without_fts5_the_plain_table_has_no_word_left(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,13 @@ from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.output_streams import write_answer, write_terminal_note
 from convstore.cli.render.progress import Progress
-from convstore.cli.render.purge_output import Purged, describe_receipt, open_receipt_file, print_receipts
+from convstore.cli.render.purge_output import (
+    Purged,
+    describe_receipt,
+    exit_if_unfinished,
+    open_receipt_file,
+    print_receipts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,18 +81,32 @@ def purge(
             _finish(store, as_json=as_json)
             return
         ids = _find_ids(store, refs)
-        planned = _plan(store, ids, age, deleted=deleted) if dry_run or not yes else []
+        before = datetime.now(UTC) - age if age is not None else None
+        planned = _plan(store, ids, before, deleted=deleted) if dry_run or not yes else Purged([])
         if dry_run:
             with open_receipt_file(target) as file:
-                print_receipts(Purged(planned, is_trial=True), as_json=as_json, file=file)
+                print_receipts(replace(planned, is_trial=True), as_json=as_json, file=file)
+            exit_if_unfinished(planned)
             return
         if not yes:
-            _ask(planned, store.owner if whole_owner else None)
+            _ask(planned.receipts, store.owner if whole_owner else None)
+            if before is not None:
+                ids = [one.conversation_id for one in planned.receipts]
+        older = _Older(before, None if yes else ids, deleted) if before is not None else None
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
-            done = _purge(store, ids, age, deleted=deleted, keep_digests=keep_digests, as_json=as_json)
+            done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
-    if done.busy or done.left:
-        raise SystemExit(5)
+    exit_if_unfinished(done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """Which conversations --older-than purges."""
+
+    before: datetime
+    ids: list[str] | None
+    """Those that were confirmed; None: all."""
+    deleted: bool
 
 
 def _is_owner_named() -> bool:
@@ -112,12 +134,17 @@ def _find_ids(store: Store, refs: tuple[str, ...]) -> list[str]:
     return sorted(origins, key=count_origins, reverse=True)
 
 
-def _plan(store: Store, ids: Sequence[str], age: timedelta | None, *, deleted: bool) -> list[PurgeReceipt]:
+def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted: bool) -> Purged:
+    from convstore.errors import PurgeUnfinished
+
     if ids:
-        return [store.purge(id, dry_run=True) for id in ids]
-    if age is not None:
-        return store.purge_older_than(age, deleted=deleted, dry_run=True)
-    return store.purge_owner(dry_run=True)
+        return Purged([store.purge(id, dry_run=True) for id in ids])
+    try:
+        if before is not None:
+            return Purged(store.purge_older_than(before, deleted=deleted, dry_run=True))
+        return Purged(store.purge_owner(dry_run=True))
+    except PurgeUnfinished as error:
+        return Purged(error.receipts, error.busy, failures=error.failures)
 
 
 def _ask(planned: Sequence[PurgeReceipt], owner: str | None) -> None:
@@ -133,35 +160,48 @@ def _ask(planned: Sequence[PurgeReceipt], owner: str | None) -> None:
 def _purge(
     store: Store,
     ids: Sequence[str],
-    age: timedelta | None,
+    older: _Older | None,
     *,
-    deleted: bool,
     keep_digests: bool,
     as_json: bool,
 ) -> Purged:
-    from convstore.errors import ConversationBusy, PurgeUnfinished
+    from convstore.errors import ConversationBusy, ConvstoreError, PurgeUnfinished
 
     receipts: list[PurgeReceipt] = []
     busy: list[str] = []
+    failures: list[tuple[str, ConvstoreError]] = []
+    left: list[str] = []
     with Progress("conversations", as_json=as_json) as progress:
         try:
-            if age is not None:
+            if older is not None:
                 receipts += store.purge_older_than(
-                    age, deleted=deleted, keep_digest=keep_digests, finish=False, on_progress=progress.show
+                    older.before,
+                    ids=older.ids,
+                    deleted=older.deleted,
+                    keep_digest=keep_digests,
+                    finish=False,
+                    on_progress=progress.show,
                 )
             elif not ids:
                 receipts += store.purge_owner(keep_digest=keep_digests, finish=False, on_progress=progress.show)
         except PurgeUnfinished as error:
             receipts += error.receipts
             busy += error.busy
-        for id in ids:
+            failures += error.failures
+        for id in ids if older is None else ():
             try:
                 receipts.append(store.purge(id, keep_digest=keep_digests, finish=False))
             except ConversationBusy:
                 busy.append(id)
+            except ConvstoreError as error:
+                failures.append((id, error))
             progress.show(len(receipts))
-        left = store.finish_purge() if receipts or not ids else []
-    return Purged(receipts, busy, left)
+        if receipts or not ids:
+            try:
+                left = store.finish_purge()
+            except ConvstoreError as error:
+                failures.append(("", error))
+    return Purged(receipts, busy, left, failures)
 
 
 def _finish(store: Store, *, as_json: bool) -> None:

@@ -13,11 +13,12 @@ from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.output_streams import write_answer, write_json, write_note, write_terminal_note
 from convstore.cli.render.progress import Progress
-from convstore.cli.render.purge_output import Purged, describe_receipt, print_receipts
+from convstore.cli.render.purge_output import Purged, describe_receipt, exit_if_unfinished, print_receipts
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from convstore.errors import ConvstoreError
     from convstore.store.store import Store
     from convstore.values.purge_receipt import PurgeReceipt
     from convstore.values.retention_rule import RetentionRule
@@ -94,35 +95,66 @@ def run(all_owners: bool, yes: bool, dry_run: bool, as_json: bool, store_choice:
     """
     with open_store(store_choice) as store:
         views = _list_views(store, all_owners=all_owners)
+        confirmed: dict[str, list[str]] | None = None
         if dry_run or not yes:
-            planned = [receipt for view in views for receipt in view.run_retention(dry_run=True)]
+            planned, failures = _plan(views)
             if dry_run:
-                print_receipts(Purged(planned, is_trial=True), as_json=as_json)
+                trial = Purged(planned, failures=failures, is_trial=True)
+                print_receipts(trial, as_json=as_json)
+                exit_if_unfinished(trial)
                 return
             if planned:
                 for receipt in planned[:20]:
                     write_terminal_note(describe_receipt(receipt))
                 confirm(f"Remove {len(planned):,} conversation(s) for good", yes=False)
-        done = _run(store, views, as_json=as_json)
+            confirmed = {view.owner: [] for view in views}
+            for receipt in planned:
+                confirmed[receipt.owner].append(receipt.conversation_id)
+        done = _run(store, views, confirmed, as_json=as_json)
     print_receipts(done, as_json=as_json)
-    if done.busy or done.left:
-        raise SystemExit(5)
+    exit_if_unfinished(done)
 
 
-def _run(store: Store, views: list[Store], *, as_json: bool) -> Purged:
+def _plan(views: list[Store]) -> tuple[list[PurgeReceipt], list[tuple[str, ConvstoreError]]]:
+    """Return what would be purged, and what could not be."""
     from convstore.errors import PurgeUnfinished
 
     receipts: list[PurgeReceipt] = []
+    failures: list[tuple[str, ConvstoreError]] = []
+    for view in views:
+        try:
+            receipts += view.run_retention(dry_run=True)
+        except PurgeUnfinished as error:
+            receipts += error.receipts
+            failures += error.failures
+    return receipts, failures
+
+
+def _run(store: Store, views: list[Store], confirmed: dict[str, list[str]] | None, *, as_json: bool) -> Purged:
+    """Purge what was confirmed, of each owner; None: all that were kept long enough."""
+    from convstore.errors import ConvstoreError, PurgeUnfinished
+
+    receipts: list[PurgeReceipt] = []
     busy: list[str] = []
+    failures: list[tuple[str, ConvstoreError]] = []
+    left: list[str] = []
     with Progress("conversations", as_json=as_json) as progress:
         for view in views:
+            ids = confirmed[view.owner] if confirmed is not None else None
             try:
-                receipts += view.run_retention(finish=False, on_progress=progress.show)
+                receipts += view.run_retention(ids=ids, finish=False, on_progress=progress.show)
             except PurgeUnfinished as error:
                 receipts += error.receipts
                 busy += error.busy
-        left = store.finish_purge()
-    return Purged(receipts, busy, left)
+                failures += error.failures
+            except ConvstoreError as error:
+                failures.append(("", error))
+                break
+        try:
+            left = store.finish_purge()
+        except ConvstoreError as error:
+            failures.append(("", error))
+    return Purged(receipts, busy, left, failures)
 
 
 def _name(*, deleted: bool) -> Literal["all", "deleted"]:

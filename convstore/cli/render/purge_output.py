@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from convstore.cli.render.output_streams import format_json, write_answer, write_json, write_note
 
 if TYPE_CHECKING:
+    from convstore.errors import ConvstoreError
     from convstore.values.purge_receipt import PurgeReceipt
 
 
@@ -63,6 +64,8 @@ class Purged:
     """The ids of conversations with a running turn, which were not purged."""
     left: Sequence[str] = ()
     """What `purge --finish` has yet to do."""
+    failures: Sequence[tuple[str, ConvstoreError]] = ()
+    """The ids of others that were not purged, each with its error; the id "" is about all of them."""
     is_trial: bool = False
     """Whether it was a dry run."""
 
@@ -85,6 +88,7 @@ def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None
         "dry_run": done.is_trial,
         "purged": [receipt_to_json(one) for one in done.receipts],
         "busy": list(done.busy),
+        "failed": [{"conversation": id, "error": str(error)} for id, error in done.failures],
         "left": list(done.left),
     }
     if file is not None:
@@ -96,8 +100,20 @@ def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None
             write_answer(f"{'would purge' if done.is_trial else 'purged'} {describe_receipt(receipt)}")
     for id in done.busy:
         write_note(f"convstore: {id} was not purged: a turn of it, or of a fork of it, is running")
+    for id, error in done.failures:
+        write_note(f"convstore: {id} was not purged: {error}" if id else f"convstore: {error}")
     if done.left:
         write_note(
             "convstore: the rows are gone, but another process uses the database file, and what was in them is not "
             f"overwritten yet ({', '.join(done.left)}); `convstore purge --finish` does it when that process has ended"
         )
+
+
+def exit_if_unfinished(done: Purged) -> None:
+    """Exit with the code of the first failure, or with that of a conflict if something is left to do."""
+    from convstore.cli.exit_codes import find_exit_code
+
+    if done.failures:
+        raise SystemExit(find_exit_code(done.failures[0][1]))
+    if done.busy or done.left:
+        raise SystemExit(5)
