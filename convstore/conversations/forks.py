@@ -70,7 +70,7 @@ def _make_title(work: UnitOfWork, state: ConversationState, head: Head) -> Given
 
     Return UNCHANGED, and read nothing, if they are also the first messages of the origin.
     """
-    if head.seq == head.position >= MOST_POSITION:  # no message is left out on the path
+    if int(head.seq) == int(head.position) and head.position >= MOST_POSITION:  # no message is left out on the path
         return UNCHANGED
     places = [Position(place) for place in range(1, min(head.position, MOST_POSITION) + 1)]
     with suppress(DamagedRow):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, event, select, text
+from sqlalchemy import Table, create_engine, delete, event, select, text
 
 from convstore import ConversationBusy, LeaseLost, Redaction, RedactionUnfinished, Store, TurnFailed
 from convstore.conversations import redaction, search_filling
+from convstore.db import quote_removal
 from convstore.db.tables import deltas, search_documents
 from convstore.db.verification import verify
 from convstore.messages.redacted_message import REDACTED_TEXT
@@ -117,6 +118,27 @@ def test_a_redaction_that_is_overtaken_again_and_again_says_so(store: Store, mon
     monkeypatch.setattr(redaction, "redact", lambda *_, **__: None)
     with pytest.raises(ConversationBusy, match="others keep changing"):
         store.redact(id, 1)
+
+
+def test_a_title_that_is_set_meanwhile_elsewhere_is_not_overwritten(
+    store: Store, elsewhere: Store, submit: Callable[..., Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = store.new(title=f"about {SECRET}", messages=[{"role": "user", "content": "nothing"}]).id
+    id = store.new(messages=[{"role": "user", "content": f"it is {SECRET}"}]).id
+    update, setting = quote_removal._update, []
+
+    def update_late(removal: quote_removal.Removal, table: Table, changed: str, *args: Any, **options: Any) -> None:
+        if changed == other:
+            setting.append(submit(elsewhere.set, other, title="my own"))
+            wait(setting, 1)  # it waits for the redaction
+        update(removal, table, changed, *args, **options)
+
+    monkeypatch.setattr(quote_removal, "_update", update_late)
+    store.redact(id, 1, match=SECRET, everywhere=True, finish=False)
+    setting[0].result(PATIENCE)
+    assert store.get(other).title == "my own"
+    assert verify(store._engine.transactions.database, all_terms=True).search_index.is_complete
+    check_all(engine_of(store))
 
 
 def test_a_late_reply_to_a_redacted_message_fits_what_is_there_now(
