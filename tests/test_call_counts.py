@@ -38,7 +38,7 @@ KILOBYTES = {
     "the history of 1,000 messages": 1_040,
     "append 1,000 messages": 3_310,
     "get": 10.4,
-    "fork": 15.0,
+    "fork": 15.2,
 }
 """The memory that a call needs at most, beyond what was there before it."""
 

@@ -86,7 +86,7 @@ def test_without_a_terminal_it_needs_yes(program: Program, trip: str) -> None:
 def test_on_a_terminal_it_says_what_it_will_do_and_asks(program: Program, trip: str, answer: str, code: int) -> None:
     with Terminal("purge", "trip", feed=answer) as terminal:
         assert terminal.end() == code
-    assert f"{trip}: 2 messages, 1 turn" in terminal.screen
+    assert f"{trip} trip Zebrawort: 2 messages, 1 turn" in terminal.screen
     assert "Remove 1 conversation for good? [y/N]" in terminal.screen
     assert ("nothing was removed" in terminal.screen) == (code == 130)
     assert program("show", "trip").code == (3 if code == 0 else 0)
@@ -230,3 +230,10 @@ def test_the_check_of_the_database_says_what_is_left_of_a_purge(program: Program
         assert "not overwritten yet (log): run `convstore purge --finish`" in program("db", "check").err
     assert program("purge", "other", "--yes").code == 0
     assert program("db", "check", "--json").json["purge_left"] == []
+
+
+def test_nothing_to_purge_is_said_and_receipts_need_a_file(program: Program, trip: str) -> None:
+    ran = program("purge", "--owner", "nobody", "--yes")
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: there was nothing to purge\n")
+    program("purge", "trip", "--yes", "-o", "-").failed(2, "-o takes a file")
+    assert program("show", "trip").code == 0

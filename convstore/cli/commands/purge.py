@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from convstore.cli.options.confirm_option import confirm, dry_run_option, yes_op
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
-from convstore.cli.render.output_streams import write_answer, write_terminal_note
+from convstore.cli.render.conversation_text import describe_conversation
+from convstore.cli.render.output_streams import make_one_line, write_answer, write_note, write_terminal_note
 from convstore.cli.render.progress import Progress
 from convstore.cli.render.purge_output import (
     Purged,
@@ -76,6 +78,8 @@ def purge(
         raise click.UsageError("give REF, --older-than, --finish, or --owner alone for everything of that owner.")
     if deleted and age is None:
         raise click.UsageError("--deleted needs --older-than.")
+    if target == Path("-"):
+        raise click.UsageError("-o takes a file; --json prints the receipts to stdout.")
     with open_store(store_choice) as store:
         if finish:
             _finish(store, as_json=as_json)
@@ -89,13 +93,15 @@ def purge(
             exit_if_unfinished(planned)
             return
         if not yes:
-            _ask(planned.receipts, store.owner if whole_owner else None)
+            _ask(store, planned.receipts, store.owner if whole_owner else None)
             if before is not None:
                 ids = [one.conversation_id for one in planned.receipts]
         older = _Older(before, None if yes else ids, deleted) if before is not None else None
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
             done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
+    if not (done.receipts or done.busy or done.failures or as_json):
+        write_note("convstore: there was nothing to purge")
     exit_if_unfinished(done)
 
 
@@ -147,9 +153,14 @@ def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted:
         return Purged(error.receipts, error.busy, failures=error.failures)
 
 
-def _ask(planned: Sequence[PurgeReceipt], owner: str | None) -> None:
+def _ask(store: Store, planned: Sequence[PurgeReceipt], owner: str | None) -> None:
+    from convstore.errors import ConversationNotFound
+
     for receipt in planned[:20]:
-        write_terminal_note(describe_receipt(receipt))
+        note, id = describe_receipt(receipt), receipt.conversation_id
+        with suppress(ConversationNotFound):  # a deleted one has its id alone
+            note = note.replace(id, describe_conversation(store.get(id)), 1)
+        write_terminal_note(make_one_line(note))
     if len(planned) > 20:
         write_terminal_note(f"… and {len(planned) - 20:,} more")
     count = "1 conversation" if len(planned) == 1 else f"{len(planned):,} conversations"
