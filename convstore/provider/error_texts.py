@@ -17,6 +17,11 @@ _VERSION_IN_PATH = re.compile(r"/v\d")
 _ERROR_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 
 
+def has_version(base_url: str) -> bool:
+    """Return True if the path of a base URL names a version of the API, as `/v1` does."""
+    return _VERSION_IN_PATH.search(urlsplit(base_url).path) is not None
+
+
 def describe_error(error: BaseException, client: Any) -> dict[str, Any]:
     """Return what a turn stores about an error.
 
@@ -98,7 +103,7 @@ def _find_advice(error: BaseException, facts: Mapping[str, Any], client: Any) ->
         if key != os.environ.get("OPENAI_API_KEY", "").strip():
             return f"check the key of the profile, the key for {server}"
         return f"check OPENAI_API_KEY, the key for {server}"
-    if status in (404, 405) and "server" in facts and not _VERSION_IN_PATH.search(urlsplit(server).path):
+    if status in (404, 405) and "server" in facts and not has_version(server):
         return f"the base URL has no /v1: try {server}/v1"
     if is_model_unknown(facts):
         return "name a model that this server has"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from convstore.config.database_location import mask_url
 from convstore.config.settings import choose_model, choose_server
 from convstore.errors import ConvstoreError
+from convstore.provider.error_texts import has_version
 from convstore.provider.model_list import ModelsNotListed, list_models
 from convstore.provider.openai_client import make_client
 from convstore.values.health import Finding, HealthTopic, report_ok, report_problem, report_unchecked
@@ -35,6 +36,9 @@ def examine_provider(base_url: str | None, profile: str | None) -> Iterator[Find
         if error.is_refused:
             source = server.key_source or "OPENAI_API_KEY"
             yield report_problem(_TOPIC, "key", f"{error}; {key}", f"correct the key: {source}")
+        elif error.has_no_list and not has_version(server.base_url):
+            remedy = f"the base URL has no /v1: try {mask_url(server.base_url).rstrip('/')}/v1"
+            yield report_problem(_TOPIC, "server", str(error), remedy)
         elif error.has_no_list:
             yield report_ok(_TOPIC, "server", f"{mask_url(server.base_url)} answers, {key}")
             yield report_unchecked(_TOPIC, "model", f"{error}")

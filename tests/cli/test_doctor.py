@@ -237,6 +237,13 @@ def test_a_model_that_the_server_does_not_list_is_a_problem(well: Program) -> No
     assert "no model is named" in problems(well("doctor", "--json"))["model"]
 
 
+def test_a_base_url_without_a_version_is_a_problem(well: Program, chat_server: ChatServer) -> None:
+    url = chat_server.url.removesuffix("/v1")
+    ran = well("doctor", "--json", "--base-url", url)
+    assert ran.code == 6
+    assert f"try {url}/v1" in problems(ran)["server"]
+
+
 def test_a_server_without_a_list_is_not_blamed(well: Program, silent_server: str) -> None:
     well.set(OPENAI_BASE_URL=silent_server)
     ran = well("doctor", "--json")
