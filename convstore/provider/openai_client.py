@@ -76,8 +76,8 @@ def _check_settings(server: ModelServer, key: str | None) -> None:
         raise NotConfigured(f"SSL_CERT_FILE names {certificates!r:.200}, which is not a file; correct or unset it")
     if not is_http_url(server.base_url):
         # It is not shown, because it may hold a password.
-        source = "OPENAI_BASE_URL" if server.source == GIVEN else server.source
-        raise NotConfigured(f"the base URL ({source}) is not a URL such as http://localhost:8080/v1")
+        source = "that was given" if server.source == GIVEN else f"({server.source})"
+        raise NotConfigured(f"the base URL {source} is not a URL such as http://localhost:8080/v1")
 
 
 def is_http_url(text: str) -> bool:
