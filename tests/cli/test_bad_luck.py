@@ -133,7 +133,7 @@ def test_a_providers_error_names_the_server_and_what_to_do_next(
         chat_server.script(*[failure] * TRIES)
     ran = program("say", "lost?", "--base-url", url)
     ran.failed(
-        6, f"Error from {url}: ", ". The message is stored without a reply. Later calls leave it out; `convstore"
+        6, f"Error from {url}: ", " The message is stored without a reply. Later calls leave it out; `convstore"
     )
     ran.one_line(*(word.format(root=root) for word in words))
     if not words:

@@ -54,7 +54,11 @@ def test_errors_of_the_library_name_no_command_except_those_for_databases_settin
         if path.name not in ("database_health.py", "provider_health.py")  # remedies of `convstore doctor`
         and path.parent.name not in ("config", "server")  # commands are how people change settings, and serve
     }
-    assert named == {("schema_upgrade.py", "db upgrade"), ("schema_upgrade.py", "db copy"), ("reading.py", "db copy")}
+    assert named == {
+        ("schema_upgrade.py", "db upgrade"),
+        *((name, "db copy") for name in ("schema_upgrade.py", "reading.py")),
+        ("database_copy.py", "purge"),
+    }
 
 
 def test_an_error_and_its_hint_are_one_line(program: Program, chat_server: ChatServer) -> None:

@@ -16,6 +16,7 @@ from convstore.cli.options.call_options import CallOptions
 from convstore.cli.render.message_output import print_message
 from convstore.cli.render.output_streams import write_note, write_terminal_note
 from convstore.cli.render.reply_output import print_reply
+from convstore.errors import ConversationNotFound
 
 if TYPE_CHECKING:
     from convstore.cli.options.store_options import StoreChoice
@@ -108,7 +109,10 @@ class ChatSession:
         """Delete the conversation if the chat has started it, and it was neither used nor named."""
         if not self._is_own or self.conversation is None:
             return
-        now = self.store.get(self.conversation.id)
+        try:
+            now = self.store.get(self.conversation.id)
+        except ConversationNotFound:  # it was deleted
+            return
         is_named = now.title != self._new.title or now.name != self._new.name or bool(now.tags)
         if not is_named and delete_unused(self.store, now.id):
             self.conversation = None

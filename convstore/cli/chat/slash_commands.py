@@ -115,7 +115,7 @@ def _usage(session: ChatSession, typed: str) -> None:
 
 def _fork(session: ChatSession, typed: str) -> None:
     origin = session.ensure_conversation()
-    if not origin.head_seq:
+    if not origin.head_seq and not session.store.turns(origin.id, limit=1):
         raise SlashError("there is no message yet to fork at")
     with _conversation_in_environment(origin.id), slash_actions.capture_stdout() as printed:
         _invoke(session, "fork", split_words(typed))
