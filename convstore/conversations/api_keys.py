@@ -34,7 +34,7 @@ def create_key(work: UnitOfWork, key: ApiKey, secret: str) -> ApiKey:
 
 
 def check_secret(work: UnitOfWork, digest: bytes) -> KeyCheck:
-    """Return the active key whose secret has this digest, and whether there are keys at all."""
+    """Return the active key with this digest, and whether any keys exist."""
     key = api_key_rows.find_by_digest(work.connection, digest)
     if key is None:
         return KeyCheck(None, api_key_rows.has_any(work.connection))

@@ -199,7 +199,7 @@ class _Locked:
     ids: set[str]
     """The conversations that have one of these messages. No turn runs in them."""
     others: set[str]
-    """All others of which rows may be changed; turns may run in them."""
+    """All others with rows that may be changed; turns may run in them."""
 
 
 def _lock_all(work: UnitOfWork, plan: RedactionPlan) -> _Locked:

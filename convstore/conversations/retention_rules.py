@@ -22,7 +22,7 @@ def read_rules(work: UnitOfWork, owner: str) -> list[RetentionRule]:
 
 
 def remove_rule(work: UnitOfWork, owner: str, covers: Retained) -> bool:
-    """Remove a rule; return False if there is none."""
+    """Remove a rule; return False if it does not exist."""
     return retention_rows.remove_rule(work.connection, owner, covers)
 
 

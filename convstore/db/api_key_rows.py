@@ -58,7 +58,7 @@ def insert_key(connection: Connection, key: ApiKey, digest: bytes) -> None:
 
 
 def find_by_digest(connection: Connection, digest: bytes) -> ApiKey | None:
-    """Return the key whose secret has this digest, revoked and expired ones too."""
+    """Return the key with this digest, also if it is revoked or expired."""
     row = connection.execute(_BY_DIGEST, {"digest": digest}).first()
     return _read_key(row) if row is not None else None
 

@@ -124,7 +124,7 @@ def forget_titles(
 
     Args:
         descendants: as `list_descendants` returns them.
-        title: the title that was made, as it is stored; None: there is none.
+        title: the title that was made, as it is stored; None: no title was made.
         seq: the message; None: it is not a message of this conversation.
     """
     if title is None or seq is None:

@@ -41,7 +41,7 @@ def read_rules(connection: Connection, owner: str) -> list[RetentionRule]:
 
 
 def remove_rule(connection: Connection, owner: str, covers: Retained) -> bool:
-    """Remove a rule; return False if there is none."""
+    """Remove a rule; return False if it does not exist."""
     return bool(connection.execute(_REMOVE, {"owner": owner, "covers": covers.value}).rowcount)
 
 

@@ -301,7 +301,7 @@ tombstones = Table(
     Column("source_kind", Text),  # such as chatgpt; NULL: it was not imported
     Column("erased_at", UtcDateTime, nullable=False),
 )
-"""A conversation that was purged, or of which something was redacted: no import stores its text again."""
+"""A conversation that was purged or redacted: no import stores its text again."""
 
 redactions = Table(
     "convstore_redactions",

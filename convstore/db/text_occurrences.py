@@ -28,7 +28,7 @@ class SearchedColumns:
 
     table: Table
     number: str
-    """The column of the key after the owner and the conversation; "": there is none."""
+    """The column of the key after the owner and the conversation; "": the key has no more columns."""
     names: tuple[str, ...]
 
     @property

@@ -5,19 +5,18 @@ from __future__ import annotations
 import builtins  # inside the class, `list` is a method
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import IO, TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from convstore.context.window import SendableBuffer
 from convstore.errors import DamagedRow
 from convstore.messages.message import Message
-from convstore.store.async_key_methods import AsyncKeyMethods
+from convstore.store.async_erasing_methods import AsyncErasingMethods
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.store.docstrings import documented_as
 from convstore.values.identifiers import NO_SEQ, Seq
-from convstore.values.redaction_report import Redaction
 from convstore.values.results import UNCHANGED, Conversation, Given, MessageRecord, Rating, Summary, Turn
 from convstore.values.validation import OnBusy, check_owner
 
@@ -26,15 +25,13 @@ if TYPE_CHECKING:
     from convstore.usage.usage_report import UsageBy, UsageReport
     from convstore.values.export_report import ExportReport
     from convstore.values.import_report import ImportReport
-    from convstore.values.purge_receipt import PurgeReceipt
-    from convstore.values.retention_rule import RetentionRule
     from convstore.values.search_results import SearchResults
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncConversationMethods(AsyncKeyMethods):
+class AsyncConversationMethods(AsyncErasingMethods):
     """Everything about an owner's conversations that needs no model, with `await`."""
 
     def __init__(self, owner: str) -> None:
@@ -401,27 +398,6 @@ class AsyncConversationMethods(AsyncKeyMethods):
     ) -> Rating | None:
         return await self._run(ConversationMethods.rate, conversation_id, position, rating, note=note)
 
-    @documented_as(ConversationMethods.redact)
-    async def redact(
-        self,
-        conversation_id: str,
-        position: int,
-        *,
-        match: str | None = None,
-        everywhere: bool = False,
-        dry_run: bool = False,
-        finish: bool = True,
-    ) -> Redaction:
-        return await self._run(
-            ConversationMethods.redact,
-            conversation_id,
-            position,
-            match=match,
-            everywhere=everywhere,
-            dry_run=dry_run,
-            finish=finish,
-        )
-
     @documented_as(ConversationMethods.ratings)
     async def ratings(self, conversation_id: str) -> builtins.list[Rating]:
         return await self._run(ConversationMethods.ratings, conversation_id)
@@ -437,93 +413,6 @@ class AsyncConversationMethods(AsyncKeyMethods):
     @documented_as(ConversationMethods.pending_calls)
     async def pending_calls(self, conversation_id: str) -> builtins.list[dict[str, Any]]:
         return await self._run(ConversationMethods.pending_calls, conversation_id)
-
-    @documented_as(ConversationMethods.purge)
-    async def purge(
-        self, conversation_id: str, *, dry_run: bool = False, keep_digest: bool = False, finish: bool = True
-    ) -> PurgeReceipt:
-        return await self._run(
-            ConversationMethods.purge, conversation_id, dry_run=dry_run, keep_digest=keep_digest, finish=finish
-        )
-
-    @documented_as(ConversationMethods.purge_older_than)
-    async def purge_older_than(
-        self,
-        age: timedelta | datetime,
-        *,
-        ids: Collection[str] | None = None,
-        deleted: bool = False,
-        dry_run: bool = False,
-        keep_digest: bool = False,
-        finish: bool = True,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> builtins.list[PurgeReceipt]:
-        return await self._run(
-            ConversationMethods.purge_older_than,
-            age,
-            ids=ids,
-            deleted=deleted,
-            dry_run=dry_run,
-            keep_digest=keep_digest,
-            finish=finish,
-            on_progress=on_progress,
-        )
-
-    @documented_as(ConversationMethods.purge_owner)
-    async def purge_owner(
-        self,
-        *,
-        dry_run: bool = False,
-        keep_digest: bool = False,
-        finish: bool = True,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> builtins.list[PurgeReceipt]:
-        return await self._run(
-            ConversationMethods.purge_owner,
-            dry_run=dry_run,
-            keep_digest=keep_digest,
-            finish=finish,
-            on_progress=on_progress,
-        )
-
-    @documented_as(ConversationMethods.set_retention)
-    async def set_retention(self, keep: timedelta, *, covers: Literal["all", "deleted"] = "all") -> RetentionRule:
-        return await self._run(ConversationMethods.set_retention, keep, covers=covers)
-
-    @documented_as(ConversationMethods.retention)
-    async def retention(self) -> builtins.list[RetentionRule]:
-        return await self._run(ConversationMethods.retention)
-
-    @documented_as(ConversationMethods.unset_retention)
-    async def unset_retention(self, *, covers: Literal["all", "deleted"] = "all") -> bool:
-        return await self._run(ConversationMethods.unset_retention, covers=covers)
-
-    @documented_as(ConversationMethods.list_retention_owners)
-    async def list_retention_owners(self) -> builtins.list[str]:
-        return await self._run(ConversationMethods.list_retention_owners)
-
-    @documented_as(ConversationMethods.run_retention)
-    async def run_retention(
-        self,
-        *,
-        ids: Collection[str] | None = None,
-        dry_run: bool = False,
-        keep_digest: bool = False,
-        finish: bool = True,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> builtins.list[PurgeReceipt]:
-        return await self._run(
-            ConversationMethods.run_retention,
-            ids=ids,
-            dry_run=dry_run,
-            keep_digest=keep_digest,
-            finish=finish,
-            on_progress=on_progress,
-        )
-
-    @documented_as(ConversationMethods.finish_purge)
-    async def finish_purge(self) -> builtins.list[str]:
-        return await self._run(ConversationMethods.finish_purge)
 
     @documented_as(ConversationMethods.delete)
     async def delete(self, conversation_id: str) -> None:

@@ -167,7 +167,7 @@ class ErasingMethods(KeyMethods):
         return self._transactions.read(retention_rules.read_rules, self._owner)
 
     def unset_retention(self, *, covers: Literal["all", "deleted"] = "all") -> bool:
-        """Remove a rule, so that conversations are kept for ever; return False if there is none.
+        """Remove a rule, so that conversations are kept for ever; return False if it does not exist.
 
         Args:
             covers: as for `set_retention`.

@@ -61,12 +61,12 @@ class Store(ConversationMethods):
         schema: the PostgreSQL schema that has convstore's tables (docs/postgresql.md). None: the one that the URL names
             as `?schema=`, else the current schema at the first use.
         owner: the owner of the conversations; see `for_owner`.
-        base_url: URL of a server that speaks Chat Completions, for the client that the store makes. None: that of the
-            profile, `OPENAI_BASE_URL`, that of the user's `config.toml` (docs/configuration.md), else OpenAI.
+        base_url: URL of a server that speaks Chat Completions, for the client that the store makes. None: the
+            profile's, `OPENAI_BASE_URL`, the user's `config.toml` (docs/configuration.md), else OpenAI.
         profile: a profile of the user's `config.toml`: a server with its key, and a model. None: `CONVSTORE_PROFILE`,
             else the one that the file says.
-        model: the model to ask if neither the call nor the conversation names one; None: that of the profile,
-            `CONVSTORE_MODEL`, else that of the user's `config.toml`.
+        model: the model to ask if neither the call nor the conversation names one; None: the profile's,
+            `CONVSTORE_MODEL`, else the user's `config.toml`.
         retries: how often a call is repeated if the model surely generated nothing: the connection was never made, or
             the provider answered 429 or 503. Each repetition is recorded on the turn.
         lease: if a turn on another host gives no sign of life for this many seconds, it counts as dead. On the same

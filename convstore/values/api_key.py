@@ -65,6 +65,6 @@ class KeyCheck:
     """What the database says about a secret."""
 
     key: ApiKey | None
-    """The active key with this secret; None: there is none."""
+    """The active key with this secret; None: no active key has it."""
     has_keys: bool
     """Whether any key was ever made and is still listed, also a revoked one."""

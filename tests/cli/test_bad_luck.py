@@ -132,9 +132,7 @@ def test_a_providers_error_names_the_server_and_what_to_do_next(
     if failure is not None:
         chat_server.script(*[failure] * TRIES)
     ran = program("say", "lost?", "--base-url", url)
-    ran.failed(
-        6, f"Error from {url}: ", " The message is stored without a reply. Later calls leave it out; `convstore"
-    )
+    ran.failed(6, f"Error from {url}: ", " The message is stored without a reply. Later calls leave it out; `convstore")
     ran.one_line(*(word.format(root=root) for word in words))
     if not words:
         assert ran.err.count(";") == 1  # no advice

@@ -172,7 +172,7 @@ def test_an_attachment_that_a_message_is_just_stored_with_stays(
     assert store.history("b", exact=True) == [PICTURED]
 
 
-def test_a_message_whose_attachment_is_being_purged_stores_it_again(
+def test_a_message_stores_an_attachment_again_that_is_being_purged(
     store: Store, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     store.new(id="a", messages=[PICTURED])

@@ -1,4 +1,4 @@
-"""Test whose conversations a key opens: requests of every route, made from the table of routes.
+"""Test which conversations a key opens: requests of every route, made from the table of routes.
 
 A new route is tested without a word here. One with an id in its path gets the id of another owner's conversation.
 """

@@ -17,7 +17,7 @@ _MAX_BYTES = 64 * 1024
 
 
 def find_editing_mode() -> EditingMode:
-    """Return the editing mode: that of config.toml, else that of the user's `.inputrc`, else `emacs`.
+    """Return the editing mode that config.toml sets, else the `.inputrc`, else `emacs`.
 
     The `.inputrc` is found as readline finds it.
     """

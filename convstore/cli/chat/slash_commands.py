@@ -206,7 +206,7 @@ def find_slash_command(name: str) -> SlashCommand:
     """Return the command with a name.
 
     Raises:
-        SlashError: there is none.
+        SlashError: no command has this name.
     """
     found = SLASH_COMMANDS.get(_OTHER_NAMES.get(name, name))
     if found is None:

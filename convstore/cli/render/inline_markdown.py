@@ -44,7 +44,7 @@ def find_cut(text: str) -> int:
 
 
 def _find_last_break(text: str, begin: int, end: int) -> int:
-    """Return the last place between two others where a line may be broken whatever comes next; 0: there is none."""
+    """Return the last place where a line may be broken whatever comes next, or 0."""
     if text.isascii():
         return max(text.rfind(" ", begin, end), text.rfind("\n", begin, end)) + 1
     for place in range(end, begin, -1):

@@ -62,7 +62,7 @@ class LineWriter:
         self._column, self._has_space = 0, False
 
     def leave_blank(self) -> None:
-        """Leave a blank line before whatever comes next; at the beginning and the end there is none."""
+        """Leave a blank line before what comes next, but not at the beginning and the end."""
         self.end_line()
         if not self._is_at_beginning:
             self._blank_quote = self.quote

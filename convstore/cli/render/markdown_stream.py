@@ -120,7 +120,7 @@ class MarkdownStream:
         return _UNDECIDED.match(line) is not None
 
     def _begin_text(self) -> None:
-        """Begin to show a line of text, the kind of which is decided."""
+        """Begin to show a line of text; its kind is decided."""
         self._end_table()
         line, self._line = self._line, ""
         text = self._enter_blocks(line)

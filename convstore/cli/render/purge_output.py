@@ -72,7 +72,7 @@ class Purged:
 
 @contextmanager
 def open_receipt_file(target: Path | None) -> Iterator[IO[bytes] | None]:
-    """Open the file for receipts, which appears at the end; None: there is none."""
+    """Open the file for receipts, which appears at the end; yield None without a file."""
     if target is None:
         yield None
         return

@@ -32,7 +32,7 @@ RESET = "\x1b[0m"
 
 @cache
 def begin_style(style: TextStyle, *, has_colours: bool) -> str:
-    """Return the control sequence (SGR) with which a style begins; "" if there is none.
+    """Return the control sequence (SGR) with which a style begins, or "".
 
     Without colours (https://no-color.org), bold and the like stay.
     """
