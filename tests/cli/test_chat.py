@@ -261,7 +261,15 @@ def test_the_commands_have_the_defaults_of_the_configuration(program: Program) -
 
 
 def test_a_conversation_is_deleted_archived_and_redacted(program: Program, chat_server: ChatServer) -> None:
-    ran = chat(program, "my password", "/redact 1 --match password --yes", "/archive", "/delete", "other", "/delete no-such-one")
+    ran = chat(
+        program,
+        "my password",
+        "/redact 1 --match password --yes",
+        "/archive",
+        "/delete",
+        "other",
+        "/delete no-such-one",
+    )
     assert ran.code == 3, ran
     assert sent(chat_server) == ["other"]
     [row] = program("list", "--deleted", "--json").json
