@@ -26,9 +26,9 @@ class ForkRequest:
     new_id: str
     name: str | None
     title: Given[str]
-    at: Position | None
-    """Last position to share; None: the whole path."""
-    expected_head: Seq | None
+    at: Position | Head | None = None
+    """Last position to share, or the last message, on a path or off it; None: the whole path."""
+    expected_head: Seq | None = None
 
 
 def fork(work: UnitOfWork, key: ConversationKey, request: ForkRequest) -> Conversation:
@@ -79,7 +79,9 @@ def _make_title(work: UnitOfWork, state: ConversationState, head: Head) -> Given
     return None
 
 
-def _find_head(work: UnitOfWork, state: ConversationState, at: Position) -> Head:
+def _find_head(work: UnitOfWork, state: ConversationState, at: Position | Head) -> Head:
+    if isinstance(at, Head):
+        return at
     if at == state.head.position:
         return state.head
     if at == NO_POSITION:

@@ -174,6 +174,11 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         # The keys of an owner end with the owner. The name is a label such as "laptop".
         digest__id__owner__name__rights__acts_for__created_at__expires_at__revoked_at__last_used_at=_OF_OWNER,
     ),
+    "convstore_client_requests": _rule(
+        owner__conversation_id__turn_seq__asked_seq__reply_seq__sender__taken_at__created_at=_share(_INTERNAL),
+        asked_digest__context_digest__reply_digest__tail_digest__body_digest=_share(_OTHER_DIGEST),
+        idempotency_digest=_INTERNAL,  # of a caller's key, which forks do not share
+    ),
     "convstore_erasures": _rule(
         # What is left to do to the file: of no owner, and without text.
         step__since=ColumnRule(

@@ -12,7 +12,7 @@ from sqlalchemy import cast as sql_cast
 from convstore.db.connection import Connection
 from convstore.db.exported_lines import NOT_SHARED_ERROR
 from convstore.db.search_backlog import put_off
-from convstore.db.tables import messages, ratings, redactions, summaries, turns
+from convstore.db.tables import client_requests, messages, ratings, redactions, summaries, turns
 from convstore.messages.storable_text import to_json
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.results import TurnStatus
@@ -100,6 +100,24 @@ _SUMMARIES = (
     .where(*_of(summaries), summaries.c.turn_seq > _AFTER_TURN, summaries.c.turn_seq <= _UP_TO_TURN)
     .order_by(summaries.c.turn_seq)
 )
+_IS_REPLY_SHARED = client_requests.c.reply_seq <= _UP_TO_SEQ
+_COPY_REQUESTS = _copy(
+    client_requests,
+    (
+        client_requests.c.turn_seq > _AFTER_TURN,
+        client_requests.c.turn_seq <= _UP_TO_TURN,
+        client_requests.c.asked_seq > _AFTER_SEQ,
+        client_requests.c.asked_seq <= _UP_TO_SEQ,
+    ),
+    {
+        "idempotency_digest": _make_null(client_requests.c.idempotency_digest),
+        "body_digest": _make_null(client_requests.c.body_digest),
+        **{
+            name: case((_IS_REPLY_SHARED, client_requests.c[name]), else_=_make_null(client_requests.c[name]))
+            for name in ("reply_seq", "reply_digest", "tail_digest")
+        },
+    },
+)
 _COPY_SUMMARY = _copy(
     summaries,
     (summaries.c.turn_seq == bindparam("turn", type_=BigInteger),),
@@ -127,6 +145,7 @@ def copy_to_fork(connection: Connection, origin: ConversationKey, fork_id: str, 
         connection.execute(statement, {**place, **seqs})
     cut = {"cut_status": TurnStatus.INTERRUPTED.value, "cut_error": to_json(NOT_SHARED_ERROR)}
     connection.execute(_COPY_TURNS, {**place, **seqs, **numbers, **cut})
+    connection.execute(_COPY_REQUESTS, {**place, **seqs, **numbers})
     _copy_summaries(connection, place, numbers, shared)
     if copied:
         put_off(connection, ConversationKey(origin.owner, fork_id), Seq(shared.after_seq + 1))

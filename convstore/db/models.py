@@ -122,6 +122,12 @@ class ApiKeyRow(Base):
     __table__ = tables.api_keys
 
 
+class ClientRequestRow(Base):
+    """A request that a client of the service sent with all its messages."""
+
+    __table__ = tables.client_requests
+
+
 class CompatibilityRow(Base):
     """The oldest schema that a release must know to use the database."""
 
@@ -163,6 +169,17 @@ _add(
     _messages.conversation_id,
     _messages.seq,
     where="substr(extra, 1, 1) = '['",
+)
+_requests = tables.client_requests.c
+for _column in (_requests.asked_digest, _requests.reply_digest, _requests.tail_digest):
+    _name = f"convstore_client_requests_owner_{_column.name}_idx"
+    _add(_name, _requests.owner, _column, where=f"{_column.name} IS NOT NULL")
+_add(
+    "convstore_client_requests_owner_idempotency_digest_key",
+    _requests.owner,
+    _requests.idempotency_digest,
+    where="idempotency_digest IS NOT NULL",
+    unique=True,
 )
 _add("convstore_conversations_live_forks_idx", _of.owner, _of.id, where=f"lineage IS NOT NULL AND {_LIVE}")
 Index(

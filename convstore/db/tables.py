@@ -352,6 +352,27 @@ api_keys = Table(
 )
 """A key of the service (`convstore serve`)."""
 
+client_requests = Table(
+    "convstore_client_requests",
+    metadata,
+    Column("owner", Key, primary_key=True),
+    Column("conversation_id", Key, primary_key=True),
+    Column("turn_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("sender", LargeBinary, nullable=False),  # digest of the key and the user: who may go on from it
+    Column("asked_seq", BigInteger, nullable=False),  # the message that the reply follows
+    Column("asked_digest", LargeBinary),  # of the matching forms of all messages that were asked
+    Column("context_digest", LargeBinary),  # of the system and developer messages that the list began with
+    Column("reply_seq", BigInteger),
+    Column("reply_digest", LargeBinary),  # of the same messages and the reply
+    Column("tail_digest", LargeBinary),  # of the last two exchanges, with the reply
+    Column("body_digest", LargeBinary),  # of the key, the path and the body: the client may repeat it
+    Column("idempotency_digest", LargeBinary),  # of the key and the `Idempotency-Key`
+    Column("taken_at", UtcDateTime),  # when a repetition got its reply
+    Column("created_at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
+)
+"""A request that a client of the service sent with all its messages: how the next one finds its conversation."""
+
 compatibility = Table(
     "convstore_compatibility",
     metadata,

@@ -59,7 +59,7 @@ def make_client(base_url: str | None = None, profile: str | None = None) -> Open
         raise NotConfigured(f"the openai client cannot be made: {error}") from error
     except (ImportError, ValueError, OSError) as error:
         raise NotConfigured(_explain(error)) from error
-    return register_made_client(client)
+    return register_made_client(client, http_client)
 
 
 def _check_settings(server: ModelServer, key: str | None) -> None:
@@ -105,14 +105,10 @@ def make_async_client(base_url: str | None = None, profile: str | None = None) -
     import openai
 
     sync = make_client(base_url, profile)
-    client = openai.AsyncOpenAI(
-        api_key=sync.api_key,
-        base_url=sync.base_url,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
-    )
+    http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+    client = openai.AsyncOpenAI(api_key=sync.api_key, base_url=sync.base_url, max_retries=0, http_client=http_client)
     sync.close()
-    return register_made_client(client)
+    return register_made_client(client, http_client)
 
 
 def disable_retries(client: Any) -> Any:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from convstore.provider.event_stream import EventDecoder, parse_event
 from convstore.provider.stop_signal import StopSignal
@@ -29,7 +29,8 @@ MAX_REPLY_BYTES = 64 * 2**20
 
 C = TypeVar("C")
 
-_made: WeakSet[Any] = WeakSet()
+_made: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The HTTP client of each client that convstore made."""
 
 
 class ReplyTooLarge(Exception):
@@ -132,10 +133,19 @@ class _ChunkReader:
             self._heard_at = time.monotonic()  # after the reader's pauses, which are not the server's silence
 
 
-def register_made_client(client: C) -> C:
-    """Return a client that convstore made; its answers are read by convstore."""
-    _made.add(client)
+def register_made_client(client: C, http_client: Any) -> C:
+    """Return a client that convstore made; its answers are read by convstore.
+
+    Args:
+        http_client: what it sends its requests with.
+    """
+    _made[client] = http_client
     return client
+
+
+def get_http_client(client: Any) -> Any:
+    """Return the HTTP client of a client that convstore made."""
+    return _made[client]
 
 
 def is_made_client(client: Any) -> bool:

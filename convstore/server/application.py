@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from convstore.server.callers import Callers
+from convstore.server.completion_routes import COMPLETION_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
 from convstore.server.health_routes import list_health_routes
 from convstore.server.json_bodies import read_json_object
@@ -25,8 +26,9 @@ from convstore.server.service_errors import ServiceError, make_not_found
 from convstore.server.service_routes import OpenRoute, ServiceCall, ServiceRoute
 from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
+from convstore.store.request_recorder import RequestRecorder
 
-ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *CONVERSATION_ROUTES)
+ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *COMPLETION_ROUTES, *CONVERSATION_ROUTES)
 """Every route but those of the service's health. A route that is not here does not exist."""
 
 
@@ -34,6 +36,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     """Return the application of one process; it opens its own store."""
     store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream, profile=settings.profile)
     callers = Callers(store, RequestRates(settings))
+    recorder = RequestRecorder(store)
 
     @asynccontextmanager
     async def live(_: Starlette) -> AsyncIterator[None]:
@@ -41,6 +44,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
             await callers.begin()
             yield
         finally:
+            await recorder.finish(settings.grace_seconds)
             await callers.finish()
             await store.close()
 
@@ -56,7 +60,10 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
             )
         )
     application = Starlette(
-        routes=[*_make_routes(settings, callers), *(_make_open_route(store, one) for one in list_health_routes())],
+        routes=[
+            *_make_routes(settings, callers, recorder),
+            *(_make_open_route(store, one) for one in list_health_routes()),
+        ],
         middleware=middleware,
         exception_handlers={HTTPException: _refuse_path},
         lifespan=live,
@@ -66,14 +73,16 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     return application
 
 
-def _make_routes(settings: ServiceSettings, callers: Callers) -> list[BaseRoute]:
+def _make_routes(settings: ServiceSettings, callers: Callers, recorder: RequestRecorder) -> list[BaseRoute]:
     paths: dict[str, list[ServiceRoute]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, []).append(route)
-    return [_make_route(settings, callers, path, routes) for path, routes in paths.items()]
+    return [_make_route(settings, callers, recorder, path, routes) for path, routes in paths.items()]
 
 
-def _make_route(settings: ServiceSettings, callers: Callers, path: str, routes: Sequence[ServiceRoute]) -> BaseRoute:
+def _make_route(
+    settings: ServiceSettings, callers: Callers, recorder: RequestRecorder, path: str, routes: Sequence[ServiceRoute]
+) -> BaseRoute:
     by_method = {route.method: route for route in routes}
 
     async def serve(request: Request) -> Response:
@@ -83,8 +92,9 @@ def _make_route(settings: ServiceSettings, callers: Callers, path: str, routes: 
         caller = await callers.identify(request.scope, request.headers)
         facts["key"] = caller.key_id or "-"
         caller.check_right(route.needs)
-        body = await read_json_object(request, settings) if route.has_body else {}
-        return await route.endpoint(ServiceCall(request, settings, callers.store.for_owner(caller.owner), caller, body))
+        body, raw = await read_json_object(request, settings) if route.has_body else ({}, b"")
+        store = callers.store.for_owner(caller.owner)
+        return await route.endpoint(ServiceCall(request, settings, store, caller, recorder, body, raw))
 
     return Route(path, serve, methods=list(by_method))
 

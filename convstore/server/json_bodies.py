@@ -18,8 +18,8 @@ CLOSE = {"connection": "close"}
 """The rest of the body is not read, so that the connection cannot be used again."""
 
 
-async def read_json_object(request: Request, settings: ServiceSettings) -> dict[str, Any]:
-    """Return the body of a request: a JSON object.
+async def read_json_object(request: Request, settings: ServiceSettings) -> tuple[dict[str, Any], bytes]:
+    """Return the body of a request, a JSON object, and the bytes that it came in.
 
     Raises:
         ServiceError: 400, 408, 413 or 415.
@@ -32,7 +32,7 @@ async def read_json_object(request: Request, settings: ServiceSettings) -> dict[
         raise ServiceError(400, f"the body {error}", "invalid_json") from None
     if not isinstance(value, dict):
         raise ServiceError(400, "the body must be a JSON object", "invalid_json")
-    return value
+    return value, data
 
 
 async def _read_body(request: Request, settings: ServiceSettings) -> bytes:

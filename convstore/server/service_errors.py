@@ -19,6 +19,7 @@ class ServiceError(Exception):
         message: for the client: what is wrong, and what to do. It never quotes a secret.
         code: a word for programs.
         param: the parameter that it is about.
+        completion: an answer of the model that could not be stored.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ServiceError(Exception):
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        completion: Any = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -36,6 +38,7 @@ class ServiceError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        self.completion = completion
 
 
 def make_error_response(error: ServiceError) -> JsonAnswer:
@@ -46,7 +49,7 @@ def make_error_response(error: ServiceError) -> JsonAnswer:
 def make_error_form(error: ServiceError) -> dict[str, Any]:
     """Return the JSON form of an error."""
     form = {"message": error.message, "type": _name_type(error.status), "param": error.param, "code": error.code}
-    return {"error": form}
+    return {"error": form} if error.completion is None else {"error": form, "completion": error.completion}
 
 
 def _name_type(status: int) -> str:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from convstore.server.callers import Caller
 from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
+from convstore.store.request_recorder import RequestRecorder
 from convstore.values.api_key import Right
 
 
@@ -24,8 +25,11 @@ class ServiceCall:
     store: AsyncStore
     """The store of the owner that the caller works for."""
     caller: Caller
+    recorder: RequestRecorder
     body: dict[str, Any]
     """The JSON object that was sent; {} for a route without a body."""
+    raw_body: bytes
+    """The same, as it came."""
 
     @property
     def id(self) -> str:

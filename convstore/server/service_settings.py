@@ -37,6 +37,12 @@ class ServiceSettings:
     """How long requests may go on after the service was asked to end."""
     max_connections: int = 1000
     """Per process."""
+    wait_seconds: float = 30.0
+    """How long a request waits for a conversation that it names, while another turn runs there."""
+    matches_cut: bool = True
+    """Whether a list without its beginning goes on in the conversation that ends with it."""
+    stops_when_left: bool = False
+    """Whether a call is stopped when its client leaves; else the reply is received to its end, and stored."""
     certificate: str | None = None
     private_key: str | None = None
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from convstore.db.delta_rows import insert_delta
 from convstore.db.lease_rows import Lease, is_stop_requested, renew_lease
@@ -24,21 +25,23 @@ from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.turns.call_recorder import CallRecorder
 from convstore.turns.turn_end import end_turn
 from convstore.turns.turn_request import TurnRequest
-from convstore.turns.turn_start import StartedTurn, start_turn
+from convstore.turns.turn_start import BegunTurn, StartedTurn, start_turn
 from convstore.values.identifiers import ConversationKey, TurnNumber
 from convstore.values.results import Turn
 from convstore.values.turn_outcome import TurnOutcome
 
 _logger = logging.getLogger(__name__)
 
+B = TypeVar("B", bound=BegunTurn)
+
 _engines: weakref.WeakSet[TurnEngine] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
-class LiveTurn:
+class TurnHere(Generic[B]):
     """A turn that runs in this process: stored, and kept alive by the heartbeat."""
 
-    started: StartedTurn
+    started: B
     recorder: CallRecorder
     watched: Watched
     process: int = field(default_factory=os.getpid)
@@ -47,6 +50,10 @@ class LiveTurn:
     def is_of_this_process(self) -> bool:
         """Whether this process may end it: a forked child has only a copy of what its parent runs."""
         return self.process == os.getpid()
+
+
+LiveTurn: TypeAlias = TurnHere[StartedTurn]
+"""A turn with a request that convstore makes."""
 
 
 class TurnEngine:
@@ -99,11 +106,23 @@ class TurnEngine:
             InvalidInput: the request cannot be sent or stored, or the prices are wrong. Prices are checked here,
                 because after the call it would be too late.
         """
+        return self.begin_by(lambda work, lease: start_turn(work, key, request, lease), streams=request.terms.stream)
+
+    def begin_by(self, start: Callable[[UnitOfWork, Lease], B | Turn], *, streams: bool) -> TurnHere[B] | Turn:
+        """Begin a turn by a transaction of the caller's, and keep its lease alive until `end`.
+
+        Args:
+            start: starts a turn under a lease, or returns an earlier turn: then no turn has begun.
+            streams: whether the reply comes in pieces, which are stored while the turn runs.
+
+        Raises:
+            What `start` raises.
+        """
         self.transactions.services.get_prices()
         self.transactions.prepare()  # a lock file lies beside a database that exists
         lease = Lease(make_token(self._path), self._lease_span)
         try:
-            started = self.transactions.write_repeatable(start_turn, key, request, lease)
+            started = self.transactions.write_repeatable(start, lease)
         except (Conflict, ConversationNotFound, InvalidInput):
             release_token(lease.token)
             raise
@@ -113,10 +132,10 @@ class TurnEngine:
         if isinstance(started, Turn):
             release_token(lease.token)
             return started
-        LINES.note_begin(self.name_line(key))
+        LINES.note_begin(self.name_line(started.turn.key))
         recorder = CallRecorder()
-        take_received = recorder.take_unwritten if request.terms.stream else None
-        return LiveTurn(started, recorder, self._heartbeat.watch(started.turn, take_received))
+        take_received = recorder.take_unwritten if streams else None
+        return TurnHere(started, recorder, self._heartbeat.watch(started.turn, take_received))
 
     def name_line(self, key: ConversationKey) -> LineName:
         """Return the line in which callers of this process wait for a conversation."""
@@ -126,7 +145,7 @@ class TurnEngine:
         """Return True if a turn that may be alive holds the conversation. Only reads."""
         return self.transactions.read(is_held, key)
 
-    def end(self, live: LiveTurn, outcome: TurnOutcome) -> tuple[Turn, bool]:
+    def end(self, live: TurnHere[Any], outcome: TurnOutcome) -> tuple[Turn, bool]:
         """Store how a turn ended; return it, and whether it still held its conversation.
 
         Raises:
@@ -137,7 +156,7 @@ class TurnEngine:
         finally:
             LINES.note_end(self.name_line(live.started.turn.key))
 
-    def _end(self, live: LiveTurn, outcome: TurnOutcome) -> tuple[Turn, bool]:
+    def _end(self, live: TurnHere[Any], outcome: TurnOutcome) -> tuple[Turn, bool]:
         turn = live.started.turn
         self._heartbeat.forget(live.watched)
         has_deltas = live.watched.written > 0
@@ -170,9 +189,9 @@ class TurnEngine:
             raise interruption
         return ended
 
-    def give_up(self, begun: LiveTurn | Turn) -> None:
+    def give_up(self, begun: TurnHere[Any] | Turn) -> None:
         """End a turn that was cancelled while it began."""
-        if isinstance(begun, LiveTurn):
+        if isinstance(begun, TurnHere):
             self.end(begun, begun.recorder.end_stopped())
 
     def _store_beat(self, beat: Beat) -> tuple[bool, bool]:

@@ -30,10 +30,16 @@ from convstore.values.window_options import WindowOptions, merge_window_options
 
 
 @dataclass(frozen=True, slots=True)
-class StartedTurn:
-    """A stored turn, and the request that it is about to make."""
+class BegunTurn:
+    """A stored turn."""
 
     turn: RunningTurn
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn(BegunTurn):
+    """A stored turn, and the request that it is about to make."""
+
     body: dict[str, Any]
     """The body of the call."""
     call_options: dict[str, Any]

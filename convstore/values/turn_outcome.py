@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from convstore.messages.completion import Completion
+from convstore.values.client_request import AskedPath
 from convstore.values.identifiers import NO_POSITION, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord, TurnStatus
 from convstore.values.window_report import WindowReport
@@ -27,10 +28,13 @@ class RunningTurn:
     request: dict[str, Any]
     """The completion parameters."""
     window: WindowReport
-    estimated_tokens: int
+    estimated_tokens: int | None
+    """None: a client chose what is sent, and nothing was counted."""
     started_at: datetime
     idempotency_key: str | None = None
     input_digest: bytes | None = None
+    asked: AskedPath | None = None
+    """What a client of the service asked, if it sent all messages: the reply is found by it."""
 
     @property
     def last_input_seq(self) -> Seq | None:

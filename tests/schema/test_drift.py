@@ -54,6 +54,8 @@ KEY_COLUMNS = {
     ("convstore_api_keys", "id"),
     ("convstore_api_keys", "owner"),
     ("convstore_api_keys", "acts_for"),
+    ("convstore_client_requests", "owner"),
+    ("convstore_client_requests", "conversation_id"),
 }
 
 

@@ -294,7 +294,11 @@ def test_roles_may_do_with_later_tables_what_they_may_do_with_earlier_ones(postg
                     for table in ("tags", "ratings", "tombstones", "redactions", "retention", "erasures")
                     for right in ("SELECT", "INSERT", "DELETE")
                 }
-                expected |= {("convstore_api_keys", role, right) for right in ("SELECT", "UPDATE", "DELETE")}
+                expected |= {
+                    (f"convstore_{table}", role, right)
+                    for table in ("api_keys", "client_requests")
+                    for right in ("SELECT", "UPDATE", "DELETE")
+                }
                 assert {tuple(row) for row in granted} == expected
         finally:
             with database.write() as connection:

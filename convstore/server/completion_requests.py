@@ -1,0 +1,111 @@
+"""Reads a request for a completion: its messages, who sends it, which conversation it names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from convstore.errors import ConversationNotFound, InvalidInput, InvalidMessage
+from convstore.messages.message import Message, to_message
+from convstore.server.service_errors import ServiceError
+from convstore.values.client_request import SentBody
+from convstore.values.validation import check_existing_id, check_id, check_idempotency_key
+
+CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-librechat-conversation-id")
+"""Headers that name a conversation. One that does not exist is made."""
+_USER_PARAMETERS = ("safety_identifier", "user")
+_RETRY_COUNT = "x-stainless-retry-count"
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NamedConversation:
+    """The conversation that a client names."""
+
+    id: str
+    may_be_new: bool
+    """Whether it is made if it does not exist."""
+
+
+def read_messages(body: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a request.
+
+    Raises:
+        ServiceError: 400.
+    """
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ServiceError(400, "'messages' must be a list of messages", "invalid_value", param="messages")
+    found = []
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or not message["role"]:
+            raise ServiceError(400, f"messages[{place}] has no role", "invalid_value", param=f"messages[{place}].role")
+        try:
+            found.append(to_message(message))
+        except InvalidMessage as error:
+            param = f"messages[{place}]"
+            raise ServiceError(400, f"{param}: {error}", "invalid_value", param=param) from None
+    return found
+
+
+def read_sent_body(key_id: str, path: str, raw: bytes, body: Mapping[str, Any], headers: Headers) -> SentBody:
+    """Return by what a request, and one that goes on from it, is recognised.
+
+    Raises:
+        ServiceError: 400: the `Idempotency-Key` cannot be one.
+    """
+    user = next((body[name] for name in _USER_PARAMETERS if isinstance(body.get(name), str)), None)
+    given = headers.get("idempotency-key")
+    try:
+        check_idempotency_key(given)
+    except InvalidInput as error:
+        raise ServiceError(400, str(error), "invalid_value", param="Idempotency-Key") from None
+    return SentBody(
+        sender=_digest([key_id, user]),
+        digest=_digest([key_id, path, hashlib.sha256(raw).hexdigest()]),
+        idempotency=_digest([key_id, path, given]) if given is not None else None,
+    )
+
+
+def is_repetition(headers: Headers) -> bool:
+    """Return True if the client's library says that it sends a request once more."""
+    count = headers.get(_RETRY_COUNT, "")
+    return count.isascii() and count.isdecimal() and int(count[:9]) >= 1
+
+
+def find_named_conversation(body: Mapping[str, Any], headers: Headers) -> NamedConversation | None:
+    """Return the conversation that a request names, in its body or in a header.
+
+    Raises:
+        ServiceError: 400: the id cannot be one; 404: the body names one that cannot exist.
+    """
+    named = body.get("conversation")
+    if isinstance(named, dict):
+        named = named.get("id")
+    metadata = body.get("metadata")
+    if named is None and isinstance(metadata, dict):
+        named = metadata.get("conversation_id")
+    if named is not None:
+        if not isinstance(named, str):
+            raise ServiceError(400, "a conversation is named by its id", "invalid_value", param="conversation")
+        try:
+            return NamedConversation(check_existing_id(named), may_be_new=False)
+        except ConversationNotFound:
+            raise ServiceError(404, "no such conversation", "not_found", param="conversation") from None
+    for name in CONVERSATION_HEADERS:
+        if headers.get(name):
+            try:
+                return NamedConversation(check_id(headers[name].encode("latin-1").decode()), may_be_new=True)
+            except (InvalidInput, UnicodeError):
+                text = f"the header {name} is not an id: 1 to 255 bytes of printable text"
+                raise ServiceError(400, text, "invalid_value", param=name) from None
+    return None
+
+
+def _digest(values: list[Any]) -> bytes:
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,125 @@
+"""Records the requests of the service's clients: each is a turn, and its answer passes as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from convstore.db.turn_rows import find_turn
+from convstore.db.unit_of_work import UnitOfWork
+from convstore.leases.takeover import is_held
+from convstore.leases.waiting import repeat_while_busy
+from convstore.store.async_store import AsyncStore
+from convstore.turns.recorded_call import RecordedCall
+from convstore.turns.recorded_start import RecordedRequest, start_recorded_turn
+from convstore.turns.turn_start import BegunTurn
+from convstore.values.identifiers import ConversationKey, TurnNumber, make_conversation_id
+from convstore.values.results import Turn, TurnStatus
+from convstore.values.steps import DatabaseWork, Steps
+
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 1.0
+
+
+class RequestRecorder:
+    """Begins recorded calls, and ends those that still run when the service ends.
+
+    Args:
+        store: of any owner: a request names its own.
+    """
+
+    def __init__(self, store: AsyncStore) -> None:
+        self._engine = store._engine
+        self._threads = store._threads
+        self._runner = store._runner
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get_client(self) -> Any:
+        """Return the client of the model's server.
+
+        Raises:
+            NotConfigured: none is named.
+        """
+        return await self._threads.run(partial(self._engine.clients.get, asyncio.get_running_loop()))
+
+    async def record(
+        self, request: RecordedRequest, body: bytes, *, wait: float = 0.0, stops_when_left: bool = False
+    ) -> RecordedCall | Turn:
+        """Begin a turn with a client's request, and call the model with its body.
+
+        Args:
+            wait: seconds to wait for a conversation that the client names.
+            stops_when_left: whether the call is stopped when the client leaves.
+
+        Returns:
+            The call; or the completed turn that the request repeats.
+
+        Raises:
+            NotConfigured: no server is named.
+            ConversationNotFound, ConversationBusy, IdempotencyMismatch: see `start_recorded_turn`.
+        """
+        client = await self.get_client()
+        while True:
+            begun = await self._runner.run(self._begin(request, wait))
+            if not isinstance(begun, Turn):
+                break
+            ended = await self._wait_for(request.owner, begun)
+            if ended is not None:
+                return ended
+            request = replace(request, new_id=make_conversation_id(), is_repetition=False)
+        call = RecordedCall(self._engine, self._threads, begun, body, stops_when_left=stops_when_left)
+        task = asyncio.create_task(call.run(client))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return call
+
+    def _begin(self, request: RecordedRequest, seconds: float) -> Steps[Any]:
+        """Begin the turn; wait only for a conversation that the client names."""
+        work = partial(self._engine.begin_by, partial(_start, request), streams=request.streams)
+        attempt = DatabaseWork(work, undo=self._engine.give_up)
+        if request.conversation is None or not seconds:
+            return (yield attempt)
+        key = ConversationKey(request.owner, request.conversation)
+        held = DatabaseWork(partial(self._engine.transactions.read, is_held, key))
+        return (yield from repeat_while_busy(attempt, held, seconds, self._engine.name_line(key)))
+
+    async def _wait_for(self, owner: str, turn: Turn) -> Turn | None:
+        """Return a turn when it has completed; None: it ended otherwise, or its process died."""
+        key = ConversationKey(owner, turn.conversation_id)
+        pause = _FIRST_LOOK_SECONDS
+        while turn.status is TurnStatus.RUNNING:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
+            look = partial(self._engine.transactions.read, _look, key, turn.seq)
+            found = await self._threads.run(look)
+            if found is None:
+                return None
+            turn = found
+        return turn if turn.status is TurnStatus.COMPLETED else None
+
+    @property
+    def running(self) -> int:
+        """Number of calls that run now."""
+        return len(self._running)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all calls have ended; after some seconds, stop the others, and keep what came of their replies."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        rest = list(self._running)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+
+def _start(request: RecordedRequest, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
+    return start_recorded_turn(work, request, lease)
+
+
+def _look(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:
+    """Return a turn that is over, or that a living process runs; None: there is none."""
+    turn = find_turn(work.connection, key, seq)
+    if turn is not None and turn.status is TurnStatus.RUNNING and not is_held(work, key):
+        return None
+    return turn

@@ -1,0 +1,332 @@
+"""A call with the body of a client of the service: its answer is passed on as bytes, and recorded beside.
+
+The call is a task of its own, which goes on when the client has left: the reply is paid for. What tells the client that
+the reply is complete (`[DONE]`, the end of the body) is held back until the reply is stored, because with it the client
+sends its next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from convstore.errors import ConvstoreError
+from convstore.messages.completion import NotACompletion, read_completion
+from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
+from convstore.provider.error_texts import describe_error
+from convstore.provider.event_stream import DONE, EventDecoder, StreamError, parse_event
+from convstore.provider.raw_answer import ReplyTooLarge
+from convstore.provider.response_kind import parse_json_body
+from convstore.turns.call_recorder import CallRecorder
+from convstore.turns.thread_pool import ThreadPool
+from convstore.turns.turn_engine import TurnEngine, TurnHere
+from convstore.turns.turn_start import BegunTurn
+from convstore.values.results import Turn
+from convstore.values.turn_outcome import TurnOutcome
+
+_logger = logging.getLogger(__name__)
+
+_MOST_UNREAD = 64
+"""Pieces of a stream that wait for a slow client; then the server of the model waits too."""
+_REST_SECONDS = 1.0
+_END_MARK = b"[DONE]"
+NOT_STORED = "the model answered, and the reply could not be stored"
+
+
+class CallFailed(Exception):
+    """No answer came of the model's server; or one came, and could not be stored.
+
+    Args:
+        facts: what is known of the error: `type`, `message`, perhaps `status` and `code`.
+        body: the answer that could not be stored.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], body: bytes = b"") -> None:
+        super().__init__(str(facts.get("message", "")))
+        self.facts = facts
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """The beginning of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    is_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """An answer that came to its end, and how the turn ends by it."""
+
+    outcome: TurnOutcome
+    answer: ByteAnswer | None
+    rest: bytes = b""
+    """What the client gets when the reply is stored."""
+    failure: Mapping[str, Any] | None = None
+    cancelled: asyncio.CancelledError | None = None
+
+
+class RecordedCall:
+    """A call, from the turn that has begun to the turn's end.
+
+    Args:
+        live: the turn.
+        body: what the client sent.
+        stops_when_left: whether the call is stopped when the client leaves.
+    """
+
+    def __init__(
+        self,
+        engine: TurnEngine,
+        threads: ThreadPool,
+        live: TurnHere[BegunTurn],
+        body: bytes,
+        *,
+        stops_when_left: bool = False,
+    ) -> None:
+        self.live = live
+        self.turn: Turn | None = None
+        """The turn, when it is over."""
+        self._engine = engine
+        self._threads = threads
+        self._body = body
+        self._stops_when_left = stops_when_left
+        self._head: asyncio.Future[AnswerHead] = asyncio.get_running_loop().create_future()
+        self._pieces: deque[bytes] = deque()
+        self._is_over = False
+        self._is_left = False
+        self._is_receiving = False
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    async def get_head(self) -> AnswerHead:
+        """Return the beginning of the answer, when it has come.
+
+        Raises:
+            CallFailed: none came, or the whole one could not be stored.
+        """
+        return await asyncio.shield(self._head)
+
+    async def iterate(self) -> AsyncIterator[bytes]:
+        """Yield the body of the answer, for the one client."""
+        try:
+            while True:
+                while self._pieces:
+                    piece = self._pieces.popleft()
+                    if len(self._pieces) < _MOST_UNREAD:
+                        self._has_room.set()
+                    yield piece
+                if self._is_over:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Say that the client has left, or has all of the answer."""
+        self._is_left = True
+        self._pieces.clear()
+        self._has_room.set()
+        if self._stops_when_left and not self._is_over:
+            self.live.watched.stop_requested.set()
+
+    async def run(self, client: Any) -> None:
+        """Make the call, and record it. Nothing is raised but cancellation."""
+        try:
+            with self._stopping_task():
+                await self._run(client)
+        finally:
+            self._finish()
+
+    def _stopping_task(self) -> Any:
+        """Return a block in which a request to stop the turn cancels what the task waits for."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 (for the type checker: this runs in a task)
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._cancel_once, task)
+
+        return self.live.watched.stop_requested.waking(wake)
+
+    def _cancel_once(self, task: asyncio.Task[None]) -> None:
+        if self._is_receiving:
+            task.cancel()
+
+    async def _run(self, client: Any) -> None:
+        received = await self._receive(client)
+        try:
+            self.turn, _ = await self._threads.run(partial(self._engine.end, self.live, received.outcome))
+        except ConvstoreError as error:
+            _logger.warning("the end of a recorded call was not stored (%s)", type(error).__name__)
+            self._fail(CallFailed({"type": type(error).__name__, "message": NOT_STORED}, received.rest))
+        else:
+            if received.failure is not None:
+                self._fail(CallFailed(received.failure))
+            else:
+                if received.answer is not None:
+                    self._begin(received.answer)
+                await self._pass(received.rest)
+        self._finish()
+        if received.answer is not None:
+            await _use_up(received.answer)
+        if received.cancelled is not None:
+            raise received.cancelled
+
+    async def _receive(self, client: Any) -> _Received:
+        """Receive the answer, and return what is left to do with it."""
+        recorder = self.live.recorder
+        answer: ByteAnswer | None = None
+        self._is_receiving = True
+        try:
+            answer = await send_body(client, COMPLETIONS, self._body)
+            if answer.is_stream and answer.status < 400:
+                return await self._pass_stream(answer, client)
+            return await self._read_whole(answer, client)
+        except asyncio.CancelledError as error:
+            facts = {"type": "Stopped", "message": "the turn was stopped"}
+            task = asyncio.current_task()
+            is_asked = self.live.watched.stop_requested.is_set()
+            if is_asked and task is not None:
+                task.uncancel()
+            return _Received(recorder.end_stopped(), answer, failure=facts, cancelled=None if is_asked else error)
+        except Exception as error:
+            facts = describe_error(error, client)
+            return _Received(recorder.end_failed(facts), answer, failure=facts)
+        finally:
+            self._is_receiving = False
+
+    async def _read_whole(self, answer: ByteAnswer, client: Any) -> _Received:
+        pieces, size = [], 0
+        async for piece in answer.iterate():
+            size += len(piece)
+            if size > self._engine.max_reply_bytes:
+                raise ReplyTooLarge(self._engine.max_reply_bytes)
+            pieces.append(piece)
+        data = b"".join(pieces)
+        return _Received(_read_outcome(self.live.recorder, answer.status, data, client), answer, data)
+
+    async def _pass_stream(self, answer: ByteAnswer, client: Any) -> _Received:
+        """Pass on the pieces of a stream as they come, but what ends it."""
+        self._begin(answer)
+        reading = _StreamReading(self.live.recorder, self._engine.max_reply_bytes)
+        held = b""
+        async for piece in answer.iterate():
+            reading.read(piece)
+            if reading.is_done:
+                at = piece.rfind(b"data:", 0, piece.find(_END_MARK))
+                held = piece[max(at, 0) :]
+                await self._pass(piece[: len(piece) - len(held)])
+                break
+            await self._pass(piece)
+        return _Received(reading.make_outcome(client), answer, held)
+
+    def _begin(self, answer: ByteAnswer) -> None:
+        if not self._head.done():
+            self._head.set_result(AnswerHead(answer.status, answer.headers, answer.is_stream))
+
+    async def _pass(self, piece: bytes) -> None:
+        if not piece or self._is_left:
+            return
+        self._pieces.append(piece)
+        self._changed.set()
+        if len(self._pieces) >= _MOST_UNREAD:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _fail(self, failure: CallFailed) -> None:
+        """Tell the client that the call failed: in the place of an answer, or at the end of a stream."""
+        if not self._head.done():
+            self._head.set_exception(failure)
+            self._head.exception()  # it is retrieved by the client, if there still is one
+            return
+        error = {"message": str(failure), "type": "server_error", "param": None, "code": "upstream_failed"}
+        self._pieces.append(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+
+    def _finish(self) -> None:
+        self._is_over = True
+        if not self._head.done():
+            self._head.set_exception(CallFailed({"message": "the service is ending"}))
+            self._head.exception()
+        self._changed.set()
+
+
+async def _use_up(answer: ByteAnswer) -> None:
+    """Read what is left of an answer, so that its connection can be used again; close it if more is to come."""
+    with suppress(Exception):  # the turn is over: an error here does not matter
+        async with asyncio.timeout(_REST_SECONDS):
+            async for _ in answer.iterate():
+                pass
+    with suppress(Exception):
+        await answer.close()
+
+
+class _StreamReading:
+    """Reads the events of a stream beside passing on their bytes."""
+
+    def __init__(self, recorder: CallRecorder, max_bytes: int) -> None:
+        self.is_done = False
+        self._recorder = recorder
+        self._decoder = EventDecoder()
+        self._error: Exception | None = None
+        self._max_bytes = max_bytes
+        self._size = 0
+
+    def read(self, piece: bytes) -> None:
+        """Record what a piece of the stream says.
+
+        Raises:
+            ReplyTooLarge: the stream has too many bytes.
+        """
+        self._size += len(piece)
+        if self._size > self._max_bytes:
+            raise ReplyTooLarge(self._max_bytes)
+        if self._error is not None:
+            return
+        try:
+            for data in self._decoder.decode(piece):
+                chunk = parse_event(data)
+                if chunk is DONE:
+                    self._recorder.note_done()
+                    self.is_done = True
+                else:
+                    self._recorder.add_chunk(chunk)
+        except (StreamError, ValueError, RecursionError) as error:  # the client gets the bytes all the same
+            self._error = error
+
+    def make_outcome(self, client: Any) -> TurnOutcome:
+        """Return how the turn ended."""
+        if self._error is not None:
+            return self._recorder.end_failed(describe_error(self._error, client))
+        return self._recorder.end_exhausted(accept_done=False)
+
+
+def _read_outcome(recorder: CallRecorder, status: int, data: bytes, client: Any) -> TurnOutcome:
+    """Return how a turn ended with an answer that came whole."""
+    try:
+        body = parse_json_body(data)
+        if status >= 400:
+            return recorder.end_failed(_describe_refusal(status, body))
+        return recorder.end_answered(read_completion(body))
+    except NotACompletion as error:
+        facts = describe_error(error, client)
+        return recorder.end_failed({**facts, "status": status} if status >= 400 else facts)
+
+
+def _describe_refusal(status: int, body: Any) -> dict[str, Any]:
+    error = body.get("error") if isinstance(body, dict) else None
+    error = error if isinstance(error, dict) else {"message": str(error or "the model's server refused the request")}
+    facts: dict[str, Any] = {"type": "APIStatusError", "message": str(error.get("message") or ""), "status": status}
+    code = error.get("code")
+    return {**facts, "code": code} if isinstance(code, (str, int)) else facts
