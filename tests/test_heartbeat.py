@@ -4,11 +4,14 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
-from convstore.leases.heartbeat import Beat, Heartbeat
+from convstore.errors import ConvstoreError
+from convstore.leases.heartbeat import JOIN_SECONDS, Beat, Heartbeat
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 from convstore.values.turn_outcome import RunningTurn
 from convstore.values.window_report import WindowReport
@@ -39,7 +42,7 @@ def test_closing_does_not_wait_for_a_beat_of_a_new_thread(
         run(self)
 
     monkeypatch.setattr(Heartbeat, "_run", run_late)
-    heartbeat = Heartbeat(timedelta(hours=1), lambda *_: (True, False), lambda: None)
+    heartbeat = Heartbeat(timedelta(hours=1), lambda beats: [(True, False) for _ in beats], lambda: None)
     heartbeat.forget(heartbeat.watch(TURN))
     closing = threading.Thread(target=heartbeat.close, daemon=True)
     closing.start()
@@ -53,9 +56,9 @@ def test_closing_does_not_wait_for_a_beat_of_a_new_thread(
 def test_signals_are_left_to_the_main_thread() -> None:
     blocked: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
 
-    def beat(_: Beat) -> tuple[bool, bool]:
+    def beat(beats: Sequence[Beat]) -> list[tuple[bool, bool]]:
         blocked.put(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        return True, False
+        return [(True, False) for _ in beats]
 
     heartbeat = Heartbeat(timedelta(milliseconds=3), beat, lambda: None)
     heartbeat.watch(TURN)
@@ -69,9 +72,10 @@ def test_an_error_of_the_idle_work_does_not_end_the_thread_for_good() -> None:
     beats: queue.SimpleQueue[Beat] = queue.SimpleQueue()
     idle = threading.Event()
 
-    def beat(each: Beat) -> tuple[bool, bool]:
-        beats.put(each)
-        return True, False
+    def beat(due: Sequence[Beat]) -> list[tuple[bool, bool]]:
+        for each in due:
+            beats.put(each)
+        return [(True, False) for _ in due]
 
     def fail() -> None:
         idle.set()
@@ -83,5 +87,60 @@ def test_an_error_of_the_idle_work_does_not_end_the_thread_for_good() -> None:
         assert idle.wait(PATIENCE)
         heartbeat.watch(TURN)
         beats.get(timeout=PATIENCE)
+    finally:
+        heartbeat.close()
+
+
+def test_the_beats_of_all_turns_are_stored_together() -> None:
+    stored: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+
+    def beat(due: Sequence[Beat]) -> list[tuple[bool, bool]]:
+        stored.put([each.turn.seq for each in due])
+        return [(True, each.turn.seq == 2) for each in due]
+
+    heartbeat = Heartbeat(timedelta(seconds=1), beat, lambda: None)
+    with heartbeat._changed:
+        watched = [heartbeat.watch(replace(TURN, seq=TurnNumber(number))) for number in (1, 2, 3)]
+        for each in watched:
+            each.beat_at = watched[0].beat_at
+    try:
+        assert stored.get(timeout=PATIENCE) == [1, 2, 3]
+        assert watched[1].stop_requested.given.result(PATIENCE) is None
+        assert not watched[0].stop_requested.is_set()
+    finally:
+        heartbeat.close()
+
+
+def test_if_the_beats_of_all_turns_fail_each_is_stored_alone() -> None:
+    stored: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def beat(due: Sequence[Beat]) -> list[tuple[bool, bool]]:
+        if len(due) > 1 or due[0].turn.seq == 2:
+            raise ConvstoreError("one conversation is locked")
+        stored.put(due[0].turn.seq)
+        return [(True, False)]
+
+    heartbeat = Heartbeat(timedelta(seconds=1), beat, lambda: None)
+    with heartbeat._changed:
+        watched = [heartbeat.watch(replace(TURN, seq=TurnNumber(number))) for number in (1, 2, 3)]
+        for each in watched:
+            each.beat_at = watched[0].beat_at
+    try:
+        assert [stored.get(timeout=PATIENCE) for _ in range(2)] == [1, 3]
+    finally:
+        heartbeat.close()
+
+
+def test_a_stream_joins_the_beats_of_the_others() -> None:
+    heartbeat = Heartbeat(timedelta(hours=1), lambda beats: [(True, False) for _ in beats], lambda: None)
+    try:
+        with heartbeat._changed:
+            first = heartbeat.watch(TURN, lambda: None)
+            second = heartbeat.watch(TURN, lambda: None)
+            first.beat_at = second.beat_at = time.monotonic() + JOIN_SECONDS / 2  # too soon to join
+            third = heartbeat.watch(TURN, lambda: None)
+            fourth = heartbeat.watch(TURN, lambda: None)
+        assert third.beat_at > first.beat_at
+        assert fourth.beat_at == third.beat_at
     finally:
         heartbeat.close()

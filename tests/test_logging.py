@@ -121,15 +121,15 @@ def test_a_failed_heartbeat_is_logged(
 ) -> None:
     id = store.new().id
     beats: list[object] = []
-    beat = store._engine._heartbeat._beat
+    beat = store._engine._heartbeat._store_beats
 
-    def fail_once(given: Any) -> tuple[bool, bool]:
+    def fail_once(given: Any) -> Any:
         beats.append(given)
         if len(beats) == 1:
             raise ConvstoreError(SECRET_MESSAGE)
         return beat(given)
 
-    monkeypatch.setattr(store._engine._heartbeat, "_beat", fail_once)
+    monkeypatch.setattr(store._engine._heartbeat, "_store_beats", fail_once)
 
     def wait_for_two_beats(_body: dict[str, Any]) -> Reply:
         while len(beats) < 2:

@@ -9,7 +9,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,10 @@ _logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.5
 """The time between two writes of a stream's new text. If the process is killed, at most this much of it is lost."""
+JOIN_SECONDS = 0.1
+"""A stream beats together with others if they do so after at least this time."""
+_MOST_AT_ONCE = 100
+"""Turns with beats in one transaction; a turn that ends waits for it."""
 LOOK_SECONDS = 1.0
 """The time between two looks whether somebody asked to stop a call without a stream."""
 
@@ -68,16 +73,19 @@ class Heartbeat:
 
     Args:
         span: how long a lease lasts.
-        beat: stores a beat in one transaction. Returns whether the turn still holds its conversation, and whether
-            somebody asked for its end.
+        store_beats: stores beats in one transaction. Returns of each whether the turn still holds its conversation,
+            and whether somebody asked for its end.
         on_idle: called when no turn has run for a while, before the thread ends.
     """
 
     def __init__(
-        self, span: timedelta, beat: Callable[[Beat], tuple[bool, bool]], on_idle: Callable[[], object]
+        self,
+        span: timedelta,
+        store_beats: Callable[[Sequence[Beat]], Sequence[tuple[bool, bool]]],
+        on_idle: Callable[[], object],
     ) -> None:
         self._renew_seconds = span.total_seconds() / 3
-        self._beat = beat
+        self._store_beats = store_beats
         self._on_idle = on_idle
         self._start()
 
@@ -102,6 +110,9 @@ class Heartbeat:
         beat_at = min(renew_at, now + (LOOK_SECONDS if take_received is None else FLUSH_SECONDS))
         watched = Watched(turn, take_received, beat_at, renew_at)
         with self._changed:
+            if take_received is not None:
+                watched.beat_at = self._find_common_beat(now + JOIN_SECONDS, beat_at)
+                beat_at = watched.beat_at
             self._watched.append(watched)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="convstore-heartbeat", daemon=True)
@@ -109,6 +120,11 @@ class Heartbeat:
             elif beat_at < self._waits_until:
                 self._changed.notify_all()
         return watched
+
+    def _find_common_beat(self, earliest: float, latest: float) -> float:
+        """Return when the next other stream beats within these times, so that one transaction serves both."""
+        times = (one.beat_at for one in self._watched if one.take_received is not None)
+        return min((time for time in times if earliest <= time <= latest), default=latest)
 
     def forget(self, watched: Watched) -> None:
         """Stop beating for a turn that is over; wait for a beat in progress."""
@@ -157,9 +173,10 @@ class Heartbeat:
             for watched in due:
                 if watched.end_abandoned is not None:
                     _end(watched)
-                    continue
-                with watched.busy:
-                    self._beat_once(watched)
+            # In order, because a renewal locks a conversation's row.
+            living = sorted((watched for watched in due if watched.end_abandoned is None), key=_get_place)
+            for some in _batch(living, _MOST_AT_ONCE):
+                self._beat_for(some)
             if is_idle:  # without the lock, and before the thread ends, so that `close` waits for it
                 self._tidy()
 
@@ -169,35 +186,66 @@ class Heartbeat:
         except Exception as error:  # the thread must go on: running turns need it
             _logger.info("the work of an idle store failed (%s)", type(error).__name__)
 
-    def _beat_once(self, watched: Watched) -> None:
+    def _beat_for(self, due: Sequence[Watched]) -> None:
+        """Store the beats of some turns in one transaction; if that fails, each in its own."""
+        with ExitStack() as busy:
+            for watched in due:
+                busy.enter_context(watched.busy)
+            beats = self._make_beats(due)
+            try:
+                self._note(beats, self._store_beats([beat for _, beat in beats]) if beats else [])
+            except (ConvstoreError, SQLAlchemyError) as error:
+                if len(beats) == 1:
+                    # The next beat tries again; the lease outlives two beats that fail.
+                    turn = beats[0][0].turn
+                    _logger.warning(
+                        "conversation %s, turn %d: a heartbeat failed (%s)",
+                        turn.key.id,
+                        turn.seq,
+                        type(error).__name__,
+                    )
+                    return
+            else:
+                return
+        for watched in due:
+            self._beat_for([watched])
+
+    def _make_beats(self, due: Sequence[Watched]) -> list[tuple[Watched, Beat]]:
         with self._changed:
-            if watched not in self._watched:
-                return  # this turn ended while the beat of another one was stored
+            watched_now = set(map(id, self._watched))
         now = time.monotonic()
-        renew = now >= watched.renew_at
-        watched.beat_at = now + min(
-            self._renew_seconds, LOOK_SECONDS if watched.take_received is None else FLUSH_SECONDS
-        )
-        if watched.unwritten is None and watched.take_received is not None:
-            watched.unwritten = watched.take_received()
-        try:
-            held, stop = self._beat(Beat(watched.turn, watched.written + 1, watched.unwritten, renew))
-        except (ConvstoreError, SQLAlchemyError) as error:
-            # The next beat tries again; the lease outlives two beats that fail.
-            _logger.warning(
-                "conversation %s, turn %d: a heartbeat failed (%s)",
-                watched.turn.key.id,
-                watched.turn.seq,
-                type(error).__name__,
+        beats = []
+        for watched in due:
+            if id(watched) not in watched_now:
+                continue  # this turn ended while the beat of another one was stored
+            watched.beat_at = now + min(
+                self._renew_seconds, LOOK_SECONDS if watched.take_received is None else FLUSH_SECONDS
             )
-            return
-        if watched.unwritten is not None:
-            watched.unwritten = None
-            watched.written += 1
-        if renew:
-            watched.renew_at = now + self._renew_seconds
-        if stop or not held:
-            watched.stop_requested.set()
+            if watched.unwritten is None and watched.take_received is not None:
+                watched.unwritten = watched.take_received()
+            renews = now >= watched.renew_at
+            beats.append((watched, Beat(watched.turn, watched.written + 1, watched.unwritten, renews)))
+        return beats
+
+    def _note(self, beats: Sequence[tuple[Watched, Beat]], results: Sequence[tuple[bool, bool]]) -> None:
+        for (watched, beat), (is_held, is_stopped) in zip(beats, results, strict=True):
+            if watched.unwritten is not None:
+                watched.unwritten = None
+                watched.written += 1
+            if beat.renews_lease:
+                watched.renew_at = time.monotonic() + self._renew_seconds
+            if is_stopped or not is_held:
+                watched.stop_requested.set()
+
+
+def _get_place(watched: Watched) -> tuple[str, str]:
+    return watched.turn.key.owner, watched.turn.key.id
+
+
+def _batch(watched: Sequence[Watched], most: int) -> Iterator[Sequence[Watched]]:
+    """Yield some at a time."""
+    for begin in range(0, len(watched), most):
+        yield watched[begin : begin + most]
 
 
 def _end(watched: Watched) -> None:

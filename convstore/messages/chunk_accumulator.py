@@ -107,6 +107,15 @@ class ChunkAccumulator:
                 self._choice_fields[index] = _merge_other_fields(self._choice_fields.get(index, {}), others)
         return self._hold_back_half(text)
 
+    def add_text(self, text: str) -> None:
+        """Do what `add_plain` does with a chunk that differs from an earlier one in its printable text alone."""
+        delta = self._deltas.setdefault(0, {})
+        known = delta.get("content")
+        if isinstance(known, _GrowingText):
+            known.pieces.append(text)
+        else:
+            _merge_object(delta, {"content": text})
+
     def _hold_back_half(self, text: str) -> str:
         text = join_surrogates(self._held_half + text)
         self._held_half = ""

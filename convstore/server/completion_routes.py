@@ -22,6 +22,7 @@ from convstore.server.completion_requests import (
     read_sent_body,
 )
 from convstore.server.json_answers import JsonAnswer
+from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.server.upstream_answers import choose_headers
@@ -87,9 +88,7 @@ async def _answer(call: RecordedCall) -> Response:
         call.leave()
         raise _tell_failure(error, names) from None
     headers = {**choose_headers(head.headers), **names}
-    if head.is_stream:
-        return StreamingResponse(call.iterate(), head.status, headers)
-    return Response(b"".join([piece async for piece in call.iterate()]), head.status, headers)
+    return RecordedResponse(call, head.status, headers)
 
 
 def _tell_failure(failure: CallFailed, names: dict[str, str]) -> ServiceError:

@@ -44,6 +44,14 @@ class CallRecorder:
             self._first_token_at = time.monotonic()
         return text
 
+    def add_text(self, text: str) -> None:
+        """Record a chunk that differs from an earlier one in its text alone."""
+        with self._lock:
+            self._received.add_text(text)
+            self._unwritten.add_text(text)
+        if self._first_token_at is None and text:
+            self._first_token_at = time.monotonic()
+
     def note_done(self) -> None:
         """Record that the provider said that the stream is whole."""
         self._is_done = True

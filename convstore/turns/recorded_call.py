@@ -11,13 +11,14 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from convstore.errors import ConvstoreError
+from convstore.messages.chunk_template import ChunkTemplate
 from convstore.messages.completion import NotACompletion, read_completion
 from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
 from convstore.provider.error_texts import describe_error
@@ -33,8 +34,6 @@ from convstore.values.turn_outcome import TurnOutcome
 
 _logger = logging.getLogger(__name__)
 
-_MOST_UNREAD = 64
-"""Pieces of a stream that wait for a slow client; then the server of the model waits too."""
 _REST_SECONDS = 1.0
 _END_MARK = b"[DONE]"
 NOT_STORED = "the model answered, and the reply could not be stored"
@@ -101,13 +100,11 @@ class RecordedCall:
         self._body = body
         self._stops_when_left = stops_when_left
         self._head: asyncio.Future[AnswerHead] = asyncio.get_running_loop().create_future()
-        self._pieces: deque[bytes] = deque()
-        self._is_over = False
-        self._is_left = False
+        self._waiting: deque[bytes] = deque()
+        """Pieces that came before the client was ready for them."""
+        self._send: Callable[[bytes], Awaitable[None]] | None = None
+        self._is_over = asyncio.Event()
         self._is_receiving = False
-        self._changed = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
 
     async def get_head(self) -> AnswerHead:
         """Return the beginning of the answer, when it has come.
@@ -117,28 +114,25 @@ class RecordedCall:
         """
         return await asyncio.shield(self._head)
 
-    async def iterate(self) -> AsyncIterator[bytes]:
-        """Yield the body of the answer, for the one client."""
-        try:
-            while True:
-                while self._pieces:
-                    piece = self._pieces.popleft()
-                    if len(self._pieces) < _MOST_UNREAD:
-                        self._has_room.set()
-                    yield piece
-                if self._is_over:
-                    return
-                self._changed.clear()
-                await self._changed.wait()
-        finally:
-            self.leave()
+    async def deliver(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Give the body of the answer to the one client, piece by piece, until it has all of it.
+
+        The task of the call sends the pieces: to hand each one to another task would cost more than to send it.
+
+        Args:
+            send: sends a piece; it waits while the client is slow, and returns at once when the client has left.
+        """
+        while self._waiting:
+            await send(self._waiting.popleft())
+        self._send = send
+        await self._is_over.wait()
+        while self._waiting:  # the end
+            await send(self._waiting.popleft())
 
     def leave(self) -> None:
-        """Say that the client has left, or has all of the answer."""
-        self._is_left = True
-        self._pieces.clear()
-        self._has_room.set()
-        if self._stops_when_left and not self._is_over:
+        """Say that the client has left: the rest is received, and nobody gets it."""
+        self._send = _drop
+        if self._stops_when_left and not self._is_over.is_set():
             self.live.watched.stop_requested.set()
 
     async def run(self, client: Any) -> None:
@@ -237,13 +231,10 @@ class RecordedCall:
             self._head.set_result(AnswerHead(answer.status, answer.headers, answer.is_stream))
 
     async def _pass(self, piece: bytes) -> None:
-        if not piece or self._is_left:
-            return
-        self._pieces.append(piece)
-        self._changed.set()
-        if len(self._pieces) >= _MOST_UNREAD:
-            self._has_room.clear()
-            await self._has_room.wait()
+        if self._send is not None:
+            await self._send(piece)
+        elif piece:
+            self._waiting.append(piece)
 
     def _fail(self, failure: CallFailed) -> None:
         """Tell the client that the call failed: in the place of an answer, or at the end of a stream."""
@@ -252,14 +243,17 @@ class RecordedCall:
             self._head.exception()  # it is retrieved by the client, if there still is one
             return
         error = {"message": str(failure), "type": "server_error", "param": None, "code": "upstream_failed"}
-        self._pieces.append(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+        self._waiting.append(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
 
     def _finish(self) -> None:
-        self._is_over = True
+        self._is_over.set()
         if not self._head.done():
             self._head.set_exception(CallFailed({"message": "the service is ending"}))
             self._head.exception()
-        self._changed.set()
+
+
+async def _drop(_: bytes) -> None:
+    """Send nothing: the client has left."""
 
 
 async def _use_up(answer: ByteAnswer) -> None:
@@ -279,6 +273,7 @@ class _StreamReading:
         self.is_done = False
         self._recorder = recorder
         self._decoder = EventDecoder()
+        self._template = ChunkTemplate()
         self._error: Exception | None = None
         self._max_bytes = max_bytes
         self._size = 0
@@ -296,12 +291,17 @@ class _StreamReading:
             return
         try:
             for data in self._decoder.decode(piece):
+                text = self._template.read(data)
+                if text is not None:
+                    self._recorder.add_text(text)
+                    continue
                 chunk = parse_event(data)
                 if chunk is DONE:
                     self._recorder.note_done()
                     self.is_done = True
                 else:
                     self._recorder.add_chunk(chunk)
+                    self._template.learn(data, chunk)
         except (StreamError, ValueError, RecursionError) as error:  # the client gets the bytes all the same
             self._error = error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -26,7 +26,7 @@ from convstore.turns.call_recorder import CallRecorder
 from convstore.turns.turn_end import end_turn
 from convstore.turns.turn_request import TurnRequest
 from convstore.turns.turn_start import BegunTurn, StartedTurn, start_turn
-from convstore.values.identifiers import ConversationKey, TurnNumber
+from convstore.values.identifiers import ConversationKey
 from convstore.values.results import Turn
 from convstore.values.turn_outcome import TurnOutcome
 
@@ -82,7 +82,7 @@ class TurnEngine:
         self.max_reply_bytes = max_reply_bytes
         self._find_model = find_model
         self._lease_span = lease_span
-        self._heartbeat = Heartbeat(lease_span, self._store_beat, transactions.database.shrink_idle_log)
+        self._heartbeat = Heartbeat(lease_span, self._store_beats, transactions.database.shrink_idle_log)
         self._path = transactions.database.path
         _engines.add(self)
         weakref.finalize(self, close_lock, self._path, blocking=False).atexit = False
@@ -194,11 +194,10 @@ class TurnEngine:
         if isinstance(begun, TurnHere):
             self.end(begun, begun.recorder.end_stopped())
 
-    def _store_beat(self, beat: Beat) -> tuple[bool, bool]:
-        turn = beat.turn
-        if beat.delta is None and not beat.renews_lease:
-            return True, self.transactions.read(_is_stop_requested, turn.key, turn.seq)
-        return self.transactions.write_repeatable(_store_beat, beat, Lease(turn.token, self._lease_span))
+    def _store_beats(self, beats: Sequence[Beat]) -> list[tuple[bool, bool]]:
+        if any(beat.delta is not None or beat.renews_lease for beat in beats):
+            return self.transactions.write_repeatable(_store_beats, beats, self._lease_span)
+        return self.transactions.read(_look_for_stops, beats)
 
     def close(self) -> None:
         """Stop the heartbeat, close the database's connections, and remove the lock file."""
@@ -207,14 +206,18 @@ class TurnEngine:
         close_lock(self._path)
 
 
-def _is_stop_requested(work: UnitOfWork, key: ConversationKey, turn: TurnNumber) -> bool:
-    return is_stop_requested(work.connection, key, turn)
+def _look_for_stops(work: UnitOfWork, beats: Sequence[Beat]) -> list[tuple[bool, bool]]:
+    return [(True, is_stop_requested(work.connection, beat.turn.key, beat.turn.seq)) for beat in beats]
+
+
+def _store_beats(work: UnitOfWork, beats: Sequence[Beat], span: timedelta) -> list[tuple[bool, bool]]:
+    """Store beats; return of each whether its turn still holds its conversation, and whether it was asked to stop."""
+    limit_lock_wait(work.connection, beats[0].turn.key)
+    return [_store_beat(work, beat, Lease(beat.turn.token, span)) for beat in beats]
 
 
 def _store_beat(work: UnitOfWork, beat: Beat, lease: Lease) -> tuple[bool, bool]:
-    """Store a beat; return whether the turn still holds its conversation, and whether it was asked to stop."""
     turn = beat.turn
-    limit_lock_wait(work.connection, turn.key)
     is_stopped = is_stop_requested(work.connection, turn.key, turn.seq)
     holds = True
     if beat.renews_lease:
