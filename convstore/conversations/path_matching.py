@@ -204,7 +204,8 @@ def _match_last(
     context = find_context(work.connection, key, after.seq)
     new = _list_new(listed, len(_list_history(listed)), is_context_known=context == listed.context_digest)
     # The digest of this list is of no beginning, and perhaps of a text that was redacted.
-    asked = AskedPath(None, digest_last_exchanges(listed.messages), listed.context_digest)
+    tail = digest_last_exchanges([*(record.message for record in ends), *new])
+    asked = AskedPath(None, tail, listed.context_digest)
     return Match(key, after, new, asked, is_repeatable=not other)
 
 

@@ -6,11 +6,12 @@ transaction does everything: it is done, or nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from convstore.context.summary_plan import count_summary_tokens
 from convstore.conversations.purging import keep_known_kind
+from convstore.conversations.redacted_requests import forget_requests
 from convstore.conversations.text_pattern import TextPattern
 from convstore.db.ancestors import read_message_at
 from convstore.db.covering_summaries import delete_covering_summaries, remove_from_summaries
@@ -165,6 +166,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
     if plan.is_whole:
         remove_from_errors(removal, copies, ids)
     delete_left_deltas(connection, owner, ids)
+    forget_requests(work, owner, _find_first(done.messages), locked.family)
     summaries = delete_covering_summaries(connection, owner, copies, ids) if plan.is_whole else set()
     summaries |= remove_from_summaries(
         connection, owner, plan.secret, spellings, removal.ids, lambda text: count_summary_tokens(work, text)
@@ -187,6 +189,14 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
         attachments=attachments,
         redacted_at=work.now,
     )
+
+
+def _find_first(messages: Iterable[BlankedMessage]) -> dict[str, Seq]:
+    """Return the first message that was rewritten, by the conversation that keeps it."""
+    first: dict[str, Seq] = {}
+    for message in messages:
+        first[message.key.id] = min(message.seq, first.get(message.key.id, message.seq))
+    return first
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,30 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidMessage
+from convstore.messages.matching_form import list_path
 from convstore.messages.message import Message, to_message
 from convstore.server.service_errors import ServiceError
+from convstore.turns.recorded_start import RecordedRequest
 from convstore.values.client_request import SentBody
+from convstore.values.identifiers import make_conversation_id
 from convstore.values.validation import check_existing_id, check_id, check_idempotency_key
 
+PATH = "/v1/chat/completions"
 CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-librechat-conversation-id")
 """Headers that name a conversation. One that does not exist is made."""
 _USER_PARAMETERS = ("safety_identifier", "user")
 _RETRY_COUNT = "x-stainless-retry-count"
 _DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A request for a completion, as it came."""
+
+    body: Mapping[str, Any]
+    raw: bytes
+    """The bytes of the body."""
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,32 @@ class NamedConversation:
     id: str
     may_be_new: bool
     """Whether it is made if it does not exist."""
+
+
+def make_recorded_request(owner: str, key_id: str, sent: SentRequest, *, matches_cut: bool) -> RecordedRequest:
+    """Return what is recorded of a request.
+
+    Args:
+        owner: the owner of the conversation.
+        key_id: the API key that the client sent; empty: none.
+        matches_cut: whether a list without its beginning goes on in the conversation that ends with it.
+
+    Raises:
+        ServiceError: 400: the messages, or an id, are not valid; 404: no conversation can have the id that is named.
+    """
+    body, headers = sent.body, sent.headers
+    named = find_named_conversation(body, headers)
+    return RecordedRequest(
+        owner=owner,
+        listed=list_path(read_messages(body)),
+        parameters={name: value for name, value in body.items() if name != "messages"},
+        body=read_sent_body(key_id, sent),
+        new_id=make_conversation_id(),
+        conversation=named.id if named is not None else None,
+        creates=named is not None and named.may_be_new,
+        matches_cut=matches_cut,
+        is_repetition=is_repetition(headers),
+    )
 
 
 def read_messages(body: Mapping[str, Any]) -> list[Message]:
@@ -53,22 +93,22 @@ def read_messages(body: Mapping[str, Any]) -> list[Message]:
     return found
 
 
-def read_sent_body(key_id: str, path: str, raw: bytes, body: Mapping[str, Any], headers: Headers) -> SentBody:
+def read_sent_body(key_id: str, sent: SentRequest) -> SentBody:
     """Return by what a request, and one that goes on from it, is recognised.
 
     Raises:
         ServiceError: 400: the `Idempotency-Key` cannot be one.
     """
-    user = next((body[name] for name in _USER_PARAMETERS if isinstance(body.get(name), str)), None)
-    given = headers.get("idempotency-key")
+    user = next((sent.body[name] for name in _USER_PARAMETERS if isinstance(sent.body.get(name), str)), None)
+    given = sent.headers.get("idempotency-key")
     try:
         check_idempotency_key(given)
     except InvalidInput as error:
         raise ServiceError(400, str(error), "invalid_value", param="Idempotency-Key") from None
     return SentBody(
         sender=_digest([key_id, user]),
-        digest=_digest([key_id, path, hashlib.sha256(raw).hexdigest()]),
-        idempotency=_digest([key_id, path, given]) if given is not None else None,
+        digest=_digest([key_id, PATH, hashlib.sha256(sent.raw).hexdigest()]),
+        idempotency=_digest([key_id, PATH, given]) if given is not None else None,
     )
 
 

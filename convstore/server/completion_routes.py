@@ -6,35 +6,26 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
 from convstore.errors import NotConfigured
 from convstore.messages.completion_form import list_events, make_completion
-from convstore.messages.matching_form import list_path
 from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
-from convstore.server.completion_requests import (
-    NamedConversation,
-    find_named_conversation,
-    is_repetition,
-    read_messages,
-    read_sent_body,
-)
+from convstore.server.completion_requests import PATH, SentRequest, make_recorded_request
 from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.server.upstream_answers import choose_headers
 from convstore.turns.recorded_call import CallFailed, RecordedCall
-from convstore.turns.recorded_start import RecordedRequest
 from convstore.values.api_key import Right
-from convstore.values.identifiers import make_conversation_id
 from convstore.values.results import Turn
 
 _logger = logging.getLogger(__name__)
 
-PATH = "/v1/chat/completions"
 CONVERSATION_HEADER, TURN_HEADER = "x-convstore-conversation-id", "x-convstore-turn"
 _LARGE_BODY = 256 * 1024
 """The messages of larger bodies are compared in a thread, so that others do not wait."""
@@ -55,22 +46,11 @@ async def create_completion(call: ServiceCall) -> Response:
 
 
 async def _record(call: ServiceCall) -> Response:
-    headers = call.request.headers
-    messages = read_messages(call.body)
-    is_large = len(call.raw_body) > _LARGE_BODY
-    listed = await asyncio.to_thread(list_path, messages) if is_large else list_path(messages)
-    named = find_named_conversation(call.body, headers) or NamedConversation("", may_be_new=False)
-    request = RecordedRequest(
-        owner=call.caller.owner,
-        listed=listed,
-        parameters={name: value for name, value in call.body.items() if name != "messages"},
-        body=read_sent_body(call.caller.key_id, PATH, call.raw_body, call.body, headers),
-        new_id=make_conversation_id(),
-        conversation=named.id or None,
-        creates=named.may_be_new,
-        matches_cut=call.settings.matches_cut,
-        is_repetition=is_repetition(headers),
+    sent = SentRequest(call.body, call.raw_body, call.request.headers)
+    make = partial(
+        make_recorded_request, call.caller.owner, call.caller.key_id, sent, matches_cut=call.settings.matches_cut
     )
+    request = await asyncio.to_thread(make) if len(call.raw_body) > _LARGE_BODY else make()
     begun = await call.recorder.record(
         request, call.raw_body, wait=call.settings.wait_seconds, stops_when_left=call.settings.stops_when_left
     )
