@@ -113,6 +113,16 @@ class WaitingLines:
             for place in self._places.get(line, [])[:1]:
                 place.wake()
 
+    def count_waiters(self) -> int:
+        """Return how many callers of this process wait."""
+        with self._lock:
+            return sum(len(places) for places in self._places.values())
+
+    def count_turns(self) -> int:
+        """Return how many turns run in this process."""
+        with self._lock:
+            return sum(self._turns.values())
+
     def is_running_here(self, line: LineName) -> bool:
         """Return True if a turn of this process holds the conversation, as far as is known."""
         return line in self._turns

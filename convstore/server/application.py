@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,36 +21,52 @@ from convstore.server.completion_routes import COMPLETION_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
 from convstore.server.health_routes import list_health_routes
 from convstore.server.json_bodies import read_json_object
+from convstore.server.metrics_routes import METRICS_ROUTES
 from convstore.server.model_routes import MODEL_ROUTES
+from convstore.server.process_watch import watch_process
 from convstore.server.request_guard import OWN_REQUEST_ID_HEADER, REQUEST_ID_HEADER, RequestGuard
 from convstore.server.request_rates import RequestRates
 from convstore.server.service_errors import ServiceError, make_not_found
+from convstore.server.service_metrics import ServiceMetrics
 from convstore.server.service_routes import OpenRoute, ServiceCall, ServiceRoute
 from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
 
-ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *COMPLETION_ROUTES, *CONVERSATION_ROUTES)
+ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *COMPLETION_ROUTES, *CONVERSATION_ROUTES, *METRICS_ROUTES)
 """Every route but those of the service's health. A route that is not here does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What all calls of one process share."""
+
+    settings: ServiceSettings
+    callers: Callers
+    recorder: RequestRecorder
+    metrics: ServiceMetrics
 
 
 def make_application(settings: ServiceSettings) -> ASGIApp:
     """Return the application of one process; it opens its own store."""
     store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream, profile=settings.profile)
     callers = Callers(store, RequestRates(settings))
-    recorder = RequestRecorder(store)
+    parts = _Parts(settings, callers, RequestRecorder(store), ServiceMetrics(settings.metrics_folder))
 
     @asynccontextmanager
     async def live(_: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch_process(parts.metrics, store)) if settings.workers > 1 else None
         try:
             await callers.begin()
             yield
         finally:
-            await recorder.finish(settings.grace_seconds)
+            if watching is not None:
+                watching.cancel()
+            await parts.recorder.finish(settings.grace_seconds)
             await callers.finish()
             await store.close()
 
-    middleware = [Middleware(RequestGuard, settings=settings)]
+    middleware = [Middleware(RequestGuard, settings=settings, metrics=parts.metrics)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -61,7 +79,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
         )
     application = Starlette(
         routes=[
-            *_make_routes(settings, callers, recorder),
+            *_make_routes(parts),
             *(_make_open_route(store, one) for one in list_health_routes()),
         ],
         middleware=middleware,
@@ -73,28 +91,36 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     return application
 
 
-def _make_routes(settings: ServiceSettings, callers: Callers, recorder: RequestRecorder) -> list[BaseRoute]:
+def _make_routes(parts: _Parts) -> list[BaseRoute]:
     paths: dict[str, list[ServiceRoute]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, []).append(route)
-    return [_make_route(settings, callers, recorder, path, routes) for path, routes in paths.items()]
+    return [_make_route(parts, path, routes) for path, routes in paths.items()]
 
 
-def _make_route(
-    settings: ServiceSettings, callers: Callers, recorder: RequestRecorder, path: str, routes: Sequence[ServiceRoute]
-) -> BaseRoute:
+def _make_route(parts: _Parts, path: str, routes: Sequence[ServiceRoute]) -> BaseRoute:
     by_method = {route.method: route for route in routes}
 
     async def serve(request: Request) -> Response:
         route = by_method["GET" if request.method == "HEAD" else request.method]
         facts = request.scope["convstore"]
         facts["route"] = path
-        caller = await callers.identify(request.scope, request.headers)
+        caller = await parts.callers.identify(request.scope, request.headers)
         facts["key"] = caller.key_id or "-"
         caller.check_right(route.needs)
-        body, raw = await read_json_object(request, settings) if route.has_body else ({}, b"")
-        store = callers.store.for_owner(caller.owner)
-        return await route.endpoint(ServiceCall(request, settings, store, caller, recorder, body, raw))
+        body, raw = await read_json_object(request, parts.settings) if route.has_body else ({}, b"")
+        return await route.endpoint(
+            ServiceCall(
+                request=request,
+                settings=parts.settings,
+                store=parts.callers.store.for_owner(caller.owner),
+                caller=caller,
+                recorder=parts.recorder,
+                metrics=parts.metrics,
+                body=body,
+                raw_body=raw,
+            )
+        )
 
     return Route(path, serve, methods=list(by_method))
 

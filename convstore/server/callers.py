@@ -25,7 +25,8 @@ OWNER_HEADERS = ("x-convstore-owner", "x-openwebui-user-id", "x-user-id")
 """Headers that name the owner to act for, for keys with the right `act-for`."""
 _USE_IS_NOTED_AFTER = timedelta(minutes=1)
 _BEGIN_SECONDS = 5.0
-_WITHOUT_KEY = frozenset({Right.READ, Right.WRITE})
+_WITHOUT_KEY = frozenset({Right.READ, Right.WRITE, Right.ADMIN})
+"""Rights of whoever is on this machine, while no key was made: such a service is run for one person."""
 _AUTHENTICATE = {"www-authenticate": "Bearer"}
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convstore.errors import ConvstoreError
 from convstore.server.request_checks import check_request
 from convstore.server.service_errors import ServiceError, make_error_response, translate_error
+from convstore.server.service_metrics import ServiceMetrics
 from convstore.server.service_settings import ServiceSettings
 from convstore.server.unread_bodies import BodyReading
 
@@ -28,9 +29,10 @@ _ALWAYS_SENT = {"x-content-type-options": "nosniff", "cache-control": "no-store"
 class RequestGuard:
     """Checks requests before any route sees them."""
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, metrics: ServiceMetrics) -> None:
         self._app = app
         self._settings = settings
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,10 +41,10 @@ class RequestGuard:
         begun, headers = time.perf_counter(), Headers(scope=scope)
         request_id = _choose_id(headers)
         scope["convstore"] = {"request_id": request_id, "route": "-", "key": "-"}
-        status, reading = 0, BodyReading(headers, receive)
+        status, size, reading = 0, 0, BodyReading(headers, receive)
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 sent = MutableHeaders(scope=message)
@@ -52,6 +54,8 @@ class RequestGuard:
                     sent.setdefault(name, value)
                 if "connection" not in sent and not await reading.read_rest():
                     sent["connection"] = "close"
+            else:
+                size += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -63,11 +67,29 @@ class RequestGuard:
                     raise  # the answer has begun: the connection is cut, so that nobody takes it for whole
                 await make_error_response(_find_error(error, request_id))(scope, reading.receive, send_on)
         finally:
-            facts = scope["convstore"]
-            method = scope["method"] if len(scope["method"]) < 10 else "-"
-            # Neither the path nor the query: a client may put a secret into them by mistake.
-            route, key_id, seconds = facts["route"], facts["key"], time.perf_counter() - begun
-            _logger.info("%s %s %d, %.4f s, request %s, key %s", method, route, status, seconds, request_id, key_id)
+            self._note_end(scope, status, time.perf_counter() - begun, size)
+
+    def _note_end(self, scope: Scope, status: int, seconds: float, size: int) -> None:
+        """Count a request, and write its line of the access log.
+
+        Neither has the path or the query: a client may put a secret into them by mistake.
+        """
+        facts, method = scope["convstore"], scope["method"]
+        self._metrics.observe_request(method, facts["route"], status, seconds)
+        line = {
+            "method": method if len(method) < 10 else "-",
+            "route": facts["route"],
+            "status": status,
+            "seconds": round(seconds, 4),
+            "bytes": size,
+            "request_id": facts["request_id"],
+            "key_id": facts["key"],
+        }
+        _logger.info(
+            "%(method)s %(route)s %(status)d, %(seconds).4f s, %(bytes)d bytes, request %(request_id)s, key %(key_id)s",
+            line,
+            extra={"access": line},
+        )
 
 
 def _find_error(error: Exception, request_id: str) -> ServiceError:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from convstore.server.callers import Caller
+from convstore.server.service_metrics import ServiceMetrics
 from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
@@ -26,6 +27,7 @@ class ServiceCall:
     """The store of the owner that the caller works for."""
     caller: Caller
     recorder: RequestRecorder
+    metrics: ServiceMetrics
     body: dict[str, Any]
     """The JSON object that was sent; {} for a route without a body."""
     raw_body: bytes

@@ -45,6 +45,8 @@ class ServiceSettings:
     """Whether a call is stopped when its client leaves; else the reply is received to its end, and stored."""
     certificate: str | None = None
     private_key: str | None = None
+    metrics_folder: str | None = None
+    """Where the processes keep their measurements; None: there is one process."""
 
 
 def read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import uvicorn
@@ -15,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 
 from convstore.errors import InvalidInput
 from convstore.server.application import make_application
+from convstore.server.metrics_folder import forget_process, open_metrics_folder
 from convstore.server.service_settings import ServiceSettings, is_loopback_address, is_loopback_name
 from convstore.server.slow_heads import MAX_HEAD_BYTES, ServiceConfig, TimedProtocol
 
@@ -23,6 +26,10 @@ _FIRST_PERSON = 1000
 _NOBODY = 65534
 _BACKLOG = 2048
 _NO_SHELLS = ("nologin", "false", "sync")
+
+
+if importlib.util.find_spec("prometheus_client") is None:  # it is imported later, when its folder is known
+    raise ModuleNotFoundError("no module named 'prometheus_client'", name="prometheus_client")
 
 
 def check_settings(settings: ServiceSettings, *, has_keys: bool) -> None:
@@ -93,6 +100,11 @@ def run_service(settings: ServiceSettings, bound: socket.socket, prepare: Callab
     Args:
         prepare: called first in each process.
     """
+    with open_metrics_folder(settings.workers) as folder:
+        _run(replace(settings, metrics_folder=folder), bound, prepare)
+
+
+def _run(settings: ServiceSettings, bound: socket.socket, prepare: Callable[[], object] | None) -> None:
     config = ServiceConfig(
         partial(_start, settings, prepare),
         factory=True,
@@ -113,6 +125,7 @@ def run_service(settings: ServiceSettings, bound: socket.socket, prepare: Callab
     config.head_seconds = settings.read_seconds
     if settings.workers > 1:
         workers = _Workers(config, sockets=[bound])
+        workers.metrics_folder = settings.metrics_folder
         workers.run()
         if workers.was_interrupted:
             raise KeyboardInterrupt
@@ -131,10 +144,20 @@ class _Workers(Multiprocess):
     """Several processes; one that dies is started again."""
 
     was_interrupted = False
+    metrics_folder: str | None = None
+    _pids: frozenset[int | None] = frozenset()
 
     def handle_int(self) -> None:
         self.was_interrupted = True
         super().handle_int()
+
+    def keep_subprocess_alive(self) -> None:
+        before = self._pids | {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        self._pids = frozenset(process.pid for process in self.processes)
+        for pid in before - self._pids:  # also those that SIGHUP has replaced
+            if pid is not None and self.metrics_folder is not None:
+                forget_process(self.metrics_folder, pid)
 
 
 def _start(settings: ServiceSettings, prepare: Callable[[], object] | None) -> ASGIApp:

@@ -84,11 +84,13 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(database_url: str, *options: str, **environment: str) -> Iterator[RunningService]:
+def serving(database_url: str, *options: str, verbosity: str = "-vv", **environment: str) -> Iterator[RunningService]:
     """Run the service on a free port, with the log of all requests, until the block ends."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CONVSTORE_"))}
     env = {**kept, "NO_PROXY": "127.0.0.1,localhost", **environment}
-    command = [sys.executable, "-m", "convstore", "serve", "--port", "0", "--db", database_url, "-vv", *options]
+    command = [sys.executable, "-m", "convstore", "serve", "--port", "0", "--db", database_url, *options]
+    if verbosity:
+        command.append(verbosity)
     process = subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,9 +10,10 @@ import click
 from convstore.cli.options.chosen_settings import get_given_profile
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.store_options import DatabaseChoice, StoreChoice, database_options, open_store
-from convstore.cli.render.output_streams import write_answer, write_note
+from convstore.cli.render.output_streams import write_answer
 
 if TYPE_CHECKING:
+    from convstore.cli.render.log_output import AccessLog
     from convstore.server.service_settings import ServiceSettings
 
 _MIB = 2**20
@@ -75,6 +77,12 @@ _MIB = 2**20
     metavar="SECONDS",
     help="Time to end requests.",
 )
+@click.option(
+    "--log",
+    "access",
+    type=click.Choice(["json", "text", "none"]),
+    help="A line for each request on stderr.  [default: text with -v, else none]",
+)
 @click.option("--tls-cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
 @database_options
@@ -85,6 +93,7 @@ def serve(
     max_body: int,
     read_timeout: float,
     grace: int,
+    access: AccessLog | None,
     tls_cert: str | None,
     tls_key: str | None,
     **plain: Any,
@@ -96,9 +105,15 @@ def serve(
     """
     try:
         from convstore.server.service_settings import ServiceSettings, is_loopback_name
-        from convstore.server.serving import check_settings, describe_address, has_other_people, open_socket
+        from convstore.server.serving import (
+            check_settings,
+            describe_address,
+            has_other_people,
+            open_socket,
+            run_service,
+        )
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11", "prometheus_client"):
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
     from convstore.provider.openai_client import is_http_url
@@ -123,17 +138,24 @@ def serve(
     check_settings(settings, has_keys=has_keys)
     bound = open_socket(settings)
     _print_beginning(settings, describe_address(settings, bound), has_keys=has_keys)
+    import logging
+
+    from convstore.cli.render.log_output import begin_log
+
+    logger = logging.getLogger("convstore")
+    begin = partial(begin_log, logger.level or logging.WARNING, access)  # as -v says
+    begin()
     if not has_keys and has_other_people():
-        write_note(
-            "convstore: warning: other people have accounts on this machine, and without a key each of them can use "
-            "this service; `convstore keys create` makes a key"
+        logger.warning(
+            "other people have accounts on this machine, and without a key each of them can use this service; "
+            "`convstore keys create` makes a key"
         )
     if not is_loopback_name(settings.host) and settings.certificate is None:
-        write_note(
-            "convstore: warning: without TLS, everybody on the way can read the keys; use --tls-cert and --tls-key, or "
-            "let a proxy with TLS send the requests"
+        logger.warning(
+            "without TLS, everybody on the way can read the keys; use --tls-cert and --tls-key, or let a proxy with "
+            "TLS send the requests"
         )
-    _run(settings, bound)
+    run_service(settings, bound, begin)
 
 
 def _print_beginning(settings: ServiceSettings, address: str, *, has_keys: bool) -> None:
@@ -146,15 +168,3 @@ def _print_beginning(settings: ServiceSettings, address: str, *, has_keys: bool)
 
     upstream = f" {mask_url(settings.upstream)}" if settings.upstream else ""
     write_answer(f"# model: any of the upstream{upstream}: GET /v1/models")
-
-
-def _run(settings: ServiceSettings, bound: Any) -> None:
-    import logging
-    from functools import partial
-
-    from convstore.cli.render.log_output import begin_log
-    from convstore.server.serving import run_service
-
-    shown = logging.getLogger("convstore").level or logging.WARNING  # as -v says
-    begin_log(shown)
-    run_service(settings, bound, partial(begin_log, shown))
