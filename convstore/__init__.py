@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SchemaOutdated,
         SchemaTooNew,
         TurnFailed,
+        TurnLimitReached,
         UnansweredToolCalls,
     )
     from convstore.messages.completion import (
@@ -171,6 +172,7 @@ _HOMES = {
         "SchemaOutdated",
         "SchemaTooNew",
         "TurnFailed",
+        "TurnLimitReached",
         "UnansweredToolCalls",
     ),
     "convstore.messages.completion": (
@@ -321,6 +323,7 @@ __all__ = [
     "TransactionView",
     "Turn",
     "TurnFailed",
+    "TurnLimitReached",
     "TurnNumber",
     "TurnStatus",
     "UnansweredToolCalls",

@@ -19,6 +19,7 @@
     │   ├── HeadMoved                   the head is not where the caller saw it
     │   ├── IdempotencyMismatch         the key was used for another request
     │   ├── LeaseLost                   .turn: the reply came after another caller had taken the conversation
+    │   ├── TurnLimitReached            .retry_after: the owner may not ask models for so long, through the service
     │   ├── PurgeUnfinished             .receipts, .busy, .failures, .left: what was purged, and what is left to do
     │   └── RedactionUnfinished         .redactions, .left: what was redacted, and what is left to do
     ├── TurnFailed                      .turn: the stored turn; the model or its provider failed
@@ -132,6 +133,17 @@ class HeadMoved(Conflict):
 
 class IdempotencyMismatch(Conflict):
     """The idempotency key was used before, for another request."""
+
+
+class TurnLimitReached(Conflict):
+    """The owner has as many turns running, or has used as many tokens, as the service lets it.
+
+    Nothing was stored or sent. `retry_after` is in seconds.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class LeaseLost(Conflict):

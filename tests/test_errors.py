@@ -27,6 +27,7 @@ def make_error(kind: type[errors.ConvstoreError], turn: Any) -> errors.Convstore
         errors.UnansweredToolCalls: ([{"id": "call_1"}],),
         AmbiguousReference: ([],),
         errors.LeaseLost: (turn,),
+        errors.TurnLimitReached: (1.0,),
         errors.PurgeUnfinished: ([], ["busy-one"], ["log"]),
         errors.RedactionUnfinished: ([], ["log"]),
         TurnFailed: (turn,),

@@ -321,7 +321,14 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
             with pytest.raises(convstore.LeaseLost):
                 reply.close()
         along_the_tree(store)
-        made = store.create_key(name="k", rights=["act-for"], acts_for="team-", expires_in=timedelta(days=1))
+        made = store.create_key(
+            name="k",
+            rights=["act-for"],
+            acts_for="team-",
+            expires_in=timedelta(days=1),
+            max_turns=1,
+            max_tokens_a_day=1,
+        )
         store.note_key_use(made.key.id)
         store.revoke_key(made.key.id)
         store.set_retention(timedelta(days=365))

@@ -53,6 +53,8 @@ def insert_key(connection: Connection, key: ApiKey, digest: bytes) -> None:
         "expires_at": key.expires_at,
         "revoked_at": None,
         "last_used_at": None,
+        "max_turns": key.max_turns,
+        "max_tokens_a_day": key.max_tokens_a_day,
     }
     connection.execute(_INSERT, values)
 
@@ -100,6 +102,8 @@ def delete_of_owner(connection: Connection, owner: str, now: datetime) -> None:
         "expires_at": None,
         "revoked_at": now,
         "last_used_at": None,
+        "max_turns": None,
+        "max_tokens_a_day": None,
     }
     connection.execute(insert_or_ignore(table, connection.dialect.name), values)
 
@@ -131,4 +135,6 @@ def _read_key(row: Any) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        max_turns=row.max_turns,
+        max_tokens_a_day=row.max_tokens_a_day,
     )

@@ -173,6 +173,7 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
     "convstore_api_keys": _rule(
         # The keys of an owner end with the owner. The name is a label such as "laptop".
         digest__id__owner__name__rights__acts_for__created_at__expires_at__revoked_at__last_used_at=_OF_OWNER,
+        max_turns__max_tokens_a_day=_OF_OWNER,
     ),
     "convstore_client_requests": _rule(
         owner__conversation_id__turn_seq__asked_seq__reply_seq__sender__taken_at__created_at=_share(_INTERNAL),

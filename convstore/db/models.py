@@ -158,6 +158,8 @@ _add(
     where="idempotency_key IS NOT NULL AND status IN ('running', 'completed')",
     unique=True,
 )
+# To count what runs for an owner: there are few such rows, however many turns the owner has.
+_add("convstore_turns_running_idx", turns.c.owner, turns.c.conversation_id, where="status = 'running'")
 _documents = tables.search_documents.c
 _add("convstore_search_documents_docid_key", _documents.docid, where="docid IS NOT NULL", unique=True)
 _add("convstore_conversations_forks_idx", _of.owner, _of.id, where="lineage IS NOT NULL")

@@ -347,6 +347,8 @@ api_keys = Table(
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),  # written at most once a minute
+    Column("max_turns", BigInteger),  # of an owner at one time; 0: any number; NULL: as the service says
+    Column("max_tokens_a_day", BigInteger),  # of an owner; 0: any number; NULL: as the service says
     Index("convstore_api_keys_id_key", "id", unique=True),
     Index("convstore_api_keys_owner_created_at_idx", "owner", "created_at"),
 )

@@ -16,7 +16,7 @@ from convstore.server.request_rates import RequestRates
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_settings import is_loopback_address
 from convstore.store.async_store import AsyncStore
-from convstore.values.api_key import ApiKey, Right
+from convstore.values.api_key import ApiKey, Right, TurnAllowance
 from convstore.values.validation import is_key
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Caller:
     rights: frozenset[Right]
     key_id: str
     """'': no key, on a machine where none was made."""
+    allowance: TurnAllowance = field(default_factory=TurnAllowance)
+    """What its key says about how much it may ask of models."""
 
     def check_right(self, right: Right) -> None:
         """Check that the caller has a right.
@@ -137,13 +139,17 @@ def _read_secret(headers: Headers) -> str | None:
 def _choose_owner(key: ApiKey, headers: Headers) -> Caller:
     named = {value for name in OWNER_HEADERS for value in headers.getlist(name)}
     if not named:
-        return Caller(key.owner, key.rights, key.id)
+        return _make_caller(key, key.owner)
     if len(named) > 1:
         raise ServiceError(400, "the request names several owners", "invalid_owner")
     owner = _decode_owner(named.pop())
     if Right.ACT_FOR not in key.rights or not key.reaches(owner):
         raise ServiceError(403, "this key may not act for that owner", "insufficient_permissions")
-    return Caller(owner, key.rights, key.id)
+    return _make_caller(key, owner)
+
+
+def _make_caller(key: ApiKey, owner: str) -> Caller:
+    return Caller(owner, key.rights, key.id, TurnAllowance(key.max_turns, key.max_tokens_a_day))
 
 
 def _decode_owner(value: str) -> str:

@@ -19,6 +19,7 @@ from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
+from convstore.server.turn_limits import choose_allowance
 from convstore.server.upstream_answers import choose_headers
 from convstore.turns.recorded_call import CallFailed, RecordedCall
 from convstore.values.api_key import Right
@@ -52,7 +53,11 @@ async def _record(call: ServiceCall) -> Response:
     )
     request = await asyncio.to_thread(make) if len(call.raw_body) > _LARGE_BODY else make()
     begun = await call.recorder.record(
-        request, call.raw_body, wait=call.settings.wait_seconds, stops_when_left=call.settings.stops_when_left
+        request,
+        call.raw_body,
+        choose_allowance(call.caller, call.settings),
+        wait=call.settings.wait_seconds,
+        stops_when_left=call.settings.stops_when_left,
     )
     if isinstance(begun, Turn):
         return _answer_again(begun, call.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from convstore import errors
 from convstore.server.json_answers import JsonAnswer
 
 INVALID_REQUEST = "invalid_request_error"
+_LONGEST_RETRY_SECONDS = 60
 
 
 class ServiceError(Exception):
@@ -73,6 +75,8 @@ def translate_error(error: errors.ConvstoreError) -> ServiceError:
         return ServiceError(400, "another turn is running in this conversation; try again", "conversation_locked")
     if isinstance(error, errors.IdempotencyMismatch):
         return ServiceError(409, str(error), "idempotency_mismatch", headers={"x-should-retry": "false"})
+    if isinstance(error, errors.TurnLimitReached):
+        return _tell_limit(error)
     if isinstance(error, errors.Conflict):
         return ServiceError(409, str(error), "conflict")
     if isinstance(error, errors.DatabaseUnavailable):
@@ -82,6 +86,14 @@ def translate_error(error: errors.ConvstoreError) -> ServiceError:
     if isinstance(error, errors.DamagedRow):
         return ServiceError(500, "a stored row is damaged; the operator can find it with `db verify`", "damaged_row")
     return ServiceError(500, "the service failed; its log says why", "internal_error")
+
+
+def _tell_limit(error: errors.TurnLimitReached) -> ServiceError:
+    seconds = max(1, math.ceil(error.retry_after))
+    headers = {"retry-after": str(seconds)}
+    if seconds > _LONGEST_RETRY_SECONDS:  # the official client would ask again within seconds
+        headers["x-should-retry"] = "false"
+    return ServiceError(429, str(error), "rate_limit_exceeded", headers=headers)
 
 
 def make_not_found(what: str) -> ServiceError:

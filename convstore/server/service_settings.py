@@ -30,6 +30,10 @@ class ServiceSettings:
     """Per key and process; 0: any number."""
     failures_a_minute: int = 60
     """Wrong keys, per address and process; 0: any number."""
+    max_turns: int = 0
+    """Turns of an owner that may run at one time, unless the key says another number; 0: any number."""
+    max_tokens_a_day: int = 0
+    """Tokens that an owner may use on a day in UTC, unless the key says another number; 0: any number."""
     max_body_bytes: int = 32 * 2**20
     read_seconds: float = 30.0
     """Within which a client must have sent the head of a request, and then its body."""

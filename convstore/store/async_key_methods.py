@@ -32,9 +32,17 @@ class AsyncKeyMethods(ABC):
         rights: Iterable[str] = ("read", "write"),
         acts_for: str | None = None,
         expires_in: timedelta | None = None,
+        max_turns: int | None = None,
+        max_tokens_a_day: int | None = None,
     ) -> NewApiKey:
         return await self._run(
-            KeyMethods.create_key, name=name, rights=rights, acts_for=acts_for, expires_in=expires_in
+            KeyMethods.create_key,
+            name=name,
+            rights=rights,
+            acts_for=acts_for,
+            expires_in=expires_in,
+            max_turns=max_turns,
+            max_tokens_a_day=max_tokens_a_day,
         )
 
     @documented_as(KeyMethods.list_keys)

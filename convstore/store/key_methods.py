@@ -17,6 +17,7 @@ from convstore.values.validation import check_owner, is_key
 _SECRET_PREFIX = "cs_"  # noqa: S105 (it lets people and scanners recognise a secret)
 _SECRET_BYTES = 32
 _LONGEST = timedelta(days=36_500)
+_MOST = 10**15
 
 
 class KeyMethods(DrawerMethods):
@@ -29,6 +30,8 @@ class KeyMethods(DrawerMethods):
         rights: Iterable[str] = ("read", "write"),
         acts_for: str | None = None,
         expires_in: timedelta | None = None,
+        max_turns: int | None = None,
+        max_tokens_a_day: int | None = None,
     ) -> NewApiKey:
         """Make a key for this owner's conversations, and return it with its secret.
 
@@ -40,6 +43,9 @@ class KeyMethods(DrawerMethods):
             rights: of `read`, `write`, `act-for` and `admin`.
             acts_for: the beginning of the owners that the key may act for, for the right `act-for`; "": all owners.
             expires_in: how long the key is valid; None: until it is revoked.
+            max_turns: how many turns of an owner that the key works for may run at one time, through the service; 0:
+                any number; None: as the service says.
+            max_tokens_a_day: how many tokens such an owner may use on a day in UTC; 0 and None mean the same.
 
         Raises:
             InvalidInput: a value is not valid, or one of `act-for` and `acts_for` is given without the other.
@@ -51,6 +57,9 @@ class KeyMethods(DrawerMethods):
             raise InvalidInput(f"the name of a key is 1 to 255 bytes of printable text, not {name!r:.80}")
         if expires_in is not None and not timedelta() < expires_in <= _LONGEST:
             raise InvalidInput("a key is valid for some time, and for 36,500 days at most")
+        for limit in (max_turns, max_tokens_a_day):
+            if limit is not None and not (type(limit) is int and 0 <= limit <= _MOST):
+                raise InvalidInput(f"a limit of a key is a whole number from 0 to {_MOST:,}, not {limit!r:.80}")
         now = datetime.now(UTC)
         key = ApiKey(
             id=make_conversation_id(),
@@ -62,6 +71,8 @@ class KeyMethods(DrawerMethods):
             expires_at=now + expires_in if expires_in is not None else None,
             revoked_at=None,
             last_used_at=None,
+            max_turns=max_turns,
+            max_tokens_a_day=max_tokens_a_day,
         )
         secret = _SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         return NewApiKey(self._transactions.write_repeatable(api_keys.create_key, key, secret), secret)

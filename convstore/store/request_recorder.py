@@ -10,11 +10,13 @@ from typing import Any
 from convstore.db.turn_rows import find_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import is_held
+from convstore.leases.turn_allowance import begin_within
 from convstore.leases.waiting import repeat_while_busy
 from convstore.store.async_store import AsyncStore
 from convstore.turns.recorded_call import RecordedCall
 from convstore.turns.recorded_start import RecordedRequest, start_recorded_turn
 from convstore.turns.turn_start import BegunTurn
+from convstore.values.api_key import TurnAllowance
 from convstore.values.identifiers import ConversationKey, TurnNumber, make_conversation_id
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.steps import DatabaseWork, Steps
@@ -44,11 +46,18 @@ class RequestRecorder:
         return await self._threads.run(partial(self._engine.clients.get, asyncio.get_running_loop()))
 
     async def record(
-        self, request: RecordedRequest, body: bytes, *, wait: float = 0.0, stops_when_left: bool = False
+        self,
+        request: RecordedRequest,
+        body: bytes,
+        allowance: TurnAllowance,
+        *,
+        wait: float = 0.0,
+        stops_when_left: bool = False,
     ) -> RecordedCall | Turn:
         """Begin a turn with a client's request, and call the model with its body.
 
         Args:
+            allowance: how much the owner may ask.
             wait: seconds to wait for a conversation that the client names.
             stops_when_left: whether the call is stopped when the client leaves.
 
@@ -57,11 +66,12 @@ class RequestRecorder:
 
         Raises:
             NotConfigured: no server is named.
+            TurnLimitReached: the owner may not ask now.
             ConversationNotFound, ConversationBusy, IdempotencyMismatch: see `start_recorded_turn`.
         """
         client = await self.get_client()
         while True:
-            begun = await self._runner.run(self._begin(request, wait))
+            begun = await self._runner.run(self._begin(request, allowance, wait))
             if not isinstance(begun, Turn):
                 break
             ended = await self._wait_for(request.owner, begun)
@@ -74,9 +84,9 @@ class RequestRecorder:
         task.add_done_callback(self._running.discard)
         return call
 
-    def _begin(self, request: RecordedRequest, seconds: float) -> Steps[Any]:
+    def _begin(self, request: RecordedRequest, allowance: TurnAllowance, seconds: float) -> Steps[Any]:
         """Begin the turn; wait only for a conversation that the client names."""
-        work = partial(self._engine.begin_by, partial(_start, request), streams=request.streams)
+        work = partial(self._engine.begin_by, partial(_start, request, allowance), streams=request.streams)
         attempt = DatabaseWork(work, undo=self._engine.give_up)
         if request.conversation is None or not seconds:
             return (yield attempt)
@@ -113,8 +123,8 @@ class RequestRecorder:
         await asyncio.gather(*rest, return_exceptions=True)
 
 
-def _start(request: RecordedRequest, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
-    return start_recorded_turn(work, request, lease)
+def _start(request: RecordedRequest, allowance: TurnAllowance, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
+    return begin_within(work, request.owner, allowance, partial(start_recorded_turn, work, request, lease))
 
 
 def _look(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:

@@ -21,6 +21,16 @@ class Right(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnAllowance:
+    """How much an owner may ask of models through the service."""
+
+    max_turns: int | None = None
+    """Turns that run at one time; None: any number."""
+    max_tokens_a_day: int | None = None
+    """Tokens of the turns that began since midnight UTC; None: any number."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key of the service, without its secret, which nobody can read again."""
 
@@ -36,6 +46,10 @@ class ApiKey:
     revoked_at: datetime | None
     last_used_at: datetime | None
     """The last use, as far as it was written: at most once a minute."""
+    max_turns: int | None = None
+    """Turns that may run at one time for an owner; 0: any number; None: as the service says."""
+    max_tokens_a_day: int | None = None
+    """Tokens that an owner may use on a day in UTC; 0: any number; None: as the service says."""
 
     def is_active(self, now: datetime) -> bool:
         """Return True if the key is neither revoked nor expired."""

@@ -81,6 +81,18 @@ def _read_rights(_context: click.Context, _option: click.Parameter, value: str) 
     help="How long it is valid: 90d, 12h.  [default: until it is revoked]",
 )
 @click.option("--name", metavar="TEXT", help="Label for people.")
+@click.option(
+    "--max-turns",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Turns of an owner at one time; 0 for any.  [default: as `serve` says]",
+)
+@click.option(
+    "--max-tokens-a-day",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Tokens of an owner on a day (UTC); 0 for any.  [default: as `serve` says]",
+)
 @json_option
 @store_options
 def create(
@@ -88,6 +100,8 @@ def create(
     acts_for: str | None,
     expires_in: timedelta | None,
     name: str | None,
+    max_turns: int | None,
+    max_tokens_a_day: int | None,
     as_json: bool,
     store_choice: StoreChoice,
 ) -> None:
@@ -95,7 +109,14 @@ def create(
     if ("act-for" in rights) != (acts_for is not None):
         raise click.UsageError("'act-for' in --rights and --for PREFIX need each other (--for '' for all owners).")
     with open_store(store_choice) as store:
-        made = store.create_key(name=name, rights=rights, acts_for=acts_for, expires_in=expires_in)
+        made = store.create_key(
+            name=name,
+            rights=rights,
+            acts_for=acts_for,
+            expires_in=expires_in,
+            max_turns=max_turns,
+            max_tokens_a_day=max_tokens_a_day,
+        )
     if as_json:
         write_json({"secret": made.secret, **_key_to_json(made.key)})
         return
@@ -147,6 +168,10 @@ def _describe(key: ApiKey) -> str:
     words = [f"owner '{key.owner}'", ",".join(right for right in _RIGHTS if right in key.rights)]
     if key.acts_for is not None:
         words.append(f"for '{key.acts_for}…'" if key.acts_for else "for all owners")
+    if key.max_turns is not None:
+        words.append(f"{key.max_turns or 'any number of'} turns at one time")
+    if key.max_tokens_a_day is not None:
+        words.append(f"{key.max_tokens_a_day or 'any number of'} tokens a day")
     if state := _describe_state(key):
         words.append(state)
     return " ".join(words)
@@ -192,4 +217,6 @@ def _key_to_json(key: ApiKey) -> dict[str, Any]:
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "last_used_at": key.last_used_at,
+        "max_turns": key.max_turns,
+        "max_tokens_a_day": key.max_tokens_a_day,
     }

@@ -57,6 +57,22 @@ _MIB = 2**20
     metavar="N",
     help="Wrong keys a minute of an address, in each process; 0 for any number.",
 )
+@click.option(
+    "--max-turns",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Turns of an owner at one time, if its key has no number; 0 for any.",
+)
+@click.option(
+    "--max-tokens-a-day",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Tokens of an owner on a day (UTC), if its key has no number; 0 for any.",
+)
 @click.option("--max-body", default=32, show_default=True, type=click.IntRange(1, 1024), help="Largest body, in MiB.")
 @click.option(
     "--max-connections", default=1000, show_default=True, type=click.IntRange(min=1), help="Connections of a process."
