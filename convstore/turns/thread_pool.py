@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ class ThreadPool:
         if self._pool is None or self._process != os.getpid():
             self._pool, self._process = ThreadPoolExecutor(_MAX_THREADS, "convstore"), os.getpid()
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, work)
+        # With the context of the task: a span that begins in the thread belongs to the task's.
+        future = loop.run_in_executor(self._pool, contextvars.copy_context().run, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

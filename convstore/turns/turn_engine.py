@@ -20,6 +20,7 @@ from convstore.leases.heartbeat import Beat, Heartbeat, Watched
 from convstore.leases.process_locks import abandon_token, close_lock, make_token, release_token
 from convstore.leases.takeover import is_held
 from convstore.leases.waiting_lines import LINES, LineName
+from convstore.provider.call_tracing import begin_call_span, end_call_span
 from convstore.provider.model_clients import ModelClients
 from convstore.provider.raw_answer import MAX_REPLY_BYTES
 from convstore.turns.call_recorder import CallRecorder
@@ -44,6 +45,8 @@ class TurnHere(Generic[B]):
     started: B
     recorder: CallRecorder
     watched: Watched
+    span: Any = None
+    """Of the call, for OpenTelemetry."""
     process: int = field(default_factory=os.getpid)
 
     @property
@@ -135,7 +138,8 @@ class TurnEngine:
         LINES.note_begin(self.name_line(started.turn.key))
         recorder = CallRecorder()
         take_received = recorder.take_unwritten if streams else None
-        return TurnHere(started, recorder, self._heartbeat.watch(started.turn, take_received))
+        span = begin_call_span(started.turn, self.clients.get, getattr(started, "body", {}).get("messages"))
+        return TurnHere(started, recorder, self._heartbeat.watch(started.turn, take_received), span)
 
     def name_line(self, key: ConversationKey) -> LineName:
         """Return the line in which callers of this process wait for a conversation."""
@@ -151,6 +155,7 @@ class TurnEngine:
         Raises:
             ReplyNotStored: the database failed, or no longer has the turn; the error carries the model's answer.
         """
+        end_call_span(live.span, outcome)
         try:
             return self._end(live, outcome)
         finally:
