@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from convstore.server.callers import Callers
 from convstore.server.completion_routes import COMPLETION_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
+from convstore.server.grace_time import find_seconds_left
 from convstore.server.health_routes import list_health_routes
 from convstore.server.json_bodies import read_json_object
 from convstore.server.metrics_routes import METRICS_ROUTES
@@ -51,7 +52,8 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     """Return the application of one process; it opens its own store."""
     store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream, profile=settings.profile)
     callers = Callers(store, RequestRates(settings))
-    parts = _Parts(settings, callers, RequestRecorder(store), ServiceMetrics(settings.metrics_folder))
+    metrics = ServiceMetrics(settings.metrics_folder)
+    parts = _Parts(settings, callers, RequestRecorder(store, metrics.observe_stored_turn), metrics)
 
     @asynccontextmanager
     async def live(_: Starlette) -> AsyncIterator[None]:
@@ -62,7 +64,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
         finally:
             if watching is not None:
                 watching.cancel()
-            await parts.recorder.finish(settings.grace_seconds)
+            await parts.recorder.finish(find_seconds_left(settings.grace_seconds))
             await callers.finish()
             await store.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from convstore.messages.completion import Usage
 from convstore.store.store_load import StoreLoad
+from convstore.values.results import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER_MODEL = "other"
@@ -128,6 +129,10 @@ class ServiceMetrics:
         for kind, tokens in kinds:
             if tokens is not None and tokens > 0:
                 self._tokens.labels(kind, label).inc(tokens)
+
+    def observe_stored_turn(self, turn: Turn) -> None:
+        """Count a turn that has ended, as it is stored."""
+        self.observe_turn(turn.status, turn.latency, turn.time_to_first_token, turn.usage, turn.model)
 
     def set_load(self, load: StoreLoad) -> None:
         """Note how busy this process is."""

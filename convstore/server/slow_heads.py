@@ -13,6 +13,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from convstore.server.grace_time import note_end
+
 MAX_HEAD_BYTES = 64 * 1024
 """The largest head of a request: its line and its headers."""
 
@@ -56,6 +58,10 @@ class TimedProtocol(H11Protocol):
             # A part of the next head has come already, with the end of this request.
             self._unset_keepalive_if_required()
             self._start_timer()
+
+    def shutdown(self) -> None:
+        note_end()
+        super().shutdown()
 
     def _is_in_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,9 +30,11 @@ class RequestRecorder:
 
     Args:
         store: of any owner: a request names its own.
+        observe: is told of each turn that has ended here.
     """
 
-    def __init__(self, store: AsyncStore) -> None:
+    def __init__(self, store: AsyncStore, observe: Callable[[Turn], object] | None = None) -> None:
+        self._observe = observe
         self._engine = store._engine
         self._threads = store._threads
         self._runner = store._runner
@@ -79,10 +82,17 @@ class RequestRecorder:
                 return ended
             request = replace(request, new_id=make_conversation_id(), is_repetition=False)
         call = RecordedCall(self._engine, self._threads, begun, body, stops_when_left=stops_when_left)
-        task = asyncio.create_task(call.run(client))
+        task = asyncio.create_task(self._run(call, client))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return call
+
+    async def _run(self, call: RecordedCall, client: Any) -> None:
+        try:
+            await call.run(client)
+        finally:
+            if call.turn is not None and self._observe is not None:
+                self._observe(call.turn)
 
     def _begin(self, request: RecordedRequest, allowance: TurnAllowance, seconds: float) -> Steps[Any]:
         """Begin the turn; wait only for a conversation that the client names."""

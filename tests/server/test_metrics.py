@@ -16,7 +16,7 @@ import pytest
 from convstore import AsyncStore
 from convstore.server.service_metrics import MAX_MODELS, ServiceMetrics
 from convstore.store.store_load import StoreLoad, measure_load
-from convstore.testing import ChatServer, Reply
+from convstore.testing import ChatServer, Failure, Reply
 from tests.processes import PATIENCE
 from tests.server.conftest import KeyedService
 from tests.server.running import RunningService, serving
@@ -189,3 +189,23 @@ def test_a_store_tells_how_many_turns_run_and_wait(sqlite_url: str, chat_server:
             assert measure_load(store) == StoreLoad(0, 0, 0, 1)
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_turns_of_the_service_are_counted(sqlite_url: str) -> None:
+    with (
+        ChatServer() as upstream,
+        serving(sqlite_url, "--upstream", upstream.url, OPENAI_API_KEY="none") as running,
+    ):
+        usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+        upstream.script(Reply("a", usage=usage, model="m-2026"), Failure(400))
+        body = {"model": "chosen-by-a-client", "messages": [{"role": "user", "content": "Hello"}]}
+        for stream, status in ((True, 200), (False, 400)):
+            answer = running.ask("POST", "/v1/chat/completions", json={**body, "stream": stream})
+            assert answer.status_code == status
+        text = running.ask("GET", "/metrics").text
+    found = read_samples(text)
+    assert "chosen" not in text
+    assert found['convstore_turns_total{model="m-2026",status="completed"}'] == 1
+    assert found['convstore_turns_total{model="",status="failed"}'] == 1
+    assert found['convstore_turn_first_token_seconds_count{model="m-2026"}'] == 1
+    assert found['convstore_turn_seconds_count{model="m-2026"}'] == 1

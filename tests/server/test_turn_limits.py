@@ -226,7 +226,8 @@ def test_counting_reads_only_what_runs_and_what_began_today(sqlite_url: str) -> 
                 compiled = statement.compile(engine)
                 moment = "2026-11-28 00:00:00"
                 values = tuple(
-                    "" if name == "key_owner" else compiled.params[name] or moment for name in compiled.positiontup
+                    "" if name == "key_owner" else compiled.params[name] or moment
+                    for name in compiled.positiontup or ()
                 )
                 values = tuple(str(value) for value in values)
                 plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", values)
