@@ -87,6 +87,17 @@ def digest_context(messages: Sequence[Message]) -> bytes:
     return digest
 
 
+def digest_addition(conversation: str, messages: Sequence[Message]) -> bytes:
+    """Return the digest of messages that are added to a conversation, to recognise a request that is sent again.
+
+    It is never that of a list: a list does not begin with the id of a conversation.
+    """
+    digest = blake2b(b"added to " + conversation.encode(), digest_size=_DIGEST_BYTES).digest()
+    for message in messages:
+        digest = blake2b(digest + make_matching_form(message).encode(), digest_size=_DIGEST_BYTES).digest()
+    return digest
+
+
 def digest_last_exchanges(messages: Sequence[Message]) -> bytes | None:
     """Return the digest of the last two exchanges of a path; None if it has fewer, or is not known to have them.
 

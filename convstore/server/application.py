@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from convstore.server.callers import Callers
 from convstore.server.completion_routes import COMPLETION_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
+from convstore.server.embedding_routes import EMBEDDING_ROUTES
 from convstore.server.grace_time import find_seconds_left
 from convstore.server.health_routes import list_health_routes
 from convstore.server.json_bodies import read_json_object
@@ -34,7 +35,13 @@ from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
 
-ROUTES: tuple[ServiceRoute, ...] = (*MODEL_ROUTES, *COMPLETION_ROUTES, *CONVERSATION_ROUTES, *METRICS_ROUTES)
+ROUTES: tuple[ServiceRoute, ...] = (
+    *MODEL_ROUTES,
+    *COMPLETION_ROUTES,
+    *EMBEDDING_ROUTES,
+    *CONVERSATION_ROUTES,
+    *METRICS_ROUTES,
+)
 """Every route but those of the service's health. A route that is not here does not exist."""
 
 
@@ -53,7 +60,7 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
     store = AsyncStore(settings.database, schema=settings.schema, base_url=settings.upstream, profile=settings.profile)
     callers = Callers(store, RequestRates(settings))
     metrics = ServiceMetrics(settings.metrics_folder)
-    parts = _Parts(settings, callers, RequestRecorder(store, metrics.observe_stored_turn), metrics)
+    parts = _Parts(settings, callers, RequestRecorder(store, metrics.observe_stored_turn, settings.routes), metrics)
 
     @asynccontextmanager
     async def live(_: Starlette) -> AsyncIterator[None]:

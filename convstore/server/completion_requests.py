@@ -12,9 +12,11 @@ from starlette.datastructures import Headers
 
 from convstore.errors import ConversationNotFound, InvalidInput, InvalidMessage
 from convstore.messages.matching_form import list_path
-from convstore.messages.message import Message, to_message
+from convstore.messages.message import Message, extract_text, to_message
 from convstore.server.service_errors import ServiceError
 from convstore.turns.recorded_start import RecordedRequest
+from convstore.turns.stateful_start import StatefulRequest
+from convstore.turns.turn_request import make_say_request, make_terms
 from convstore.values.client_request import SentBody
 from convstore.values.identifiers import make_conversation_id
 from convstore.values.validation import check_existing_id, check_id, check_idempotency_key
@@ -25,6 +27,10 @@ CONVERSATION_HEADERS = ("x-conversation-id", "x-openwebui-chat-id", "x-librechat
 _USER_PARAMETERS = ("safety_identifier", "user")
 _RETRY_COUNT = "x-stainless-retry-count"
 _DIGEST_BYTES = 16
+STATEFUL = "stateful"
+_MODE_HEADER = "x-convstore-mode"
+_NOT_ASKED = frozenset({"messages", "conversation", "stream", "store"})
+_SIDE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class SentRequest:
     raw: bytes
     """The bytes of the body."""
     headers: Headers
+    mode: str | None = None
+    """The parameter `mode` of the URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +54,73 @@ class NamedConversation:
     """Whether it is made if it does not exist."""
 
 
-def make_recorded_request(owner: str, key_id: str, sent: SentRequest, *, matches_cut: bool) -> RecordedRequest:
-    """Return what is recorded of a request.
+def is_stateful(sent: SentRequest) -> bool:
+    """Return True if convstore adds the history: the client says so, or names a conversation with one new message.
+
+    Raises:
+        ServiceError: 400: the mode is another word.
+    """
+    mode = sent.mode if sent.mode is not None else sent.headers.get(_MODE_HEADER)
+    if mode not in (None, "", STATEFUL):
+        raise ServiceError(400, f"the mode is {STATEFUL!r}, or none is given", "invalid_value", param="mode")
+    messages = sent.body.get("messages")
+    is_one = isinstance(messages, list) and len(messages) == 1
+    return mode == STATEFUL or (is_one and sent.body.get("conversation") is not None)
+
+
+def make_stateful_request(owner: str, key_id: str, sent: SentRequest) -> StatefulRequest:
+    """Return the request with new messages alone.
+
+    Raises:
+        ServiceError: as `make_recorded_request`.
+        InvalidMessage, InvalidParameter: a message or a parameter breaks a rule.
+    """
+    named = find_named_conversation(sent.body, sent.headers)
+    given = {name: value for name, value in sent.body.items() if name not in _NOT_ASKED}
+    streams = sent.body.get("stream") is True
+    if streams:  # no chunk that the client did not ask for
+        given["stream_options"] = {"include_usage": False, **(sent.body.get("stream_options") or {})}
+    return StatefulRequest(
+        owner=owner,
+        conversation=named.id if named is not None else make_conversation_id(),
+        creates=named is None or named.may_be_new,
+        asks=make_say_request(read_messages(sent.body), given, make_terms(None, stream=streams)),
+        body=read_sent_body(key_id, sent),
+        is_repetition=is_repetition(sent.headers),
+    )
+
+
+def is_side_request(messages: list[Message]) -> bool:
+    """Return True if a program asks on the side: for a title, tags, what to ask next.
+
+    Such a request has one message, which begins as those of Open WebUI do, or asks for a title as LibreChat does.
+    """
+    if len(messages) != 1 or messages[0]["role"] != "user":
+        return False
+    text = extract_text(messages[0])
+    return text.lstrip().startswith("### Task:") or "5-word-or-less title" in text[:_SIDE_CHARACTERS]
+
+
+def make_recorded_request(
+    owner: str, key_id: str, sent: SentRequest, *, matches_cut: bool, keeps_side_requests_apart: bool = True
+) -> RecordedRequest:
+    """Return what is recorded of a request with all messages.
 
     Args:
         owner: the owner of the conversation.
         key_id: the API key that the client sent; empty: none.
         matches_cut: whether a list without its beginning goes on in the conversation that ends with it.
+        keeps_side_requests_apart: whether requests for titles and tags have conversations of their own.
 
     Raises:
         ServiceError: 400: the messages, or an id, are not valid; 404: no conversation can have the id that is named.
     """
     body, headers = sent.body, sent.headers
     named = find_named_conversation(body, headers)
+    messages = read_messages(body)
     return RecordedRequest(
         owner=owner,
-        listed=list_path(read_messages(body)),
+        listed=list_path(messages),
         parameters={name: value for name, value in body.items() if name != "messages"},
         body=read_sent_body(key_id, sent),
         new_id=make_conversation_id(),
@@ -69,6 +128,7 @@ def make_recorded_request(owner: str, key_id: str, sent: SentRequest, *, matches
         creates=named is not None and named.may_be_new,
         matches_cut=matches_cut,
         is_repetition=is_repetition(headers),
+        is_side_request=keeps_side_requests_apart and is_side_request(messages),
     )
 
 

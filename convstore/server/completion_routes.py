@@ -14,13 +14,20 @@ from starlette.responses import Response, StreamingResponse
 from convstore.errors import NotConfigured
 from convstore.messages.completion_form import list_events, make_completion
 from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
-from convstore.server.completion_requests import PATH, SentRequest, make_recorded_request
+from convstore.server.completion_requests import (
+    PATH,
+    SentRequest,
+    is_stateful,
+    make_recorded_request,
+    make_stateful_request,
+)
 from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.server.turn_limits import choose_allowance
 from convstore.server.upstream_answers import choose_headers
+from convstore.store.request_recorder import ClientCall
 from convstore.turns.recorded_call import CallFailed, RecordedCall
 from convstore.values.api_key import Right
 from convstore.values.results import Turn
@@ -35,10 +42,23 @@ _NEVER_AGAIN = {"x-should-retry": "false"}
 
 async def create_completion(call: ServiceCall) -> Response:
     """Forward a request with its messages, and give back what the model's server answers, as it comes."""
+    client = await find_client(call)
+    if call.body.get("store") is False:
+        return await pass_unrecorded(call, client, COMPLETIONS)
     try:
-        if call.body.get("store") is False:
-            return await _pass_unrecorded(call)
-        return await _record(call)
+        return await _record(call, client)
+    except NotConfigured:
+        raise ServiceError(400, "no model is named", "missing_required_parameter", param="model") from None
+
+
+async def find_client(call: ServiceCall) -> Any:
+    """Return the client of the server that is asked for the model of a request.
+
+    Raises:
+        ServiceError: 503: the service has none.
+    """
+    try:
+        return await call.recorder.get_client(call.body.get("model"))
     except NotConfigured as error:  # its text is for the operator: it names files
         _logger.warning("no model server can be asked (%s)", type(error).__name__)
         raise ServiceError(
@@ -46,13 +66,12 @@ async def create_completion(call: ServiceCall) -> Response:
         ) from None
 
 
-async def _record(call: ServiceCall) -> Response:
-    sent = SentRequest(call.body, call.raw_body, call.request.headers)
-    make = partial(
-        make_recorded_request, call.caller.owner, call.caller.key_id, sent, matches_cut=call.settings.matches_cut
-    )
+async def _record(call: ServiceCall, client: Any) -> Response:
+    sent = SentRequest(call.body, call.raw_body, call.request.headers, call.request.query_params.get("mode"))
+    make = partial(_make_request, call, sent)
     request = await asyncio.to_thread(make) if len(call.raw_body) > _LARGE_BODY else make()
     begun = await call.recorder.record(
+        client,
         request,
         call.raw_body,
         choose_allowance(call.caller, call.settings),
@@ -62,6 +81,19 @@ async def _record(call: ServiceCall) -> Response:
     if isinstance(begun, Turn):
         return _answer_again(begun, call.body)
     return await _answer(begun)
+
+
+def _make_request(call: ServiceCall, sent: SentRequest) -> ClientCall:
+    owner, key_id = call.caller.owner, call.caller.key_id
+    if is_stateful(sent):
+        return make_stateful_request(owner, key_id, sent)
+    return make_recorded_request(
+        owner,
+        key_id,
+        sent,
+        matches_cut=call.settings.matches_cut,
+        keeps_side_requests_apart=call.settings.keeps_side_requests_apart,
+    )
 
 
 async def _answer(call: RecordedCall) -> Response:
@@ -113,11 +145,10 @@ def _answer_again(turn: Turn, body: dict[str, Any]) -> Response:
     return Response(b"".join(events), headers={"content-type": "text/event-stream", **names})
 
 
-async def _pass_unrecorded(call: ServiceCall) -> Response:
-    """Forward a request with `store: false`: nothing of it is stored."""
-    client = await call.recorder.get_client()
+async def pass_unrecorded(call: ServiceCall, client: Any, path: str) -> Response:
+    """Forward a request of which nothing is stored."""
     try:
-        answer = await send_body(client, COMPLETIONS, call.raw_body)
+        answer = await send_body(client, path, call.raw_body)
     except Exception as error:  # of the HTTP library, whichever the openai package uses
         raise _tell_failure(CallFailed({"type": type(error).__name__}), {}) from None
     return StreamingResponse(_iterate(answer), answer.status, choose_headers(answer.headers))

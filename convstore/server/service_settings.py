@@ -45,6 +45,12 @@ class ServiceSettings:
     """How long a request waits for a conversation that it names, while another turn runs there."""
     matches_cut: bool = True
     """Whether a list without its beginning goes on in the conversation that ends with it."""
+    keeps_side_requests_apart: bool = True
+    """Whether requests for titles and tags, which programs send on the side, have conversations of their own."""
+    passes: tuple[str, ...] = ()
+    """What is forwarded without being recorded: `embeddings`."""
+    routes: tuple[tuple[str, str], ...] = ()
+    """Patterns of models, such as `claude-*`, each with the profile of the server that is asked for them."""
     stops_when_left: bool = False
     """Whether a call is stopped when its client leaves; else the reply is received to its end, and stored."""
     certificate: str | None = None

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from convstore.db.turn_rows import find_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import is_held
 from convstore.leases.turn_allowance import begin_within
 from convstore.leases.waiting import repeat_while_busy
+from convstore.provider.model_clients import ModelClients
+from convstore.provider.openai_client import make_async_client
 from convstore.store.async_store import AsyncStore
 from convstore.turns.recorded_call import RecordedCall
-from convstore.turns.recorded_start import RecordedRequest, start_recorded_turn
-from convstore.turns.turn_start import BegunTurn
+from convstore.turns.recorded_start import RecordedRequest
+from convstore.turns.stateful_start import StatefulRequest
+from convstore.turns.turn_start import BegunTurn, StartedTurn
 from convstore.values.api_key import TurnAllowance
 from convstore.values.identifiers import ConversationKey, TurnNumber, make_conversation_id
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.steps import DatabaseWork, Steps
+
+ClientCall: TypeAlias = RecordedRequest | StatefulRequest
+"""What a client asks: with all messages, or with the new ones."""
 
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 1.0
 
@@ -31,26 +38,39 @@ class RequestRecorder:
     Args:
         store: of any owner: a request names its own.
         observe: is told of each turn that has ended here.
+        routes: patterns of models, each with the profile of the server to ask; the store's own is asked for others.
     """
 
-    def __init__(self, store: AsyncStore, observe: Callable[[Turn], object] | None = None) -> None:
+    def __init__(
+        self,
+        store: AsyncStore,
+        observe: Callable[[Turn], object] | None = None,
+        routes: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._observe = observe
+        self._routes = [
+            (pattern, ModelClients(None, partial(make_async_client, None, profile))) for pattern, profile in routes
+        ]
         self._engine = store._engine
         self._threads = store._threads
         self._runner = store._runner
         self._running: set[asyncio.Task[None]] = set()
 
-    async def get_client(self) -> Any:
-        """Return the client of the model's server.
+    async def get_client(self, model: object = None) -> Any:
+        """Return the client of a model's server.
 
         Raises:
             NotConfigured: none is named.
         """
-        return await self._threads.run(partial(self._engine.clients.get, asyncio.get_running_loop()))
+        clients = self._engine.clients
+        if isinstance(model, str):
+            clients = next((found for pattern, found in self._routes if fnmatchcase(model, pattern)), clients)
+        return await self._threads.run(partial(clients.get, asyncio.get_running_loop()))
 
     async def record(
         self,
-        request: RecordedRequest,
+        client: Any,
+        request: ClientCall,
         body: bytes,
         allowance: TurnAllowance,
         *,
@@ -60,6 +80,8 @@ class RequestRecorder:
         """Begin a turn with a client's request, and call the model with its body.
 
         Args:
+            client: of the model's server (`get_client`).
+            body: what is sent; of a request with the new messages alone, convstore makes it.
             allowance: how much the owner may ask.
             wait: seconds to wait for a conversation that the client names.
             stops_when_left: whether the call is stopped when the client leaves.
@@ -68,11 +90,10 @@ class RequestRecorder:
             The call; or the completed turn that the request repeats.
 
         Raises:
-            NotConfigured: no server is named.
+            NotConfigured: no model is named.
             TurnLimitReached: the owner may not ask now.
             ConversationNotFound, ConversationBusy, IdempotencyMismatch: see `start_recorded_turn`.
         """
-        client = await self.get_client()
         while True:
             begun = await self._runner.run(self._begin(request, allowance, wait))
             if not isinstance(begun, Turn):
@@ -80,8 +101,10 @@ class RequestRecorder:
             ended = await self._wait_for(request.owner, begun)
             if ended is not None:
                 return ended
-            request = replace(request, new_id=make_conversation_id(), is_repetition=False)
-        call = RecordedCall(self._engine, self._threads, begun, body, stops_when_left=stops_when_left)
+            request = request.repeat(make_conversation_id())
+        started = begun.started
+        sent = body if not isinstance(started, StartedTurn) else json.dumps(started.body).encode()
+        call = RecordedCall(self._engine, self._threads, begun, sent, stops_when_left=stops_when_left)
         task = asyncio.create_task(self._run(call, client))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -94,7 +117,7 @@ class RequestRecorder:
             if call.turn is not None and self._observe is not None:
                 self._observe(call.turn)
 
-    def _begin(self, request: RecordedRequest, allowance: TurnAllowance, seconds: float) -> Steps[Any]:
+    def _begin(self, request: ClientCall, allowance: TurnAllowance, seconds: float) -> Steps[Any]:
         """Begin the turn; wait only for a conversation that the client names."""
         work = partial(self._engine.begin_by, partial(_start, request, allowance), streams=request.streams)
         attempt = DatabaseWork(work, undo=self._engine.give_up)
@@ -131,10 +154,14 @@ class RequestRecorder:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for _, clients in self._routes:
+            client = clients.forget(asyncio.get_running_loop())
+            if client is not None:
+                await client.close()
 
 
-def _start(request: RecordedRequest, allowance: TurnAllowance, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
-    return begin_within(work, request.owner, allowance, partial(start_recorded_turn, work, request, lease))
+def _start(request: ClientCall, allowance: TurnAllowance, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
+    return begin_within(work, request.owner, allowance, partial(request.start, work, lease))
 
 
 def _look(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:

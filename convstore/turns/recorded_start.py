@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convstore.conversations.creation import create_conversation
+from convstore.conversations.drawer import archive
 from convstore.conversations.earlier_requests import find_earlier
 from convstore.conversations.forks import ForkRequest, fork
 from convstore.conversations.path_matching import Match, make_first, match_in_conversation, match_list
@@ -36,6 +37,9 @@ from convstore.values.results import UNCHANGED, MessageRecord, Turn
 from convstore.values.turn_outcome import RunningTurn
 from convstore.values.window_report import WindowReport
 
+SIDE_REQUEST = "side_request"
+"""The field of metadata that says that a program asked on the side: the conversation that it named, or true."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
@@ -57,10 +61,21 @@ class RecordedRequest:
     is_repetition: bool = False
     """Whether the client's library says that it sends a request once more."""
 
+    is_side_request: bool = False
+    """Whether a program asks on the side, for a title or tags: it is kept apart, and never goes on anywhere."""
+
     @property
     def streams(self) -> bool:
         """Whether the reply comes in pieces."""
         return self.parameters.get("stream") is True
+
+    def repeat(self, new_id: str) -> RecordedRequest:
+        """Return the request for another try, after the one that it repeats has failed."""
+        return replace(self, new_id=new_id, is_repetition=False)
+
+    def start(self, work: UnitOfWork, lease: Lease) -> BegunTurn | Turn:
+        """Do what `start_recorded_turn` does."""
+        return start_recorded_turn(work, self, lease)
 
 
 def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease) -> BegunTurn | Turn:
@@ -108,27 +123,42 @@ def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease
 
 
 def _find_place(work: UnitOfWork, request: RecordedRequest) -> Match:
+    model = request.parameters.get("model")
+    new_key = ConversationKey(request.owner, request.new_id)
+    if request.is_side_request:
+        create_for_client(work, new_key, model, {SIDE_REQUEST: request.conversation or True})
+        archive(work, new_key)
+        first = make_first(request.listed, new_key)
+        return replace(first, asked=replace(first.asked, tail=None))
     if request.conversation is None:
         finder = RequestFinder(request.owner, request.body.sender)
         found = match_list(work, request.listed, finder, matches_cut=request.matches_cut)
         if found is not None:
             return found
-        key = ConversationKey(request.owner, request.new_id)
-        _create(work, key, request)
-        return make_first(request.listed, key)
+        create_for_client(work, new_key, model)
+        return make_first(request.listed, new_key)
     key = ConversationKey(request.owner, request.conversation)
     if request.creates and read_stored_lineage(work.connection, key) is None:
-        _create(work, key, request)
+        create_for_client(work, key, model)
         return make_first(request.listed, key)
     return match_in_conversation(work, request.listed, key)
 
 
-def _create(work: UnitOfWork, key: ConversationKey, request: RecordedRequest) -> None:
-    model = request.parameters.get("model")
+def create_for_client(
+    work: UnitOfWork, key: ConversationKey, model: object, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Create a conversation for what a client of the service begins; with the model, so that others can go on."""
     settings = {"model": model} if isinstance(model, str) else {}
-    content: dict[str, Any] = {"name": None, "title": None, "settings": settings, "metadata": {}, "first": []}
-    new = NewConversation(key=key, window={}, made_title=None, digest=digest(b"", content), **content)
-    create_conversation(work, new)
+    content: dict[str, Any] = {
+        "name": None,
+        "title": None,
+        "settings": settings,
+        "metadata": dict(metadata or {}),
+        "first": [],
+    }
+    create_conversation(
+        work, NewConversation(key=key, window={}, made_title=None, digest=digest(b"", content), **content)
+    )
 
 
 def _claim(work: UnitOfWork, request: RecordedRequest, match: Match, lease: Lease) -> tuple[Claim, Match]:
