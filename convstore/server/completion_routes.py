@@ -55,7 +55,7 @@ async def _record(call: ServiceCall) -> Response:
     begun = await call.recorder.record(
         request,
         call.raw_body,
-        choose_allowance(call.caller, call.settings),
+        allowance=choose_allowance(call.caller, call.settings),
         wait=call.settings.wait_seconds,
         stops_when_left=call.settings.stops_when_left,
     )

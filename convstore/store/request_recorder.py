@@ -22,6 +22,7 @@ from convstore.values.identifiers import ConversationKey, TurnNumber, make_conve
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.steps import DatabaseWork, Steps
 
+_ANY_NUMBER = TurnAllowance()
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 1.0
 
 
@@ -52,8 +53,8 @@ class RequestRecorder:
         self,
         request: RecordedRequest,
         body: bytes,
-        allowance: TurnAllowance,
         *,
+        allowance: TurnAllowance = _ANY_NUMBER,
         wait: float = 0.0,
         stops_when_left: bool = False,
     ) -> RecordedCall | Turn:
