@@ -76,7 +76,7 @@ class RequestGuard:
         """
         facts, method = scope["convstore"], scope["method"]
         self._metrics.observe_request(method, facts["route"], status, seconds)
-        line = {
+        access_line = {
             "method": method if len(method) < 10 else "-",
             "route": facts["route"],
             "status": status,
@@ -87,8 +87,7 @@ class RequestGuard:
         }
         _logger.info(
             "%(method)s %(route)s %(status)d, %(seconds).4f s, %(bytes)d bytes, request %(request_id)s, key %(key_id)s",
-            line,
-            extra={"access": line},
+            access_line,
         )
 
 
