@@ -19,7 +19,7 @@ from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
-from convstore.server.turn_limits import choose_allowance
+from convstore.server.turn_limits import check_may_pass, choose_allowance
 from convstore.server.upstream_answers import choose_headers
 from convstore.turns.recorded_call import CallFailed, RecordedCall
 from convstore.values.api_key import Right
@@ -37,6 +37,7 @@ async def create_completion(call: ServiceCall) -> Response:
     """Forward a request with its messages, and give back what the model's server answers, as it comes."""
     try:
         if call.body.get("store") is False:
+            check_may_pass(call)
             return await _pass_unrecorded(call)
         return await _record(call)
     except NotConfigured as error:  # its text is for the operator: it names files

@@ -189,6 +189,31 @@ def test_the_tokens_of_a_day_are_those_of_the_turns_that_began_on_it(database: s
             assert ask(running, "d", key).status_code == 200
 
 
+def test_a_stream_that_reports_no_tokens_counts_all_the_same(database: str) -> None:
+    with Store(database) as store:
+        key = store.create_key(max_tokens_a_day=50).secret
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Count."}]}
+    with ChatServer() as upstream:
+        upstream.script(Reply("one two three four " * 20), Reply("again"))
+        with serving(database, "--upstream", upstream.url, OPENAI_API_KEY="none") as running:
+            asked = running.ask("POST", "/v1/chat/completions", key=key, json=body)
+            assert asked.status_code == 200
+            assert '"usage":{' not in asked.text.replace(" ", "")
+            assert ask(running, "more", key).status_code == 429
+
+
+def test_under_a_limit_nothing_passes_without_being_recorded(sqlite_url: str) -> None:
+    with Store(sqlite_url) as store:
+        limited = store.create_key(max_turns=9).secret
+        unlimited = store.create_key(max_turns=0).secret
+    body = {"model": "m", "store": False, "messages": [{"role": "user", "content": "Hello"}]}
+    with ChatServer() as upstream, serving(sqlite_url, "--upstream", upstream.url, OPENAI_API_KEY="none") as running:
+        refused = running.ask("POST", "/v1/chat/completions", key=limited, json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (403, "store")
+        assert running.ask("POST", "/v1/chat/completions", key=limited, json={**body, "store": True}).status_code == 200
+        assert running.ask("POST", "/v1/chat/completions", key=unlimited, json=body).status_code == 200
+
+
 def test_a_limit_of_a_key_is_a_whole_number(sqlite_url: str) -> None:
     wrong: tuple[Any, ...] = (-1, 1.5, True, "3", 10**16)
     with Store(sqlite_url) as store:
