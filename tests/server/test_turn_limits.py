@@ -141,6 +141,22 @@ def test_a_request_that_repeats_a_running_one_is_no_further_turn(database: str) 
         assert len(upstream.requests) == 1
 
 
+def test_a_limit_holds_for_all_services_on_a_database(postgres_url: str) -> None:
+    with ChatServer() as upstream:
+        options = ("--upstream", upstream.url, "--max-turns", "1")
+        with (
+            serving(postgres_url, *options, OPENAI_API_KEY="none") as one,
+            serving(postgres_url, *options, OPENAI_API_KEY="none") as other,
+            Asking(one, upstream, 1) as asking,
+        ):
+            asked = asking.ask("a")
+            asking.wait_for(1)
+            assert ask(other, "b").status_code == 429
+            asking.go.set()
+            assert asked.result().status_code == 200
+            assert ask(other, "b").status_code == 200
+
+
 def test_a_turn_of_a_process_that_was_killed_does_not_count(postgres_url: str) -> None:
     with ChatServer() as upstream:
         options = ("--upstream", upstream.url, "--max-turns", "1", "--workers", "2")
