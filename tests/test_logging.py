@@ -174,7 +174,7 @@ def test_log_messages_are_constants_with_only_ids_numbers_and_error_names() -> N
     allowed = re.compile(
         r"(\w+\.)*(_?key\.id|conversation_id|turn|seq|turn\.seq|label|current( or 'none')?|HEAD|seconds|pause)"
         r"|folder|megabytes"
-        r"|method|route|status|request_id|key_id"  # of the service; a route is the form of a path, without its ids
+        r"|access_line|request_id|key_id"  # of the service; its route is the form of a path, without ids
         r"|(\w+\.)*exception"
         r"|type\((error|error\.__cause__ or error)\)\.__name__|time\.monotonic\(\) - began|before\.current or 'none'"
     )

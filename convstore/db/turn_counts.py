@@ -7,19 +7,33 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, and_, bindparam, func, literal_column, select
+from sqlalchemy import BigInteger, and_, bindparam, case, func, literal_column, select
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import current_time, current_time_values, is_sqlite
 from convstore.db.lock_wait import limit_lock_wait
-from convstore.db.tables import UtcDateTime, conversations, turns
+from convstore.db.tables import UtcDateTime, conversations, messages, turns
 from convstore.usage.usage_report import END_OF_TIME
 
 _LOCK = select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
+_OUTPUT_TOKENS = (
+    select(messages.c.tokens)
+    .where(
+        messages.c.owner == bindparam("key_owner"),
+        messages.c.conversation_id == turns.c.conversation_id,
+        messages.c.seq == turns.c.output_seq,
+    )
+    .correlate(turns)
+    .scalar_subquery()
+)
+# As the provider reported them. A stream reports none unless it is asked to: then as the store's counter estimated.
 _TOKENS = select(
     func.sum(
-        func.coalesce(
-            turns.c.total_tokens, func.coalesce(turns.c.prompt_tokens, 0) + func.coalesce(turns.c.completion_tokens, 0)
+        case(
+            (turns.c.total_tokens.is_not(None), turns.c.total_tokens),
+            (turns.c.status == "failed", 0),
+            else_=func.coalesce(turns.c.prompt_tokens, turns.c.estimated_tokens, 0)
+            + func.coalesce(turns.c.completion_tokens, _OUTPUT_TOKENS, 0),
         )
     )
 ).where(
@@ -72,5 +86,5 @@ def list_running_leases(connection: Connection, owner: str, now: datetime) -> li
 
 
 def count_tokens(connection: Connection, owner: str, since: datetime) -> int:
-    """Return how many tokens the owner's turns used that began at a moment or later, as the providers reported them."""
+    """Return how many tokens the owner's turns used that began at a moment or later."""
     return int(connection.scalar(_TOKENS, {"key_owner": owner, "since": since}) or 0)

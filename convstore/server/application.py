@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from convstore.server.callers import Callers
 from convstore.server.completion_routes import COMPLETION_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
+from convstore.server.description_routes import make_description_route
 from convstore.server.embedding_routes import EMBEDDING_ROUTES
 from convstore.server.grace_time import find_seconds_left
 from convstore.server.health_routes import list_health_routes
@@ -35,13 +36,14 @@ from convstore.server.service_settings import ServiceSettings
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
 
-ROUTES: tuple[ServiceRoute, ...] = (
+_DESCRIBED: tuple[ServiceRoute, ...] = (
     *MODEL_ROUTES,
     *COMPLETION_ROUTES,
     *EMBEDDING_ROUTES,
     *CONVERSATION_ROUTES,
     *METRICS_ROUTES,
 )
+ROUTES = (*_DESCRIBED, make_description_route(_DESCRIBED))
 """Every route but those of the service's health. A route that is not here does not exist."""
 
 

@@ -25,7 +25,7 @@ from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
-from convstore.server.turn_limits import choose_allowance
+from convstore.server.turn_limits import check_may_pass, choose_allowance
 from convstore.server.upstream_answers import choose_headers
 from convstore.store.request_recorder import ClientCall
 from convstore.turns.recorded_call import CallFailed, RecordedCall
@@ -74,7 +74,7 @@ async def _record(call: ServiceCall, client: Any) -> Response:
         client,
         request,
         call.raw_body,
-        choose_allowance(call.caller, call.settings),
+        allowance=choose_allowance(call.caller, call.settings),
         wait=call.settings.wait_seconds,
         stops_when_left=call.settings.stops_when_left,
     )
@@ -146,7 +146,12 @@ def _answer_again(turn: Turn, body: dict[str, Any]) -> Response:
 
 
 async def pass_unrecorded(call: ServiceCall, client: Any, path: str) -> Response:
-    """Forward a request of which nothing is stored."""
+    """Forward a request of which nothing is stored.
+
+    Raises:
+        ServiceError: 403: the tokens of the owner are limited, and these would not be counted.
+    """
+    check_may_pass(call)
     try:
         answer = await send_body(client, path, call.raw_body)
     except Exception as error:  # of the HTTP library, whichever the openai package uses

@@ -8,9 +8,9 @@ from typing import Any
 from convstore.server.service_errors import ServiceError
 from convstore.values.results import Conversation
 
-_MAX_PAIRS = 16
-_MAX_NAME_CHARACTERS = 64
-_MAX_VALUE_CHARACTERS = 512
+MAX_PAIRS = 16
+MAX_NAME_CHARACTERS = 64
+MAX_VALUE_CHARACTERS = 512
 
 
 def to_conversation_form(conversation: Conversation) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def read_metadata(body: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if not isinstance(value, dict):
         raise _refuse("metadata must be an object")
-    if len(value) > _MAX_PAIRS:
-        raise _refuse(f"metadata has at most {_MAX_PAIRS} pairs")
+    if len(value) > MAX_PAIRS:
+        raise _refuse(f"metadata has at most {MAX_PAIRS} pairs")
     for name, text in value.items():
-        if len(name) > _MAX_NAME_CHARACTERS:
-            raise _refuse(f"a name in metadata has at most {_MAX_NAME_CHARACTERS} characters")
-        if not isinstance(text, str) or len(text) > _MAX_VALUE_CHARACTERS:
-            raise _refuse(f"a value in metadata is a text of at most {_MAX_VALUE_CHARACTERS} characters")
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise _refuse(f"a name in metadata has at most {MAX_NAME_CHARACTERS} characters")
+        if not isinstance(text, str) or len(text) > MAX_VALUE_CHARACTERS:
+            raise _refuse(f"a value in metadata is a text of at most {MAX_VALUE_CHARACTERS} characters")
         if not _is_unicode(name + text):
             raise _refuse("metadata has half of a surrogate pair, which is no character")
     return dict(value)

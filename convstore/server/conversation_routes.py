@@ -18,7 +18,10 @@ _DEFAULT_LIMIT = 20
 
 async def create_conversation(call: ServiceCall) -> Response:
     """Create a conversation with metadata."""
-    if call.body.get("items"):
+    items = call.body.get("items")
+    if items is not None and not isinstance(items, list):
+        raise ServiceError(400, "items must be a list", "invalid_value", param="items")
+    if items:
         raise ServiceError(
             400, "this release stores no items with a new conversation", "unsupported_parameter", param="items"
         )

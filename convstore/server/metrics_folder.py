@@ -1,7 +1,8 @@
 """The folder in which the processes of one service keep their measurements, and its end.
 
-It is a private folder in the temporary one. The first process holds a lock on a file in it, so that a later service can
-tell that a folder was left behind by one that was killed, and remove it.
+It is a private folder in the temporary one. The first process holds a lock on it, so that a later service can tell that
+a folder was left behind by one that was killed, and remove it. systemd-tmpfiles, which removes old files, leaves
+folders with such a lock alone: https://www.freedesktop.org/software/systemd/man/latest/tmpfiles.d.html#Age
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 
 _VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 _PREFIX = "convstore-metrics-"
-_LOCK = "lock"
 
 
 @contextmanager
@@ -32,27 +32,42 @@ def open_metrics_folder(workers: int) -> Iterator[str | None]:
         yield None
         return
     _remove_left_folders()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # of mode 0700
+    folder, lock = _make_locked_folder()
+    os.environ[_VARIABLES[0]] = folder
     try:
-        with (folder / "new").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            (folder / "new").rename(folder / _LOCK)  # from now on, others may look whether it is locked
-            os.environ[_VARIABLES[0]] = str(folder)
-            yield str(folder)
+        yield folder
     finally:
         os.environ.pop(_VARIABLES[0], None)
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_locked_folder() -> tuple[str, int]:
+    """Return a new folder of mode 0700, and the descriptor that holds its lock."""
+    while True:
+        folder = tempfile.mkdtemp(prefix=_PREFIX)
+        lock = -1
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if Path(folder).exists():
+                return folder, lock
+        # Another service took it for one that was left behind, before it was locked.
+        if lock >= 0:
+            os.close(lock)
 
 
 def _remove_left_folders() -> None:
     """Remove the folders of this user's services that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # it is in use, has no lock yet, or is another user's
-            if folder.is_symlink() or folder.lstat().st_uid != os.geteuid():
-                continue
-            with (folder / _LOCK).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # it is in use, or is another user's
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def forget_process(folder: str, pid: int) -> None:

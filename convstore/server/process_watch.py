@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 
 from convstore.server.service_metrics import ServiceMetrics
 from convstore.store.async_store import AsyncStore
@@ -24,7 +25,8 @@ async def watch_process(metrics: ServiceMetrics, store: AsyncStore) -> None:
     """
     first = multiprocessing.parent_process()
     while first is None or first.is_alive():
-        metrics.set_load(measure_load(store))
+        with suppress(OSError, ValueError):  # the disk is full: it must go on watching
+            metrics.set_load(measure_load(store))
         await asyncio.sleep(_SECONDS)
     _logger.warning("the first process of the service has died: this one ends too")
     os.kill(os.getpid(), signal.SIGTERM)

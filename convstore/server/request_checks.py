@@ -30,8 +30,6 @@ def check_request(scope: Scope, headers: Headers, settings: ServiceSettings) -> 
     """
     _check_host(scope, headers, settings)
     _check_origin(headers, settings)
-    if scope["method"] not in ("GET", "HEAD", "OPTIONS", "POST", "DELETE"):
-        raise ServiceError(405, "this method is not known here", "method_not_allowed")
 
 
 def _check_host(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:

@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -75,8 +76,9 @@ class RequestGuard:
         Neither has the path or the query: a client may put a secret into them by mistake.
         """
         facts, method = scope["convstore"], scope["method"]
-        self._metrics.observe_request(method, facts["route"], status, seconds)
-        line = {
+        with suppress(OSError, ValueError):  # the disk is full: the request was answered all the same
+            self._metrics.observe_request(method, facts["route"], status, seconds)
+        access_line = {
             "method": method if len(method) < 10 else "-",
             "route": facts["route"],
             "status": status,
@@ -87,8 +89,7 @@ class RequestGuard:
         }
         _logger.info(
             "%(method)s %(route)s %(status)d, %(seconds).4f s, %(bytes)d bytes, request %(request_id)s, key %(key_id)s",
-            line,
-            extra={"access": line},
+            access_line,
         )
 
 

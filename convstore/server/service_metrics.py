@@ -7,6 +7,7 @@ that a monitoring system keeps for months, and whoever reads them would learn wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from convstore.messages.completion import Usage
@@ -132,7 +133,8 @@ class ServiceMetrics:
 
     def observe_stored_turn(self, turn: Turn) -> None:
         """Count a turn that has ended, as it is stored."""
-        self.observe_turn(turn.status, turn.latency, turn.time_to_first_token, turn.usage, turn.model)
+        with suppress(OSError, ValueError):  # the disk is full: the turn is stored all the same
+            self.observe_turn(turn.status, turn.latency, turn.time_to_first_token, turn.usage, turn.model)
 
     def set_load(self, load: StoreLoad) -> None:
         """Note how busy this process is."""

@@ -29,6 +29,7 @@ from convstore.values.steps import DatabaseWork, Steps
 ClientCall: TypeAlias = RecordedRequest | StatefulRequest
 """What a client asks: with all messages, or with the new ones."""
 
+_ANY_NUMBER = TurnAllowance()
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 1.0
 
 
@@ -72,8 +73,8 @@ class RequestRecorder:
         client: Any,
         request: ClientCall,
         body: bytes,
-        allowance: TurnAllowance,
         *,
+        allowance: TurnAllowance = _ANY_NUMBER,
         wait: float = 0.0,
         stops_when_left: bool = False,
     ) -> RecordedCall | Turn:

@@ -15,7 +15,6 @@ from convstore import AsyncStore
 from convstore.server.completion_requests import SentRequest, make_recorded_request
 from convstore.store.request_recorder import RequestRecorder
 from convstore.turns.recorded_call import AnswerHead, RecordedCall
-from convstore.values.api_key import TurnAllowance
 from convstore.values.results import Turn
 
 R = TypeVar("R")
@@ -91,9 +90,7 @@ class Recording:
         whole = {"model": "test-model", "messages": messages, **body}
         sent = SentRequest(whole, json.dumps(whole).encode(), Headers(headers or {}))
         request = make_recorded_request(owner, key, sent, matches_cut=matches_cut)
-        return await self.recorder.record(
-            await self.recorder.get_client(), request, sent.raw, TurnAllowance(), wait=wait
-        )
+        return await self.recorder.record(await self.recorder.get_client(), request, sent.raw, wait=wait)
 
     def read_path(self, conversation: str, owner: str = "") -> list[dict[str, Any]]:
         """Return the messages of a conversation's path."""

@@ -141,6 +141,22 @@ def test_a_request_that_repeats_a_running_one_is_no_further_turn(database: str) 
         assert len(upstream.requests) == 1
 
 
+def test_a_limit_holds_for_all_services_on_a_database(postgres_url: str) -> None:
+    with ChatServer() as upstream:
+        options = ("--upstream", upstream.url, "--max-turns", "1")
+        with (
+            serving(postgres_url, *options, OPENAI_API_KEY="none") as one,
+            serving(postgres_url, *options, OPENAI_API_KEY="none") as other,
+            Asking(one, upstream, 1) as asking,
+        ):
+            asked = asking.ask("a")
+            asking.wait_for(1)
+            assert ask(other, "b").status_code == 429
+            asking.go.set()
+            assert asked.result().status_code == 200
+            assert ask(other, "b").status_code == 200
+
+
 def test_a_turn_of_a_process_that_was_killed_does_not_count(postgres_url: str) -> None:
     with ChatServer() as upstream:
         options = ("--upstream", upstream.url, "--max-turns", "1", "--workers", "2")
@@ -187,6 +203,31 @@ def test_the_tokens_of_a_day_are_those_of_the_turns_that_began_on_it(database: s
                 )
                 connection.execute(text(f"UPDATE convstore_turns SET started_at = {since} WHERE total_tokens = 19"))
             assert ask(running, "d", key).status_code == 200
+
+
+def test_a_stream_that_reports_no_tokens_counts_all_the_same(database: str) -> None:
+    with Store(database) as store:
+        key = store.create_key(max_tokens_a_day=50).secret
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Count."}]}
+    with ChatServer() as upstream:
+        upstream.script(Reply("one two three four " * 20), Reply("again"))
+        with serving(database, "--upstream", upstream.url, OPENAI_API_KEY="none") as running:
+            asked = running.ask("POST", "/v1/chat/completions", key=key, json=body)
+            assert asked.status_code == 200
+            assert '"usage":{' not in asked.text.replace(" ", "")
+            assert ask(running, "more", key).status_code == 429
+
+
+def test_under_a_limit_nothing_passes_without_being_recorded(sqlite_url: str) -> None:
+    with Store(sqlite_url) as store:
+        limited = store.create_key(max_turns=9).secret
+        unlimited = store.create_key(max_turns=0).secret
+    body = {"model": "m", "store": False, "messages": [{"role": "user", "content": "Hello"}]}
+    with ChatServer() as upstream, serving(sqlite_url, "--upstream", upstream.url, OPENAI_API_KEY="none") as running:
+        refused = running.ask("POST", "/v1/chat/completions", key=limited, json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (403, "store")
+        assert running.ask("POST", "/v1/chat/completions", key=limited, json={**body, "store": True}).status_code == 200
+        assert running.ask("POST", "/v1/chat/completions", key=unlimited, json=body).status_code == 200
 
 
 def test_a_limit_of_a_key_is_a_whole_number(sqlite_url: str) -> None:

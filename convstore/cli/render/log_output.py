@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
@@ -96,8 +96,8 @@ class _JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line: dict[str, Any] = {"time": time}
-        facts = getattr(record, "access", None)
-        if isinstance(facts, dict):
+        facts = record.args
+        if record.name == _REQUESTS and isinstance(facts, Mapping):
             line |= {name: None if value == "-" else value for name, value in facts.items()}
         else:
             line |= {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
