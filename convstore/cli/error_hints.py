@@ -29,7 +29,6 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.PurgeUnfinished: "`convstore purge --finish` does the rest",
     errors.RedactionUnfinished: "`convstore purge --finish` does the rest",
     errors.ReplyInterrupted: "`convstore retry` sends the message again",
-    errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "`convstore retry` sends it again",
     errors.UnansweredToolCalls: (
         "give the results with `convstore tool-result`, go back with `convstore undo`, or use --fill-missing-tools"
@@ -38,6 +37,10 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 }
 """The hint for each error class. A class without a hint uses the hint of its base class."""
 
+_HINTS_AFTER_MISSING = {
+    "model": "name it with -m or `convstore set -m MODEL`",
+    "server": "or name a server with --base-url",
+}
 _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
 _HINTS_AFTER_PURPOSES = {
     "summary": "`convstore compact` tries again",
@@ -86,6 +89,8 @@ def _find_hint(error: errors.ConvstoreError) -> str | None:
         return _HINT_AFTER_REFUSAL
     if isinstance(error, errors.TurnFailed) and _is_model_unknown(error):
         return _HINT_AFTER_UNKNOWN_MODEL
+    if isinstance(error, errors.NotConfigured):
+        return _HINTS_AFTER_MISSING.get(error.missing or "")
     return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)
 
 

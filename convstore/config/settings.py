@@ -54,6 +54,16 @@ class ModelServer:
         return self.source == DEFAULT
 
     @property
+    def source_in_words(self) -> str:
+        """Where the base URL comes from, as it is said after "the base URL"; "" if nobody named it."""
+        if self.source == GIVEN:
+            return "that was given"
+        if self.source == DEFAULT:
+            return ""
+        is_file = os.sep in self.source
+        return f"({os.path.basename(self.source) if is_file else self.source})"  # noqa: PTH119
+
+    @property
     def key_source(self) -> str | None:
         """Where the key comes from, in words without the key; None: there is no key."""
         if self.profile is not None:

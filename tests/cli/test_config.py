@@ -247,12 +247,14 @@ def test_a_command_that_prints_no_key_is_an_error_without_what_it_printed(
     program: Program, file: Path, command: str, words: list[str]
 ) -> None:
     write(file, f'[profiles.work]\nbase-url = "http://127.0.0.1:9/v1"\nkey-command = "{command}"\n')
-    program("say", "--new", "hi", "--profile", "work").failed(2, *words)
+    ran = program("say", "--new", "hi", "--profile", "work").failed(2, *words, "run it in a shell", "config edit`")
+    assert "-m" not in ran.err  # the model is not to blame
+    assert SECRET not in ran.err
 
 
 def test_a_missing_variable_and_an_unknown_profile_are_errors_that_name_them(program: Program, file: Path) -> None:
     make_profiles(file, "http://127.0.0.1:9/v1")
-    program("say", "--new", "hi", "--profile", "variable").failed(2, "profile 'variable'", "MY_KEY", "not set")
+    program("say", "--new", "hi", "--profile", "variable").failed(2, "profile 'variable'", "MY_KEY", "not set; set it")
     program("say", "--new", "hi", "--profile", "wrk").failed(2, "no profile 'wrk'", "work, local, variable")
 
 
