@@ -11,6 +11,17 @@ _CORRECT = "`convstore config edit`"
 _KEY_COMMAND_SECONDS = 120.0  # a password manager may ask for a passphrase
 
 
+def is_http_url(text: str) -> bool:
+    """Return True if a text is a URL that a client can call."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A server of models by a name, as the user's `config.toml` has it."""
@@ -43,8 +54,8 @@ class Profile:
             key = os.environ.get(self.key_variable, "").strip()
             if not key:
                 raise NotConfigured(
-                    f"profile '{self.name}': the variable {self.key_variable}, which should have the key, is not set; set "
-                    f"it, or choose another source of the key: {_CORRECT}"
+                    f"profile '{self.name}': the variable {self.key_variable}, which should have the key, is not set; "
+                    f"set it, or name another source of the key: {_CORRECT}"
                 )
             return key
         if self.key_command is not None:

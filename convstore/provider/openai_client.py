@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from convstore.config.profile import is_http_url
 from convstore.config.settings import ModelServer, choose_server
 from convstore.errors import NotConfigured
 from convstore.provider.raw_answer import find_url_source, register_made_client
@@ -78,15 +78,6 @@ def _check_settings(server: ModelServer, key: str | None) -> None:
     if not is_http_url(server.base_url):
         # It is not shown, because it may hold a password.
         raise NotConfigured(f"the base URL {server.source_in_words} is not a URL such as http://localhost:8080/v1")
-
-
-def is_http_url(text: str) -> bool:
-    """Return True if a text is a URL that a client can call."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, or a broken IPv6 address
-        return False
 
 
 def _explain(error: Exception) -> str:

@@ -107,7 +107,9 @@ def test_an_unreachable_server_is_named_with_what_to_check(program: Program, cha
     assert "pa55" not in ran.err
     assert "Errno" not in ran.err
     ran = program("say", "lost?", "--base-url", "http://no-such-host.invalid/v1")
-    ran.failed(6, "the connection to http://no-such-host.invalid/v1 failed: ", "check the host in the base URL that was")
+    ran.failed(
+        6, "the connection to http://no-such-host.invalid/v1 failed: ", "check the host in the base URL that was"
+    )
 
 
 def test_an_unreachable_server_is_blamed_on_what_named_it(
@@ -122,7 +124,9 @@ def test_an_unreachable_server_is_blamed_on_what_named_it(
     path.chmod(0o600)
     program.set(OPENAI_BASE_URL=closed.url)
     program("say", "lost?").failed(6, "check that the server runs, and the base URL (OPENAI_BASE_URL).")
-    program("say", "lost?", "--profile", "work").failed(6, "check that the server runs, and the base URL (profile work).")
+    program("say", "lost?", "--profile", "work").failed(
+        6, "check that the server runs, and the base URL (profile work)."
+    )
     program.set(OPENAI_BASE_URL=None)
     program("say", "lost?").failed(6, "check that the server runs, and the base URL (config.toml).")
 

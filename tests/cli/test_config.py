@@ -254,7 +254,9 @@ def test_a_command_that_prints_no_key_is_an_error_without_what_it_printed(
 
 def test_a_missing_variable_and_an_unknown_profile_are_errors_that_name_them(program: Program, file: Path) -> None:
     make_profiles(file, "http://127.0.0.1:9/v1")
-    program("say", "--new", "hi", "--profile", "variable").failed(2, "profile 'variable'", "MY_KEY", "not set; set it")
+    program("say", "--new", "hi", "--profile", "variable").failed(
+        2, "profile 'variable'", "MY_KEY", "not set; set it", "config edit`"
+    )
     program("say", "--new", "hi", "--profile", "wrk").failed(2, "no profile 'wrk'", "work, local, variable")
 
 

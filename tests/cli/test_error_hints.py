@@ -20,7 +20,12 @@ from convstore.cli.error_hints import (
 from convstore.testing import ChatServer, Failure
 from tests.cli.program import Program, commands_of
 
-ALL_HINTS = [*_HINTS.values(), *_HINTS_AFTER_PURPOSES.values(), *_HINTS_AFTER_MISSING.values(), _HINT_AFTER_UNKNOWN_MODEL]
+ALL_HINTS = [
+    *_HINTS.values(),
+    *_HINTS_AFTER_PURPOSES.values(),
+    *_HINTS_AFTER_MISSING.values(),
+    _HINT_AFTER_UNKNOWN_MODEL,
+]
 
 
 @pytest.mark.parametrize("hint", ALL_HINTS)

@@ -48,7 +48,7 @@ def config(context: click.Context, db: str | None, owner: str | None, as_json: b
     if context.invoked_subcommand is not None:
         return
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
     from convstore.config.settings_file import read_user_settings
     from convstore.config.settings_report import GivenSettings, list_settings, shorten_home
 
@@ -119,7 +119,7 @@ def _check_defaults_of(keys: tuple[str, ...], value: str) -> None:
     import tomlkit
 
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
     from convstore.config.settings_file import check_user_settings
     from convstore.config.settings_writer import parse_value
     from convstore.config.toml_files import parse_toml
@@ -177,7 +177,7 @@ def edit() -> None:
 
 def _check_all(settings: Any) -> None:
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
 
     check_all_defaults(settings, convstore)
 
