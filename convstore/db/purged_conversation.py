@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from convstore.db import tombstone_rows, unused_attachments
@@ -12,7 +12,7 @@ from convstore.db.descendants import Descendant, forget_titles, leave_out, list_
 from convstore.db.erased_rows import ErasableRow, delete_rows, find_titling, forget_sums, lock_erasable
 from convstore.db.erased_terms import remove_terms
 from convstore.db.erasure_steps import mark_steps
-from convstore.db.fork_sharing import Lineage
+from convstore.db.fork_sharing import Lineage, Origin
 from convstore.db.inherited_rows import Inheritance, copy_to_fork
 from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
 from convstore.values.purge_receipt import KeptByFork
@@ -31,6 +31,29 @@ class Removed:
 def list_forks(key: ConversationKey, descendants: Sequence[Descendant]) -> list[Descendant]:
     """Return the descendants that were forked from the conversation itself."""
     return [one for one in descendants if one.origin.conversation_id == key.id]
+
+
+def list_heirs(key: ConversationKey, descendants: Sequence[Descendant], gone: Collection[str]) -> list[Descendant]:
+    """Return the descendants that would keep messages of the conversation, with what they share of it.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        gone: the ids of conversations that will have been purged before: their forks share what they shared.
+    """
+    shared: dict[str, Origin] = {}
+    heirs = []
+    for one in descendants:
+        origin = one.origin
+        if origin.conversation_id != key.id:
+            through = shared.get(origin.conversation_id)
+            if through is None:
+                continue  # it is a fork of a conversation that keeps its own copy
+            origin = replace(through, up_to_seq=min(through.up_to_seq, origin.up_to_seq))
+        if one.key.id in gone:
+            shared[one.key.id] = origin
+        else:
+            heirs.append(replace(one, origin=origin))
+    return heirs
 
 
 def find_shared(lineage: Lineage, fork: Descendant) -> Inheritance:

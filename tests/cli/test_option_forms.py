@@ -42,7 +42,7 @@ def test_a_conversation_is_named_by_the_argument_or_by_the_option(program: Progr
 def test_delete_and_restore_take_the_option_and_need_a_conversation(program: Program) -> None:
     program("new", "--id", "first")
     program("delete").failed(2, "REF is missing", "convstore delete --help")
-    program("restore").failed(2, "ID is missing", "convstore restore --help")
+    program("restore").failed(2, "REF is missing", "convstore restore --help")
     assert program("delete", "-c", "first").code == 0
     program("show", "first").failed(3)
     assert program("restore", "-c", "first").code == 0

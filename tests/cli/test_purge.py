@@ -12,7 +12,7 @@ import pytest
 
 from convstore.db.engine import parse_url
 from convstore.testing import ChatServer
-from tests.cli.program import Program
+from tests.cli.program import Program, Rows
 from tests.cli.terminal import Terminal
 
 
@@ -44,6 +44,8 @@ def test_a_conversation_is_purged_with_a_receipt(program: Program, trip: str, tm
         "summaries": 0,
         "attachments": 0,
         "attachment_bytes": 0,
+        "prompt_tokens": 3,
+        "completion_tokens": 5,
         "kept_by": [],
     }
     assert (written["dry_run"], written["busy"], written["left"]) == (False, [], [])
@@ -82,14 +84,22 @@ def test_without_a_terminal_it_needs_yes(program: Program, trip: str) -> None:
     assert program("show", "trip").code == 0
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 130), ("no\n", 130)])
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("no\n", 1), ("\x04", 1)])
 def test_on_a_terminal_it_says_what_it_will_do_and_asks(program: Program, trip: str, answer: str, code: int) -> None:
     with Terminal("purge", "trip", feed=answer) as terminal:
         assert terminal.end() == code
     assert f"{trip} trip Zebrawort: 2 messages, 1 turn" in terminal.screen
     assert "Remove 1 conversation for good? [y/N]" in terminal.screen
-    assert ("nothing was removed" in terminal.screen) == (code == 130)
+    assert ("convstore: nothing was removed" in terminal.screen) == (code == 1)
     assert program("show", "trip").code == (3 if code == 0 else 0)
+
+
+def test_ctrl_c_at_the_question_is_no_answer(program: Program, trip: str) -> None:
+    with Terminal("purge", "trip", feed="") as terminal:
+        terminal.until("[y/N]")
+        terminal.interrupt()
+        assert terminal.end() == 130
+    assert program("show", "trip").code == 0
 
 
 def test_what_is_purged_is_named_in_one_way(program: Program, trip: str) -> None:
@@ -102,17 +112,51 @@ def test_what_is_purged_is_named_in_one_way(program: Program, trip: str) -> None
     assert program("show", "trip").code == 0
 
 
-def test_by_age_and_from_the_trash(program: Program, trip: str) -> None:
+def test_by_age_and_from_the_trash(program: Program, trip: str, rows: Rows) -> None:
     program("delete", "other")
     assert program("purge", "--older-than", "1h", "--yes").out == ""
     assert program("purge", "--older-than", "0h", "--deleted", "--yes", "--json").json["purged"][0]["turns"] == 0
     assert [one["id"] for one in program("list", "--json").json] == [trip]
-    assert len(program("purge", "--older-than", "0d", "--yes", "--json").json["purged"]) == 1
+    make_old(rows)
+    assert len(program("purge", "--older-than", "1h", "--yes", "--json").json["purged"]) == 1
     assert program("list", "--json").json == []
 
 
-def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str) -> None:
-    with Terminal("purge", "--older-than", "0h", feed="") as terminal:
+def test_no_time_at_all_is_no_age_but_for_the_trash(program: Program, trip: str) -> None:
+    for options in (["--yes"], ["--dry-run"], []):
+        program("purge", "--older-than", "0d", *options).failed(2, "all conversations", "--deleted", "--owner OWNER")
+    assert len(program("list", "--json").json) == 2
+
+
+def test_a_dry_run_does_not_count_what_forks_keep_that_would_be_purged_too(
+    program: Program, trip: str, rows: Rows
+) -> None:
+    program("new", "--name", "kept")
+    fork, last = (
+        program("fork", ref, "--name", name).out.strip() for ref, name in (("trip", "fork"), ("fork", "last"))
+    )
+    receipts = program("purge", "trip", "fork", "--dry-run", "--json").json["purged"]
+    assert [(one["conversation"], one["kept_by"]) for one in receipts] == [
+        (fork, [{"conversation": last, "messages": 0}]),
+        (trip, [{"conversation": last, "messages": 2}]),
+    ]
+    make_old(rows)
+    program("retention", "set", "1h")
+    for command in (["purge", "--older-than", "1h"], ["purge", "--owner", ""], ["retention", "run"]):
+        planned = program(*command, "--dry-run", "--json").json["purged"]
+        assert len(planned) == 5
+        assert [one["kept_by"] for one in planned] == [[]] * 5, command
+    done = program("purge", "trip", "fork", "--yes", "--json").json["purged"]
+    assert [one["kept_by"] for one in done] == [one["kept_by"] for one in receipts]
+
+
+def make_old(rows: Rows) -> None:
+    rows.change("UPDATE convstore_conversations SET updated_at = '2020-01-01 00:00:00.000000'")
+
+
+def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str, rows: Rows) -> None:
+    make_old(rows)
+    with Terminal("purge", "--older-than", "1h", feed="") as terminal:
         terminal.until("Remove 2 conversations for good? [y/N]")
         program("say", "Still wanted", "-c", "trip")
         program("new", "New", "--name", "new")

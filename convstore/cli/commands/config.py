@@ -10,6 +10,7 @@ import click
 
 from convstore.cli.options.chosen_settings import find_project, get_given_profile, profile_option
 from convstore.cli.options.completed_words import complete_setting_key
+from convstore.cli.options.confirm_option import Declined
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
@@ -170,7 +171,7 @@ def edit() -> None:
                 raise
             write_note(f"convstore: {error}")
             if not click.confirm("Edit it again?", default=True, err=True):
-                raise InvalidInput("nothing was changed") from None
+                raise Declined("nothing was changed") from None
         else:
             return
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from convstore.cli.options.completed_words import complete_template
+from convstore.cli.options.confirm_option import Declined
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
@@ -98,7 +99,7 @@ def edit_template(name: str) -> None:
                 raise
             write_note(f"convstore: {error}")
             if not click.confirm("Edit it again?", default=True, err=True):
-                raise InvalidInput("nothing was changed") from None
+                raise Declined("nothing was changed") from None
         else:
             return
 

@@ -27,6 +27,8 @@ def receipt_to_json(receipt: PurgeReceipt) -> dict[str, Any]:
         "summaries": receipt.summaries,
         "attachments": receipt.attachments,
         "attachment_bytes": receipt.attachment_bytes,
+        "prompt_tokens": receipt.prompt_tokens,
+        "completion_tokens": receipt.completion_tokens,
         "kept_by": [{"conversation": kept.fork_id, "messages": kept.messages} for kept in receipt.kept_by],
         **digest,
     }
