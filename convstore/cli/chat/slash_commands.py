@@ -148,7 +148,7 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "open": SlashCommand("[REF]", "Go on with another conversation.", slash_actions.open_conversation),
     "show": SlashCommand("[-n N]", "Print the messages.", _run("show"), "show"),
     "tree": SlashCommand("", "Print all messages, on the path and off it.", _run("show", "--tree"), "show"),
-    "undo": SlashCommand("[N]", "Undo the last turn, or the last N.", _undo, "undo"),
+    "undo": SlashCommand("[N]", "Undo the last turn.", _undo, "undo"),
     "redo": SlashCommand("", "Redo the turns of the latest undo.", _run("redo"), "redo"),
     "retry": SlashCommand("[OPTIONS]", "Ask the last question again.", _run("retry", changes_path=True), "retry"),
     "edit": SlashCommand("[POSITION [TEXT]]", "Edit a message and ask again; the last one of yours.", _edit, "edit"),
