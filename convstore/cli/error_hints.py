@@ -11,6 +11,7 @@ import re
 import click
 
 from convstore import errors
+from convstore.cli.usage_texts import describe_usage_error
 
 
 class NoConversationYet(errors.ConversationNotFound):
@@ -62,18 +63,18 @@ def add_hint(error: errors.ConvstoreError) -> str:
 
 def add_usage_hint(error: click.UsageError) -> str:
     """Return the message of a usage error: with another option, `--`, or the command to get help from."""
-    message = error.format_message()
+    message = describe_usage_error(error)
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return f"{message} ({_name_help(error)})"
     parameters = error.ctx.command.params
     similar = _SIMILAR_OPTIONS.get(error.option_name)
     if similar is not None and any(similar in parameter.opts for parameter in parameters):
-        return f"No such option '{error.option_name}'; `{similar}` does it. ({_name_help(error)})"
+        return f"no option '{error.option_name}'; `{similar}` does it ({_name_help(error)})"
     is_option = re.fullmatch(r"--[A-Za-z][\w-]*", error.option_name) is not None
     names = [parameter.human_readable_name.rstrip(".") for parameter in parameters]
     texts = [name for name in names if name in _TEXT_ARGUMENTS]
     if texts and not is_option:
-        return f"{message} Put `--` before a {texts[0]} that begins with a dash. ({_name_help(error)})"
+        return f"{message}; put `--` before a {texts[0]} that begins with a dash ({_name_help(error)})"
     return f"{message} ({_name_help(error)})"
 
 

@@ -189,7 +189,7 @@ def test_a_chat_has_one_conversation_one_database_and_one_owner(program: Program
         for word in ("--db", "--owner", "--schema", "--profile", "--base-url", "--conversation", "convstore "):
             assert word not in shown, (name, word)
         assert "REF" not in shown or name == "open"
-        assert command.command is None or "Options:" in shown
+        assert command.command is None or "--help" in shown
 
 
 def test_an_error_in_a_chat_names_the_help_of_the_chat(program: Program) -> None:
@@ -324,7 +324,7 @@ def test_a_conversation_is_deleted_archived_and_redacted(program: Program, chat_
         "and this",
     )
     assert ran.code == 2, ran
-    assert "unexpected extra argument (no-such-one)" in ran.err
+    assert "unexpected argument: no-such-one" in ran.err
     assert sent(chat_server) == ["other"]
     [row] = program("list", "--deleted", "--json").json
     program("restore", row["id"])

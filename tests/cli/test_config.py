@@ -157,6 +157,39 @@ def test_a_wrong_command_in_the_defaults_is_found_by_config(bare: Program, file:
     bare("config").failed(2, "line 1", "no command 'lst'")
 
 
+def test_mistakes_can_be_removed_one_after_another(bare: Program, file: Path) -> None:
+    write(file, "# mine\nmodle = 'a'\nmodel = 'b'\n[renderin]\ncolour = 1\n[profiles.old]\nmodel = 'c'\n")
+    bare("config", "set", "owner", "me").failed(2, "line 2", "`convstore config edit` opens the file")
+    ran = bare("config", "unset", "modle")
+    assert (ran.code, ran.out) == (0, "")
+    ran.one_line("one more mistake is left", "line 3: unknown key 'renderin'")
+    assert bare("config", "unset", "renderin").err == ""
+    assert bare("config", "unset", "profiles.old").err == ""
+    assert file.read_text() == "# mine\nmodel = 'b'\n"
+    bare("config", "unset", "modle").failed(2, "does not set 'modle'")
+    bare("config", "unset", "").failed(2)
+    write(file, "profile = 'work'\n[profiles.work]\nmodel = 'a'\n")
+    bare("config", "unset", "profiles.work").failed(2, "no profile 'work'")  # it would make a mistake
+    write(file, "model = 'a\n")
+    for line in (["unset", "model"], ["set", "model", "b"]):
+        bare("config", *line).failed(2, "line 1", "not TOML", "`convstore config edit` opens the file")
+
+
+@pytest.mark.parametrize("command", [["config", "edit"], ["templates", "edit", "new"]])
+def test_an_editor_that_fails_exits_with_1_and_changes_nothing(bare: Program, file: Path, command: list[str]) -> None:
+    write(file, "nonsense")
+    for editor, words in (
+        ("false", "the editor 'false' (EDITOR) ended with an error; nothing was changed"),
+        ("/no/such/editor", "cannot be started: No such file or directory; nothing was changed"),
+        ("vi 'x", "an open quotation mark; nothing was changed"),
+        ("sh -c 'printf \"\\377\" > $0'", "not UTF-8; nothing was changed"),
+    ):
+        bare.set(EDITOR=editor, VISUAL=None)
+        bare(*command).failed(1, words)
+    assert file.read_text() == "nonsense"
+    assert not file.with_name("templates").exists()
+
+
 def test_help_and_changes_work_while_the_file_has_a_mistake(bare: Program, file: Path) -> None:
     write(file, "nonsense")
     for line in (["--help"], ["list", "--help"], ["--version"], ["config", "path"], ["config", "set", "--help"]):

@@ -25,6 +25,11 @@ _OTHERS = {"export": ("is_all", "query")}
 _SENTENCE_ABOUT_REF = re.compile(r"\s*[^.]*\bREF\b[^.]*\.")
 
 
+def rename_forms(text: str) -> str:
+    """Return a text with the chat's commands where they have another form than those of the command line."""
+    return text.replace("`convstore --help`", "`/help`").replace("`convstore say --continue`", "`/continue`")
+
+
 def adapt_command(name: str) -> click.Command:
     """Return a command of the command line without the parameters that the chat has a value for.
 
@@ -34,7 +39,7 @@ def adapt_command(name: str) -> click.Command:
     assert command is not None  # noqa: S101 (a test compares the table with the command line)
     adapted = copy(command)
     adapted.params = [each for each in command.params if not _is_of_the_chat(name, each)]
-    adapted.help = _SENTENCE_ABOUT_REF.sub("", command.help or "")
+    adapted.help = rename_forms(_SENTENCE_ABOUT_REF.sub("", command.help or ""))
     adapted.epilog = None  # the examples are of the command line
     return adapted
 

@@ -13,7 +13,7 @@ from shlex import split
 from typing import TYPE_CHECKING
 
 from convstore.cli.chat import slash_actions
-from convstore.cli.chat.adapted_commands import run_adapted
+from convstore.cli.chat.adapted_commands import rename_forms, run_adapted
 from convstore.cli.chat.slash_actions import LeaveChat, SlashError
 
 if TYPE_CHECKING:
@@ -231,8 +231,9 @@ def find_slash_command(name: str) -> SlashCommand:
 
 def name_slash_commands(note: str) -> str:
     """Return a note with the chat's commands instead of those of the command line, where they do the same."""
-    note = note.replace("`convstore --help`", "`/help`")
-    return _COMMAND_LINE.sub(lambda found: f"`/{found[1]}" if found[1] in SLASH_COMMANDS else found[0], note)
+    return _COMMAND_LINE.sub(
+        lambda found: f"`/{found[1]}" if found[1] in SLASH_COMMANDS else found[0], rename_forms(note)
+    )
 
 
 def split_words(typed: str) -> list[str]:

@@ -13,6 +13,7 @@ from convstore.cli.options.completed_words import complete_setting_key
 from convstore.cli.options.confirm_option import Declined
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
+from convstore.cli.options.text_editor import open_editor
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
 from convstore.errors import InvalidInput
 
@@ -136,12 +137,14 @@ def _check_defaults_of(keys: tuple[str, ...], value: str) -> None:
 @config.command("unset", epilog=format_examples("convstore config unset model"))
 @click.argument("key", shell_complete=complete_setting_key)
 def unset(key: str) -> None:
-    """Remove a value from config.toml."""
-    from convstore.config.settings_writer import change_setting, parse_key
+    """Remove a value from config.toml, or a whole table; also a key that is a mistake."""
+    from convstore.config.settings_writer import remove_setting, split_key
 
     path = _find_path()
-    change_setting(path, parse_key(key), None)
+    mistake = remove_setting(path, split_key(key))
     write_terminal_note(f"(changed {path})")
+    if mistake is not None:
+        write_note(f"convstore: one more mistake is left: {mistake}")
 
 
 @config.command("edit", epilog=format_examples("convstore config edit", "EDITOR=nano convstore config edit"))
@@ -154,12 +157,14 @@ def edit() -> None:
     path = _find_path()
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8; correct or remove it") from None
     text = before
     while True:
-        changed = click.edit(text, extension=".toml", require_save=False)
-        if changed is None or changed == before:
+        changed = open_editor(text, ".toml", result="nothing was changed")
+        if changed == before:
             write_note("nothing was changed")
             return
         text = changed

@@ -10,6 +10,7 @@ from convstore.cli.options.completed_words import complete_template
 from convstore.cli.options.confirm_option import Declined
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
+from convstore.cli.options.text_editor import open_editor
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
 from convstore.errors import InvalidInput
 
@@ -83,12 +84,14 @@ def edit_template(name: str) -> None:
     path = find_template_file(name)
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8; correct or remove it") from None
     text = before if before is not None else NEW_TEMPLATE_TEXT
     while True:
-        changed = click.edit(text, extension=".toml", require_save=False)
-        if changed is None or changed == before or (before is None and not changed.strip()):
+        changed = open_editor(text, ".toml", result="nothing was changed")
+        if changed == before or (before is None and not changed.strip()):
             write_note("nothing was changed")
             return
         text = changed

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.usage_texts import describe_bad_value
+
 if TYPE_CHECKING:
     from convstore.config.settings_file import UserSettings
 
@@ -151,5 +153,5 @@ def _find_problem(command: click.Command, option: click.Option, value: Any) -> s
         with click.Context(command) as context:
             option.process_value(context, value)
     except click.UsageError as error:
-        return f"what `{option.opts[-1]}` takes ({error.message.rstrip('.')})"
+        return f"what `{option.opts[-1]}` takes ({describe_bad_value(error.message)})"
     return None
