@@ -50,8 +50,8 @@ _LIKE_A_URL = re.compile(
 _UNDECODABLE = "Could not decode to UTF-8"
 _FILE_ERRORS = ("attempt to write a readonly database", "unable to open database file")
 _NOT_A_URL = (
-    "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name), nor the "
-    "path of a SQLite file"
+    "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name), nor "
+    "the path of a SQLite file"
 )
 
 
