@@ -60,9 +60,7 @@ def _answer_all(session: ChatSession, prompt: Prompt) -> int:
         except LeaveChat:
             return code
         if failed and not sys.stdin.isatty() and _is_command(text) and steers_next_message(text[1:]):
-            write_note(
-                f"convstore: stopped at {text.split(maxsplit=1)[0]:.40}: what follows would go to the wrong place"
-            )
+            write_note(f"stopped at {text.split(maxsplit=1)[0]:.40}: what follows would go to the wrong place")
             return failed
         code = code or failed
 

@@ -144,7 +144,7 @@ def unset(key: str) -> None:
     mistake = remove_setting(path, split_key(key))
     write_terminal_note(f"(changed {path})")
     if mistake is not None:
-        write_note(f"convstore: one more mistake is left: {mistake}")
+        write_note(f"one more mistake is left: {mistake}")
 
 
 @config.command("edit", epilog=format_examples("convstore config edit", "EDITOR=nano convstore config edit"))
@@ -174,7 +174,7 @@ def edit() -> None:
         except InvalidInput as error:
             if not sys.stdin.isatty():
                 raise
-            write_note(f"convstore: {error}")
+            write_note(str(error))
             if not click.confirm("Edit it again?", default=True, err=True):
                 raise Declined("nothing was changed") from None
         else:
@@ -215,7 +215,7 @@ def trust(file: Path) -> None:
         raise InvalidInput(f"{file} does not exist")
     settings = check_project_settings(found, trusts=True)
     trust_file(file, found.text)
-    write_note(f"convstore: {file} is trusted: database {mask_url(settings.database or '-')}")
+    write_note(f"{file} is trusted: database {mask_url(settings.database or '-')}")
 
 
 def _find_path() -> Path:

@@ -104,5 +104,5 @@ def _edit_text(store: Store, target: str, position: int) -> str:
 
 def _print_unsent_text(text: str) -> None:
     """Print the user's text on stderr, because it was not stored."""
-    write_note("convstore: not sent; this is your text:")
+    write_note("not sent; this is your text:")
     sys.stderr.write(f"{neutralise(text)}\n")

@@ -106,7 +106,7 @@ def purge(
             done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
     if not (done.receipts or done.busy or done.failures or as_json):
-        write_note("convstore: there was nothing to purge")
+        write_note("there was nothing to purge")
     exit_if_unfinished(done)
 
 

@@ -44,7 +44,7 @@ def list_templates(as_json: bool) -> None:
         try:
             found.append(read_template(name))
         except InvalidInput as error:
-            write_note(f"convstore: {error}")
+            write_note(str(error))
     if as_json:
         write_json(
             [
@@ -100,7 +100,7 @@ def edit_template(name: str) -> None:
         except InvalidInput as error:
             if not sys.stdin.isatty():
                 raise
-            write_note(f"convstore: {error}")
+            write_note(str(error))
             if not click.confirm("Edit it again?", default=True, err=True):
                 raise Declined("nothing was changed") from None
         else:

@@ -101,12 +101,12 @@ def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None
         for receipt in done.receipts:
             write_answer(f"{'would purge' if done.is_trial else 'purged'} {describe_receipt(receipt)}")
     for id in done.busy:
-        write_note(f"convstore: {id} was not purged: a turn of it, or of a fork of it, is running")
+        write_note(f"{id} was not purged: a turn of it, or of a fork of it, is running")
     for id, error in done.failures:
-        write_note(f"convstore: {id} was not purged: {error}" if id else f"convstore: {error}")
+        write_note(f"{id} was not purged: {error}" if id else str(error))
     if done.left:
         write_note(
-            "convstore: the rows are gone, but another process uses the database file, and what was in them is not "
+            "the rows are gone, but another process uses the database file, and what was in them is not "
             f"overwritten yet ({', '.join(done.left)}); `convstore purge --finish` does it when that process has ended"
         )
 
