@@ -67,7 +67,7 @@ def test_search_prints_json_and_says_what_comes_next(program: Program) -> None:
     rest = program("search", "word", "--before", found[1], "--json")
     assert ([hit["conversation"] for hit in rest.json], rest.err) == (["one"], "")
     nothing = program("search", "nowhere")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "", "nothing found\n")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "convstore: nothing found\n")
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ def test_an_owner_sees_its_own_usage_and_the_administrator_every_owner(
 
 def test_usage_without_turns_prints_a_note(priced: Program, chat_server: ChatServer) -> None:
     for words, arguments in (
-        ("convstore: no turns\n", []),
-        ("convstore: no turns in this period\n", ["--since", "7d"]),
+        ("no turns", []),
+        ("no turns in this period", ["--since", "7d"]),
     ):
         ran = priced("usage", *arguments)
         assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: {words}\n")
