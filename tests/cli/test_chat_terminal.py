@@ -576,3 +576,13 @@ def test_a_sign_moves_while_the_model_is_awaited_and_is_gone_afterwards(wide: Pr
         until_prompt(terminal)
         assert not re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", terminal.text)
         terminal.press(CTRL_D)
+
+
+def test_a_chat_names_its_conversation_once(wide: Program, chat_server: ChatServer) -> None:
+    wide("new", "Olympics", "--name", "games")
+    for arguments in (["games"], ["--latest"]):
+        with ScreenTerminal("chat", *arguments) as terminal:
+            until_prompt(terminal)
+            assert terminal.text.count("games Olympics") == 1
+            terminal.press(CTRL_D)
+            terminal.end()

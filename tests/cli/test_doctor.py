@@ -10,6 +10,7 @@ from convstore import Store
 from convstore.db import health_rows
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Ran, Rows
+from tests.cli.screen import ScreenTerminal
 from tests.cli.terminal import Terminal
 
 SECRET = "sk-do-not-show-1234"
@@ -422,6 +423,18 @@ def test_the_terminal_is_described(well: Program) -> None:
         assert terminal.end() == 0
     assert "xterm, " in terminal.screen
     assert "all is well" in terminal.screen
+
+
+def test_a_long_finding_is_broken_between_words_on_a_terminal(well: Program) -> None:
+    well.set(COLUMNS=None, LINES=None)
+    with ScreenTerminal("doctor", "--offline", "--base-url", "bogus", columns=60) as terminal:
+        assert terminal.end() == 2
+        screen = terminal.text
+    begin = screen.index("PROBLEM base-url")
+    first, *others = screen[begin : screen.index("\n-", begin)].splitlines()
+    assert first == "PROBLEM base-url        the base URL that was given is not a"
+    assert len(others) >= 2
+    assert all(line.startswith(" " * 24) and line[24] != " " for line in others)
 
 
 def test_nothing_that_doctor_prints_is_secret(well: Program, tmp_path: Path) -> None:

@@ -78,11 +78,16 @@ def choose_conversation(session: ChatSession) -> str | None:
     return None
 
 
-def show_place(session: ChatSession) -> None:
-    """Print on a terminal which conversation the chat is in, and its last messages."""
+def show_place(session: ChatSession, *, is_named: bool = False) -> None:
+    """Print on a terminal which conversation the chat is in, and its last messages.
+
+    Args:
+        is_named: whether the conversation was named just before.
+    """
     if session.conversation is None or not sys.stdin.isatty():
         return
-    write_terminal_note(f"({describe_conversation(session.conversation)})")
+    if not is_named:
+        write_terminal_note(f"({describe_conversation(session.conversation)})")
     if not sys.stdout.isatty():  # only replies go there
         return
     for record in session.store.messages(session.conversation.id, limit=_SHOWN_MESSAGES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import database_options
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json
+from convstore.cli.render.terminal_table import get_width
+from convstore.cli.render.text_width import wrap_line
 
 if TYPE_CHECKING:
     from convstore.cli.options.store_options import DatabaseChoice
     from convstore.values.health import Finding
 
 _HAS_PROBLEM = "a setting that names it has a problem"
+_LEAST_COLUMNS = 30
 _EXIT_CODES = {"settings": 2, "database": 7, "provider": 6, "terminal": 2}
 
 
@@ -128,7 +132,11 @@ def _examine_provider(base_url: str | None, problems: Sequence[Finding]) -> Iter
 def _print(finding: Finding) -> None:
     mark = {"ok": "ok", "problem": "PROBLEM", "not checked": "-"}[finding.status]
     remedy = f"; {finding.remedy}" if finding.remedy is not None else ""
-    write_answer(f"{mark.ljust(8)}{finding.subject.ljust(16)}{make_one_line(finding.text + remedy)}")
+    text = make_one_line(finding.text + remedy)
+    begin = f"{mark.ljust(8)}{finding.subject.ljust(16)}"
+    room = get_width() - len(begin)
+    lines = wrap_line(text, room) if sys.stdout.isatty() and room >= _LEAST_COLUMNS else [text]
+    write_answer(begin + f"\n{' ' * len(begin)}".join(lines))
 
 
 def _to_json(finding: Finding) -> dict[str, Any]:

@@ -36,5 +36,11 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.UsageError("this cannot be undone, and there is no terminal to ask on: give --yes.")
     sys.stderr.write(f"{make_one_line(question)}? [y/N] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C, Ctrl-D: what comes next begins a line
+            sys.stderr.write("\n")
+    if answer.strip().lower() not in ("y", "yes"):
         raise Declined("nothing was removed")
