@@ -18,7 +18,7 @@ _LABEL_WIDTH = 40  # characters
 _MIN_LABEL_WIDTH = 24  # columns, if a label is so long
 _MIN_CUT_WIDTH = 8  # columns; a shorter label says nothing
 _COLUMNS = ("turns", "failed", "prompt", "cached", "completion", "reasoning", "cost", "median", "p95")
-_LEAST_NEEDED = ("p95", "reasoning", "cached", "median", "failed")
+_LEAST_NEEDED = ("p95", "reasoning", "cached", "median", "failed", "prompt", "completion")
 """The columns that a narrow terminal does not show, the first of them first."""
 
 
