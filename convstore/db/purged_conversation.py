@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from convstore.db import tombstone_rows, unused_attachments
 from convstore.db.connection import Connection
-from convstore.db.descendants import Descendant, forget_titles, leave_out, list_descendants
+from convstore.db.descendants import (
+    Descendant,
+    forget_copied_titles,
+    forget_titles,
+    leave_out,
+    list_descendants,
+)
 from convstore.db.erased_rows import ErasableRow, delete_rows, find_titling, forget_sums, lock_erasable
 from convstore.db.erased_terms import remove_terms
 from convstore.db.erasure_steps import mark_steps
 from convstore.db.fork_sharing import Lineage, Origin
 from convstore.db.inherited_rows import Inheritance, copy_to_fork
+from convstore.db.row_errors import DECODING_ERRORS
+from convstore.db.secret_places import read_kept_message
+from convstore.errors import DamagedRow
+from convstore.messages.message import extract_text
 from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
 from convstore.values.purge_receipt import KeptByFork
 from convstore.values.results import ErasureReason
@@ -90,7 +101,13 @@ def remove_conversation(
     for fork in list_forks(key, descendants):
         copied = copy_to_fork(connection, key, fork.key.id, find_shared(row.lineage, fork))
         kept_by.append(KeptByFork(fork.key.id, copied))
-    forget_titles(connection, descendants, row.made_title, find_titling(connection, key))
+    titling = find_titling(connection, key)
+    forget_titles(connection, descendants, row.made_title, titling)
+    if descendants and titling is not None and row.title is not None:
+        with suppress(DamagedRow, *DECODING_ERRORS):  # nobody knows what a damaged message says
+            message = read_kept_message(connection, key, titling)
+            text = extract_text(message) if message is not None else ""
+            forget_copied_titles(connection, descendants, row.title, titling, text)
     leave_out(connection, row.lineage, descendants)
     forget_sums(connection, key)
     remove_terms(connection, key, row)

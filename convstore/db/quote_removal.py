@@ -24,11 +24,10 @@ from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.search_index import replace_title
 from convstore.db.tables import conversations, deltas, ratings, turns
 from convstore.db.text_occurrences import CONVERSATIONS, RATINGS, TAGS, TURNS, find_rows_of
+from convstore.messages.first_title import is_beginning
 from convstore.messages.redacted_message import REDACTED_TEXT, Secret
 from convstore.messages.storable_text import from_column, to_column, to_json
 from convstore.values.identifiers import ConversationKey
-
-_MIN_STEM_CHARACTERS = 8  # a shorter title may begin as the message by chance
 
 _THIS_TURN = (
     turns.c.owner == bindparam("key_owner"),
@@ -274,10 +273,7 @@ def _blank_title(secret: Secret, column: str | None, first: BlankedMessage | Non
     title = _read_label(column)
     if title is None:
         return column
-    text = " ".join((first.beginning or "").split()) if first is not None else ""
-    stem = " ".join(title.split()).rstrip("….").rstrip()
-    is_beginning = text == stem or (len(stem) >= _MIN_STEM_CHARACTERS and text.startswith(stem))
-    if first is not None and text and is_beginning:
+    if first is not None and is_beginning(title, first.beginning or ""):
         return to_column(first.title or REDACTED_TEXT)
     return _blank_label(secret, column)
 

@@ -27,10 +27,10 @@ def trip(program: Program) -> str:
 
 def test_a_conversation_is_purged_with_a_receipt(program: Program, trip: str, tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.json"
-    assert program("purge", "trip", "--dry-run").out == f"would purge {trip}: 2 messages, 1 turn\n"
+    assert program("purge", "trip", "--dry-run").out == f"would purge {trip}: 2 messages, 1 turn of 8 tokens\n"
     assert program("show", "trip").code == 0
     ran = program("purge", "trip", "--yes", "-o", str(receipt))
-    assert (ran.out, ran.err) == (f"purged {trip}: 2 messages, 1 turn\n", "")
+    assert (ran.out, ran.err) == (f"purged {trip}: 2 messages, 1 turn of 8 tokens\n", "")
     written = json.loads(receipt.read_text())
     assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
     assert "Zebrawort" not in receipt.read_text()
@@ -88,7 +88,7 @@ def test_without_a_terminal_it_needs_yes(program: Program, trip: str) -> None:
 def test_on_a_terminal_it_says_what_it_will_do_and_asks(program: Program, trip: str, answer: str, code: int) -> None:
     with Terminal("purge", "trip", feed=answer) as terminal:
         assert terminal.end() == code
-    assert f"{trip} trip Zebrawort: 2 messages, 1 turn" in terminal.screen
+    assert f"{trip} trip Zebrawort: 2 messages, 1 turn of 8 tokens" in terminal.screen
     assert "Remove 1 conversation for good? [y/N]" in terminal.screen
     assert ("convstore: nothing was removed" in terminal.screen) == (code == 1)
     assert program("show", "trip").code == (3 if code == 0 else 0)
@@ -215,7 +215,7 @@ def test_a_reader_of_the_file_makes_it_exit_with_5_until_it_is_finished(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM convstore_messages").fetchone()
         ran = program("purge", "trip", "--yes")
-        assert (ran.code, ran.out) == (5, f"purged {trip}: 2 messages, 1 turn\n")
+        assert (ran.code, ran.out) == (5, f"purged {trip}: 2 messages, 1 turn of 8 tokens\n")
         assert "the rows are gone, but another process uses the database file" in ran.err
         assert "`convstore purge --finish` does it" in ran.err
         program("show", "trip").failed(3)

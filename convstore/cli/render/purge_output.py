@@ -36,9 +36,10 @@ def receipt_to_json(receipt: PurgeReceipt) -> dict[str, Any]:
 
 def describe_receipt(receipt: PurgeReceipt) -> str:
     """Return a receipt as a line of text."""
+    tokens = receipt.prompt_tokens + receipt.completion_tokens
     counts = [
         _count(receipt.messages, "message"),
-        _count(receipt.turns, "turn"),
+        _count(receipt.turns, "turn") + (f" of {_count(tokens, 'token')}" if tokens else ""),
         *([_count(receipt.summaries, "summary", "summaries")] if receipt.summaries else []),
         *(
             [f"{_count(receipt.attachments, 'attachment')} ({receipt.attachment_bytes:,} bytes)"]
