@@ -661,3 +661,20 @@ def test_the_library_reports_a_mistake_in_the_file_by_name(file: Path) -> None:
     write(file, "modle = 1")
     with pytest.raises(InvalidInput, match="line 1: unknown key 'modle'"):
         Store()
+
+
+@pytest.mark.parametrize("command", [("config", "edit"), ("templates", "edit", "mine")])
+def test_on_a_terminal_a_mistake_may_be_corrected_or_left(
+    bare: Program, file: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf \'modle = "a"\\n\' > "$1"\n')
+    editor.chmod(0o700)
+    bare.set(EDITOR=str(editor), VISUAL=None)
+    for answer, code in (("n\n", 1), ("\x04", 130)):
+        with Terminal(*command, feed="") as terminal:
+            terminal.until("Edit it again? [Y/n]")
+            terminal.type(answer)
+            assert terminal.end() == code
+        assert ("convstore: nothing was changed\n" in terminal.screen) == (code == 1)
+        assert not file.exists()

@@ -10,7 +10,7 @@ import click
 
 from convstore.cli.options.chosen_settings import find_project, get_given_profile, profile_option
 from convstore.cli.options.completed_words import complete_setting_key
-from convstore.cli.options.confirm_option import Declined
+from convstore.cli.options.confirm_option import ask_to_edit_again
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.text_editor import open_editor
@@ -175,9 +175,9 @@ def edit() -> None:
             if not sys.stdin.isatty():
                 raise
             write_note(str(error))
-            if not click.confirm("Edit it again?", default=True, err=True):
-                raise Declined("nothing was changed") from None
+            ask_to_edit_again()
         else:
+            write_terminal_note(f"(changed {path})")
             return
 
 

@@ -7,11 +7,11 @@ import sys
 import click
 
 from convstore.cli.options.completed_words import complete_template
-from convstore.cli.options.confirm_option import Declined
+from convstore.cli.options.confirm_option import ask_to_edit_again
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.text_editor import open_editor
-from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
+from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
 from convstore.errors import InvalidInput
 
 _MAX_SHOWN_CHARACTERS = 60
@@ -101,9 +101,9 @@ def edit_template(name: str) -> None:
             if not sys.stdin.isatty():
                 raise
             write_note(str(error))
-            if not click.confirm("Edit it again?", default=True, err=True):
-                raise Declined("nothing was changed") from None
+            ask_to_edit_again()
         else:
+            write_terminal_note(f"(changed {path})")
             return
 
 

@@ -44,3 +44,19 @@ def confirm(question: str, *, yes: bool) -> None:
             sys.stderr.write("\n")
     if answer.strip().lower() not in ("y", "yes"):
         raise Declined("nothing was removed")
+
+
+def ask_to_edit_again() -> None:
+    """Ask whether the editor shall be opened again after a mistake.
+
+    Raises:
+        Declined: the answer is no.
+        click.Abort: Ctrl-C or Ctrl-D.
+    """
+    try:
+        wants = click.confirm("Edit it again?", default=True, err=True)
+    except click.Abort:
+        sys.stderr.write("\n")
+        raise
+    if not wants:
+        raise Declined("nothing was changed")
