@@ -15,7 +15,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Option '(.+)' requires (\d+) arguments\.?", r"\1 needs \2 values"),
         (r"Option '(.+)' does not take a value\.?", r"\1 takes no value"),
         (r"Argument '(.+)' takes (\d+) values\.?", r"\1 needs \2 values"),
-        (r"Missing (?:argument|option|parameter) '(.+?)'\.(?: (.*))?", r"\1 is missing"),
+        (r"Missing (?:argument|option|parameter) '(.+?)\.*'\.(?: (.*))?", r"\1 is missing"),
         (r"Missing command\.?", r"the command is missing"),
     )
 )
@@ -52,7 +52,7 @@ def _name_parameter(error: click.BadParameter) -> str:
     if isinstance(error.param, click.Option):
         return max(error.param.opts, key=len)
     hint = error.param_hint or (error.param.human_readable_name if error.param is not None else "")
-    return hint if isinstance(hint, str) else " ".join(hint)
+    return (hint if isinstance(hint, str) else " ".join(hint)).rstrip(".")
 
 
 def _rephrase(text: str, rules: tuple[tuple[re.Pattern[str], str], ...]) -> str:

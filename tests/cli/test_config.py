@@ -186,6 +186,8 @@ def test_an_editor_that_fails_exits_with_1_and_changes_nothing(bare: Program, fi
     ):
         bare.set(EDITOR=editor, VISUAL=None)
         bare(*command).failed(1, words)
+    bare.set(EDITOR=None)
+    bare(*command).failed(1, "there is no terminal for an editor; nothing was changed")
     assert file.read_text() == "nonsense"
     assert not file.with_name("templates").exists()
 

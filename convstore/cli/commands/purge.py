@@ -17,7 +17,7 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.conversation_text import describe_conversation
-from convstore.cli.render.output_streams import write_answer, write_note, write_terminal_note
+from convstore.cli.render.output_streams import write_answer, write_terminal_note
 from convstore.cli.render.progress import Progress
 from convstore.cli.render.purge_output import (
     Purged,
@@ -105,8 +105,6 @@ def purge(
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
             done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
-    if not (done.receipts or done.busy or done.failures or as_json):
-        write_note("there was nothing to purge")
     exit_if_unfinished(done)
 
 

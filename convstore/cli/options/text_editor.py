@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -22,11 +23,13 @@ def open_editor(text: str, suffix: str, *, result: str) -> str:
         result: what is told if the editor fails, such as "nothing was changed".
 
     Raises:
-        EditorFailed: the editor cannot be started, or ended with an error, or left no text in UTF-8.
+        EditorFailed: there is no terminal for it, it cannot be started or ended with an error, or left no text in UTF-8.
     """
     name = next((variable for variable in ("VISUAL", "EDITOR") if os.environ.get(variable)), None)
     named = f"the editor '{os.environ[name]:.200}' ({name})" if name is not None else "the editor"
     advice = "" if name is not None else "; set EDITOR to name one"
+    if name is None and not sys.stdin.isatty():
+        raise EditorFailed(f"there is no terminal for an editor; {result}")
     try:
         changed = click.edit(text, extension=suffix, require_save=False)
     except click.ClickException as error:

@@ -101,6 +101,8 @@ def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None
     else:
         for receipt in done.receipts:
             write_answer(f"{'would purge' if done.is_trial else 'purged'} {describe_receipt(receipt)}")
+    if not (done.receipts or done.busy or done.failures or done.left or as_json):
+        write_note("there was nothing to purge")
     for id in done.busy:
         write_note(f"{id} was not purged: a turn of it, or of a fork of it, is running")
     for id, error in done.failures:
