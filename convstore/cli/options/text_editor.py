@@ -23,7 +23,7 @@ def open_editor(text: str, suffix: str, *, result: str) -> str:
         result: what is told if the editor fails, such as "nothing was changed".
 
     Raises:
-        EditorFailed: there is no terminal for it, it cannot be started or ended with an error, or left no text in UTF-8.
+        EditorFailed: there is no terminal for it, it cannot be started, ended with an error, or left no UTF-8.
     """
     name = next((variable for variable in ("VISUAL", "EDITOR") if os.environ.get(variable)), None)
     named = f"the editor '{os.environ[name]:.200}' ({name})" if name is not None else "the editor"
