@@ -163,7 +163,8 @@ def _break_lines(note: str) -> str:
 def write_terminal_note(text: str) -> None:
     """Write a note for a person to stderr, if stderr is a terminal."""
     if sys.stderr.isatty():
-        note = _break_lines(_make_note(text))
+        indent = text[: len(text) - len(text.lstrip(" "))]
+        note = indent + _break_lines(_make_note(text))
         styled = click.style(note, dim=True) if has_colours(sys.stderr) else note
         sys.stderr.write(f"{styled}\n")
         sys.stderr.flush()
