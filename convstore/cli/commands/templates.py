@@ -7,7 +7,7 @@ import sys
 import click
 
 from convstore.cli.options.completed_words import complete_template
-from convstore.cli.options.confirm_option import ask_to_edit_again
+from convstore.cli.options.confirm_option import ask_to_edit_again, confirm, dry_run_option, yes_option
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.text_editor import open_editor
@@ -107,10 +107,19 @@ def edit_template(name: str) -> None:
             return
 
 
-@templates.command("delete", epilog=format_examples("convstore templates delete translator"))
+@templates.command("delete", epilog=format_examples("convstore templates delete translator --yes"))
 @click.argument("name", shell_complete=complete_template)
-def delete_template(name: str) -> None:
+@yes_option
+@dry_run_option
+def delete_template(name: str, yes: bool, dry_run: bool) -> None:
     """Remove the file of a template; conversations made from it stay as they are."""
     from convstore.config import templates as files
 
+    path = files.find_template_file(name)
+    if not path.exists():
+        raise InvalidInput(f"there is no template '{name}'")
+    if dry_run:
+        write_answer(f"would remove {path}")
+        return
+    confirm(f"Remove {path} for good", yes=yes)
     files.delete_template(name)
