@@ -104,4 +104,4 @@ class _JsonHandler(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 line["error"] = type(record.exc_info[1]).__name__
         with suppress(OSError):  # a closed stderr must not end a turn
-            write_note(json.dumps(line))
+            write_detail(json.dumps(line))
