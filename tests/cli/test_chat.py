@@ -175,8 +175,8 @@ def test_a_pipe_goes_on_after_other_commands_that_fail(program: Program, chat_se
 def test_a_chat_has_one_conversation_one_database_and_one_owner(program: Program, tmp_path: Path) -> None:
     program("new", "--id", "other")
     for line in (
-        *("/show other", "/undo other", "/undo -c other", "/tree -c other", "/turns --db x.db", "/usage other"),
-        *("/usage --owner ann", "/list --db x.db", "/list --owner=ann", "/search a --owner ann", "/set -c other"),
+        *("/show other", "/undo other", "/undo -c other", "/tree -c other", "/turns --db :memory:", "/usage other"),
+        *("/usage --owner ann", "/list --db :memory:", "/list --owner=ann", "/search a --owner ann", "/set -c other"),
         *("/export other", "/export --all", "/delete other", "/archive other", "/redact 1 -c other --yes"),
         *("/retry --base-url http://x/v1", "/edit 1 -c other x", "/continue --new", "/compact other"),
     ):
