@@ -8,7 +8,7 @@
     │   ├── InvalidParameter            breaks a rule of the completion parameters
     │   ├── ContextTooLong              the smallest possible request exceeds `max_context`
     │   ├── UnansweredToolCalls         .calls: tool calls without a result, which no API accepts
-    │   └── NotConfigured               no model is named, or no server to send the request to
+    │   └── NotConfigured               .missing: no model is named, or no server to send the request to
     ├── ConversationNotFound (LookupError)
     │   └── ConversationDeleted         it can be restored
     ├── KeyNotFound (LookupError)       the owner has no such key
@@ -38,7 +38,7 @@ password.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from convstore.messages.completion import Completion
@@ -92,7 +92,14 @@ class UnansweredToolCalls(InvalidInput):
 
 
 class NotConfigured(InvalidInput):
-    """No model is named, or there is no server to send the request to."""
+    """No model is named, or there is no server to send the request to.
+
+    `missing` is what must be named, `"model"` or `"server"`; None: something that is named cannot be used.
+    """
+
+    def __init__(self, message: str, missing: Literal["model", "server"] | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class ConversationNotFound(ConvstoreError, LookupError):

@@ -121,7 +121,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in _OTHER_NAMES:
-            raise click.UsageError(f"No such command '{args[0]}'; `convstore {_OTHER_NAMES[args[0]]}` does it.", ctx)
+            raise click.UsageError(f"no command '{args[0]}'; `convstore {_OTHER_NAMES[args[0]]}` does it", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -11,6 +11,7 @@ import re
 import click
 
 from convstore import errors
+from convstore.cli.usage_texts import describe_usage_error
 
 
 class NoConversationYet(errors.ConversationNotFound):
@@ -29,7 +30,6 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
     errors.PurgeUnfinished: "`convstore purge --finish` does the rest",
     errors.RedactionUnfinished: "`convstore purge --finish` does the rest",
     errors.ReplyInterrupted: "`convstore retry` sends the message again",
-    errors.NotConfigured: "name the model with -m or `convstore set -m MODEL`, the server with --base-url",
     errors.TurnFailed: "`convstore retry` sends it again",
     errors.UnansweredToolCalls: (
         "give the results with `convstore tool-result`, go back with `convstore undo`, or use --fill-missing-tools"
@@ -38,6 +38,10 @@ _HINTS: dict[type[errors.ConvstoreError], str] = {
 }
 """The hint for each error class. A class without a hint uses the hint of its base class."""
 
+_HINTS_AFTER_MISSING = {
+    "model": "name it with -m or `convstore set -m MODEL`",
+    "server": "or name a server with --base-url",
+}
 _HINT_AFTER_REFUSAL = "see `convstore show`, `convstore edit` and `convstore undo`"
 _HINTS_AFTER_PURPOSES = {
     "summary": "`convstore compact` tries again",
@@ -59,18 +63,18 @@ def add_hint(error: errors.ConvstoreError) -> str:
 
 def add_usage_hint(error: click.UsageError) -> str:
     """Return the message of a usage error: with another option, `--`, or the command to get help from."""
-    message = error.format_message()
+    message = describe_usage_error(error)
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return f"{message} ({_name_help(error)})"
     parameters = error.ctx.command.params
     similar = _SIMILAR_OPTIONS.get(error.option_name)
     if similar is not None and any(similar in parameter.opts for parameter in parameters):
-        return f"No such option '{error.option_name}'; `{similar}` does it. ({_name_help(error)})"
+        return f"no option '{error.option_name}'; `{similar}` does it ({_name_help(error)})"
     is_option = re.fullmatch(r"--[A-Za-z][\w-]*", error.option_name) is not None
     names = [parameter.human_readable_name.rstrip(".") for parameter in parameters]
     texts = [name for name in names if name in _TEXT_ARGUMENTS]
     if texts and not is_option:
-        return f"{message} Put `--` before a {texts[0]} that begins with a dash. ({_name_help(error)})"
+        return f"{message}; put `--` before a {texts[0]} that begins with a dash ({_name_help(error)})"
     return f"{message} ({_name_help(error)})"
 
 
@@ -86,6 +90,8 @@ def _find_hint(error: errors.ConvstoreError) -> str | None:
         return _HINT_AFTER_REFUSAL
     if isinstance(error, errors.TurnFailed) and _is_model_unknown(error):
         return _HINT_AFTER_UNKNOWN_MODEL
+    if isinstance(error, errors.NotConfigured):
+        return _HINTS_AFTER_MISSING.get(error.missing or "")
     return next((_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS), None)
 
 

@@ -10,7 +10,7 @@ import click
 
 from convstore import errors
 from convstore.cli.error_hints import add_hint, add_usage_hint
-from convstore.cli.render.output_streams import write_note
+from convstore.cli.render.output_streams import write_detail, write_note
 
 EXIT_CODES: tuple[tuple[type[errors.ConvstoreError], int], ...] = (
     (errors.InvalidInput, 2),
@@ -37,7 +37,7 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, errors.ConvstoreError):
         return _report_library_error(error)
     if isinstance(error, OSError):  # from stdout; errors of the database and the provider are ConvstoreErrors
-        write_note(f"convstore: cannot write to stdout: {error.strerror or error}")
+        write_note(f"cannot write to stdout: {error.strerror or error}")
         return 1
     return _report_bug(error)
 
@@ -46,17 +46,17 @@ def _report_usage_error(error: click.ClickException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show(sys.stderr)
     elif isinstance(error, click.UsageError):
-        write_note(f"convstore: {add_usage_hint(error)}")
+        write_note(add_usage_hint(error))
     else:
-        write_note(f"convstore: {error.format_message()}")
+        write_note(error.format_message())
     return error.exit_code
 
 
 def _report_library_error(error: errors.ConvstoreError) -> int:
-    write_note(f"convstore: {add_hint(error)}")
+    write_note(add_hint(error))
     if isinstance(error, errors.AmbiguousReference):
         for candidate in error.candidates:
-            write_note(f"  {candidate.id}  {candidate.name or ''}  {candidate.title or ''}".rstrip())
+            write_detail(f"  {candidate.id}  {candidate.name or ''}  {candidate.title or ''}".rstrip())
     return find_exit_code(error)
 
 
@@ -69,7 +69,7 @@ def _report_bug(error: BaseException) -> int:
     if os.environ.get("CONVSTORE_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
     write_note(
-        f"convstore: unexpected {type(error).__name__}: {error}; this is a bug in convstore, please report it "
+        f"unexpected {type(error).__name__}: {error}; this is a bug in convstore, please report it "
         "(CONVSTORE_DEBUG=1 shows where it happened)"
     )
     return 1

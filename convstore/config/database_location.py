@@ -19,6 +19,11 @@ def place_database(value: str, folder: Path) -> str:
     return f"{value[: found.start(1)]}{_place_path(found[1], folder)}"
 
 
+def expand_home(value: str) -> str:
+    """Return a path with the home folder for a `~` at its beginning, as a shell writes it; a URL stays as it is."""
+    return os.path.expanduser(value) if value.startswith("~") else value  # noqa: PTH111
+
+
 def _place_path(value: str, folder: Path) -> Path:
     return folder / os.path.expanduser(value)  # noqa: PTH111 (`Path.expanduser` raises if there is no such user)
 

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 
 from convstore.errors import NotConfigured
 
+_CORRECT = "`convstore config edit`"
 _KEY_COMMAND_SECONDS = 120.0  # a password manager may ask for a passphrase
+
+
+def is_http_url(text: str) -> bool:
+    """Return True if a text is a URL that a client can call."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,10 @@ class Profile:
         if self.key_variable is not None:
             key = os.environ.get(self.key_variable, "").strip()
             if not key:
-                raise NotConfigured(f"profile '{self.name}': the variable {self.key_variable} is not set")
+                raise NotConfigured(
+                    f"profile '{self.name}': the variable {self.key_variable}, which should have the key, is not set; "
+                    f"set it, or name another source of the key: {_CORRECT}"
+                )
             return key
         if self.key_command is not None:
             return _run_key_command(self.name, self.key_command)
@@ -52,20 +67,22 @@ def _run_key_command(name: str, command: str) -> str:
     import subprocess
 
     where = f"profile '{name}': the command that prints its key"
+    remedy = f"run it in a shell to see why, and correct it: {_CORRECT}"
     # Its stderr and the terminal are the user's, so that it can ask for a passphrase.
     try:
         process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE)  # noqa: S603 (the user's own)
     except OSError as error:
-        raise NotConfigured(f"{where} cannot be run: {error.strerror}") from None
+        raise NotConfigured(f"{where} cannot be run: {error.strerror}; {remedy}") from None
     with process:
         try:
             printed, _ = process.communicate(timeout=_KEY_COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise NotConfigured(f"{where} did not end within {_KEY_COMMAND_SECONDS:.0f} seconds") from None
+            raise NotConfigured(f"{where} did not end within {_KEY_COMMAND_SECONDS:.0f} seconds; {remedy}") from None
     if process.returncode != 0:
-        raise NotConfigured(f"{where} failed with exit code {process.returncode}")
+        raise NotConfigured(f"{where} failed with exit code {process.returncode}; {remedy}")
     lines = printed.decode(errors="replace").strip().splitlines()
     if len(lines) != 1 or not lines[0].isascii() or not lines[0].isprintable():
-        raise NotConfigured(f"{where} did not print one line of text")  # not shown: it may be a part of the key
+        # What it printed is not shown, because it may be a part of the key.
+        raise NotConfigured(f"{where} did not print one line of text; {remedy}")
     return lines[0].strip()

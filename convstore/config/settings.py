@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from convstore.config.database_location import place_database
+from convstore.config.database_location import expand_home, place_database
 from convstore.config.settings_file import UserSettings, read_user_settings
 from convstore.config.user_folders import find_user_folder
 from convstore.errors import DatabaseUnavailable
@@ -52,6 +52,16 @@ class ModelServer:
     def is_default(self) -> bool:
         """Whether nobody named a server."""
         return self.source == DEFAULT
+
+    @property
+    def source_in_words(self) -> str:
+        """Where the base URL comes from, as it is said after "the base URL"; "" if nobody named it."""
+        if self.source == GIVEN:
+            return "that was given"
+        if self.source == DEFAULT:
+            return ""
+        is_file = os.sep in self.source
+        return f"({os.path.basename(self.source) if is_file else self.source})"  # noqa: PTH119
 
     @property
     def key_source(self) -> str | None:
@@ -94,10 +104,12 @@ def find_database_url(given: str | None = None) -> str:
 def choose_database(given: str | None = None, project: Setting | None = None) -> Setting:
     """Return the database in force, or None as its value without a home directory."""
     if given is not None:
-        return Setting(given, GIVEN)
-    chosen = _read_environment("CONVSTORE_DB") or project
+        return Setting(expand_home(given), GIVEN)
+    chosen = _read_environment("CONVSTORE_DB")
     if chosen is not None:
-        return chosen
+        return Setting(expand_home(chosen.value or ""), chosen.source)
+    if project is not None:
+        return project
     user = read_user_settings()
     chosen = _read_text(user, "database")
     if chosen is not None and chosen.value is not None and user.path is not None:

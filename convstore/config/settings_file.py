@@ -33,7 +33,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from convstore.config.profile import Profile
+from convstore.config.profile import Profile, is_http_url
 from convstore.config.user_folders import find_user_folder
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def check_user_settings(path: Path, file: TomlFile) -> UserSettings:
         InvalidInput: a key is unknown, or a value has another type; the text names the line.
     """
     top = file.check_keys((), (*TEXT_KEYS, *_TABLES))
-    texts = {key: _check_text(file, (key,), top[key]) for key in TEXT_KEYS if key in top}
+    texts = {key: _check_value(file, (key,), top[key]) for key in TEXT_KEYS if key in top}
     profiles = {}
     if "profiles" in top:
         for name in _check_table(file, ("profiles",)):
@@ -139,7 +139,7 @@ def _read_profile(file: TomlFile, name: str) -> Profile:
     if not re.fullmatch(r"[\w-]+", name):
         raise file.make_error(keys, f"the name of a profile has letters, digits, _ and -, not '{name:.80}'")
     table = file.check_keys(keys, PROFILE_KEYS)
-    texts = {key: _check_text(file, (*keys, key), value) for key, value in table.items()}
+    texts = {key: _check_value(file, (*keys, key), value) for key, value in table.items()}
     sources = [key for key in _SOURCES_OF_KEY if key in texts]
     if len(sources) > 1:
         raise file.make_error((*keys, sources[1]), f"profile '{name}' has {' and '.join(sources)}: give one of them")
@@ -195,6 +195,16 @@ def _read_defaults(file: TomlFile) -> dict[str, Mapping[str, Any]]:
     if "defaults" not in file.values:
         return {}
     return {name: _check_table(file, ("defaults", name)) for name in _check_table(file, ("defaults",))}
+
+
+def _check_value(file: TomlFile, keys: tuple[str, ...], value: object) -> str:
+    text = _check_text(file, keys, value)
+    if keys[-1] == "base-url" and not is_http_url(text):
+        # It is not shown, because it may hold a password.
+        raise file.make_error(keys, "'base-url' must be a URL such as \"http://localhost:8080/v1\"")
+    if keys[-1] == "key-variable" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise file.make_error(keys, "'key-variable' must be the name of an environment variable")
+    return text
 
 
 def _check_text(file: TomlFile, keys: tuple[str, ...], value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convstore.config.database_location import mask_url
 from convstore.config.settings import (
     DEFAULT,
+    ModelServer,
     Setting,
     choose_database,
     choose_model,
@@ -21,6 +23,7 @@ from convstore.config.settings import (
     find_rendering,
 )
 from convstore.config.settings_file import RENDERING_KEYS, read_user_settings
+from convstore.errors import ConvstoreError
 
 if TYPE_CHECKING:
     from convstore.config.project_file import ProjectSettings
@@ -33,6 +36,7 @@ class GivenSettings:
     database: str | None = None
     owner: str | None = None
     profile: str | None = None
+    base_url: str | None = None
 
 
 def list_settings(given: GivenSettings, project: ProjectSettings | None) -> list[tuple[str, Setting]]:
@@ -41,26 +45,53 @@ def list_settings(given: GivenSettings, project: ProjectSettings | None) -> list
     Raises:
         InvalidInput: the user's file has a mistake, or no such profile.
     """
+    found = []
+    for key, read in _list_readers(given, project):
+        found.append((key, read()))
     user = read_user_settings()
-    database = choose_database(given.database, choose_project_database(project))
-    profile, profile_source = choose_profile(given.profile)
-    server = choose_server(profile=given.profile)
-    found = [
-        ("database", Setting(mask_url(database.value) if database.value else None, database.source)),
-        ("owner", choose_owner(given.owner)),
-        ("conversation", _choose_conversation(project)),
-        ("profile", Setting(profile.name if profile is not None else None, profile_source)),
-        ("model", choose_model(profile=given.profile)),
-        ("base-url", Setting(mask_url(server.base_url), server.source)),
-        ("key", describe_key(given.profile)),
-        ("prices", choose_price_file()),
-    ]
-    for key in RENDERING_KEYS:
-        source = str(user.path) if key in user.rendering else DEFAULT
-        found.append((f"rendering.{key}", Setting(_format(find_rendering(key)), source)))
+    for rendering in RENDERING_KEYS:
+        source = str(user.path) if rendering in user.rendering else DEFAULT
+        found.append((f"rendering.{rendering}", Setting(_format(find_rendering(rendering)), source)))
     for name, table in user.defaults.items():
         found += [(f"defaults.{name}.{key}", Setting(_format(value), str(user.path))) for key, value in table.items()]
     return found
+
+
+def try_settings(
+    given: GivenSettings, project: ProjectSettings | None
+) -> Iterator[tuple[str, Setting | ConvstoreError]]:
+    """Yield each key with its value in force and its source, or the error instead of them; for `convstore doctor`."""
+    for key, read in _list_readers(given, project):
+        try:
+            yield key, read()
+        except ConvstoreError as error:
+            yield key, error
+
+
+def _list_readers(
+    given: GivenSettings, project: ProjectSettings | None
+) -> tuple[tuple[str, Callable[[], Setting]], ...]:
+    """Return each key with the function that returns its setting, as it may be shown."""
+
+    def read_profile() -> Setting:
+        profile, source = choose_profile(given.profile)
+        return Setting(profile.name if profile is not None else None, source)
+
+    return (
+        ("database", lambda: _mask(choose_database(given.database, choose_project_database(project)))),
+        ("owner", lambda: choose_owner(given.owner)),
+        ("conversation", lambda: _choose_conversation(project)),
+        ("profile", read_profile),
+        ("model", lambda: choose_model(profile=given.profile)),
+        ("base-url", lambda: _mask(choose_server(given.base_url, given.profile))),
+        ("key", lambda: describe_key(given.base_url, given.profile)),
+        ("prices", choose_price_file),
+    )
+
+
+def _mask(found: Setting | ModelServer) -> Setting:
+    value = found.value if isinstance(found, Setting) else found.base_url
+    return Setting(mask_url(value) if value else None, found.source)
 
 
 def choose_project_database(project: ProjectSettings | None) -> Setting | None:
@@ -76,9 +107,9 @@ def _choose_conversation(project: ProjectSettings | None) -> Setting:
     return Setting(None, DEFAULT)
 
 
-def describe_key(profile: str | None) -> Setting:
+def describe_key(base_url: str | None, profile: str | None) -> Setting:
     """Return whether there is a key, and its source; no command is run."""
-    server = choose_server(profile=profile)
+    server = choose_server(base_url, profile)
     if server.profile is None:
         return Setting("set" if server.uses_openai_key else None, server.key_source or DEFAULT)
     source = f"profile {server.profile.name}"

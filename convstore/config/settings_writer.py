@@ -17,10 +17,11 @@ from convstore.config.settings_file import (
     UserSettings,
     check_user_settings,
 )
-from convstore.config.toml_files import describe_unknown_key, parse_toml, read_toml
+from convstore.config.toml_files import TomlFile, describe_unknown_key, parse_toml, read_toml
 from convstore.config.user_folders import write_private_file
 from convstore.errors import InvalidInput
 
+_HOW_TO_CORRECT = "`convstore config edit` opens the file"
 _TOP_KEYS = (*TEXT_KEYS, "rendering.KEY", "profiles.NAME.KEY", "defaults.COMMAND.OPTION")
 
 
@@ -32,10 +33,7 @@ def parse_key(text: str) -> tuple[str, ...]:
     Raises:
         InvalidInput: the file can have no such key.
     """
-    try:
-        keys = tuple(_walk(tomllib.loads(f"{text} = 0"))) if "\n" not in text and "#" not in text else ()
-    except ValueError:
-        keys = ()
+    keys = split_key(text)
     is_known = {
         1: keys[:1] and keys[0] in TEXT_KEYS,
         2: keys[:1] == ("rendering",) and keys[1] in RENDERING_KEYS if len(keys) == 2 else False,
@@ -49,6 +47,14 @@ def parse_key(text: str) -> tuple[str, ...]:
             known = tuple(f"profiles.{keys[1]}.{key}" for key in PROFILE_KEYS)
         raise InvalidInput(describe_unknown_key(text, known))
     return keys
+
+
+def split_key(text: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key of any TOML file; () if it is no key."""
+    try:
+        return tuple(_walk(tomllib.loads(f"{text} = 0"))) if "\n" not in text and "#" not in text else ()
+    except ValueError:
+        return ()
 
 
 def _walk(values: dict[str, Any]) -> Iterator[str]:
@@ -70,20 +76,56 @@ def parse_value(keys: tuple[str, ...], text: str) -> Any:
     return text
 
 
-def change_setting(path: Path, keys: tuple[str, ...], value: Any) -> UserSettings:
-    """Set the value at `keys`, or remove it if `value` is None.
-
-    Return what the file sets then.
+def change_setting(path: Path, keys: tuple[str, ...], value: Any) -> None:
+    """Set the value at `keys`.
 
     Raises:
-        InvalidInput: the file has a mistake, the value is wrong, or no value can be removed; nothing was changed.
+        InvalidInput: the file has a mistake, or the value is wrong; nothing was changed.
     """
     with _lock(path.parent):
-        file = read_toml(path)
+        file = _read_changeable(path)
+        mistake = _find_mistake(path, file) if file is not None else None
+        if mistake is not None:
+            raise InvalidInput(f"{mistake}; {_HOW_TO_CORRECT}")
         text = _change_text(path, file.text if file is not None else "", keys, value)
-        settings = check_user_settings(path, parse_toml(path, text.encode()))
+        check_user_settings(path, parse_toml(path, text.encode()))
         write_private_file(path, text)
-    return settings
+
+
+def remove_setting(path: Path, keys: tuple[str, ...]) -> InvalidInput | None:
+    """Remove what the file has at `keys`: a value or a whole table, also one that convstore does not know.
+
+    Return the mistake that the file still has, or None. So mistakes can be removed one after another.
+
+    Raises:
+        InvalidInput: the file is not TOML, does not have it, or would get a mistake; nothing was changed.
+    """
+    with _lock(path.parent):
+        file = _read_changeable(path)
+        if file is None or not keys:
+            raise _make_missing(path, keys)
+        had_mistake = _find_mistake(path, file) is not None
+        text = _change_text(path, file.text, keys, None)
+        mistake = _find_mistake(path, parse_toml(path, text.encode()))
+        if mistake is not None and not had_mistake:
+            raise mistake
+        write_private_file(path, text)
+    return mistake
+
+
+def _read_changeable(path: Path) -> TomlFile | None:
+    try:
+        return read_toml(path)
+    except InvalidInput as error:  # not TOML: no tool can say which part of it is meant
+        raise InvalidInput(f"{error}; {_HOW_TO_CORRECT}") from None
+
+
+def _find_mistake(path: Path, file: TomlFile) -> InvalidInput | None:
+    try:
+        check_user_settings(path, file)
+    except InvalidInput as error:
+        return error
+    return None
 
 
 def replace_settings(path: Path, text: str) -> UserSettings:
@@ -136,8 +178,14 @@ def _check_change(path: Path, before: str, after: str, keys: tuple[str, ...], va
         del table[keys[-1]]
     else:
         table[keys[-1]] = value
-    if tomllib.loads(after) != expected:
+    if _drop_empty(tomllib.loads(after)) != _drop_empty(expected):
         raise InvalidInput(f"{path}: this cannot be changed here; use `convstore config edit`")
+
+
+def _drop_empty(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values without empty tables: the table that has a table is often written with it alone."""
+    kept = {key: _drop_empty(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value != {}}
 
 
 def _make_missing(path: Path, keys: tuple[str, ...]) -> InvalidInput:

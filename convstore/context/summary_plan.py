@@ -110,7 +110,9 @@ def plan_summary(work: UnitOfWork, key: ConversationKey, options: SummaryOptions
     messages = _make_request_messages(spoken, summary)
     model = options.parameters.get("model") or conversation.settings.get("model") or options.default_model
     if not model:
-        raise NotConfigured("no model is named to write the summary: name one (model=…, or CONVSTORE_MODEL)")
+        raise NotConfigured(
+            "no model is named to write the summary: name one (model=…, or CONVSTORE_MODEL)", missing="model"
+        )
     return SummaryStep(
         request={**options.parameters, "model": model, "messages": messages},
         up_to=records[-1],

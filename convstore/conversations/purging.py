@@ -5,7 +5,7 @@ Forks keep what they share of a purged conversation: it is copied to them first,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,13 +13,13 @@ from datetime import datetime
 from convstore.db import purgeable_ids, unused_attachments
 from convstore.db.attachment_rows import read_sizes
 from convstore.db.descendants import Descendant, list_descendants
-from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, read_digest
+from convstore.db.erased_rows import ErasableRow, count_rows, lock_erasable, read_digest, sum_tokens
 from convstore.db.erased_terms import check_erasable
 from convstore.db.erasure_steps import mark_steps, overwrite_deleted
 from convstore.db.inherited_rows import count_shared
 from convstore.db.lock_wait import limit_lock_wait
 from convstore.db.purgeable_ids import AgeLimit
-from convstore.db.purged_conversation import find_shared, list_forks, remove_conversation
+from convstore.db.purged_conversation import find_shared, list_heirs, remove_conversation
 from convstore.db.tables import messages, summaries, turns
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationBusy, ConversationNotFound
@@ -44,8 +44,11 @@ class PurgeTerms:
     """Whether the wait for locks of others is limited: not in the caller's own transaction."""
 
 
-def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> PurgeReceipt:
+def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms, gone: Collection[str] = ()) -> PurgeReceipt:
     """Return what `purge` would remove; only read.
+
+    Args:
+        gone: the ids of conversations that will have been purged before.
 
     Raises:
         ConversationNotFound: the owner has no such conversation, not even a deleted one.
@@ -53,11 +56,11 @@ def plan_purge(work: UnitOfWork, key: ConversationKey, terms: PurgeTerms) -> Pur
     row = lock_erasable(work.connection, key, locks=False)
     kept_by = tuple(
         KeptByFork(fork.key.id, count_shared(work.connection, key, find_shared(row.lineage, fork)))
-        for fork in list_forks(key, list_descendants(work.connection, key, skips_damaged=terms.takes_all))
+        for fork in list_heirs(key, list_descendants(work.connection, key, skips_damaged=terms.takes_all), gone)
     )
     digests = unused_attachments.find_digests(work.connection, key)
     if digests and not any(kept.messages for kept in kept_by):
-        digests = unused_attachments.find_unused(work.connection, key.owner, digests, without=key)
+        digests = unused_attachments.find_unused(work.connection, key.owner, digests, without={key.id, *gone})
     elif digests:
         digests = set()  # some of them stay with the forks; which, the purge itself says
     sizes = read_sizes(work.connection, key.owner, digests) if digests else {}
@@ -158,6 +161,7 @@ def _make_receipt(
     attachments: tuple[int, int],
 ) -> PurgeReceipt:
     counts = count_rows(work.connection, key)
+    prompt_tokens, completion_tokens = sum_tokens(work.connection, key)
     digest = read_digest(work.connection, key, row.head_seq) if terms.keep_digest else None
     return PurgeReceipt(
         owner=key.owner,
@@ -168,6 +172,8 @@ def _make_receipt(
         summaries=counts[summaries.name],
         attachments=attachments[0],
         attachment_bytes=attachments[1],
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         kept_by=kept_by,
         digest=digest.hex() if digest is not None else None,
     )

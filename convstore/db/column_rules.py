@@ -105,7 +105,8 @@ def _rule(**names: ColumnRule) -> dict[str, ColumnRule]:
 COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
     "convstore_conversations": _rule(
         owner__running_turn__lease_token__lease_expires_at__lease_ms__lineage__compacting_until=(_INTERNAL),
-        id__head_seq__length__next_seq__next_turn__pins__redo__summary_turn__window__inherited_model=_FACT,
+        id__head_seq__length__next_seq__next_turn__pins__redo__summary_turn__window=_FACT,
+        inherited_model=replace(_FACT, redact=Redaction.REMOVED),  # if it is a secret in the place of a model
         created_at__updated_at__deleted_at__archived_at=_FACT,
         name=_WORDS,
         title__made_title__metadata__settings=_TEXT,
@@ -124,7 +125,8 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         seq__status__base_seq__first_input_seq__last_input_seq__output_seq__purpose__estimated_tokens=_share(_FACT),
         prompt_tokens__completion_tokens__total_tokens__cached_tokens__reasoning_tokens__cost=_share(_FACT),
         latency_ms__first_token_ms__started_at__ended_at__finish_reason__stop_requested_at=_share(_FACT),
-        response_id__model__requested_model__system_fingerprint=_share(_FACT),
+        response_id__model__system_fingerprint=_share(_FACT),
+        requested_model=_share(replace(_FACT, redact=Redaction.BLANKED)),  # if it is a secret in the place of a model
         # A window report may quote the beginning of arguments.
         request__window__usage__error__attempts__response_fields__notes=_share(_TEXT),
         idempotency_key=_WORDS,

@@ -91,6 +91,11 @@ _BY_PREFIX = (
     .order_by(table.c.id)
     .limit(bindparam("most"))
 )
+_DELETED = select(*CONVERSATION_COLUMNS).where(table.c.owner == bindparam("owner"), table.c.deleted_at.is_not(None))
+_LATEST_DELETED = _DELETED.order_by(table.c.deleted_at.desc(), table.c.id).limit(bindparam("most"))
+_DELETED_BY_ID = _DELETED.where(table.c.id == bindparam("id"))
+_DELETED_BY_NAME = _LATEST_DELETED.where(table.c.name == bindparam("name"))
+_DELETED_BY_PREFIX = _LATEST_DELETED.where(table.c.id >= bindparam("low"), table.c.id < bindparam("high"))
 _MAX_SEARCHED_ORIGINS = 4  # for the model that a fork shows: its cost must not grow with the number of forks
 _ORIGINS_REQUEST = (
     select(turns.c.request)
@@ -135,6 +140,25 @@ def find_conversations(connection: Connection, owner: str, reference: str, *, mo
     rows = connection.execute(
         _BY_PREFIX,
         {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most},
+    )
+    return [decode_row(connection, row) for row in rows]
+
+
+def find_deleted_conversations(
+    connection: Connection, owner: str, reference: str, *, most: int = 10
+) -> Sequence[Conversation]:
+    """Return the deleted conversations that a reference can mean, the latest deleted first.
+
+    It means those that it would mean if they were not deleted, with all that have this name.
+    """
+    rows = (
+        connection.execute(_DELETED_BY_ID, {"owner": owner, "id": reference}).all()
+        or connection.execute(
+            _DELETED_BY_NAME, {"owner": owner, "name": compose_letters(reference), "most": most}
+        ).all()
+        or connection.execute(
+            _DELETED_BY_PREFIX, {"owner": owner, "low": reference, "high": reference + "\U0010ffff", "most": most}
+        ).all()
     )
     return [decode_row(connection, row) for row in rows]
 

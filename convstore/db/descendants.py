@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Text, bindparam, select, update
+from sqlalchemy import Text, bindparam, null, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.fork_sharing import Lineage, Origin, read_lineage, read_nearest_origin, write_lineage
+from convstore.db.search_index import replace_title
 from convstore.db.tables import conversations as table
 from convstore.errors import DamagedRow
-from convstore.messages.storable_text import to_json
+from convstore.messages.first_title import is_beginning
+from convstore.messages.storable_text import from_column, to_json
 from convstore.values.identifiers import ConversationKey, Seq
 
 _FORKS = select(table.c.id, table.c.lineage).where(table.c.owner == bindparam("owner"), table.c.lineage.is_not(None))
@@ -27,6 +29,12 @@ _WRITE = (
     .values(lineage=bindparam("new_lineage", type_=table.c.lineage.type))
 )
 
+_LABELS = select(table.c.title, table.c.name, table.c.created_at).where(
+    table.c.owner == bindparam("owner"), table.c.id == bindparam("id")
+)
+_REMOVE_TITLE = (
+    update(table).where(table.c.owner == bindparam("key_owner"), table.c.id == bindparam("key_id")).values(title=null())
+)
 _FORGET_TITLE = (
     update(table)
     .where(
@@ -129,12 +137,42 @@ def forget_titles(
     """
     if title is None or seq is None:
         return
+    for key in _list_without(descendants, seq):
+        connection.execute(_FORGET_TITLE, {"key_owner": key.owner, "key_id": key.id, "old_title": title})
+
+
+def forget_copied_titles(
+    connection: Connection, descendants: Sequence[Descendant], title: str | None, seq: Seq | None, text: str
+) -> None:
+    """Remove a title that is the beginning of a message from the descendants that do not have the message.
+
+    Releases before schema 0008 stored the title that a message made as if it had been given, and forks copied it.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        title: the given title of the conversation, as it is stored.
+        seq: the message; None: it is not a message of this conversation.
+        text: the text of the message.
+    """
+    if title is None or seq is None:
+        return
+    label = from_column(title)
+    if label is None or not is_beginning(label, text):
+        return
+    for key in _list_without(descendants, seq):
+        row = connection.execute(_LABELS, {"owner": key.owner, "id": key.id}).one()
+        if row.title == title:
+            connection.execute(_REMOVE_TITLE, {"key_owner": key.owner, "key_id": key.id})
+            replace_title(connection, key, row.created_at, (label, row.name), (None, row.name))
+
+
+def _list_without(descendants: Sequence[Descendant], seq: Seq) -> Iterator[ConversationKey]:
+    """Yield the descendants that do not share a message of the conversation."""
     shared: dict[str, int] = {}
     for one in descendants:
         shared[one.key.id] = min(one.origin.up_to_seq, shared.get(one.origin.conversation_id, one.origin.up_to_seq))
         if shared[one.key.id] < seq:
-            values = {"key_owner": one.key.owner, "key_id": one.key.id, "old_title": title}
-            connection.execute(_FORGET_TITLE, values)
+            yield one.key
 
 
 def _read(connection: Connection, key: ConversationKey) -> Lineage:

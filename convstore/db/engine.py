@@ -49,7 +49,10 @@ _LIKE_A_URL = re.compile(
 )
 _UNDECODABLE = "Could not decode to UTF-8"
 _FILE_ERRORS = ("attempt to write a readonly database", "unable to open database file")
-_NOT_A_URL = "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name)"
+_NOT_A_URL = (
+    "not a database URL (such as sqlite:///chat.db, sqlite:////home/me/chat.db or postgresql://user@host/name), nor "
+    "the path of a SQLite file"
+)
 
 
 class Database:
@@ -210,6 +213,8 @@ class Database:
     def _explain(self, error: exc.SQLAlchemyError) -> str:
         reason = _explain(error)
         if self.path is not None and reason in _FILE_ERRORS:
+            if self.path.is_dir():
+                return "it is a folder; name a file in it"
             obstacle = find_obstacle(self.path)
             return f"{reason}: {obstacle}" if obstacle is not None else reason
         return reason

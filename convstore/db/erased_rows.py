@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, case, delete, func, literal_column, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import is_sqlite
@@ -66,6 +66,13 @@ _COUNTS = {
     .where(table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id"))
     for table in (messages, turns, summaries)
 }
+_MOST_TOKENS = 10**12  # more is damage, which must not stop a purge: a database refuses a sum that is too large
+_TOKENS = select(
+    *(
+        func.sum(case((column.between(0, literal_column(str(_MOST_TOKENS))), column), else_=literal_column("0")))
+        for column in (turns.c.prompt_tokens, turns.c.completion_tokens)
+    )
+).where(turns.c.owner == bindparam("owner"), turns.c.conversation_id == bindparam("conversation_id"))
 _FIRST_OF_USER = select(func.min(messages.c.seq)).where(
     messages.c.owner == bindparam("owner"),
     messages.c.conversation_id == bindparam("conversation_id"),
@@ -162,6 +169,12 @@ def count_rows(connection: Connection, key: ConversationKey) -> Counter[str]:
     """Return how many messages, turns and summaries a conversation has in rows of its own, by the names of tables."""
     values = {"owner": key.owner, "conversation_id": key.id}
     return Counter({name: int(connection.scalar(statement, values)) for name, statement in _COUNTS.items()})
+
+
+def sum_tokens(connection: Connection, key: ConversationKey) -> tuple[int, int]:
+    """Return the tokens of all requests and of all replies of a conversation's own turns."""
+    prompt, completion = connection.execute(_TOKENS, {"owner": key.owner, "conversation_id": key.id}).one()
+    return int(prompt or 0), int(completion or 0)
 
 
 def read_digest(connection: Connection, key: ConversationKey, seq: int) -> bytes | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, text, tuple_
+from sqlalchemy import bindparam, delete, select, text
 
 from convstore.db.connection import Connection
 from convstore.db.erased_rows import ErasableRow
@@ -35,16 +35,14 @@ from convstore.search.terms import find_terms
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
 _KEYS_AT_ONCE = 200
-_KEY_COLUMNS = (table.c.created_us, table.c.conversation_id, table.c.seq)
-_DOCIDS = select(table.c.docid, *_KEY_COLUMNS).where(
-    table.c.owner == bindparam("owner"), tuple_(*_KEY_COLUMNS).in_(bindparam("keys", expanding=True))
-)
-_DELETE = delete(table).where(
+_IS_THIS = (
     table.c.owner == bindparam("owner"),
     table.c.created_us == bindparam("created_us"),
     table.c.conversation_id == bindparam("conversation_id"),
     table.c.seq == bindparam("seq"),
 )
+_DOCID = select(table.c.docid).where(*_IS_THIS)  # one by one: SQLite reads the whole table for a list of keys
+_DELETE = delete(table).where(*_IS_THIS)
 _DELETE_ALL = delete(table).where(
     table.c.owner == bindparam("owner"), table.c.conversation_id == bindparam("conversation_id")
 )
@@ -111,12 +109,8 @@ def _find_title(key: ConversationKey, row: ErasableRow) -> list[IndexedText]:
 
 def _remove(connection: Connection, owner: str, texts: Sequence[IndexedText], kind: IndexKind) -> None:
     """Remove texts from the documents and from the table of terms; those that are not in it do not matter."""
-    by_key = {one.key: one for one in texts}
-    if not by_key:
-        return
     found: list[tuple[int | None, IndexedText]] = [
-        (row.docid, by_key[row.created_us, row.conversation_id, row.seq])
-        for row in connection.plain.execute(_DOCIDS, {"owner": owner, "keys": list(by_key)})
+        (row.docid, one) for one in texts for row in connection.execute(_DOCID, _make_values(owner, one))
     ]
     if not found:
         return
@@ -127,10 +121,9 @@ def _remove(connection: Connection, owner: str, texts: Sequence[IndexedText], ki
         connection.execute_many(_DELETE_FTS, rows)
     elif rows:
         connection.execute_many(_DELETE_TERMS, [{"docid": one["docid"]} for one in rows])
-    connection.execute_many(
-        _DELETE,
-        [
-            {"owner": owner, "created_us": one.key[0], "conversation_id": one.key[1], "seq": one.key[2]}
-            for _, one in found
-        ],
-    )
+    connection.execute_many(_DELETE, [_make_values(owner, one) for _, one in found])
+
+
+def _make_values(owner: str, text: IndexedText) -> dict[str, Any]:
+    created_us, conversation_id, seq = text.key
+    return {"owner": owner, "created_us": created_us, "conversation_id": conversation_id, "seq": seq}

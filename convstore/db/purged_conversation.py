@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from convstore.db import tombstone_rows, unused_attachments
 from convstore.db.connection import Connection
-from convstore.db.descendants import Descendant, forget_titles, leave_out, list_descendants
+from convstore.db.descendants import (
+    Descendant,
+    forget_copied_titles,
+    forget_titles,
+    leave_out,
+    list_descendants,
+)
 from convstore.db.erased_rows import ErasableRow, delete_rows, find_titling, forget_sums, lock_erasable
 from convstore.db.erased_terms import remove_terms
 from convstore.db.erasure_steps import mark_steps
-from convstore.db.fork_sharing import Lineage
+from convstore.db.fork_sharing import Lineage, Origin
 from convstore.db.inherited_rows import Inheritance, copy_to_fork
+from convstore.db.row_errors import DECODING_ERRORS
+from convstore.db.secret_places import read_kept_message
+from convstore.errors import DamagedRow
+from convstore.messages.message import extract_text
 from convstore.values.identifiers import NO_SEQ, ConversationKey, TurnNumber
 from convstore.values.purge_receipt import KeptByFork
 from convstore.values.results import ErasureReason
@@ -31,6 +42,29 @@ class Removed:
 def list_forks(key: ConversationKey, descendants: Sequence[Descendant]) -> list[Descendant]:
     """Return the descendants that were forked from the conversation itself."""
     return [one for one in descendants if one.origin.conversation_id == key.id]
+
+
+def list_heirs(key: ConversationKey, descendants: Sequence[Descendant], gone: Collection[str]) -> list[Descendant]:
+    """Return the descendants that would keep messages of the conversation, with what they share of it.
+
+    Args:
+        descendants: as `list_descendants` returns them.
+        gone: the ids of conversations that will have been purged before: their forks share what they shared.
+    """
+    shared: dict[str, Origin] = {}
+    heirs = []
+    for one in descendants:
+        origin = one.origin
+        if origin.conversation_id != key.id:
+            through = shared.get(origin.conversation_id)
+            if through is None:
+                continue  # it is a fork of a conversation that keeps its own copy
+            origin = replace(through, up_to_seq=min(through.up_to_seq, origin.up_to_seq))
+        if one.key.id in gone:
+            shared[one.key.id] = origin
+        else:
+            heirs.append(replace(one, origin=origin))
+    return heirs
 
 
 def find_shared(lineage: Lineage, fork: Descendant) -> Inheritance:
@@ -67,7 +101,13 @@ def remove_conversation(
     for fork in list_forks(key, descendants):
         copied = copy_to_fork(connection, key, fork.key.id, find_shared(row.lineage, fork))
         kept_by.append(KeptByFork(fork.key.id, copied))
-    forget_titles(connection, descendants, row.made_title, find_titling(connection, key))
+    titling = find_titling(connection, key)
+    forget_titles(connection, descendants, row.made_title, titling)
+    if descendants and titling is not None and row.title is not None:
+        with suppress(DamagedRow, *DECODING_ERRORS):  # nobody knows what a damaged message says
+            message = read_kept_message(connection, key, titling)
+            text = extract_text(message) if message is not None else ""
+            forget_copied_titles(connection, descendants, row.title, titling, text)
     leave_out(connection, row.lineage, descendants)
     forget_sums(connection, key)
     remove_terms(connection, key, row)

@@ -17,17 +17,17 @@ from sqlalchemy import Table, bindparam, delete, func, null, select, update
 from convstore.db.connection import Connection
 from convstore.db.covering_summaries import has_one_of
 from convstore.db.drawer_rows import remove_tags
+from convstore.db.erased_rows import forget_sums
 from convstore.db.fork_sharing import read_lineage
 from convstore.db.message_blanking import BlankedMessage
 from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.search_index import replace_title
 from convstore.db.tables import conversations, deltas, ratings, turns
 from convstore.db.text_occurrences import CONVERSATIONS, RATINGS, TAGS, TURNS, find_rows_of
+from convstore.messages.first_title import is_beginning
 from convstore.messages.redacted_message import REDACTED_TEXT, Secret
 from convstore.messages.storable_text import from_column, to_column, to_json
 from convstore.values.identifiers import ConversationKey
-
-_MIN_STEM_CHARACTERS = 8  # a shorter title may begin as the message by chance
 
 _THIS_TURN = (
     turns.c.owner == bindparam("key_owner"),
@@ -39,6 +39,15 @@ _FORGET_INPUT = update(turns).where(*_THIS_TURN).values(input_digest=null())
 _FORGET_REPLY = update(turns).where(*_THIS_TURN).values(response_fields=null())
 _ERRORS = select(turns.c.error, turns.c.attempts).where(*_THIS_TURN)
 _SET_ERRORS = update(turns).where(*_THIS_TURN).values(error=bindparam("new_error"), attempts=bindparam("new_attempts"))
+_ANSWERED_AS = (
+    select(turns.c.seq)
+    .where(
+        turns.c.owner == bindparam("owner"),
+        turns.c.requested_model == bindparam("model", type_=turns.c.requested_model.type),
+        turns.c.model.is_not(None),
+    )
+    .limit(1)
+)
 _WITH_ERRORS = (
     select(turns.c.seq, func.coalesce(turns.c.last_input_seq, turns.c.base_seq).label("up_to"))
     .where(
@@ -58,7 +67,7 @@ _CUT_ARGUMENTS = re.compile(rf'({_SENT_AS})(?:[^"\\]|\\.)*')
 _DELETE_DELTAS = delete(deltas).where(
     deltas.c.owner == bindparam("owner"), deltas.c.conversation_id == bindparam("conversation_id")
 )
-_CONVERSATION = select(*CONVERSATIONS.columns, conversations.c.created_at).where(
+_CONVERSATION = select(*CONVERSATIONS.columns, conversations.c.created_at, conversations.c.inherited_model).where(
     conversations.c.owner == bindparam("owner"), conversations.c.id == bindparam("id")
 )
 _FORGET_CREATION = (
@@ -78,7 +87,7 @@ _SET_NOTE = (
 _DERIVED_ID = re.compile("[0-9a-f]{32}")
 _LABELS = ("title", "made_title")
 _PARAMETERS = ("request", "settings")
-_JSON_OF_TURN = tuple(name for name in TURNS.names if name != "idempotency_key")
+_JSON_OF_TURN = tuple(name for name in TURNS.names if name not in ("idempotency_key", "requested_model"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,15 @@ class Removal:
     """The conversations to look at."""
     changed_turns: set[tuple[str, int]] = field(default_factory=set)
     changed_conversations: set[str] = field(default_factory=set)
+
+    models: dict[str, bool] = field(default_factory=dict)
+
+    def is_model(self, name: str) -> bool:
+        """Return True if a provider has ever answered as this model; else it may be a secret in the wrong place."""
+        if name not in self.models:
+            values = {"owner": self.owner, "model": name}
+            self.models[name] = self.connection.execute(_ANSWERED_AS, values).first() is not None
+        return self.models[name]
 
     def find(self, place: Any) -> list[Any]:
         """Return the rows of a table in which the secret occurs."""
@@ -109,12 +127,13 @@ def remove_from_turns(removal: Removal, blanked: Collection[BlankedMessage], *, 
     if removal.secret.original.get("tool_calls"):  # a window report has the beginning of arguments that were repaired
         rows += find_rows_of(removal.connection, TURNS, removal.owner, [_SENT_AS], removal.ids)
     for row in rows:
-        values = {name: _blank_json(removal.secret, name, getattr(row, name)) for name in _JSON_OF_TURN}
+        values = {name: _blank_json(removal, name, getattr(row, name)) for name in _JSON_OF_TURN}
         values = {name: value for name, value in values.items() if value != getattr(row, name)}
         if row.window is not None and _SENT_AS in row.window:
             values["window"] = _CUT_ARGUMENTS.sub(rf"\1{REDACTED_TEXT}", values.get("window") or row.window)
         if "request" in values:
             values["input_digest"] = None  # it is over the parameters too
+            values |= _blank_model(removal, row)
         key = _read_label(row.idempotency_key)
         if key is not None and removal.secret.replace(key) != key:
             values["idempotency_key"] = None
@@ -224,7 +243,10 @@ def _change_conversation(removal: Removal, id: str, first: BlankedMessage | None
     if row is None:
         return
     secret = removal.secret
-    values: dict[str, Any] = {name: _blank_json(secret, name, getattr(row, name)) for name in ("settings", "metadata")}
+    values: dict[str, Any] = {name: _blank_json(removal, name, getattr(row, name)) for name in ("settings", "metadata")}
+    inherited = _read_label(row.inherited_model)
+    if inherited is not None and secret.replace(inherited) != inherited and not removal.is_model(inherited):
+        values["inherited_model"] = None
     if is_shared:
         values["metadata"] = _forget_source(values["metadata"])
     for name in _LABELS:
@@ -251,10 +273,7 @@ def _blank_title(secret: Secret, column: str | None, first: BlankedMessage | Non
     title = _read_label(column)
     if title is None:
         return column
-    text = " ".join((first.beginning or "").split()) if first is not None else ""
-    stem = " ".join(title.split()).rstrip("….").rstrip()
-    is_beginning = text == stem or (len(stem) >= _MIN_STEM_CHARACTERS and text.startswith(stem))
-    if first is not None and text and is_beginning:
+    if first is not None and is_beginning(title, first.beginning or ""):
         return to_column(first.title or REDACTED_TEXT)
     return _blank_label(secret, column)
 
@@ -284,7 +303,19 @@ def _blank_label(secret: Secret, column: str | None) -> str | None:
     return to_column(new) if new != text else column
 
 
-def _blank_json(secret: Secret, name: str, column: str | None) -> str | None:
+def _blank_model(removal: Removal, row: Any) -> dict[str, Any]:
+    """Return the new column with the model that a turn asked for, if it has a secret in its place.
+
+    Sums of usage have the names of models, so those of the day are made again.
+    """
+    model = row.requested_model
+    if model is None or removal.secret.replace(model) == model or removal.is_model(model):
+        return {}
+    forget_sums(removal.connection, ConversationKey(removal.owner, row.conversation_id))
+    return {"requested_model": REDACTED_TEXT}
+
+
+def _blank_json(removal: Removal, name: str, column: str | None) -> str | None:
     """Return a column of JSON without a secret; the same text if it does not have it.
 
     Args:
@@ -295,8 +326,9 @@ def _blank_json(secret: Secret, name: str, column: str | None) -> str | None:
     try:
         value = json.loads(column)
     except DECODING_ERRORS:
-        return secret.replace(column)  # it is damaged, and stays so
-    new = secret.blank_parameters(value) if name in _PARAMETERS else secret.blank_value(value)
+        return removal.secret.replace(column)  # it is damaged, and stays so
+    secret = removal.secret
+    new = secret.blank_parameters(value, removal.is_model) if name in _PARAMETERS else secret.blank_value(value)
     return to_json(new) if new != value else column
 
 

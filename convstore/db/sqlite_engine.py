@@ -58,6 +58,8 @@ def file_lock(path: Path) -> Iterator[None]:
         return
     try:
         folder = os.open(os.path.realpath(path.parent), os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise DatabaseUnavailable(f"database {path}: its folder does not exist") from error
     except OSError as error:
         raise DatabaseUnavailable(f"database {path}: {error.strerror or error}") from error
     try:

@@ -48,7 +48,17 @@ DELTAS = SearchedColumns(deltas, "number", ("delta",))
 TURNS = SearchedColumns(
     turns,
     "seq",
-    ("request", "window", "usage", "error", "attempts", "response_fields", "notes", "idempotency_key"),
+    (
+        "request",
+        "window",
+        "usage",
+        "error",
+        "attempts",
+        "response_fields",
+        "notes",
+        "idempotency_key",
+        "requested_model",
+    ),
 )
 SUMMARIES = SearchedColumns(summaries, "turn_seq", ("text",))
 RATINGS = SearchedColumns(ratings, "seq", ("note",))

@@ -80,19 +80,19 @@ def _list_digests(extra: Any) -> Iterator[bytes]:
 
 
 def find_unused(
-    connection: Connection, owner: str, digests: Collection[bytes], without: ConversationKey | None = None
+    connection: Connection, owner: str, digests: Collection[bytes], without: Collection[str] = ()
 ) -> set[bytes]:
     """Return which of these attachments no message of the owner has.
 
     Args:
-        without: a conversation that does not count.
+        without: the ids of conversations that do not count.
     """
     left = set(digests)
     place: dict[str, Any] = {"after_id": "", "after_seq": 0}
     while left:
         rows = connection.execute(_USES, {"owner": owner, **place}).all()
         for row in rows:
-            if without is None or row.conversation_id != without.id:
+            if row.conversation_id not in without:
                 left.difference_update(_list_digests(row.extra))
         if len(rows) < _ROWS_AT_ONCE:
             break

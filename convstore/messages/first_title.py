@@ -9,6 +9,7 @@ from convstore.messages.message import Message, extract_text
 _MOST_CHARACTERS = 60
 MOST_POSITION = 2
 """Where the first message of a user may be: a system message may come first."""
+_MIN_STEM_CHARACTERS = 8  # a shorter title may begin as the message by chance
 _READ = 1_000  # characters of the message
 
 
@@ -20,6 +21,13 @@ def make_title(message: Message) -> str | None:
     begin, space, _ = line[:_MOST_CHARACTERS].rpartition(" ")
     # Some scripts have no spaces, and some words are long.
     return (begin if space and len(begin) > _MOST_CHARACTERS // 2 else line[: _MOST_CHARACTERS - 1]) + "…"
+
+
+def is_beginning(title: str, text: str) -> bool:
+    """Return True if a title is the beginning of a text, cut as programs cut titles."""
+    line = " ".join(text.split())
+    stem = " ".join(title.split()).rstrip("….").rstrip()
+    return bool(line) and (line == stem or (len(stem) >= _MIN_STEM_CHARACTERS and line.startswith(stem)))
 
 
 def find_title(first: Sequence[Message]) -> str | None:

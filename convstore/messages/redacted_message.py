@@ -84,10 +84,17 @@ class Secret:
         """Return a JSON value, such as metadata, without the secret."""
         return _replace_in_value(value, self.replace, _NO_WORDS)
 
-    def blank_parameters(self, value: Any) -> Any:
-        """Return the parameters of a request without the secret. The name of the model stays."""
+    def blank_parameters(self, value: Any, keeps_model: Callable[[str], bool] = bool) -> Any:
+        """Return the parameters of a request without the secret.
+
+        Args:
+            keeps_model: returns True if a name is a model's, which stays, and not a secret in the place of one.
+        """
         changed = _replace_in_value(value, self.replace, _PARAMETER_WORDS)
-        return {**changed, "model": value["model"]} if isinstance(value, dict) and "model" in value else changed
+        model = value.get("model") if isinstance(value, dict) else None
+        if not isinstance(model, str) or (self.replace(model) != model and not keeps_model(model)):
+            return changed
+        return {**changed, "model": model}
 
     def _has_file(self, text: str) -> bool:
         found = decode_base64(text, _MIN_FILE_CHARACTERS) if self.files else None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from convstore.messages.completion import NotACompletion
 from convstore.provider.openai_client import NO_API_KEY
-from convstore.provider.raw_answer import is_made_client
+from convstore.provider.raw_answer import find_url_source, is_made_client
 
 _MAX_ERROR_CHARACTERS = 2000
 _VERSION_IN_PATH = re.compile(r"/v\d")
@@ -90,10 +90,13 @@ def _find_advice(error: BaseException, facts: Mapping[str, Any], client: Any) ->
     """Return what to do next about an error, or ""."""
     status, server = facts.get("status"), facts.get("server", "the server")
     if facts["type"] == "APIConnectionError":
+        source = find_url_source(client)
+        if not source:  # OpenAI's own address
+            return "check your network"
         if _has_cause(error, "gaierror"):
-            return "check the host in the base URL (OPENAI_BASE_URL), and your network"
+            return f"check the host in the base URL {source}, and your network"
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
-            return "check that the server runs, and the base URL (OPENAI_BASE_URL)"
+            return f"check that the server runs, and the base URL {source}"
     if status == 401:
         if not is_made_client(client):
             return f"check the API key of your client for {server}"

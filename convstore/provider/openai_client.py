@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from convstore.config.settings import GIVEN, ModelServer, choose_server
+from convstore.config.profile import is_http_url
+from convstore.config.settings import ModelServer, choose_server
 from convstore.errors import NotConfigured
-from convstore.provider.raw_answer import register_made_client
+from convstore.provider.raw_answer import find_url_source, register_made_client
 from convstore.provider.stoppable_calls import make_stoppable
 from convstore.values.completion_parameters import CALL_OPTIONS
 
@@ -44,7 +44,8 @@ def make_client(base_url: str | None = None, profile: str | None = None) -> Open
     if key is None and server.is_default:
         raise NotConfigured(
             "no model to talk to: set OPENAI_API_KEY for OpenAI, or OPENAI_BASE_URL for any server that speaks "
-            "Chat Completions"
+            "Chat Completions",
+            missing="server",
         )
     # Named even if it is the default: the openai package takes an empty OPENAI_BASE_URL for a URL.
     base_url = server.base_url
@@ -59,7 +60,7 @@ def make_client(base_url: str | None = None, profile: str | None = None) -> Open
         raise NotConfigured(f"the openai client cannot be made: {error}") from error
     except (ImportError, ValueError, OSError) as error:
         raise NotConfigured(_explain(error)) from error
-    return register_made_client(client, http_client)
+    return register_made_client(client, http_client, server.source_in_words)
 
 
 def _check_settings(server: ModelServer, key: str | None) -> None:
@@ -76,17 +77,7 @@ def _check_settings(server: ModelServer, key: str | None) -> None:
         raise NotConfigured(f"SSL_CERT_FILE names {certificates!r:.200}, which is not a file; correct or unset it")
     if not is_http_url(server.base_url):
         # It is not shown, because it may hold a password.
-        source = "that was given" if server.source == GIVEN else f"({server.source})"
-        raise NotConfigured(f"the base URL {source} is not a URL such as http://localhost:8080/v1")
-
-
-def is_http_url(text: str) -> bool:
-    """Return True if a text is a URL that a client can call."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, or a broken IPv6 address
-        return False
+        raise NotConfigured(f"the base URL {server.source_in_words} is not a URL such as http://localhost:8080/v1")
 
 
 def _explain(error: Exception) -> str:
@@ -108,7 +99,7 @@ def make_async_client(base_url: str | None = None, profile: str | None = None) -
     http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False)
     client = openai.AsyncOpenAI(api_key=sync.api_key, base_url=sync.base_url, max_retries=0, http_client=http_client)
     sync.close()
-    return register_made_client(client, http_client)
+    return register_made_client(client, http_client, find_url_source(sync))
 
 
 def disable_retries(client: Any) -> Any:

@@ -29,8 +29,8 @@ MAX_REPLY_BYTES = 64 * 2**20
 
 C = TypeVar("C")
 
-_made: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The HTTP client of each client that convstore made."""
+_made: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+"""Clients that convstore made, each with its HTTP client, and where its base URL comes from."""
 
 
 class ReplyTooLarge(Exception):
@@ -133,19 +133,20 @@ class _ChunkReader:
             self._heard_at = time.monotonic()  # after the reader's pauses, which are not the server's silence
 
 
-def register_made_client(client: C, http_client: Any) -> C:
+def register_made_client(client: C, http_client: Any, url_source: str = "") -> C:
     """Return a client that convstore made; its answers are read by convstore.
 
     Args:
         http_client: what it sends its requests with.
+        url_source: where its base URL comes from, in words; "": nobody named it.
     """
-    _made[client] = http_client
+    _made[client] = (http_client, url_source)
     return client
 
 
 def get_http_client(client: Any) -> Any:
     """Return the HTTP client of a client that convstore made."""
-    return _made[client]
+    return _made[client][0]
 
 
 def is_made_client(client: Any) -> bool:
@@ -154,6 +155,11 @@ def is_made_client(client: Any) -> bool:
         return client in _made
     except TypeError:  # a caller's own client without a hash
         return False
+
+
+def find_url_source(client: Any) -> str:
+    """Return where the base URL of a client comes from, in words; "" if nobody named it."""
+    return _made[client][1] if is_made_client(client) else "of your client"
 
 
 def call_model(client: Any, arguments: dict[str, Any], stop: StopSignal | None = None) -> Any:

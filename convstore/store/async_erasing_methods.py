@@ -52,10 +52,21 @@ class AsyncErasingMethods(AsyncKeyMethods):
 
     @documented_as(ConversationMethods.purge)
     async def purge(
-        self, conversation_id: str, *, dry_run: bool = False, keep_digest: bool = False, finish: bool = True
+        self,
+        conversation_id: str,
+        *,
+        dry_run: bool = False,
+        after: Collection[str] = (),
+        keep_digest: bool = False,
+        finish: bool = True,
     ) -> PurgeReceipt:
         return await self._run(
-            ConversationMethods.purge, conversation_id, dry_run=dry_run, keep_digest=keep_digest, finish=finish
+            ConversationMethods.purge,
+            conversation_id,
+            dry_run=dry_run,
+            after=after,
+            keep_digest=keep_digest,
+            finish=finish,
         )
 
     @documented_as(ConversationMethods.purge_older_than)

@@ -79,8 +79,8 @@ class AsyncConversationMethods(AsyncErasingMethods):
         )
 
     @documented_as(ConversationMethods.get)
-    async def get(self, reference: str) -> Conversation:
-        return await self._run(ConversationMethods.get, reference)
+    async def get(self, reference: str, *, deleted: bool = False) -> Conversation:
+        return await self._run(ConversationMethods.get, reference, deleted=deleted)
 
     @documented_as(ConversationMethods.list)
     async def list(

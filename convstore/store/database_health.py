@@ -23,7 +23,7 @@ from convstore.db.schema_upgrade import SchemaState, refusal
 from convstore.db.schema_upgrade import state as read_schema_state
 from convstore.db.sqlite_read_only import find_obstacle
 from convstore.db.verification import verify
-from convstore.errors import ConvstoreError
+from convstore.errors import ConvstoreError, InvalidInput
 from convstore.leases.lock_folders import UntrustedFolder, find_folders, find_problem_beside, open_folder
 from convstore.leases.process_locks import is_alive
 from convstore.values.health import Finding, HealthTopic, report_ok, report_problem, report_unchecked
@@ -50,7 +50,9 @@ def examine_database(url: str, schema: str | None, owner: str) -> Iterator[Findi
     try:
         database = open_database(url, schema)
     except ConvstoreError as error:
-        yield report_problem(_TOPIC, "database", str(error), "name another: --db, CONVSTORE_DB or `convstore config`")
+        # No database can have this name: a setting is wrong.
+        topic = HealthTopic.SETTINGS if isinstance(error, InvalidInput) else _TOPIC
+        yield report_problem(topic, "database", str(error), "name another: --db, CONVSTORE_DB or `convstore config`")
         return
     try:
         yield from _examine(database, owner)

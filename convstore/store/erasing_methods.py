@@ -47,7 +47,13 @@ class ErasingMethods(KeyMethods):
     """Removing an owner's conversations for good."""
 
     def purge(
-        self, conversation_id: str, *, dry_run: bool = False, keep_digest: bool = False, finish: bool = True
+        self,
+        conversation_id: str,
+        *,
+        dry_run: bool = False,
+        after: Collection[str] = (),
+        keep_digest: bool = False,
+        finish: bool = True,
     ) -> PurgeReceipt:
         """Remove a conversation and all that belongs to it for good, and return a receipt without text.
 
@@ -57,6 +63,7 @@ class ErasingMethods(KeyMethods):
         Args:
             conversation_id: the conversation's whole id.
             dry_run: remove nothing, and return what would be removed.
+            after: for a dry run, the ids of conversations that will have been purged before: they keep nothing of it.
             keep_digest: put the digest of the last message into the receipt; it lets somebody test a guess.
             finish: overwrite it in a SQLite file too, as `finish_purge` does; False: call that after several purges.
 
@@ -68,7 +75,7 @@ class ErasingMethods(KeyMethods):
         """
         key, terms = self._key(conversation_id), self._make_terms(keep_digest=keep_digest)
         if dry_run:
-            return self._transactions.read(purging.plan_purge, key, terms)
+            return self._transactions.read(purging.plan_purge, key, terms, after)
         receipt = self._purge(key, terms)
         if receipt is None:
             raise AssertionError("a purge without a limit of age has no reason to leave it")
@@ -265,11 +272,12 @@ class ErasingMethods(KeyMethods):
     ) -> None:
         """Purge conversations, each in a transaction of its own; one that cannot be purged does not stop the others."""
         unreached = 0
+        planned: set[str] = set()
         for id in ids:
             key = ConversationKey(self._owner, id)
             try:
                 if dry_run:
-                    receipt: PurgeReceipt | None = self._transactions.read(purging.plan_purge, key, terms)
+                    receipt: PurgeReceipt | None = self._transactions.read(purging.plan_purge, key, terms, planned)
                 else:
                     receipt = self._purge(key, terms)
             except ConversationNotFound:
@@ -285,6 +293,7 @@ class ErasingMethods(KeyMethods):
                     break
             else:
                 unreached = 0
+                planned.add(id)
                 done.receipts += [receipt] if receipt is not None else []
             if on_progress is not None:
                 on_progress(len(done.receipts))

@@ -76,16 +76,20 @@ class FindMethods:
     def _key(self, conversation_id: str) -> ConversationKey:
         return ConversationKey(self._owner, check_existing_id(conversation_id))
 
-    def get(self, reference: str) -> Conversation:
+    def get(self, reference: str, *, deleted: bool = False) -> Conversation:
         """Return the conversation with this id or name, or with an id that begins so.
+
+        Args:
+            deleted: find deleted conversations instead of the others. Several of them may have had one name.
 
         Raises:
             ConversationNotFound: no conversation matches, or it is deleted (`ConversationDeleted`).
-            AmbiguousReference: several ids begin so.
+            AmbiguousReference: several ids begin so, or several deleted conversations have the name.
         """
         if not is_key(reference):
             raise ConversationNotFound(f"no conversation {reference!r:.80}")
-        return self._transactions.read(lookup.find_conversation, self._owner, reference)
+        find = lookup.find_deleted if deleted else lookup.find_conversation
+        return self._transactions.read(find, self._owner, reference)
 
     def list(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from convstore.config.database_location import mask_url
 from convstore.config.settings import choose_model, choose_server
-from convstore.errors import ConvstoreError
+from convstore.errors import ConvstoreError, NotConfigured
 from convstore.provider.error_texts import has_version
 from convstore.provider.model_list import ModelsNotListed, list_models
 from convstore.provider.openai_client import make_client
@@ -26,8 +26,9 @@ def examine_provider(base_url: str | None, profile: str | None) -> Iterator[Find
         server = choose_server(base_url, profile)
         client = make_client(base_url, profile)
     except ConvstoreError as error:
-        text, _, remedy = str(error).partition(": ")
-        yield report_problem(_TOPIC, "server", text, remedy or "see `convstore config`")
+        text, _, remedy = str(error).partition(": " if isinstance(error, NotConfigured) and error.missing else "; ")
+        subject = "server" if isinstance(error, NotConfigured) and error.missing else "key"
+        yield report_problem(HealthTopic.SETTINGS, subject, text, remedy or "see `convstore config`")
         return
     key = f"the key is from {server.key_source}" if server.key_source is not None else "without a key"
     try:
@@ -56,7 +57,7 @@ def examine_provider(base_url: str | None, profile: str | None) -> Iterator[Find
 def _examine_model(model: str | None, names: set[str]) -> Finding:
     if model is None:
         remedy = "`convstore config set model NAME`, CONVSTORE_MODEL, or -m; `convstore models` lists them"
-        return report_problem(_TOPIC, "model", "no model is named", remedy)
+        return report_problem(HealthTopic.SETTINGS, "model", "no model is named", remedy)
     # Some servers list `llama3:latest` and take `llama3`.
     if model in names or f"{model}:latest" in names:
         return report_ok(_TOPIC, "model", f"{model!r:.80} is there")

@@ -137,7 +137,9 @@ def _plan(work: UnitOfWork, key: ConversationKey, parameters: Mapping[str, Any],
     ]
     model = parameters.get("model") or conversation.settings.get("model") or default_model or conversation.model
     if not model:
-        raise NotConfigured("no model is named to write the title: name one (model=…, or CONVSTORE_MODEL)")
+        raise NotConfigured(
+            "no model is named to write the title: name one (model=…, or CONVSTORE_MODEL)", missing="model"
+        )
     tokens = sum(work.count_tokens(message) for message in messages)
     return _Plan({**parameters, "model": model, "messages": messages}, records[-1], conversation.given_title, tokens)
 

@@ -133,7 +133,8 @@ def _make_parameters(settings: Mapping[str, Any], request: TurnRequest) -> dict[
         if not request.terms.default_model:
             raise NotConfigured(
                 "no model is named: name one for this call (model=…), for the conversation (`set`), for the store "
-                "(Store(model=…)), or for all (CONVSTORE_MODEL)"
+                "(Store(model=…)), or for all (CONVSTORE_MODEL)",
+                missing="model",
             )
         parameters = {"model": request.terms.default_model, **parameters}
     if request.terms.stream:

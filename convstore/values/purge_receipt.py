@@ -29,6 +29,10 @@ class PurgeReceipt:
     attachments: int
     """Number of attachments that no other message of the owner has."""
     attachment_bytes: int
+    prompt_tokens: int = 0
+    """Tokens of all requests of the turns, as providers counted them; reports of usage do not have them any more."""
+    completion_tokens: int = 0
+    """Tokens of all replies of the turns."""
     kept_by: tuple[KeptByFork, ...] = ()
     """The forks that keep a copy of what they shared. Purge them too if it must not stay anywhere."""
     digest: str | None = None

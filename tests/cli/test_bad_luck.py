@@ -102,12 +102,33 @@ def test_an_unreachable_server_is_named_with_what_to_check(program: Program, cha
     ran = program("say", "lost?", "--base-url", f"http://ann:pa55@{address}").failed(
         6,
         f"the connection to http://{address} failed: ",
-        "refused; check that the server runs, and the base URL (OPENAI_BASE_URL).",
+        "refused; check that the server runs, and the base URL that was given.",
     )
     assert "pa55" not in ran.err
     assert "Errno" not in ran.err
     ran = program("say", "lost?", "--base-url", "http://no-such-host.invalid/v1")
-    ran.failed(6, "the connection to http://no-such-host.invalid/v1 failed: ", "check the host in the base URL")
+    ran.failed(
+        6, "the connection to http://no-such-host.invalid/v1 failed: ", "check the host in the base URL that was"
+    )
+
+
+def test_an_unreachable_server_is_blamed_on_what_named_it(
+    program: Program, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    program("new", "-m", "m")
+    path = tmp_path / "home" / "config" / "convstore" / "config.toml"
+    path.parent.mkdir(parents=True)
+    closed = ChatServer()
+    closed.close()
+    path.write_text(f'base-url = "{closed.url}"\n[profiles.work]\nbase-url = "{closed.url}"\n')
+    path.chmod(0o600)
+    program.set(OPENAI_BASE_URL=closed.url)
+    program("say", "lost?").failed(6, "check that the server runs, and the base URL (OPENAI_BASE_URL).")
+    program("say", "lost?", "--profile", "work").failed(
+        6, "check that the server runs, and the base URL (profile work)."
+    )
+    program.set(OPENAI_BASE_URL=None)
+    program("say", "lost?").failed(6, "check that the server runs, and the base URL (config.toml).")
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,14 @@ def test_bytes_that_are_no_text_are_refused_and_the_chat_goes_on(program: Progra
 def test_a_line_that_begins_with_a_slash_is_a_command_and_two_slashes_begin_a_message(
     program: Program, chat_server: ChatServer
 ) -> None:
-    ran = chat(program, "/nope", "/undu", "//etc is a folder", "/ x")
-    assert ran.code == 2
-    assert ran.out == "You said: /etc is a folder\n"
-    assert [line for line in ran.err.splitlines() if "/nope" in line and "/help" in line and "//" in line]
-    assert "did you mean /undo?" in ran.err
-    assert len(ran.err.splitlines()) == 3
+    for line, words in (("/nope", ("/nope", "/help", "//")), ("/undu", ("did you mean /undo?",)), ("/ x", ("/help",))):
+        ran = chat(program, line, "and this")
+        assert (ran.code, ran.out) == (2, "")
+        first, second = ran.err.splitlines()
+        assert all(word in first for word in words)
+        assert "stopped at" in second
+    ran = chat(program, "//etc is a folder")
+    assert (ran.code, ran.out) == (0, "You said: /etc is a folder\n")
     assert sent(chat_server) == ["/etc is a folder"]
 
 
@@ -140,11 +142,60 @@ def test_help_lists_every_command_and_explains_one(program: Program) -> None:
 
 
 def test_undo_redo_checkout_and_tree_move_the_head(program: Program, chat_server: ChatServer) -> None:
-    ran = chat(program, "a", "/undo", "b", "/tree", "/checkout 2", "c", "/undo", "/undo -n 9", "/redo")
+    ran = chat(program, "a", "/undo", "b", "/tree", "/checkout 2", "c", "d", "/undo 2", "/undo -n 9", "/redo")
     assert "o   1  1  user       a" in ran.out
-    assert sent(chat_server) == ["a", "You said: a", "c"]
+    assert sent(chat_server) == ["a", "You said: a", "c", "You said: c", "d"]
     assert ran.code == 2
-    ran.one_line("has only 1 turn to undo")
+    assert "has only 1 turn to undo" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        *(("/open nope", 3), ("/attach /no/such/file", 2), ("/checkout 9", 2), ("/chekcout 1", 2), ("/undo 5", 2)),
+        *(("/redact 9 --yes", 2), ("/set --temperature 9", 2), ("/system @/no/such/file", 2), ("/fork --at 99", 2)),
+    ],
+)
+def test_a_pipe_is_left_at_a_command_that_fails_if_the_next_line_would_go_elsewhere(
+    program: Program, chat_server: ChatServer, line: str, code: int
+) -> None:
+    ran = chat(program, "a", line, "a secret for another place")
+    assert (ran.code, len(chat_server.requests)) == (code, 1)
+    assert f"convstore: stopped at {line.split(maxsplit=1)[0]}: " in ran.err
+    chat_server.script(Failure(400, "too odd"))
+    ran = chat(program, "b", line, "c")
+    assert (ran.code, len(chat_server.requests)) == (code, 2)  # the code of the command
+
+
+def test_a_pipe_goes_on_after_other_commands_that_fail(program: Program, chat_server: ChatServer) -> None:
+    ran = chat(program, "a", "/rate 9 good", "/help nope", "/tag a/b", "/export -o /no/such/folder/x", "b")
+    assert (ran.code, len(chat_server.requests)) == (2, 2)
+
+
+def test_a_chat_has_one_conversation_one_database_and_one_owner(program: Program, tmp_path: Path) -> None:
+    program("new", "--id", "other")
+    for line in (
+        *("/show other", "/undo other", "/undo -c other", "/tree -c other", "/turns --db :memory:", "/usage other"),
+        *("/usage --owner ann", "/list --db :memory:", "/list --owner=ann", "/search a --owner ann", "/set -c other"),
+        *("/export other", "/export --all", "/delete other", "/archive other", "/redact 1 -c other --yes"),
+        *("/retry --base-url http://x/v1", "/edit 1 -c other x", "/continue --new", "/compact other"),
+    ):
+        ran = chat(program, "a", line)
+        assert ran.code == 2, line
+        assert "convstore --help" not in ran.err
+    assert [row["messages"] for row in program("list", "--json", "--limit", "99").json if row["id"] == "other"] == [0]
+    for name, command in SLASH_COMMANDS.items():
+        shown = chat(program, f"/help {name}").out
+        for word in ("--db", "--owner", "--schema", "--profile", "--base-url", "--conversation", "convstore "):
+            assert word not in shown, (name, word)
+        assert "REF" not in shown or name == "open"
+        assert command.command is None or "--help" in shown
+
+
+def test_an_error_in_a_chat_names_the_help_of_the_chat(program: Program) -> None:
+    ran = program("chat", stdin=b"\xff\n/attach /no/such/file\n")
+    assert "convstore --help" not in ran.err
+    assert ran.err.count("`/help`") == 2
 
 
 def test_retry_and_edit_ask_again(program: Program, chat_server: ChatServer) -> None:
@@ -160,7 +211,9 @@ def test_edit_alone_edits_ones_last_message(program: Program, tmp_path: Path) ->
     editor.write_text("#!/bin/sh\nprintf 'better' > \"$1\"\n")
     editor.chmod(0o700)
     program.set(EDITOR=str(editor), VISUAL=None)
-    chat(program, "/edit").failed(2, "there is no message to edit")
+    ran = chat(program, "/edit")
+    assert ran.code == 2
+    assert "there is no message to edit" in ran.err
 
 
 def test_a_fork_becomes_the_conversation_of_the_chat(program: Program, chat_server: ChatServer) -> None:
@@ -205,13 +258,13 @@ def test_what_is_attached_goes_with_the_next_message_once(
     program: Program, chat_server: ChatServer, tmp_path: Path
 ) -> None:
     (tmp_path / "a file.txt").write_text("content")
-    ran = chat(program, f"/attach {tmp_path}/a file.txt", "look", "again", "/attach /no/such/file", "/attach")
+    ran = chat(program, f"/attach {tmp_path}/a file.txt", "look", "again", "/attach", "/attach /no/such/file")
     assert ran.code == 2
     first = chat_server.requests[0].body["messages"][0]["content"]
     assert [part["text"] for part in first] == ["look", "a file.txt:\n\ncontent"]
     assert sent(chat_server, 1)[-1] == "again"
     assert "/no/such/file" in ran.err
-    assert ran.err.splitlines()[-1].startswith("convstore: nothing is attached")
+    assert "convstore: nothing is attached" in ran.err
 
 
 def test_an_attachment_stays_until_a_message_with_it_is_stored(
@@ -247,7 +300,6 @@ def test_the_commands_use_the_database_and_the_owner_of_the_chat(program: Progra
     assert ran.out.count("You said: a") >= 3
     assert program("list", "--json").json == []
     assert len(program("list", "--json", *place).json) == 2
-    assert chat(program, "/list --owner nobody", arguments=place).out == ""
 
 
 def test_the_commands_have_the_defaults_of_the_configuration(program: Program) -> None:
@@ -269,8 +321,10 @@ def test_a_conversation_is_deleted_archived_and_redacted(program: Program, chat_
         "/delete",
         "other",
         "/delete no-such-one",
+        "and this",
     )
-    assert ran.code == 3, ran
+    assert ran.code == 2, ran
+    assert "unexpected argument: no-such-one" in ran.err
     assert sent(chat_server) == ["other"]
     [row] = program("list", "--deleted", "--json").json
     program("restore", row["id"])
@@ -302,5 +356,7 @@ def test_a_new_conversation_that_was_named_stays_and_one_that_was_not_goes(progr
 
 
 def test_there_is_nothing_to_fork_before_the_first_message(program: Program) -> None:
-    chat(program, "/fork").failed(2, "no message yet")
+    ran = chat(program, "/fork")
+    assert ran.code == 2
+    assert "no message yet" in ran.err
     assert program("list", "--json").json == []

@@ -104,6 +104,25 @@ def test_the_editor_writes_the_message(wide: Program, chat_server: ChatServer, t
     assert sent(chat_server) == ["draft, edited"]
 
 
+@pytest.mark.parametrize("keys", ["\x18\x05", f"{ESCAPE}v"])
+def test_an_editor_that_fails_is_told_and_the_message_stays(
+    wide: Program, chat_server: ChatServer, tmp_path: Path, keys: str
+) -> None:
+    if keys != "\x18\x05":
+        (tmp_path / "inputrc").write_text("set editing-mode vi\n")
+        wide.set(INPUTRC=str(tmp_path / "inputrc"))
+    wide.set(EDITOR="false", VISUAL=None)
+    with ScreenTerminal("chat") as terminal:
+        until_prompt(terminal)
+        terminal.press("draft")
+        terminal.until("draft")
+        terminal.press(keys)
+        terminal.until("convstore: the editor 'false' (EDITOR) ended with an error")
+        terminal.press(ENTER)
+        terminal.until("You said: draft")
+        terminal.press(CTRL_D)
+
+
 def test_the_keys_are_those_of_inputrc(wide: Program, chat_server: ChatServer, tmp_path: Path) -> None:
     (tmp_path / "inputrc").write_text("set editing-mode vi\n")
     wide.set(INPUTRC=str(tmp_path / "inputrc"))
@@ -557,3 +576,13 @@ def test_a_sign_moves_while_the_model_is_awaited_and_is_gone_afterwards(wide: Pr
         until_prompt(terminal)
         assert not re.search("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", terminal.text)
         terminal.press(CTRL_D)
+
+
+def test_a_chat_names_its_conversation_once(wide: Program, chat_server: ChatServer) -> None:
+    wide("new", "Olympics", "--name", "games")
+    for arguments in (["games"], ["--latest"]):
+        with ScreenTerminal("chat", *arguments) as terminal:
+            until_prompt(terminal)
+            assert terminal.text.count("games Olympics") == 1
+            terminal.press(CTRL_D)
+            terminal.end()

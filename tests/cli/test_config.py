@@ -157,6 +157,41 @@ def test_a_wrong_command_in_the_defaults_is_found_by_config(bare: Program, file:
     bare("config").failed(2, "line 1", "no command 'lst'")
 
 
+def test_mistakes_can_be_removed_one_after_another(bare: Program, file: Path) -> None:
+    write(file, "# mine\nmodle = 'a'\nmodel = 'b'\n[renderin]\ncolour = 1\n[profiles.old]\nmodel = 'c'\n")
+    bare("config", "set", "owner", "me").failed(2, "line 2", "`convstore config edit` opens the file")
+    ran = bare("config", "unset", "modle")
+    assert (ran.code, ran.out) == (0, "")
+    ran.one_line("one more mistake is left", "line 3: unknown key 'renderin'")
+    assert bare("config", "unset", "renderin").err == ""
+    assert bare("config", "unset", "profiles.old").err == ""
+    assert file.read_text() == "# mine\nmodel = 'b'\n"
+    bare("config", "unset", "modle").failed(2, "does not set 'modle'")
+    bare("config", "unset", "").failed(2)
+    write(file, "profile = 'work'\n[profiles.work]\nmodel = 'a'\n")
+    bare("config", "unset", "profiles.work").failed(2, "no profile 'work'")  # it would make a mistake
+    write(file, "model = 'a\n")
+    for line in (["unset", "model"], ["set", "model", "b"]):
+        bare("config", *line).failed(2, "line 1", "not TOML", "`convstore config edit` opens the file")
+
+
+@pytest.mark.parametrize("command", [["config", "edit"], ["templates", "edit", "new"]])
+def test_an_editor_that_fails_exits_with_1_and_changes_nothing(bare: Program, file: Path, command: list[str]) -> None:
+    write(file, "nonsense")
+    for editor, words in (
+        ("false", "the editor 'false' (EDITOR) ended with an error; nothing was changed"),
+        ("/no/such/editor", "cannot be started: No such file or directory; nothing was changed"),
+        ("vi 'x", "an open quotation mark; nothing was changed"),
+        ("sh -c 'printf \"\\377\" > $0'", "not UTF-8; nothing was changed"),
+    ):
+        bare.set(EDITOR=editor, VISUAL=None)
+        bare(*command).failed(1, words)
+    bare.set(EDITOR=None)
+    bare(*command).failed(1, "there is no terminal for an editor; nothing was changed")
+    assert file.read_text() == "nonsense"
+    assert not file.with_name("templates").exists()
+
+
 def test_help_and_changes_work_while_the_file_has_a_mistake(bare: Program, file: Path) -> None:
     write(file, "nonsense")
     for line in (["--help"], ["list", "--help"], ["--version"], ["config", "path"], ["config", "set", "--help"]):
@@ -247,12 +282,16 @@ def test_a_command_that_prints_no_key_is_an_error_without_what_it_printed(
     program: Program, file: Path, command: str, words: list[str]
 ) -> None:
     write(file, f'[profiles.work]\nbase-url = "http://127.0.0.1:9/v1"\nkey-command = "{command}"\n')
-    program("say", "--new", "hi", "--profile", "work").failed(2, *words)
+    ran = program("say", "--new", "hi", "--profile", "work").failed(2, *words, "run it in a shell", "config edit`")
+    assert "-m" not in ran.err  # the model is not to blame
+    assert SECRET not in ran.err
 
 
 def test_a_missing_variable_and_an_unknown_profile_are_errors_that_name_them(program: Program, file: Path) -> None:
     make_profiles(file, "http://127.0.0.1:9/v1")
-    program("say", "--new", "hi", "--profile", "variable").failed(2, "profile 'variable'", "MY_KEY", "not set")
+    program("say", "--new", "hi", "--profile", "variable").failed(
+        2, "profile 'variable'", "MY_KEY", "not set; set it", "config edit`"
+    )
     program("say", "--new", "hi", "--profile", "wrk").failed(2, "no profile 'wrk'", "work, local, variable")
 
 
@@ -624,3 +663,20 @@ def test_the_library_reports_a_mistake_in_the_file_by_name(file: Path) -> None:
     write(file, "modle = 1")
     with pytest.raises(InvalidInput, match="line 1: unknown key 'modle'"):
         Store()
+
+
+@pytest.mark.parametrize("command", [("config", "edit"), ("templates", "edit", "mine")])
+def test_on_a_terminal_a_mistake_may_be_corrected_or_left(
+    bare: Program, file: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nprintf \'modle = "a"\\n\' > "$1"\n')
+    editor.chmod(0o700)
+    bare.set(EDITOR=str(editor), VISUAL=None)
+    for answer, code in (("n\n", 1), ("\x04", 130)):
+        with Terminal(*command, feed="") as terminal:
+            terminal.until("Edit it again? [Y/n]")
+            terminal.type(answer)
+            assert terminal.end() == code
+        assert ("convstore: nothing was changed\n" in terminal.screen) == (code == 1)
+        assert not file.exists()

@@ -167,7 +167,7 @@ def test_list_shows_the_others_and_names_the_damaged_conversation(
         assert "Unharmed" in ran.out
         assert "fork" in ran.out
         assert '"id": "victim"' not in ran.out
-        assert ran.err.startswith("conversation 'victim': ")
+        assert ran.err.startswith("convstore: conversation 'victim': ")
     with Store(f"sqlite:///{damageable}") as store:
         damaged: list[Exception] = []
         assert {found.id for found in store.list(on_damaged=damaged.append)} == {"fork", "other"}

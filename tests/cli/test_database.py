@@ -80,6 +80,16 @@ def test_a_path_that_cannot_be_written_is_refused(program: Program, tmp_path: Pa
         program("new", "--db", str(path)).failed(7, str(path))
         program("list", "--db", str(path)).failed(7, str(path))
     assert not (tmp_path / "missing").exists()
+    program("list", "--db", str(tmp_path)).failed(7, "it is a folder; name a file in it")
+    program("list", "--db", str(tmp_path / "missing" / "chat.db")).failed(7, "its folder does not exist")
+
+
+def test_a_path_may_begin_with_the_home_folder(bare: Program, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(exist_ok=True)
+    bare.set(CONVSTORE_DB="~/mine.db")  # a shell expands it in a word, and not in quotes
+    assert bare("new").code == 0
+    assert bare("list", "--db=~/mine.db", "--json").json != []
+    assert (tmp_path / "home" / "mine.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from convstore import Store
 from convstore.db import health_rows
 from convstore.testing import ChatServer
 from tests.cli.program import Program, Ran, Rows
+from tests.cli.screen import ScreenTerminal
 from tests.cli.terminal import Terminal
 
 SECRET = "sk-do-not-show-1234"
@@ -69,18 +70,18 @@ def test_before_the_first_command_nothing_is_wrong_and_nothing_is_made(
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "code", "words"),
     [
-        (f"postgresql://app:{PASSWORD}@127.0.0.1:9/app", ["app:***@127.0.0.1:9", "start the server"]),
-        (f"mysql://app:{PASSWORD}@127.0.0.1:9/app", ["SQLite or PostgreSQL", "CONVSTORE_DB"]),
-        (f"host=h password={PASSWORD}", ["not a database URL", "CONVSTORE_DB"]),
-        ("/missing/chat.db", ["its folder does not exist", "make the folder"]),
+        (f"postgresql://app:{PASSWORD}@127.0.0.1:9/app", 7, ["app:***@127.0.0.1:9", "start the server"]),
+        (f"mysql://app:{PASSWORD}@127.0.0.1:9/app", 2, ["SQLite or PostgreSQL", "CONVSTORE_DB"]),
+        (f"host=h password={PASSWORD}", 2, ["not a database URL", "CONVSTORE_DB"]),
+        ("/missing/chat.db", 7, ["its folder does not exist", "make the folder"]),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_a_problem(well: Program, url: str, words: list[str]) -> None:
+def test_a_database_that_cannot_be_reached_is_a_problem(well: Program, url: str, code: int, words: list[str]) -> None:
     well.set(CONVSTORE_DB=url)
     ran = well("doctor", "--json")
-    assert ran.code == 7
+    assert ran.code == code
     [found] = problems(ran).values()
     for word in words:
         assert word in found
@@ -211,7 +212,7 @@ def test_a_server_that_is_down_is_a_problem(well: Program) -> None:
 def test_without_a_key_or_a_server_there_is_a_problem(well: Program) -> None:
     well.set(OPENAI_BASE_URL=None)
     ran = well("doctor", "--json")
-    assert ran.code == 6
+    assert ran.code == 2
     assert "set OPENAI_API_KEY" in problems(ran)["server"]
 
 
@@ -234,7 +235,9 @@ def test_a_model_that_the_server_does_not_list_is_a_problem(well: Program) -> No
     assert "does not list 'other-model'" in problems(ran)["model"]
     assert "`convstore models`" in problems(ran)["model"]
     well.set(CONVSTORE_MODEL=None)
-    assert "no model is named" in problems(well("doctor", "--json"))["model"]
+    ran = well("doctor", "--json")
+    assert ran.code == 2
+    assert "no model is named" in problems(ran)["model"]
 
 
 def test_a_base_url_without_a_version_is_a_problem(well: Program, chat_server: ChatServer) -> None:
@@ -274,6 +277,128 @@ def test_a_mistake_in_a_file_is_a_problem_and_the_rest_is_still_checked(well: Pr
     assert "prices.toml" in problems(ran)["prices"]
 
 
+def write_settings(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "home" / "config" / "convstore" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[profiles.work]\nbase-url = 'nonsense'", ["line 2", "'base-url' must be a URL"]),
+        ("base-url = 'ftp://x/y'", ["line 1", "'base-url' must be a URL"]),
+        (f"[profiles.work]\nkey-variable = '{SECRET}'", ["line 2", "the name of an environment variable"]),
+        ("[defaults.say]\ntemperature = 5", ["line 2", "from 0 to 2"]),
+        ("[defaults.say]\ntemperature = 'hot'", ["line 2", "`--temperature`"]),
+        ("[defaults.say]\nmax-tokens = 0", ["line 2", "at least 1"]),
+        ("[defaults.say]\nlast = -3", ["line 2", "at least 0"]),
+        ("[defaults.say]\no = [['temperature', '5']]", ["line 2", "from 0 to 2"]),
+        ("[defaults.say]\nplain = true\ntemperature = 1\ntop-p = 0.5", ["line 4", "not both"]),
+        ("[defaults.list]\nsince = 'yesterdayish'", ["line 2", "`--since`", "7d"]),
+        ("[defaults.purge]\nolder-than = '99'", ["line 2", "`--older-than`", "90d"]),
+        ("[defaults.new]\nmeta = ['x']", ["line 2", "KEY=VALUE"]),
+        ("[defaults.new]\ntemplate = 'nope'", ["line 2", "no template 'nope'"]),
+        ("[defaults.new]\nsystem = '@/nope'", ["line 2", "cannot be read"]),
+        ("[defaults.doctor]\njson = true", ["line 1", "`convstore doctor` takes no defaults"]),
+    ],
+)
+def test_a_wrong_value_in_the_file_is_a_problem_before_it_is_used(
+    well: Program, tmp_path: Path, text: str, words: list[str]
+) -> None:
+    write_settings(tmp_path, text)
+    ran = well("doctor", "--json", "--offline")
+    assert ran.code == 2
+    found = problems(ran)
+    assert set(found) == {"config.toml"}
+    for word in words:
+        assert word in found["config.toml"]
+    assert SECRET not in ran.out
+    assert findings(ran)["locale"][0] == "ok"
+
+
+def test_values_that_commands_take_are_no_problem(well: Program, tmp_path: Path) -> None:
+    write_settings(
+        tmp_path,
+        "[defaults.say]\ntemperature = 0\nlast = 'all'\no = [['seed', 7]]\nhistory = false\n"
+        "[defaults.list]\nsince = '7d'\ntag = ['a']\n[defaults.new]\nmeta = ['a=b']\nsystem = 'Be brief.'\n"
+        "[defaults.purge]\nolder-than = '90d'\n",
+    )
+    assert problems(well("doctor", "--json", "--offline")) == {}
+
+
+def test_each_mistake_in_the_defaults_is_told(well: Program, tmp_path: Path) -> None:
+    write_settings(tmp_path, "[defaults.say]\nlast = -1\nmax-tokens = 0\n[defaults.lst]\nlimit = 1\n")
+    ran = well("doctor", "--json")
+    texts = [found["text"] for found in ran.json["findings"] if found["status"] == "problem"]
+    assert [text.partition(": ")[0].rpartition(" ")[2] for text in texts] == ["2", "3", "4"]
+    assert findings(ran)["server"][0] == "ok"  # what does not depend on it is checked
+
+
+def test_a_wrong_setting_exits_with_2_and_the_others_are_still_checked(well: Program, tmp_path: Path) -> None:
+    write_settings(tmp_path, "modle = 1\n")
+    well.set(OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    (tmp_path / "chat.db").chmod(0o644)
+    ran = well("doctor", "--json")  # the database and the server are named by variables
+    assert ran.code == 2
+    assert set(problems(ran)) == {"config.toml", "permissions", "server"}
+    write_settings(tmp_path, "")
+    assert well("doctor", "--json").code == 7
+    (tmp_path / "chat.db").chmod(0o600)
+    assert well("doctor", "--json").code == 6
+    well.set(OPENAI_BASE_URL="bogus")
+    ran = well("doctor", "--json", "--offline")
+    assert ran.code == 2
+    assert "(OPENAI_BASE_URL) is not a URL" in problems(ran)["base-url"]
+    well.set(OPENAI_BASE_URL=None, CONVSTORE_PROFILE="nope")
+    ran = well("doctor", "--json")
+    assert ran.code == 2
+    assert "CONVSTORE_PROFILE" in problems(ran)["profile"]
+    assert findings(ran)["rows"][0] == "ok"
+    assert findings(ran)["server"][0] == "not checked"
+
+
+def test_an_owner_that_nobody_can_have_is_a_problem(well: Program) -> None:
+    ran = well("doctor", "--json", "--owner", "x" * 300)
+    assert ran.code == 2
+    assert "255 bytes" in problems(ran)["owner"]
+
+
+def test_a_key_that_cannot_be_read_is_a_problem_only_if_it_is_used(well: Program, tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9/v1"
+    text = f"[profiles.work]\nbase-url = '{url}'\nkey-variable = 'WORK_KEY'\n"
+    write_settings(tmp_path, text)
+    ran = well("doctor", "--json", "--offline")
+    assert problems(ran) == {}
+    assert "WORK_KEY is not set here" in findings(ran)["profile work"][1]
+    ran = well("doctor", "--json", "--offline", "--profile", "work")
+    assert ran.code == 2
+    assert "WORK_KEY" in problems(ran)["key"]
+    write_settings(tmp_path, f"[profiles.work]\nbase-url = '{url}'\nkey-command = 'exit 3'\n")
+    assert well("doctor", "--offline", "--profile", "work").code == 0  # the command is run when a model is called
+    ran = well("doctor", "--json", "--profile", "work")
+    assert ran.code == 2
+    assert "exit code 3; run it in a shell" in problems(ran)["key"]
+
+
+def test_a_mistake_in_a_project_file_names_that_file(
+    well: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / "project"
+    folder.mkdir(parents=True)
+    (folder / ".convstore.toml").write_text("databse = 'chat.db'\n")
+    monkeypatch.chdir(folder)
+    ran = well("doctor", "--json")
+    assert ran.code == 2
+    assert set(problems(ran)) == {"project file"}
+    assert "config edit" not in problems(ran)["project file"]
+    assert findings(ran)["database"][0] == "ok"  # a variable names it
+    well.set(CONVSTORE_DB=None)
+    assert findings(well("doctor", "--json"))["database"][0] == "not checked"
+
+
 def test_a_project_file_that_is_not_read_is_a_problem(
     well: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +425,17 @@ def test_the_terminal_is_described(well: Program) -> None:
     assert "all is well" in terminal.screen
 
 
+def test_a_long_finding_is_broken_between_words_on_a_terminal(well: Program) -> None:
+    well.set(COLUMNS=None, LINES=None)
+    with ScreenTerminal("doctor", "--offline", "--base-url", "bogus", columns=60) as terminal:
+        assert terminal.end() == 2
+        screen = terminal.text
+    first, *others = screen[screen.index("PROBLEM base-url") :].splitlines()
+    assert first == "PROBLEM base-url        the base URL that was given is not a"
+    assert others[0] == f"{' ' * 24}URL such as"
+    assert others[1].startswith(f"{' ' * 24}http://localhost:8080/v1; correct")
+
+
 def test_nothing_that_doctor_prints_is_secret(well: Program, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "config" / "convstore"
     folder.mkdir(parents=True)
@@ -315,7 +451,7 @@ def test_nothing_that_doctor_prints_is_secret(well: Program, tmp_path: Path) -> 
     for form in ([], ["--json"]):
         for options in ([], ["--profile", "run"]):
             ran = well("doctor", *form, *options)
-            assert ran.code == 7
+            assert ran.code == (2 if options else 7)
             assert SECRET not in ran.out + ran.err
             assert PASSWORD not in ran.out + ran.err
             assert str(tmp_path / "home") not in ran.out  # `~` stands for the home folder

@@ -122,22 +122,22 @@ def test_an_editor_opens_with_the_old_text_and_the_saved_text_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "exit_code", "words"),
     [
-        ("", ["message 4 was not changed", "nothing is sent"]),
-        ("file.write_text(old)", ["message 4 was not changed"]),
-        ("file.write_text('')", ["the text is empty"]),
-        ("file.write_text(' \\n\\n')", ["the text is empty"]),
-        ("file.write_bytes(b'caf\\xe9')", ["not UTF-8"]),
-        ("file.write_text('new'); sys.exit(1)", ["Editing failed", "nothing is sent"]),
+        ("", 2, ["message 4 was not changed", "nothing is sent"]),
+        ("file.write_text(old)", 2, ["message 4 was not changed"]),
+        ("file.write_text('')", 2, ["the text is empty"]),
+        ("file.write_text(' \\n\\n')", 2, ["the text is empty"]),
+        ("file.write_bytes(b'caf\\xe9')", 1, ["not UTF-8"]),
+        ("file.write_text('new'); sys.exit(1)", 1, ["ended with an error", "nothing is sent"]),
     ],
     ids=["not saved", "saved as it was", "emptied", "blank", "latin 1", "given up"],
 )
 def test_an_unchanged_or_unusable_text_from_the_editor_is_refused(
-    talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path, code: str, words: list[str]
+    talk: Program, chat_server: ChatServer, rows: Rows, tmp_path: Path, code: str, exit_code: int, words: list[str]
 ) -> None:
     seen = set_editor(talk, tmp_path, code)
-    talk("edit", "4", keyboard=True).failed(2, *words)
+    talk("edit", "4", keyboard=True).failed(exit_code, *words)
     assert seen.exists()
     assert (len(chat_server.requests), rows.count) == (2, 5)
 
@@ -158,7 +158,13 @@ def test_a_text_that_was_only_saved_counts_as_unchanged(
 
 def test_a_missing_editor_is_an_error(talk: Program, rows: Rows) -> None:
     talk.set(VISUAL="/nowhere/editor")
-    talk("edit", "4", keyboard=True).failed(2, "/nowhere/editor", "Editing failed")
+    talk("edit", "4", keyboard=True).failed(
+        1, "'/nowhere/editor' (VISUAL) cannot be started: No such file", "nothing is sent"
+    )
+    talk.set(VISUAL="false")
+    talk("edit", "4", keyboard=True).failed(1, "'false' (VISUAL) ended with an error; nothing is sent")
+    talk.set(VISUAL="a 'b")
+    talk("edit", "4", keyboard=True).failed(1, "open quotation mark")
     assert rows.count == 5
 
 

@@ -12,6 +12,7 @@ from convstore.cli import convstore
 from convstore.cli.error_hints import (
     _HINT_AFTER_UNKNOWN_MODEL,
     _HINTS,
+    _HINTS_AFTER_MISSING,
     _HINTS_AFTER_PURPOSES,
     NoConversationYet,
     add_hint,
@@ -19,7 +20,12 @@ from convstore.cli.error_hints import (
 from convstore.testing import ChatServer, Failure
 from tests.cli.program import Program, commands_of
 
-ALL_HINTS = [*_HINTS.values(), *_HINTS_AFTER_PURPOSES.values(), _HINT_AFTER_UNKNOWN_MODEL]
+ALL_HINTS = [
+    *_HINTS.values(),
+    *_HINTS_AFTER_PURPOSES.values(),
+    *_HINTS_AFTER_MISSING.values(),
+    _HINT_AFTER_UNKNOWN_MODEL,
+]
 
 
 @pytest.mark.parametrize("hint", ALL_HINTS)

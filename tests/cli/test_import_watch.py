@@ -64,7 +64,7 @@ def test_watch_brings_in_a_line_when_it_is_complete_and_says_a_problem_once(prog
         ran = running.end()
     assert ran.code == 128 + signal.SIGTERM
     assert [json.loads(one)["messages"] for one in ran.out.splitlines()] == [1, 2, 1]
-    assert ran.err == f"{sessions / SESSION}.jsonl, line 2: is not a record of Claude Code\n"
+    assert ran.err == f"convstore: {sessions / SESSION}.jsonl, line 2: is not a record of Claude Code\n"
 
 
 def test_watch_goes_on_when_the_database_was_away(

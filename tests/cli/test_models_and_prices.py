@@ -134,7 +134,7 @@ def test_check_names_a_mistake_and_models_without_a_price(program: Program, file
     ran = program("prices", "check")
     assert ran.code == 0
     assert ran.out == f"{file}: prices of 1 model, no mistake\n"
-    assert ran.err == "no price for test-model: 1 turn\n"
+    assert ran.err == "convstore: no price for test-model: 1 turn\n"
     assert program("prices", "check", "--json").json == {
         "file": str(file),
         "models_without_price": {"test-model": 1},

@@ -232,7 +232,7 @@ def test_a_deleted_conversation_is_not_found_and_can_be_restored(talk: Program) 
     assert (ran.code, ran.out) == (0, "")
     ran.one_line(identity, "Games", f"convstore restore {identity}")
     assert [found["title"] for found in talk("list", "--json").json] == ["other"]
-    for arguments in (["show", identity], ["say", "x", "-c", identity], ["delete", identity], ["restore", "games"]):
+    for arguments in (["show", identity], ["say", "x", "-c", identity], ["delete", identity], ["delete", "games"]):
         talk(*arguments).failed(3)
     ran = talk("restore", identity)
     assert (ran.code, ran.out, ran.err) == (0, "", "")
@@ -240,6 +240,25 @@ def test_a_deleted_conversation_is_not_found_and_can_be_restored(talk: Program) 
     talk("restore", identity).failed(3, "no deleted conversation")
     talk("delete", "games")
     assert talk("restore", identity, "--json").json["name"] == "games"
+
+
+def test_restore_takes_a_name_or_the_beginning_of_an_id_that_one_deleted_conversation_has(on_each: Program) -> None:
+    on_each("db", "upgrade")
+    on_each("new", "First", "--id", "k3x1", "--name", "games")
+    on_each("delete", "games")
+    on_each("restore", "other").failed(3, "no deleted conversation 'other'", "list --deleted")
+    assert on_each("restore", "games", "--json").json["id"] == "k3x1"
+    on_each("restore", "games").failed(3, "no deleted conversation 'games'")  # it is not deleted any more
+    on_each("delete", "games")
+    assert on_each("restore", "k3").code == 0
+    on_each("delete", "games")
+    on_each("new", "Second", "--id", "k3x2", "--name", "games")
+    on_each("restore", "games").failed(5, "name")  # another one has it now
+    on_each("delete", "games")
+    ran = on_each("restore", "games")
+    assert (ran.code, ran.out) == (4, "")
+    assert "'games' matches k3x2, k3x1" in ran.err  # the latest deleted one first
+    assert on_each("restore", "k3x1", "--json").json["title"] == "First"
 
 
 def test_delete_needs_a_ref(program: Program) -> None:

@@ -94,7 +94,7 @@ def test_a_system_text_that_begins_with_an_at_sign_is_written_with_two(program: 
         (["-o", "timeout", "3"], ["timeout", "cannot be kept"]),
         (["-o", "extra_headers", '{"Authorization": "x"}'], ["extra_headers", "cannot be kept"]),
         (["-o", "seed", "NaN"], ["seed"]),
-        (["-o", "seed"], ["-o", "2 arguments"]),
+        (["-o", "seed"], ["-o needs 2 values"]),
         (["--meta", "x"], ["--meta takes KEY=VALUE", "'x'"]),
         (["--meta", "=x"], ["--meta takes KEY=VALUE"]),
         (["--name", "two words"], ["a name is"]),

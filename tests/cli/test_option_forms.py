@@ -1,10 +1,12 @@
 """Test the forms in which people write options and arguments, and the error for a form that is wrong."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from convstore import errors
 from convstore.cli import convstore
 from convstore.testing import ChatServer
 from tests.cli.program import Program, commands_of
@@ -42,7 +44,7 @@ def test_a_conversation_is_named_by_the_argument_or_by_the_option(program: Progr
 def test_delete_and_restore_take_the_option_and_need_a_conversation(program: Program) -> None:
     program("new", "--id", "first")
     program("delete").failed(2, "REF is missing", "convstore delete --help")
-    program("restore").failed(2, "ID is missing", "convstore restore --help")
+    program("restore").failed(2, "REF is missing", "convstore restore --help")
     assert program("delete", "-c", "first").code == 0
     program("show", "first").failed(3)
     assert program("restore", "-c", "first").code == 0
@@ -103,12 +105,12 @@ def test_undo_with_a_number_suggests_the_option(program: Program, number: str) -
         (["set", "--unset", "nosuch"], ["keeps no parameter 'nosuch'", "it keeps: model, seed"]),
         (["show", "--limit", "3"], ["'--limit'; `--last` does it", "convstore show --help"]),
         (["turns", "--last", "3"], ["'--last'; `--limit` does it"]),
-        (["say", "-5 degrees"], ["Put `--` before a MESSAGE that begins with a dash"]),
-        (["search", "->"], ["Put `--` before a QUERY that begins with a dash"]),
-        (["say", "- an item"], ["Put `--` before a MESSAGE"]),
-        (["edit", "1", "-5"], ["Put `--` before a TEXT"]),
-        (["new", "-5"], ["Put `--` before a TITLE"]),
-        (["say", "-o", "foo"], ["'-o' requires 2 arguments", "convstore say --help"]),
+        (["say", "-5 degrees"], ["put `--` before a MESSAGE that begins with a dash"]),
+        (["search", "->"], ["put `--` before a QUERY that begins with a dash"]),
+        (["say", "- an item"], ["put `--` before a MESSAGE"]),
+        (["edit", "1", "-5"], ["put `--` before a TEXT"]),
+        (["new", "-5"], ["put `--` before a TITLE"]),
+        (["say", "-o", "foo"], ["-o needs 2 values", "convstore say --help"]),
         (["db", "upgrade", "--nosuch"], ["convstore db upgrade --help"]),
     ],
     ids=" ".join,
@@ -150,3 +152,16 @@ def test_the_help_of_a_call_has_its_options_in_sections(bare: Program, command: 
     for option in known.params:
         if option.opts[-1].startswith("--"):
             assert len([line for line in text.splitlines() if re.match(rf"  (-\w, )?{option.opts[-1]}\b", line)]) == 1
+
+
+def test_every_note_begins_with_the_name_of_the_program_once() -> None:
+    package = Path(errors.__file__).parent / "cli"
+    named = [
+        (path.name, call.lineno)
+        for path in package.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        if call.func.id in ("write_note", "write_terminal_note")
+        if ast.unparse(call.args[0]).lstrip("f").startswith(("'convstore: ", '"convstore: '))
+    ]
+    assert named == []  # `write_note` puts it there

@@ -12,7 +12,7 @@ import pytest
 
 from convstore.db.engine import parse_url
 from convstore.testing import ChatServer
-from tests.cli.program import Program
+from tests.cli.program import Program, Rows
 from tests.cli.terminal import Terminal
 
 
@@ -27,10 +27,10 @@ def trip(program: Program) -> str:
 
 def test_a_conversation_is_purged_with_a_receipt(program: Program, trip: str, tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.json"
-    assert program("purge", "trip", "--dry-run").out == f"would purge {trip}: 2 messages, 1 turn\n"
+    assert program("purge", "trip", "--dry-run").out == f"would purge {trip}: 2 messages, 1 turn of 8 tokens\n"
     assert program("show", "trip").code == 0
     ran = program("purge", "trip", "--yes", "-o", str(receipt))
-    assert (ran.out, ran.err) == (f"purged {trip}: 2 messages, 1 turn\n", "")
+    assert (ran.out, ran.err) == (f"purged {trip}: 2 messages, 1 turn of 8 tokens\n", "")
     written = json.loads(receipt.read_text())
     assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
     assert "Zebrawort" not in receipt.read_text()
@@ -44,6 +44,8 @@ def test_a_conversation_is_purged_with_a_receipt(program: Program, trip: str, tm
         "summaries": 0,
         "attachments": 0,
         "attachment_bytes": 0,
+        "prompt_tokens": 3,
+        "completion_tokens": 5,
         "kept_by": [],
     }
     assert (written["dry_run"], written["busy"], written["left"]) == (False, [], [])
@@ -78,18 +80,27 @@ def test_a_deleted_one_is_purged_by_its_id(program: Program, trip: str) -> None:
 def test_without_a_terminal_it_needs_yes(program: Program, trip: str) -> None:
     program("purge", "trip").failed(2, "there is no terminal to ask on: give --yes")
     program("retention", "set", "1h")
-    assert program("retention", "run").code == 0  # nothing is old enough, so nothing is asked
+    ran = program("retention", "run")  # nothing is old enough, so nothing is asked
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: there was nothing to purge\n")
     assert program("show", "trip").code == 0
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 130), ("no\n", 130)])
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("no\n", 1), ("\x04", 1)])
 def test_on_a_terminal_it_says_what_it_will_do_and_asks(program: Program, trip: str, answer: str, code: int) -> None:
     with Terminal("purge", "trip", feed=answer) as terminal:
         assert terminal.end() == code
-    assert f"{trip} trip Zebrawort: 2 messages, 1 turn" in terminal.screen
+    assert f"{trip} trip Zebrawort: 2 messages, 1 turn of 8 tokens" in terminal.screen
     assert "Remove 1 conversation for good? [y/N]" in terminal.screen
-    assert ("nothing was removed" in terminal.screen) == (code == 130)
+    assert ("convstore: nothing was removed" in terminal.screen) == (code == 1)
     assert program("show", "trip").code == (3 if code == 0 else 0)
+
+
+def test_ctrl_c_at_the_question_is_no_answer(program: Program, trip: str) -> None:
+    with Terminal("purge", "trip", feed="") as terminal:
+        terminal.until("[y/N]")
+        terminal.interrupt()
+        assert terminal.end() == 130
+    assert program("show", "trip").code == 0
 
 
 def test_what_is_purged_is_named_in_one_way(program: Program, trip: str) -> None:
@@ -102,17 +113,51 @@ def test_what_is_purged_is_named_in_one_way(program: Program, trip: str) -> None
     assert program("show", "trip").code == 0
 
 
-def test_by_age_and_from_the_trash(program: Program, trip: str) -> None:
+def test_by_age_and_from_the_trash(program: Program, trip: str, rows: Rows) -> None:
     program("delete", "other")
     assert program("purge", "--older-than", "1h", "--yes").out == ""
     assert program("purge", "--older-than", "0h", "--deleted", "--yes", "--json").json["purged"][0]["turns"] == 0
     assert [one["id"] for one in program("list", "--json").json] == [trip]
-    assert len(program("purge", "--older-than", "0d", "--yes", "--json").json["purged"]) == 1
+    make_old(rows)
+    assert len(program("purge", "--older-than", "1h", "--yes", "--json").json["purged"]) == 1
     assert program("list", "--json").json == []
 
 
-def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str) -> None:
-    with Terminal("purge", "--older-than", "0h", feed="") as terminal:
+def test_no_time_at_all_is_no_age_but_for_the_trash(program: Program, trip: str) -> None:
+    for options in (["--yes"], ["--dry-run"], []):
+        program("purge", "--older-than", "0d", *options).failed(2, "all conversations", "--deleted", "--owner OWNER")
+    assert len(program("list", "--json").json) == 2
+
+
+def test_a_dry_run_does_not_count_what_forks_keep_that_would_be_purged_too(
+    program: Program, trip: str, rows: Rows
+) -> None:
+    program("new", "--name", "kept")
+    fork, last = (
+        program("fork", ref, "--name", name).out.strip() for ref, name in (("trip", "fork"), ("fork", "last"))
+    )
+    receipts = program("purge", "trip", "fork", "--dry-run", "--json").json["purged"]
+    assert [(one["conversation"], one["kept_by"]) for one in receipts] == [
+        (fork, [{"conversation": last, "messages": 0}]),
+        (trip, [{"conversation": last, "messages": 2}]),
+    ]
+    make_old(rows)
+    program("retention", "set", "1h")
+    for command in (["purge", "--older-than", "1h"], ["purge", "--owner", ""], ["retention", "run"]):
+        planned = program(*command, "--dry-run", "--json").json["purged"]
+        assert len(planned) == 5
+        assert [one["kept_by"] for one in planned] == [[]] * 5, command
+    done = program("purge", "trip", "fork", "--yes", "--json").json["purged"]
+    assert [one["kept_by"] for one in done] == [one["kept_by"] for one in receipts]
+
+
+def make_old(rows: Rows) -> None:
+    rows.change("UPDATE convstore_conversations SET updated_at = '2020-01-01 00:00:00.000000'")
+
+
+def test_what_was_not_confirmed_or_changed_since_is_left(program: Program, trip: str, rows: Rows) -> None:
+    make_old(rows)
+    with Terminal("purge", "--older-than", "1h", feed="") as terminal:
         terminal.until("Remove 2 conversations for good? [y/N]")
         program("say", "Still wanted", "-c", "trip")
         program("new", "New", "--name", "new")
@@ -171,7 +216,7 @@ def test_a_reader_of_the_file_makes_it_exit_with_5_until_it_is_finished(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM convstore_messages").fetchone()
         ran = program("purge", "trip", "--yes")
-        assert (ran.code, ran.out) == (5, f"purged {trip}: 2 messages, 1 turn\n")
+        assert (ran.code, ran.out) == (5, f"purged {trip}: 2 messages, 1 turn of 8 tokens\n")
         assert "the rows are gone, but another process uses the database file" in ran.err
         assert "`convstore purge --finish` does it" in ran.err
         program("show", "trip").failed(3)

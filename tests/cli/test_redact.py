@@ -11,7 +11,7 @@ import pytest
 
 from convstore.testing import ChatServer, Reply
 from tests.cli.program import Program, start
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import OUR_COLOURS, Terminal
 
 SECRET = "hunter2-Pa55wort"
 
@@ -179,3 +179,11 @@ def test_a_copy_that_is_brought_up_to_date_loses_the_text_too(program: Program, 
     assert program("show", "--db", str(copy), "--json").json == program("show", "--json").json
     assert not program("search", "hunter2", "--db", str(copy), "--json").json
     assert program("db", "verify", "--all-terms", "--db", str(copy)).code == 0
+
+
+def test_on_a_terminal_the_places_of_a_text_are_indented(program: Program) -> None:
+    program("new", "--id", "talk", "--system", "the secret word is hunter2-Pa55")
+    program("say", "hunter2-Pa55", "-c", "talk")
+    with Terminal("redact", "1", "-c", "talk", "--match", "hunter2-Pa55", feed="n\n") as terminal:
+        assert terminal.end() == 1
+    assert "  talk message 2, user (seq 2)" in OUR_COLOURS.sub("", terminal.screen)

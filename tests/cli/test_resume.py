@@ -31,7 +31,7 @@ def test_resume_writes_a_session_that_can_be_brought_in_again(
     path = Path(ran.out.removesuffix("\n"))
     assert path.is_relative_to(tmp_path / name)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert ran.err == f"to go on: cd '{project}' && {command} {path.stem[-36:]}\n"
+    assert ran.err == f"convstore: to go on: cd '{project}' && {command} {path.stem[-36:]}\n"
     assert "1 new" in chat("import", str(path)).out
     assert [one["message"] for one in chat("show", "--json").json["messages"]] == CHAT
 

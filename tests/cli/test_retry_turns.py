@@ -192,7 +192,7 @@ def test_turns_of_a_new_conversation_print_a_note(program: Program) -> None:
     program("turns").failed(3, "no conversation yet")
     program("new", "--system", "Be brief.")
     ran = program("turns")
-    assert (ran.code, ran.out, ran.err) == (0, "", "no turns yet\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "convstore: no turns yet\n")
     assert program("turns", "--json").json == []
     program("turns", "nope").failed(3, "nope")
 

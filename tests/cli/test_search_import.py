@@ -62,12 +62,12 @@ def test_search_prints_json_and_says_what_comes_next(program: Program) -> None:
         "marks": [[4, 8]],
         "created_at": None,
     }
-    found = re.fullmatch(r"there are more: --before (\S+)\n", ran.err)
+    found = re.fullmatch(r"convstore: there are more: --before (\S+)\n", ran.err)
     assert found is not None
     rest = program("search", "word", "--before", found[1], "--json")
     assert ([hit["conversation"] for hit in rest.json], rest.err) == (["one"], "")
     nothing = program("search", "nowhere")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "", "nothing found\n")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "convstore: nothing found\n")
 
 
 @pytest.mark.parametrize(

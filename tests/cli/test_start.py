@@ -284,7 +284,7 @@ def test_a_bug_is_reported_in_one_line_that_says_how_to_see_the_traceback(
     [("ls", "list"), ("rm", "delete"), ("log", "turns"), ("history", "show"), ("rename", "set --name"), ("ask", "say")],
 )
 def test_a_command_name_of_another_program_leads_to_ours(bare: Program, word: str, command: str) -> None:
-    bare(word, "games").failed(2, f"No such command '{word}'; `convstore {command}` does it.")
+    bare(word, "games").failed(2, f"no command '{word}'; `convstore {command}` does it (")
 
 
 def test_help_is_also_a_command(bare: Program) -> None:

@@ -87,6 +87,15 @@ def test_usage_leaves_out_columns_on_a_narrow_terminal_and_says_so(program: Prog
     assert ("too narrow for p95, reasoning" in ran.err) == hidden
 
 
+def test_usage_fits_into_forty_columns(program: Program) -> None:
+    program("new", "Games")
+    program("say", "hi", "-m", "gpt-x")
+    for by in ([], ["--by", "conversation"], ["--by", "model"]):
+        lines = read_table(program, "usage", *by, width=40)
+        assert max(map(len, lines)) <= 40
+        assert all(word in lines[0] for word in ("turns", "cost"))
+
+
 # --- deleted conversations, and the model of a fork ---
 
 

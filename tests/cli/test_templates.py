@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import Program
+from tests.cli.terminal import Terminal
 
 TRANSLATOR = """\
 system = "Translate into $language. Keep the tone ${tone}. It costs $$5."
@@ -148,7 +149,13 @@ def test_templates_are_listed_shown_and_deleted(program: Program, folder: Path) 
     ran = program("templates", "list")
     assert len(ran.out.splitlines()) == 2
     assert "broken.toml, line 1" in ran.err
-    assert program("templates", "delete", "plain").code == 0
+    program("templates", "delete", "plain").failed(2, "no terminal to ask on: give --yes")
+    assert program("templates", "delete", "plain", "--dry-run").out.startswith("would remove ")
+    with Terminal("templates", "delete", "plain", feed="n\n") as terminal:
+        assert terminal.end() == 1
+    assert "plain.toml for good? [y/N]" in terminal.screen
+    assert program("templates", "show", "plain").code == 0
+    assert program("templates", "delete", "plain", "--yes").code == 0
     assert not (folder / "plain.toml").exists()
     program("templates", "delete", "plain").failed(2, "no template 'plain'")
     program("templates", "show", "plain").failed(2, "no template 'plain'")

@@ -11,6 +11,7 @@ import pytest
 
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import Program, Rows, command
+from tests.cli.screen import ScreenTerminal
 from tests.cli.terminal import OUR_COLOURS, Terminal, is_tame, read_screen
 from tests.processes import ROOT, can_fork_program, write_program
 
@@ -310,3 +311,16 @@ def test_closed_streams_are_no_error(program: Program, chat_server: ChatServer) 
     assert program("list", "--json").json[0]["messages"] == 2
     ran = run_in_shell("convstore say <&-; echo $?")
     assert (ran.stdout, ran.stderr) == ("2\n", "convstore: the message is empty\n")
+
+
+def test_a_long_note_is_broken_between_words_and_not_in_a_command(program: Program, tmp_path: Path) -> None:
+    program.set(COLUMNS=None, LINES=None)
+    with ScreenTerminal("purge", "--older-than", "0d", columns=40) as terminal:
+        assert terminal.end() == 2
+        lines = terminal.lines
+    shown = [line for line in lines if line]
+    assert shown[0].startswith("convstore: --older-than 0 would purge")
+    assert all(len(line) <= 40 for line in shown)
+    assert any("`convstore purge --help`)" in line for line in shown)
+    piped = program("purge", "--older-than", "0d").err.splitlines()
+    assert piped == [" ".join(shown)]

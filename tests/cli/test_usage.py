@@ -63,7 +63,7 @@ def test_the_table_has_a_line_for_each_row_and_the_total(priced: Program, chat_s
         "test-model           1       1       ?       ?           ?          ?         ?       -     -",
         "total                4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
     ]
-    assert ran.err == "1 of 4 turns have a model without a price; see `convstore usage --help`\n"
+    assert ran.err == "convstore: 1 of 4 turns have a model without a price; see `convstore usage --help`\n"
     assert priced("usage").out.splitlines() == [
         "       turns  failed  prompt  cached  completion  reasoning  cost USD  median   p95",
         "total      4       1   4,500   1,500         600        150  ≥ 0.0700    2.0s  2.0s",
@@ -143,13 +143,16 @@ def test_an_owner_sees_its_own_usage_and_the_administrator_every_owner(
 
 
 def test_usage_without_turns_prints_a_note(priced: Program, chat_server: ChatServer) -> None:
-    for words, arguments in (("no turns\n", []), ("no turns in this period\n", ["--since", "7d"])):
+    for words, arguments in (
+        ("no turns", []),
+        ("no turns in this period", ["--since", "7d"]),
+    ):
         ran = priced("usage", *arguments)
-        assert (ran.code, ran.out, ran.err) == (0, "", words)
+        assert (ran.code, ran.out, ran.err) == (0, "", f"convstore: {words}\n")
     assert priced("usage", "--json").json["total"]["cost"] == 0
     priced("new")
     ask(priced, chat_server, make_reply())
-    assert priced("usage", "--until", "2020-01-01").err == "no turns in this period\n"
+    assert priced("usage", "--until", "2020-01-01").err == "convstore: no turns in this period\n"
 
 
 @pytest.mark.parametrize(
@@ -229,4 +232,7 @@ def test_the_table_comes_before_the_notes_about_it(priced: Program, chat_server:
     ask(priced, chat_server, make_reply("unpriced"))
     with start("usage", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         out, _ = process.communicate()
-    assert out.decode().splitlines()[-1] == "1 of 1 turns have a model without a price; see `convstore usage --help`"
+    assert (
+        out.decode().splitlines()[-1]
+        == "convstore: 1 of 1 turns have a model without a price; see `convstore usage --help`"
+    )

@@ -94,6 +94,25 @@ def test_a_call_costs_no_more_in_a_long_conversation(
         engine.dispose()
 
 
+@pytest.mark.parametrize("backend", ["sqlite-engine", "postgresql-engine"], indirect=True)
+def test_a_purge_costs_as_much_for_each_message_in_a_long_conversation(backend: Backend) -> None:
+    engine = create_engine(backend.url, pool_size=1, max_overflow=0)
+    meter = Meter(engine)
+    counts = (1_000, 8_000)
+    steps = []
+    try:
+        with Store(engine=engine) as store:
+            for count in counts:
+                messages = [{"role": "user", "content": f"word{number}"} for number in range(count)]
+                id = store.new(messages=messages).id
+                with meter.measure() as cost:
+                    assert store.purge(id, finish=False).messages == count
+                steps.append(cost.steps)
+    finally:
+        engine.dispose()
+    assert steps[1] < 1.5 * counts[1] / counts[0] * steps[0]
+
+
 def test_the_guarantees_page_states_these_counts() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
     say, complete, retry, edit = (MAX_COSTS[f"{name}, max_context"][0] for name in ("say", "complete", "retry", "edit"))

@@ -326,6 +326,25 @@ def test_a_title_made_of_a_message_stays_only_with_forks_that_have_it(store: Sto
     assert find_words(backend, "Zebrawort") == []
 
 
+@ON_ALL_BACKENDS
+def test_a_title_that_an_older_release_made_of_a_message_stays_only_with_forks_that_have_it(
+    store: Store, backend: Backend
+) -> None:
+    # It stored such a title as if it had been given, and a fork copied it.
+    title = "Zebrawort grows where?"
+    store.new(id="a", title="Zebrawort grows", messages=[{"role": "user", "content": f"{title} I mean in Peru."}])
+    for id, at in (("none", 0), ("whole", 1)):
+        store.fork("a", at=at, new_id=id, name=f"{id}-fork")
+    store.fork("a", at=0, new_id="other", title="Mine")
+    assert [hit.conversation for hit in store.search("zebrawort").hits if hit.position is None].count("none") == 1
+    store.purge("a")
+    assert [store.get(id).title for id in ("none", "whole", "other")] == [None, "Zebrawort grows", "Mine"]
+    assert {hit.conversation for hit in store.search("zebrawort").hits} == {"whole"}
+    assert store.search("none-fork").hits
+    store.purge("whole")
+    assert find_words(backend, "Zebrawort") == []
+
+
 @pytest.mark.parametrize("id", ["100%_!", "ünal-天气", 'quote"back\\slash', "Case"])
 def test_a_fork_is_found_by_any_id_of_its_origin(store: Store, id: str) -> None:
     store.new(id=id, messages=[{"role": "user", "content": "Hi"}])

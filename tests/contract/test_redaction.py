@@ -90,6 +90,25 @@ def test_a_matched_part_is_removed_from_the_message_its_copies_and_the_rows_besi
     assert len(chat_server.requests) == calls
 
 
+def test_a_secret_in_the_place_of_a_model_is_removed_and_the_name_of_a_model_stays(
+    store: Store, chat_server: ChatServer
+) -> None:
+    id = store.new(messages=[{"role": "user", "content": f"key {SECRET} for test-model"}], model=SECRET).id
+    chat_server.script(Failure(404, "no such model"))
+    with pytest.raises(TurnFailed):
+        store.say(id, "hi")
+    fork = store.fork(id).id
+    store.say(id, "hi", model="test-model")
+    store.redact(id, 1, match=PATTERN)
+    assert find_in(store, SECRET) == []
+    assert [turn.request["model"] for turn in store.turns(id)] == [REDACTED_TEXT, "test-model"]
+    assert store.get(id).settings == {"model": REDACTED_TEXT}
+    assert store.get(fork).model == REDACTED_TEXT
+    check_verified(store)
+    store.redact(id, 1, match="test-model")
+    assert [turn.request["model"] for turn in store.turns(id)] == [REDACTED_TEXT, "test-model"]
+
+
 def test_forks_that_do_not_share_the_message_lose_what_they_took_over(store: Store) -> None:
     first = [{"role": "system", "content": "be kind"}, {"role": "user", "content": f"my pin is {SECRET}"}]
     id = store.new(messages=first, metadata={"pin": SECRET}).id

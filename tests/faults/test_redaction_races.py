@@ -14,11 +14,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Table, create_engine, delete, event, select, text
 
-from convstore import ConversationBusy, LeaseLost, Redaction, RedactionUnfinished, Store, TurnFailed
+from convstore import (
+    ConversationBusy,
+    DatabaseUnavailable,
+    LeaseLost,
+    Redaction,
+    RedactionUnfinished,
+    Store,
+    TurnFailed,
+)
 from convstore.conversations import redaction, search_filling
-from convstore.db import quote_removal
-from convstore.db.tables import deltas, search_documents
+from convstore.db import lock_wait, quote_removal
+from convstore.db.tables import conversations, deltas, messages, search_documents
 from convstore.db.verification import verify
+from convstore.leases import waiting
 from convstore.messages.redacted_message import REDACTED_TEXT
 from convstore.provider import error_texts
 from convstore.testing import ChatServer, Failure, Reply
@@ -111,6 +120,30 @@ def test_a_redaction_that_waited_for_another_is_planned_again(
     assert isinstance(again, Redaction)
     assert [(one.conversation, one.seq) for one in again.redacted] == [(id, 1)]
     check_all(engine_of(store))
+
+
+def test_a_redaction_waits_for_the_locks_of_others_for_a_short_time_only(
+    postgres_url: str, chat_server: ChatServer, submit: Callable[..., Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOCK_WAIT_SECONDS", 0.2)
+    with open_store(postgres_url, chat_server.url) as store, engine_of(store).connect() as other:
+        id = store.new(messages=[{"role": "user", "content": f"My password is {SECRET}"}]).id
+        other.execute(select(conversations.c.id).with_for_update()).all()
+        with pytest.raises(ConversationBusy, match="another transaction"):
+            store.redact(id, 1)  # rows of conversations are not waited for by the database
+        other.rollback()
+        monkeypatch.setattr(lock_wait, "_LIMIT", text("SELECT set_config('lock_timeout', '300ms', true)"))
+        other.execute(select(messages.c.seq).with_for_update()).all()
+        running = submit(store.redact, id, 1)
+        with pytest.raises(DatabaseUnavailable, match="another transaction held a lock for too long"):
+            running.result(PATIENCE)  # without the limit it would wait for ever
+        other.rollback()
+        assert store.redact(id, 1).redacted_at is not None
+        # In the caller's own transaction, the limit is the caller's affair.
+        store.append(id, {"role": "user", "content": f"Again {SECRET}"})
+        store.using(other).redact(id, 2)
+        assert other.scalar(text("SHOW lock_timeout")) == "0"
+        other.rollback()
 
 
 def test_a_redaction_that_is_overtaken_again_and_again_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

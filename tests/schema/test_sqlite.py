@@ -255,7 +255,7 @@ def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
     with Store(path) as store, pytest.raises(DatabaseUnavailable) as raised:
         store.new("No")
     assert str(path) in str(raised.value)
-    assert "No such file or directory" in str(raised.value)
+    assert "its folder does not exist" in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,7 +267,7 @@ def test_the_error_names_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
 
 def test_the_error_names_a_folder_in_place_of_a_database(tmp_path: Path) -> None:
     (tmp_path / "chat.db").mkdir()
-    with Store(tmp_path / "chat.db") as store, pytest.raises(DatabaseUnavailable, match=r"chat\.db: unable to open"):
+    with Store(tmp_path / "chat.db") as store, pytest.raises(DatabaseUnavailable, match=r"chat\.db: it is a folder"):
         store.new("No")
     assert list((tmp_path / "chat.db").iterdir()) == []
 

@@ -226,10 +226,10 @@ class ChatSession:
         page = self.store.messages(now.id, limit=_MAX_NEWS)
         news = [record for record in page if record.seq > before.head_seq]
         if not news:
-            write_note(f"convstore: another caller moved the head to position {now.length}")
+            write_note(f"another caller moved the head to position {now.length}")
             return True
         more = f"; the last {_MAX_NEWS} messages:" if len(news) == _MAX_NEWS else ""
-        write_note(f"convstore: another caller went on with this conversation{more}")
+        write_note(f"another caller went on with this conversation{more}")
         if not sys.stdout.isatty():  # only replies go there
             return True
         for record in news:

@@ -10,10 +10,10 @@ from typing import Protocol
 import click
 
 from convstore.cli.chat.chat_session import ChatSession
-from convstore.cli.chat.slash_commands import LeaveChat, name_slash_commands, run_slash_command
+from convstore.cli.chat.slash_commands import LeaveChat, name_slash_commands, run_slash_command, steers_next_message
 from convstore.cli.chat.typed_ahead import release_keys
 from convstore.cli.exit_codes import report_error
-from convstore.cli.render.output_streams import rephrase_notes, write_terminal_note
+from convstore.cli.render.output_streams import rephrase_notes, write_note, write_terminal_note
 from convstore.errors import ConvstoreError
 
 _STOPPED = 128 + SIGINT
@@ -29,7 +29,7 @@ def run_chat(session: ChatSession, prompt: Prompt) -> int:
     """Answer messages until there are no more, and return the exit code.
 
     An error is printed, and the chat goes on. What is typed on a terminal ends with 0; what a pipe brings, with the
-    code of the first error.
+    code of the first error. A pipe is left at a command that fails, if the next message would go to the wrong place.
     """
     with rephrase_notes(name_slash_commands):
         code = _answer_all(session, prompt)
@@ -59,6 +59,9 @@ def _answer_all(session: ChatSession, prompt: Prompt) -> int:
             failed = _answer(session, text)
         except LeaveChat:
             return code
+        if failed and not sys.stdin.isatty() and _is_command(text) and steers_next_message(text[1:]):
+            write_note(f"stopped at {text.split(maxsplit=1)[0]:.40}: what follows would go to the wrong place")
+            return failed
         code = code or failed
 
 
@@ -66,10 +69,14 @@ def _answer(session: ChatSession, text: str) -> int:
     """Say a message or run a command, and return the exit code that it would have as a command of its own."""
     if not text.strip() and not session.next.attached:
         return _attempt(session.show_news)
-    if text.startswith("/") and not text.startswith("//"):
+    if _is_command(text):
         with release_keys():
             return _attempt(lambda: run_slash_command(session, text[1:]))
     return _attempt(lambda: session.say(text.removeprefix("/") if text.startswith("//") else text))
+
+
+def _is_command(text: str) -> bool:
+    return text.startswith("/") and not text.startswith("//")
 
 
 def _attempt(act: Callable[[], object]) -> int:

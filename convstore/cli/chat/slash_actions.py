@@ -74,15 +74,20 @@ def choose_conversation(session: ChatSession) -> str | None:
             return None
     for conversation in session.store.list(limit=_LISTED_CONVERSATIONS):
         write_answer(cut_line(make_one_line(describe_conversation(conversation)), get_width()))
-    write_note("convstore: /open REF opens one of them")
+    write_note("/open REF opens one of them")
     return None
 
 
-def show_place(session: ChatSession) -> None:
-    """Print on a terminal which conversation the chat is in, and its last messages."""
+def show_place(session: ChatSession, *, is_named: bool = False) -> None:
+    """Print on a terminal which conversation the chat is in, and its last messages.
+
+    Args:
+        is_named: whether the conversation was named just before.
+    """
     if session.conversation is None or not sys.stdin.isatty():
         return
-    write_terminal_note(f"({describe_conversation(session.conversation)})")
+    if not is_named:
+        write_terminal_note(f"({describe_conversation(session.conversation)})")
     if not sys.stdout.isatty():  # only replies go there
         return
     for record in session.store.messages(session.conversation.id, limit=_SHOWN_MESSAGES):
@@ -97,7 +102,7 @@ def open_fork(session: ChatSession, origin: str, printed: str) -> None:
         write_answer(printed, newline=False)
         return
     session.open(session.store.get(words[0]))
-    write_note(f"convstore: now in the fork {words[0]}; /open {origin} goes back")
+    write_note(f"now in the fork {words[0]}; /open {origin} goes back")
 
 
 def find_last_question(session: ChatSession) -> int:
@@ -121,7 +126,7 @@ def set_system(session: ChatSession, typed: str) -> None:
         return
     found = session.next.system or session.find_system()
     if found is None:
-        write_note("convstore: no system message; /system TEXT puts one before the next message")
+        write_note("no system message; /system TEXT puts one before the next message")
     else:
         write_answer(found)
 
@@ -135,7 +140,7 @@ def attach(session: ChatSession, typed: str) -> None:
     for name in session.next.attached:
         write_note(f"attached: {name}")
     if not session.next.attached:
-        write_note("convstore: nothing is attached; /attach FILE attaches a file to the next message")
+        write_note("nothing is attached; /attach FILE attaches a file to the next message")
 
 
 def detach(session: ChatSession, _: str) -> None:
@@ -149,7 +154,7 @@ def list_models(session: ChatSession) -> None:
     for name in names:
         write_answer(make_one_line(f"{'*' if name == session.model else ' '} {name}"))
     if not names:
-        write_note("convstore: the server lists no models; /model MODEL takes any name")
+        write_note("the server lists no models; /model MODEL takes any name")
 
 
 def print_status(session: ChatSession, _: str) -> None:

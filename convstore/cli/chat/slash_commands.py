@@ -5,21 +5,16 @@ Most of them are commands of the command line, which run here with the same opti
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from shlex import split
 from typing import TYPE_CHECKING
 
-import click
-
-from convstore.cli import convstore
 from convstore.cli.chat import slash_actions
+from convstore.cli.chat.adapted_commands import rename_forms, run_adapted
 from convstore.cli.chat.slash_actions import LeaveChat, SlashError
-from convstore.cli.options.command_defaults import CommandDefaults
 
 if TYPE_CHECKING:
     from convstore.cli.chat.chat_session import ChatSession
@@ -49,44 +44,47 @@ class SlashCommand:
     """The command of the command line that it is."""
 
 
-def _run(name: str, *before: str, takes_id: bool = False, changes_path: bool = False) -> Action:
+def _run(name: str, *before: str, changes_path: bool = False) -> Action:
     """Return the action that runs a command of the command line on the chat's conversation.
 
     Args:
         before: its first arguments.
-        takes_id: put the conversation's id in front of the arguments: the command needs one.
         changes_path: the command asks the model.
     """
 
     def act(session: ChatSession, typed: str) -> None:
-        conversation = session.ensure_conversation()
-        arguments = [*before, *((conversation.id,) if takes_id else ()), *split_words(typed)]
-        with _conversation_in_environment(conversation.id):
-            if changes_path:
-                session.ask(lambda: _invoke(session, name, arguments))
-            else:
-                _invoke(session, name, arguments)
-        session.refresh()
+        _run_words(session, name, [*before, *split_words(typed)], changes_path=changes_path)
 
     return act
 
 
+def _run_words(session: ChatSession, name: str, arguments: list[str], *, changes_path: bool = False) -> None:
+    id = session.ensure_conversation().id
+    if changes_path:
+        session.ask(lambda: run_adapted(session, name, arguments, id))
+    else:
+        run_adapted(session, name, arguments, id)
+    session.refresh()
+
+
 def _run_alone(name: str) -> Action:
     """Return the action that runs a command that is not about one conversation."""
-    return lambda session, typed: _invoke(session, name, split_words(typed))
+    return lambda session, typed: run_adapted(session, name, split_words(typed), None)
 
 
 def _search(session: ChatSession, typed: str) -> None:
-    _invoke(session, "search", typed.split())  # with its quotation marks
+    run_adapted(session, "search", typed.split(), None)  # with its quotation marks
+
+
+def _undo(session: ChatSession, typed: str) -> None:
+    _run_words(session, "undo", ["-n", typed] if typed.isdecimal() else split_words(typed))
 
 
 def _title(session: ChatSession, typed: str) -> None:
-    id = session.ensure_conversation().id
     words = split_words(typed)
     if not typed.startswith("-") and len(words) != 1:  # a title of several words needs no quotation marks
         words = [typed] if typed else []
-    _invoke(session, "title", [id, *words])
-    session.refresh()
+    _run_words(session, "title", words)
 
 
 def _edit(session: ChatSession, typed: str) -> None:
@@ -94,8 +92,13 @@ def _edit(session: ChatSession, typed: str) -> None:
     if not position:
         position = str(slash_actions.find_last_question(session))
     arguments = split_words(typed) if text.startswith("-") else [position, *(["--", text] if text.strip() else [])]
-    with _conversation_in_environment(session.ensure_conversation().id):
-        session.ask(lambda: _invoke(session, "edit", arguments))
+    _run_words(session, "edit", arguments, changes_path=True)
+
+
+def _continue(session: ChatSession, typed: str) -> None:
+    if typed:
+        raise SlashError("/continue takes no arguments; what you type without a slash is your next message")
+    _run_words(session, "say", ["--continue"], changes_path=True)
 
 
 def _set(session: ChatSession, typed: str) -> None:
@@ -104,21 +107,17 @@ def _set(session: ChatSession, typed: str) -> None:
 
 def _model(session: ChatSession, typed: str) -> None:
     if typed:
-        session.change_settings(lambda: _run("set", "-m", typed)(session, ""))
+        session.change_settings(lambda: _run_words(session, "set", ["-m", typed]))
     else:
         slash_actions.list_models(session)
-
-
-def _usage(session: ChatSession, typed: str) -> None:
-    _invoke(session, "usage", split_words(typed) or [session.ensure_conversation().id])
 
 
 def _fork(session: ChatSession, typed: str) -> None:
     origin = session.ensure_conversation()
     if not origin.head_seq and not session.store.turns(origin.id, limit=1):
         raise SlashError("there is no message yet to fork at")
-    with _conversation_in_environment(origin.id), slash_actions.capture_stdout() as printed:
-        _invoke(session, "fork", split_words(typed))
+    with slash_actions.capture_stdout() as printed:
+        run_adapted(session, "fork", split_words(typed), origin.id)
     slash_actions.open_fork(session, origin.id, printed.getvalue())
 
 
@@ -128,9 +127,8 @@ def _redact(session: ChatSession, typed: str) -> None:
 
 
 def _delete(session: ChatSession, typed: str) -> None:
-    _invoke(session, "delete", split_words(typed) or [session.ensure_conversation().id])
-    if not typed:
-        session.begin_new()
+    run_adapted(session, "delete", split_words(typed), session.ensure_conversation().id)
+    session.begin_new()
 
 
 def _help(session: ChatSession, typed: str) -> None:
@@ -139,7 +137,7 @@ def _help(session: ChatSession, typed: str) -> None:
         found = find_slash_command(name)
         slash_actions.print_command_help(name, found.usage, found.summary)
         if found.command is not None:
-            _invoke(session, found.command, ["--help"])
+            run_adapted(session, found.command, ["--help"], None)
         return
     slash_actions.print_overview({name: (each.usage, each.summary) for name, each in SLASH_COMMANDS.items()})
 
@@ -150,7 +148,7 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "open": SlashCommand("[REF]", "Go on with another conversation.", slash_actions.open_conversation),
     "show": SlashCommand("[-n N]", "Print the messages.", _run("show"), "show"),
     "tree": SlashCommand("", "Print all messages, on the path and off it.", _run("show", "--tree"), "show"),
-    "undo": SlashCommand("[-n N]", "Undo the last turn.", _run("undo"), "undo"),
+    "undo": SlashCommand("[N]", "Undo the last turn.", _undo, "undo"),
     "redo": SlashCommand("", "Redo the turns of the latest undo.", _run("redo"), "redo"),
     "retry": SlashCommand("[OPTIONS]", "Ask the last question again.", _run("retry", changes_path=True), "retry"),
     "edit": SlashCommand("[POSITION [TEXT]]", "Edit a message and ask again; the last one of yours.", _edit, "edit"),
@@ -165,25 +163,33 @@ SLASH_COMMANDS: dict[str, SlashCommand] = {
     "model": SlashCommand("[MODEL]", "Change the model; alone, list the models.", _model),
     "set": SlashCommand("[OPTIONS]", "Change parameters, window, name or title.", _set, "set"),
     "title": SlashCommand("TITLE|--auto", "Change the title.", _title, "title"),
-    "tag": SlashCommand("NAME...", "Add tags.", _run("tag", takes_id=True), "tag"),
-    "untag": SlashCommand("NAME...", "Remove tags.", _run("untag", takes_id=True), "untag"),
+    "tag": SlashCommand("NAME...", "Add tags.", _run("tag"), "tag"),
+    "untag": SlashCommand("NAME...", "Remove tags.", _run("untag"), "untag"),
     "rate": SlashCommand("POSITION good|bad|none", "Rate a reply.", _run("rate"), "rate"),
-    "archive": SlashCommand("", "Move the conversation to the archive.", _run("archive", takes_id=True), "archive"),
+    "archive": SlashCommand("", "Move the conversation to the archive.", _run("archive"), "archive"),
     "delete": SlashCommand("", "Delete the conversation, and start a new one.", _delete, "delete"),
     "redact": SlashCommand("POSITION [--match REGEX]", "Remove a message's text for good.", _redact, "redact"),
     "tool-result": SlashCommand("CALL_ID TEXT", "Give the result of a tool call.", _run("tool-result"), "tool-result"),
-    "continue": SlashCommand(
-        "", "Let the model go on, as after a tool's result.", _run("say", "--continue", changes_path=True), "say"
-    ),
+    "continue": SlashCommand("", "Let the model go on, as after a tool's result.", _continue),
     "list": SlashCommand("[TEXT]", "List conversations.", _run_alone("list"), "list"),
     "search": SlashCommand("QUERY", "Find messages and titles.", _search, "search"),
     "turns": SlashCommand("", "List the turns.", _run("turns"), "turns"),
-    "usage": SlashCommand("[OPTIONS]", "Show tokens and cost of the conversation.", _usage, "usage"),
+    "usage": SlashCommand("[OPTIONS]", "Show tokens and cost of the conversation.", _run("usage"), "usage"),
     "status": SlashCommand("", "Print conversation, model, tokens and cost.", slash_actions.print_status),
     "export": SlashCommand("[-f FORMAT] [-o FILE]", "Write the conversation to a file.", _run("export"), "export"),
     "exit": SlashCommand("", "Leave the chat, as Ctrl-D does.", slash_actions.leave),
 }
 """The commands by name, in the order of /help."""
+
+_STEERING = frozenset(
+    {
+        *("new", "open", "undo", "redo", "retry", "edit", "checkout", "fork", "delete", "redact", "tool-result"),
+        *("continue", "pin", "unpin", "compact", "system", "attach", "detach", "model", "set"),
+    }
+)
+"""The commands after which the next message goes elsewhere, or with something else."""
+_SHOWING_ALONE = ("attach", "model", "system")
+"""Those of them that change nothing without an argument."""
 
 _COMMAND_LINE = re.compile(r"`convstore ([a-z-]+)")
 
@@ -202,6 +208,13 @@ def run_slash_command(session: ChatSession, line: str) -> None:
     find_slash_command(name).act(session, "".join(typed).strip())
 
 
+def steers_next_message(line: str) -> bool:
+    """Return True if a command decides where the next message goes, or with what; a name that is wrong may mean one."""
+    name, *typed = line.split(maxsplit=1) or [""]
+    name = _OTHER_NAMES.get(name, name)
+    return name not in SLASH_COMMANDS or (name in _STEERING and not (name in _SHOWING_ALONE and not typed))
+
+
 def find_slash_command(name: str) -> SlashCommand:
     """Return the command with a name.
 
@@ -218,7 +231,9 @@ def find_slash_command(name: str) -> SlashCommand:
 
 def name_slash_commands(note: str) -> str:
     """Return a note with the chat's commands instead of those of the command line, where they do the same."""
-    return _COMMAND_LINE.sub(lambda found: f"`/{found[1]}" if found[1] in SLASH_COMMANDS else found[0], note)
+    return _COMMAND_LINE.sub(
+        lambda found: f"`/{found[1]}" if found[1] in SLASH_COMMANDS else found[0], rename_forms(note)
+    )
 
 
 def split_words(typed: str) -> list[str]:
@@ -227,44 +242,3 @@ def split_words(typed: str) -> list[str]:
         return split(typed)
     except ValueError:
         return typed.split()
-
-
-def _invoke(session: ChatSession, name: str, arguments: list[str]) -> None:
-    """Run a command of the command line with the options of the chat; those that were typed come after them and win."""
-    command = convstore.get_command(click.Context(convstore), name)
-    assert command is not None  # noqa: S101 (a test compares the table with the command line)
-    known = {flag for parameter in command.params for flag in parameter.opts}
-    given = [words for words in _list_options(session) if words[0] in known]
-    command.main(
-        [word for words in given for word in words] + arguments,
-        prog_name=f"/{name}",
-        standalone_mode=False,
-        default_map=CommandDefaults((name,)),
-        **convstore.context_settings,  # `-h`, and the width of help
-    )
-
-
-def _list_options(session: ChatSession) -> list[list[str]]:
-    """Return the options that the chat was started with and its commands share, each with its value."""
-    choice, call = session.choice, session.call
-    values = {"--db": choice.database.db, "--schema": choice.database.schema, "--owner": choice.owner}
-    flags = {"--plain": call.is_plain, "--no-stream": not call.as_stream}
-    return [
-        *([option, value] for option, value in values.items() if value is not None),
-        *([option] for option, is_set in flags.items() if is_set),
-        ["--wait", str(call.wait)],
-    ]
-
-
-@contextmanager
-def _conversation_in_environment(id: str) -> Iterator[None]:
-    """Make a conversation the one that a command without REF means."""
-    before = os.environ.get("CONVSTORE_CONVERSATION")
-    os.environ["CONVSTORE_CONVERSATION"] = id
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CONVSTORE_CONVERSATION"]
-        else:
-            os.environ["CONVSTORE_CONVERSATION"] = before

@@ -10,7 +10,7 @@ import click
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from convstore.cli import convstore
+from convstore.cli.chat.adapted_commands import adapt_command
 from convstore.cli.chat.slash_commands import SLASH_COMMANDS
 from convstore.cli.render.output_streams import make_one_line
 from convstore.errors import ConvstoreError
@@ -67,8 +67,7 @@ class SlashCompleter(Completer):
 
 def _list_options(name: str) -> Iterable[tuple[str, str]]:
     slash = SLASH_COMMANDS.get(name)
-    command = convstore.get_command(click.Context(convstore), slash.command) if slash and slash.command else None
-    for parameter in command.params if command is not None else ():
+    for parameter in adapt_command(slash.command).params if slash and slash.command else ():
         if isinstance(parameter, click.Option):
             yield from ((option, parameter.help or "") for option in parameter.opts if option.startswith("--"))
 

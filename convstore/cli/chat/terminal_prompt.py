@@ -6,15 +6,20 @@ import sys
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import Completer
+from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import completion_is_selected, is_searching
+from prompt_toolkit.filters import completion_is_selected, is_searching, vi_navigation_mode
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
 from convstore.cli.chat.editing_mode import find_editing_mode
+from convstore.cli.exit_codes import report_error
+from convstore.cli.options.text_editor import EditorFailed, open_editor
 from convstore.cli.render.output_streams import has_colours
 
 _PROMPT = "> "
@@ -44,10 +49,8 @@ class TerminalPrompt:
             complete_while_typing=False,
             editing_mode=EditingMode.VI if find_editing_mode() == "vi" else EditingMode.EMACS,
             key_bindings=_make_key_bindings(),
-            enable_open_in_editor=True,
             enable_suspend=True,
             search_ignore_case=True,
-            tempfile_suffix=".md",
             bottom_toolbar=lambda: describe_status(output.get_size().columns),
             style=_STYLE if has_colours(sys.stderr) else _PLAIN_STYLE,  # prompt_toolkit honours NO_COLOR too
             reserve_space_for_menu=6,
@@ -67,6 +70,20 @@ class TerminalPrompt:
             sys.stderr.flush()
         self._is_first = False
         return self._session.prompt().rstrip("\n")  # as a paste ends
+
+
+async def _edit_buffer(buffer: Buffer) -> None:
+    """Replace what is typed by what the user's editor makes of it."""
+    changed = await run_in_terminal(lambda: _edit_text(buffer.text), in_executor=True)
+    buffer.document = Document(changed, len(changed))
+
+
+def _edit_text(text: str) -> str:
+    try:
+        return open_editor(text, ".md", result="the message stays as it was")
+    except EditorFailed as error:
+        report_error(error)
+        return text
 
 
 def _make_key_bindings() -> KeyBindings:
@@ -90,7 +107,8 @@ def _make_key_bindings() -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     @keys.add("c-x", "c-e")
+    @keys.add("v", filter=vi_navigation_mode)
     def _open_editor(event: KeyPressEvent) -> None:
-        event.current_buffer.open_in_editor()
+        event.app.create_background_task(_edit_buffer(event.current_buffer))
 
     return keys

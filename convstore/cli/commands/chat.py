@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,7 +79,7 @@ def chat(
         if conversation is not None:
             session.open(conversation)
             session.next.system = text
-            show_place(session)
+            show_place(session, is_named=is_latest and not os.environ.get("CONVSTORE_CONVERSATION"))
         with open_prompt(session) as prompt:
             code = run_chat(session, prompt)
     if code:

@@ -78,7 +78,7 @@ def _compact(store: Store, target: str, keep_last: int | None, model: str | None
     try:
         found = store.compact(target, keep_last=keep_last, model=model)
     except SystemExit:
-        write_note("convstore: interrupted; summaries that are complete are kept")
+        write_note("interrupted; summaries that are complete are kept")
         raise
     if as_json:
         write_json({"conversation": target, "summaries": [summary_to_json(summary) for summary in found]})
@@ -87,11 +87,11 @@ def _compact(store: Store, target: str, keep_last: int | None, model: str | None
     if found:
         replaced = _count_messages(found[-1])
         write_note(
-            f"convstore: in requests this summary now replaces {replaced} (but no system or pinned message); "
+            f"in requests this summary now replaces {replaced} (but no system or pinned message); "
             "`convstore compact --drop` drops it"
         )
     else:
-        write_note("convstore: nothing to summarise")
+        write_note("nothing to summarise")
 
 
 def _drop_summary(store: Store, target: str, *, as_json: bool) -> None:
@@ -103,11 +103,11 @@ def _drop_summary(store: Store, target: str, *, as_json: bool) -> None:
             {"conversation": target, **{key: summary_to_json(one) if one else None for key, one in forms.items()}}
         )
     if dropped is None:
-        write_note("convstore: no summary to drop")
+        write_note("no summary to drop")
     elif present is not None:
-        write_note(f"convstore: dropped; the earlier summary replaces {_count_messages(present)} again")
+        write_note(f"dropped; the earlier summary replaces {_count_messages(present)} again")
     else:
-        write_note("convstore: dropped; the messages are sent again")
+        write_note("dropped; the messages are sent again")
 
 
 def _count_messages(summary: Summary) -> str:

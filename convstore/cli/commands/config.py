@@ -10,8 +10,10 @@ import click
 
 from convstore.cli.options.chosen_settings import find_project, get_given_profile, profile_option
 from convstore.cli.options.completed_words import complete_setting_key
+from convstore.cli.options.confirm_option import ask_to_edit_again
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
+from convstore.cli.options.text_editor import open_editor
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
 from convstore.errors import InvalidInput
 
@@ -48,7 +50,7 @@ def config(context: click.Context, db: str | None, owner: str | None, as_json: b
     if context.invoked_subcommand is not None:
         return
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
     from convstore.config.settings_file import read_user_settings
     from convstore.config.settings_report import GivenSettings, list_settings, shorten_home
 
@@ -119,7 +121,7 @@ def _check_defaults_of(keys: tuple[str, ...], value: str) -> None:
     import tomlkit
 
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
     from convstore.config.settings_file import check_user_settings
     from convstore.config.settings_writer import parse_value
     from convstore.config.toml_files import parse_toml
@@ -135,12 +137,14 @@ def _check_defaults_of(keys: tuple[str, ...], value: str) -> None:
 @config.command("unset", epilog=format_examples("convstore config unset model"))
 @click.argument("key", shell_complete=complete_setting_key)
 def unset(key: str) -> None:
-    """Remove a value from config.toml."""
-    from convstore.config.settings_writer import change_setting, parse_key
+    """Remove a value from config.toml, or a whole table; also a key that is a mistake."""
+    from convstore.config.settings_writer import remove_setting, split_key
 
     path = _find_path()
-    change_setting(path, parse_key(key), None)
+    mistake = remove_setting(path, split_key(key))
     write_terminal_note(f"(changed {path})")
+    if mistake is not None:
+        write_note(f"one more mistake is left: {mistake}")
 
 
 @config.command("edit", epilog=format_examples("convstore config edit", "EDITOR=nano convstore config edit"))
@@ -153,12 +157,14 @@ def edit() -> None:
     path = _find_path()
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8; correct or remove it") from None
     text = before
     while True:
-        changed = click.edit(text, extension=".toml", require_save=False)
-        if changed is None or changed == before:
+        changed = open_editor(text, ".toml", result="nothing was changed")
+        if changed == before:
             write_note("nothing was changed")
             return
         text = changed
@@ -168,16 +174,16 @@ def edit() -> None:
         except InvalidInput as error:
             if not sys.stdin.isatty():
                 raise
-            write_note(f"convstore: {error}")
-            if not click.confirm("Edit it again?", default=True, err=True):
-                raise InvalidInput("nothing was changed") from None
+            write_note(str(error))
+            ask_to_edit_again()
         else:
+            write_terminal_note(f"(changed {path})")
             return
 
 
 def _check_all(settings: Any) -> None:
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
+    from convstore.cli.options.default_checks import check_all_defaults
 
     check_all_defaults(settings, convstore)
 
@@ -209,7 +215,7 @@ def trust(file: Path) -> None:
         raise InvalidInput(f"{file} does not exist")
     settings = check_project_settings(found, trusts=True)
     trust_file(file, found.text)
-    write_note(f"convstore: {file} is trusted: database {mask_url(settings.database or '-')}")
+    write_note(f"{file} is trusted: database {mask_url(settings.database or '-')}")
 
 
 def _find_path() -> Path:

@@ -127,16 +127,14 @@ def check(as_json: bool, database_choice: DatabaseChoice) -> None:
             write_answer(f"{opened.label}: schema {found.current}, ready")
         if log is not None and log.held > LOG_LIMIT_BYTES:
             write_note(
-                f"convstore: the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot "
+                f"the log has {format_megabytes(log.size)}, and {format_megabytes(log.held)} of it cannot "
                 "be copied into the database while another program reads; end the programs that read it"
             )
         if left:
-            write_note(
-                f"convstore: what was purged is not overwritten yet ({', '.join(left)}): run `convstore purge --finish`"
-            )
+            write_note(f"what was purged is not overwritten yet ({', '.join(left)}): run `convstore purge --finish`")
         if problem is not None:
             write_note(
-                f"convstore: {problem}, and is not used: a process that died may be noticed late; stop all programs "
+                f"{problem}, and is not used: a process that died may be noticed late; stop all programs "
                 "that use the database, then remove it"
             )
 
@@ -220,7 +218,7 @@ def verify(reference: str | None, all_terms: bool, as_json: bool, store_choice: 
             write_answer(f"{label}: {counts}, no damage")
     if found.damages:
         count = len(found.damages)
-        write_note(f"convstore: {count} damaged {'row' if count == 1 else 'rows'}; restore from a backup")
+        write_note(f"{count} damaged {'row' if count == 1 else 'rows'}; restore from a backup")
     _write_index_notes(found.search_index)
     if found.damages or not found.search_index.is_complete:
         raise SystemExit(7)
@@ -229,11 +227,10 @@ def verify(reference: str | None, all_terms: bool, as_json: bool, store_choice: 
 def _write_index_notes(found: SearchIndexCheck) -> None:
     """Write what the search index does not have, and which command mends it."""
     if found.waiting:
-        write_note(f"convstore: {found.waiting:,} messages are not in the search index yet; `convstore db reindex`")
+        write_note(f"{found.waiting:,} messages are not in the search index yet; `convstore db reindex`")
     if found.missing:
         write_note(
-            f"convstore: the search index does not have {found.missing:,} messages or titles; "
-            "run `convstore db reindex --all`"
+            f"the search index does not have {found.missing:,} messages or titles; run `convstore db reindex --all`"
         )
     problems = [
         *([f"{found.without_text:,} entries without a message or title"] if found.without_text else []),
@@ -242,8 +239,7 @@ def _write_index_notes(found: SearchIndexCheck) -> None:
     ]
     if problems:
         write_note(
-            f"convstore: the search index is damaged ({', '.join(problems)}); "
-            "`convstore db copy` makes a database with a new one"
+            f"the search index is damaged ({', '.join(problems)}); `convstore db copy` makes a database with a new one"
         )
 
 
@@ -282,7 +278,7 @@ def restore(file: Path, as_json: bool, database_choice: DatabaseChoice) -> None:
         else:
             write_answer(f"{opened.label}: restored from {file}")
         if kept is not None:
-            write_note(f"convstore: the data before are in {kept}")
+            write_note(f"the data before are in {kept}")
 
 
 def _verification_to_json(label: str, found: Verification) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def copy(source: str, target: str, no_index: bool, as_json: bool) -> None:
             write_answer(f"{labels[0]} -> {labels[1]}: {_count_rows(report)}, equal")
     _write_notes(report, no_index=no_index)
     if report.differences:
-        write_note("convstore: the copy differs, and cannot be used; run the same `convstore db copy` again")
+        write_note("the copy differs, and cannot be used; run the same `convstore db copy` again")
         raise SystemExit(7)
 
 
@@ -80,7 +80,7 @@ def _copy(source: str, target: str, *, as_json: bool) -> tuple[tuple[str, str], 
         finally:
             to_database.close()
     except KeyboardInterrupt:
-        write_note("convstore: the copy is unfinished; the same command goes on")
+        write_note("the copy is unfinished; the same command goes on")
         raise
     finally:
         from_database.close()
@@ -102,7 +102,7 @@ def _fill_index(target: str, written: int, *, as_json: bool) -> int:
                 show = partial(_show_sum, progress, written, added)
                 added += finder.for_owner(owner).reindex(on_progress=show)
         except KeyboardInterrupt:
-            write_note("convstore: the copy is complete, its search index is not; `convstore db reindex` goes on")
+            write_note("the copy is complete, its search index is not; `convstore db reindex` goes on")
             raise
     return added
 
@@ -124,17 +124,17 @@ def _write_notes(report: CopyReport, *, no_index: bool) -> None:
     if report.erased:
         count = report.erased
         were = f"{count:,} conversations were" if count != 1 else "1 conversation was"
-        write_note(f"convstore: {were} removed from the copy, because of what was purged or redacted in the source")
+        write_note(f"{were} removed from the copy, because of what was purged or redacted in the source")
     if report.running_turns:
         count = report.running_turns
         are = f"{count:,} turns were" if count != 1 else "1 turn was"
-        write_note(f"convstore: {are} running; in the copy, the next call on such a conversation marks it interrupted")
+        write_note(f"{are} running; in the copy, the next call on such a conversation marks it interrupted")
     if report.changed_meanwhile:
         count = report.changed_meanwhile
         were = f"{count:,} conversations were" if count != 1 else "1 conversation was"
-        write_note(f"convstore: {were} written while the database was copied; the same command brings what is new")
+        write_note(f"{were} written while the database was copied; the same command brings what is new")
     if no_index and not report.differences:
-        write_note("convstore: the search index of the copy is not filled; `convstore db reindex` does it")
+        write_note("the search index of the copy is not filled; `convstore db reindex` does it")
 
 
 def _report_to_json(

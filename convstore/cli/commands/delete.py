@@ -23,7 +23,4 @@ def delete(ref: str | None, store_choice: StoreChoice) -> None:
     with open_store(store_choice) as store:
         conversation = find_or_pick(store, ref)
         store.delete(conversation.id)
-    write_note(
-        f"convstore: deleted {describe_conversation(conversation)}; "
-        f"`convstore restore {conversation.id}` brings it back"
-    )
+    write_note(f"deleted {describe_conversation(conversation)}; `convstore restore {conversation.id}` brings it back")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from convstore.cli.options.call_options import base_url_option
-from convstore.cli.options.chosen_settings import find_project, get_given_profile
+from convstore.cli.options.chosen_settings import get_given_profile
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import database_options
 from convstore.cli.render.output_streams import make_one_line, write_answer, write_json
+from convstore.cli.render.terminal_table import get_width
+from convstore.cli.render.text_width import wrap_line
 
 if TYPE_CHECKING:
     from convstore.cli.options.store_options import DatabaseChoice
     from convstore.values.health import Finding
 
+_HAS_PROBLEM = "a setting that names it has a problem"
+_LEAST_COLUMNS = 30
 _EXIT_CODES = {"settings": 2, "database": 7, "provider": 6, "terminal": 2}
 
 
@@ -32,8 +38,9 @@ def doctor(
 ) -> None:
     """Find out what is wrong: settings, database, provider, terminal.
 
-    Each problem is printed with its remedy. The exit code is 0 only without a problem; else 2 for the settings, 7 for
-    the database, 6 for the provider, whichever comes first. Nothing is changed, and nothing printed is secret.
+    Each problem is printed with its remedy. The exit code is 0 only without a problem; else 2 if a setting is wrong or
+    missing, else 7 for the database, 6 for the provider, 2 for the terminal. Nothing is changed, and nothing printed
+    is secret.
     """
     from convstore import __version__
 
@@ -49,83 +56,87 @@ def doctor(
         count = len(problems)
         write_answer("all is well" if not count else f"{count} {'problem' if count == 1 else 'problems'}")
     if problems:
-        raise SystemExit(_EXIT_CODES[problems[0].topic])
+        raise SystemExit(
+            next(code for topic, code in _EXIT_CODES.items() if topic in {each.topic for each in problems})
+        )
 
 
 def _examine(choice: DatabaseChoice, owner: str | None, base_url: str | None, *, is_offline: bool) -> Iterator[Finding]:
-    from convstore.cli.options.chosen_settings import find_owner
-    from convstore.cli.render.terminal_health import examine_terminal
-    from convstore.errors import ConvstoreError
-    from convstore.store.database_health import examine_database
-    from convstore.values.health import HealthTopic, report_problem, report_unchecked
-
-    settings = list(_examine_settings(choice, owner))
-    yield from settings
-    if any(finding.status == "problem" for finding in settings):
-        yield report_unchecked(HealthTopic.DATABASE, "database", "the settings that name it have a problem")
-        yield report_unchecked(HealthTopic.PROVIDER, "server", "the settings that name it have a problem")
-    else:
-        try:
-            url = choice.locate()
-        except ConvstoreError as error:
-            yield report_problem(HealthTopic.DATABASE, "database", str(error), "name one: --db or CONVSTORE_DB")
-        else:
-            yield from examine_database(url, choice.schema, find_owner(owner))
-        if is_offline:
-            yield report_unchecked(HealthTopic.PROVIDER, "server", "--offline")
-        else:
-            from convstore.store.provider_health import examine_provider
-
-            yield from examine_provider(base_url, get_given_profile())
-    yield from examine_terminal()
-
-
-def _examine_settings(choice: DatabaseChoice, owner: str | None) -> Iterator[Finding]:
     from platform import platform, python_version
 
     from convstore import __version__
     from convstore.cli import convstore
-    from convstore.cli.options.command_defaults import check_all_defaults
-    from convstore.config.settings_file import is_private, read_user_settings
-    from convstore.config.settings_report import GivenSettings, list_settings, shorten_home
-    from convstore.errors import ConvstoreError
-    from convstore.usage.price_file import make_price_loader
-    from convstore.values.health import HealthTopic, report_ok, report_problem
+    from convstore.cli.options.settings_health import examine_settings
+    from convstore.cli.render.terminal_health import examine_terminal
+    from convstore.config.settings_report import GivenSettings
+    from convstore.values.health import HealthTopic, report_ok, report_unchecked
 
-    topic = HealthTopic.SETTINGS
-    yield report_ok(topic, "convstore", f"{__version__}, Python {python_version()}, {platform(terse=True)}")
+    given = GivenSettings(choice.db, owner, get_given_profile(), base_url)
+    version = f"{__version__}, Python {python_version()}, {platform(terse=True)}"
+    settings = [report_ok(HealthTopic.SETTINGS, "convstore", version), *examine_settings(given, convstore)]
+    yield from settings
+    problems = [finding for finding in settings if finding.status == "problem"]
+    yield from _examine_database(choice, owner, problems)
+    if is_offline:
+        yield report_unchecked(HealthTopic.PROVIDER, "server", "--offline")
+    else:
+        yield from _examine_provider(base_url, problems)
+    yield from examine_terminal()
+
+
+def _examine_database(choice: DatabaseChoice, owner: str | None, problems: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield what is found about the database, unless one of the settings that name it is wrong.
+
+    Args:
+        problems: what is wrong with the settings.
+    """
+    from convstore.cli.options.chosen_settings import find_owner
+    from convstore.errors import ConvstoreError
+    from convstore.store.database_health import examine_database
+    from convstore.values.health import HealthTopic, report_problem, report_unchecked
+
     try:
-        user = read_user_settings()
-        check_all_defaults(user, convstore)
-        if user.file is None:
-            yield report_ok(topic, "config.toml", "you have no such file")
-        elif not is_private(user.file):
-            path = shorten_home(str(user.path))
-            yield report_problem(topic, "config.toml", f"other users may write {path}", f"`chmod 600 {path}`")
+        url = choice.locate()
+    except ConvstoreError as error:
+        if str(error) in {problem.text for problem in problems}:
+            yield report_unchecked(HealthTopic.DATABASE, "database", _HAS_PROBLEM)
         else:
-            yield report_ok(topic, "config.toml", f"{shorten_home(str(user.path))} has no mistake")
-        project = find_project()
-        if project is not None and project.problem is not None:
-            text = f"{shorten_home(str(project.path))} is not read: {project.problem}"
-            yield report_problem(topic, "project file", text, "`chmod go-w` it, or remove it")
-        found = list_settings(GivenSettings(choice.db, owner, get_given_profile()), project)
-        for key, setting in found:
-            if setting.source != "default" and not key.startswith(("rendering.", "defaults.")):
-                value = setting.value if setting.value is not None else "not set"
-                yield report_ok(topic, key, f"{shorten_home(value)} (from {shorten_home(setting.source)})")
-    except ConvstoreError as error:
-        yield report_problem(topic, "config.toml", str(error), "`convstore config edit`, or see docs/configuration.md")
+            yield report_problem(HealthTopic.DATABASE, "database", str(error), "name one: --db or CONVSTORE_DB")
         return
+    if not any(problem.subject == "owner" for problem in problems):
+        with suppress(ConvstoreError):  # it is told already; most checks need no owner
+            owner = find_owner(owner)
+    yield from examine_database(url, choice.schema, owner or "")
+
+
+def _examine_provider(base_url: str | None, problems: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield what is found about the server of models, unless one of the settings that name it is wrong."""
+    from convstore.config.settings import choose_model, choose_server
+    from convstore.errors import ConvstoreError
+    from convstore.store.provider_health import examine_provider
+    from convstore.values.health import HealthTopic, report_unchecked
+
+    profile = get_given_profile()
     try:
-        make_price_loader(None)()
-    except ConvstoreError as error:
-        yield report_problem(topic, "prices", str(error), "correct the file; `convstore prices check`")
+        choose_server(base_url, profile)
+        choose_model(profile=profile)
+    except ConvstoreError:  # a mistake in a file, which is told already
+        yield report_unchecked(HealthTopic.PROVIDER, "server", _HAS_PROBLEM)
+        return
+    if {"base-url", "key"} & {problem.subject for problem in problems}:
+        yield report_unchecked(HealthTopic.PROVIDER, "server", _HAS_PROBLEM)
+    else:
+        yield from examine_provider(base_url, profile)
 
 
 def _print(finding: Finding) -> None:
     mark = {"ok": "ok", "problem": "PROBLEM", "not checked": "-"}[finding.status]
     remedy = f"; {finding.remedy}" if finding.remedy is not None else ""
-    write_answer(f"{mark.ljust(8)}{finding.subject.ljust(16)}{make_one_line(finding.text + remedy)}")
+    text = make_one_line(finding.text + remedy)
+    begin = f"{mark.ljust(8)}{finding.subject.ljust(16)}"
+    room = get_width() - len(begin)
+    lines = wrap_line(text, room) if sys.stdout.isatty() and room >= _LEAST_COLUMNS else [text]
+    write_answer(begin + f"\n{' ' * len(begin)}".join(lines))
 
 
 def _to_json(finding: Finding) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from convstore.cli.options.help_text import SectionedCommand, format_examples
 from convstore.cli.options.history_options import window_options
 from convstore.cli.options.parameter_options import parameter_options
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
+from convstore.cli.options.text_editor import open_editor
 from convstore.cli.options.text_input import read_typed_text
 from convstore.cli.render.output_streams import neutralise, write_note
 from convstore.cli.render.reply_output import print_reply
@@ -90,8 +91,8 @@ def _edit_text(store: Store, target: str, position: int) -> str:
     _ = store.client  # raise NotConfigured before the user writes a text that could not be sent
     # An editor cannot show lone surrogates, and click removes the CR of CRLF.
     old = extract_text(record.message).encode(errors="replace").decode().replace("\r\n", "\n")
-    new = _open_editor(old)
-    if new is None or new == old:
+    new = open_editor(old, ".md", result="nothing is sent")
+    if new == old:
         raise InvalidInput(f"message {position} was not changed; nothing is sent")
     if not new.strip():
         raise InvalidInput("the text is empty; nothing is sent")
@@ -101,20 +102,7 @@ def _edit_text(store: Store, target: str, position: int) -> str:
     return new
 
 
-def _open_editor(old: str) -> str | None:
-    """Return the text that the editor saved, or None if it saved nothing."""
-    try:
-        new = click.edit(old, extension=".md")
-    except click.ClickException as error:
-        raise InvalidInput(f"{error.message}; nothing is sent") from None
-    except UnicodeDecodeError:
-        raise InvalidInput("the editor's text is not UTF-8; nothing is sent") from None
-    if new is not None and not old.endswith("\n"):
-        new = new.removesuffix("\n")  # editors add a newline to the last line
-    return new
-
-
 def _print_unsent_text(text: str) -> None:
     """Print the user's text on stderr, because it was not stored."""
-    write_note("convstore: not sent; this is your text:")
+    write_note("not sent; this is your text:")
     sys.stderr.write(f"{neutralise(text)}\n")

@@ -48,7 +48,7 @@ def follow(ref: str | None, is_plain: bool, store_choice: StoreChoice) -> None:
     if followed is not None and (last_piece or was_running or followed.status.value == "failed"):
         _report_end(followed, has_text=bool(last_piece))
     else:
-        write_note("convstore: no reply is being streamed")
+        write_note("no reply is being streamed")
 
 
 def _write(text: str) -> None:
@@ -72,10 +72,10 @@ def _report_end(turn: Turn, *, has_text: bool) -> None:
 
     error = turn.error or {}
     if error.get("type") == "Stopped":
-        write_note("convstore: the reply was stopped" + ("" if has_text else " before anything came"))
+        write_note("the reply was stopped" + ("" if has_text else " before anything came"))
     elif turn.status.value in ("failed", "interrupted"):
         check_ended_well(turn, is_held=True)
     elif turn.status.value == "running":  # its process has died
-        write_note("convstore: the process that streamed this reply has ended")
+        write_note("the process that streamed this reply has ended")
     elif not has_text:
-        write_note("convstore: no reply is being streamed")
+        write_note("no reply is being streamed")

@@ -80,7 +80,7 @@ def import_conversations(
                 given, kind=kind, dry_run=dry_run, new_ids=new_ids, again=again, on_progress=progress.show
             )
     except SystemExit:  # Ctrl-C, or a signal to end
-        write_note("convstore: stopped; the conversations before were stored whole. Run the command again to go on")
+        write_note("stopped; the conversations before were stored whole. Run the command again to go on")
         raise
     _write_problems(report.problems)
     _write_report(report, is_trial=dry_run, as_json=as_json)
@@ -97,7 +97,7 @@ def _watch(source: Path, kind: str | None, every_seconds: float, choice: StoreCh
             if done.report.messages or done.report.new:
                 _write_report(done.report, is_trial=False, as_json=as_json)
             if done.outage is not None:
-                write_note(f"convstore: {done.outage}; trying again")
+                write_note(f"{done.outage}; trying again")
 
 
 def _write_problems(problems: Iterable[ImportProblem]) -> None:

@@ -160,7 +160,7 @@ def revoke(key_id: str, as_json: bool, store_choice: StoreChoice) -> None:
     if as_json:
         write_json(_key_to_json(key))
     else:
-        write_note(f"convstore: key {key.id} is revoked")
+        write_note(f"key {key.id} is revoked")
 
 
 def _describe(key: ApiKey) -> str:

@@ -27,7 +27,7 @@ def models(base_url: str | None, as_json: bool) -> None:
     try:
         found = list_models(client)
     except ModelsNotListed as error:
-        write_note(f"convstore: {error}; `convstore doctor` says more")
+        write_note(f"{error}; `convstore doctor` says more")
         raise SystemExit(_PROVIDER_FAILED) from None
     finally:
         client.close()

@@ -33,7 +33,7 @@ def open_conversation(ref: str | None, as_json: bool, store_choice: StoreChoice)
         chosen = find_conversation(store, ref) if ref is not None else pick_listed(store)
         chosen = store.set(chosen.id)  # changes nothing but the time of the latest activity
     if (named := find_chosen_conversation()) is not None and named not in (chosen.id, chosen.name):
-        write_note(f"convstore: commands without REF still use '{named}' here, see `convstore config`")
+        write_note(f"commands without REF still use '{named}' here, see `convstore config`")
     if as_json:
         write_json(conversation_to_json(chosen))
     else:

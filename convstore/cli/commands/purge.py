@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
 from convstore.cli.options.store_options import StoreChoice, open_store, store_options
 from convstore.cli.render.conversation_text import describe_conversation
-from convstore.cli.render.output_streams import make_one_line, write_answer, write_note, write_terminal_note
+from convstore.cli.render.output_streams import write_answer, write_terminal_note
 from convstore.cli.render.progress import Progress
 from convstore.cli.render.purge_output import (
     Purged,
@@ -29,10 +29,10 @@ from convstore.cli.render.purge_output import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     from convstore.store.store import Store
     from convstore.values.purge_receipt import PurgeReceipt
+    from convstore.values.results import Conversation
 
 
 @click.command(
@@ -80,6 +80,11 @@ def purge(
         raise click.UsageError("--deleted needs --older-than.")
     if target == Path("-"):
         raise click.UsageError("-o takes a file; --json prints the receipts to stdout.")
+    if age == timedelta() and not deleted:
+        raise click.UsageError(
+            "--older-than 0 would purge all conversations: give a time, or --deleted to empty the trash; "
+            "`--owner OWNER` alone removes everything of an owner."
+        )
     with open_store(store_choice) as store:
         if finish:
             _finish(store, as_json=as_json)
@@ -100,8 +105,6 @@ def purge(
         with open_receipt_file(target) as file:  # before anything is removed: it may not be writable
             done = _purge(store, ids, older, keep_digests=keep_digests, as_json=as_json)
             print_receipts(done, as_json=as_json, file=file)
-    if not (done.receipts or done.busy or done.failures or as_json):
-        write_note("convstore: there was nothing to purge")
     exit_if_unfinished(done)
 
 
@@ -123,16 +126,10 @@ def _is_owner_named() -> bool:
 
 def _find_ids(store: Store, refs: tuple[str, ...]) -> list[str]:
     """Return the ids of the conversations, forks before their origins."""
-    from convstore.errors import ConversationDeleted
-
     origins: dict[str, str | None] = {}
     for ref in refs:
-        try:
-            found = store.get(ref)
-        except ConversationDeleted:
-            origins[ref] = None
-        else:
-            origins[found.id] = found.forked_from
+        found = _find(store, ref)
+        origins[found.id] = found.forked_from
 
     def count_origins(id: str | None) -> int:
         return 1 + count_origins(origins[id]) if id in origins else 0
@@ -140,11 +137,21 @@ def _find_ids(store: Store, refs: tuple[str, ...]) -> list[str]:
     return sorted(origins, key=count_origins, reverse=True)
 
 
+def _find(store: Store, ref: str) -> Conversation:
+    """Return the conversation that REF names; a deleted one only by its whole id, because nobody sees it."""
+    from convstore.errors import ConversationDeleted
+
+    try:
+        return store.get(ref)
+    except ConversationDeleted:
+        return store.get(ref, deleted=True)
+
+
 def _plan(store: Store, ids: Sequence[str], before: datetime | None, *, deleted: bool) -> Purged:
     from convstore.errors import PurgeUnfinished
 
     if ids:
-        return Purged([store.purge(id, dry_run=True) for id in ids])
+        return Purged([store.purge(id, dry_run=True, after=ids[:place]) for place, id in enumerate(ids)])
     try:
         if before is not None:
             return Purged(store.purge_older_than(before, deleted=deleted, dry_run=True))
@@ -158,9 +165,9 @@ def _ask(store: Store, planned: Sequence[PurgeReceipt], owner: str | None) -> No
 
     for receipt in planned[:20]:
         note, id = describe_receipt(receipt), receipt.conversation_id
-        with suppress(ConversationNotFound):  # a deleted one has its id alone
-            note = note.replace(id, describe_conversation(store.get(id)), 1)
-        write_terminal_note(make_one_line(note))
+        with suppress(ConversationNotFound):  # somebody has purged it meanwhile
+            note = note.replace(id, describe_conversation(_find(store, id)), 1)
+        write_terminal_note(note)
     if len(planned) > 20:
         write_terminal_note(f"… and {len(planned) - 20:,} more")
     count = "1 conversation" if len(planned) == 1 else f"{len(planned):,} conversations"

@@ -79,7 +79,7 @@ def unset(deleted: bool, store_choice: StoreChoice) -> None:
     """Remove the rule: conversations are kept for ever."""
     with open_store(store_choice) as store:
         if not store.unset_retention(covers=_name(deleted=deleted)):
-            write_note("convstore: there was no such rule")
+            write_note("there was no such rule")
 
 
 @retention.command(epilog=format_examples("convstore retention run --dry-run", "convstore retention run --yes"))

@@ -132,7 +132,7 @@ def serve(
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "limits", "h11", "prometheus_client"):
             raise
         raise click.UsageError("`serve` needs more packages: pip install 'convstore[server]'.") from None
-    from convstore.provider.openai_client import is_http_url
+    from convstore.config.profile import is_http_url
 
     if plain["upstream"] and not is_http_url(plain["upstream"]):
         raise click.BadParameter("it is not a URL such as http://localhost:8080/v1", param_hint="--upstream")

@@ -30,8 +30,6 @@ def stop(ref: str | None, wait: float, store_choice: StoreChoice) -> None:
     with open_store(store_choice) as store:
         conversation = find_conversation(store, ref)
         if store.stop(conversation.id, wait=wait):
-            write_note(
-                f"convstore: stopped the running turn of '{conversation.id}'; the part of its reply that came is kept"
-            )
+            write_note(f"stopped the running turn of '{conversation.id}'; the part of its reply that came is kept")
         else:
-            write_note(f"convstore: no turn of '{conversation.id}' is running")
+            write_note(f"no turn of '{conversation.id}' is running")

@@ -7,9 +7,11 @@ import sys
 import click
 
 from convstore.cli.options.completed_words import complete_template
+from convstore.cli.options.confirm_option import ask_to_edit_again, confirm, dry_run_option, yes_option
 from convstore.cli.options.help_text import format_examples
 from convstore.cli.options.output_options import json_option
-from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note
+from convstore.cli.options.text_editor import open_editor
+from convstore.cli.render.output_streams import make_one_line, write_answer, write_json, write_note, write_terminal_note
 from convstore.errors import InvalidInput
 
 _MAX_SHOWN_CHARACTERS = 60
@@ -42,7 +44,7 @@ def list_templates(as_json: bool) -> None:
         try:
             found.append(read_template(name))
         except InvalidInput as error:
-            write_note(f"convstore: {error}")
+            write_note(str(error))
     if as_json:
         write_json(
             [
@@ -82,12 +84,14 @@ def edit_template(name: str) -> None:
     path = find_template_file(name)
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8; correct or remove it") from None
     text = before if before is not None else NEW_TEMPLATE_TEXT
     while True:
-        changed = click.edit(text, extension=".toml", require_save=False)
-        if changed is None or changed == before or (before is None and not changed.strip()):
+        changed = open_editor(text, ".toml", result="nothing was changed")
+        if changed == before or (before is None and not changed.strip()):
             write_note("nothing was changed")
             return
         text = changed
@@ -96,17 +100,26 @@ def edit_template(name: str) -> None:
         except InvalidInput as error:
             if not sys.stdin.isatty():
                 raise
-            write_note(f"convstore: {error}")
-            if not click.confirm("Edit it again?", default=True, err=True):
-                raise InvalidInput("nothing was changed") from None
+            write_note(str(error))
+            ask_to_edit_again()
         else:
+            write_terminal_note(f"(changed {path})")
             return
 
 
-@templates.command("delete", epilog=format_examples("convstore templates delete translator"))
+@templates.command("delete", epilog=format_examples("convstore templates delete translator --yes"))
 @click.argument("name", shell_complete=complete_template)
-def delete_template(name: str) -> None:
+@yes_option
+@dry_run_option
+def delete_template(name: str, yes: bool, dry_run: bool) -> None:
     """Remove the file of a template; conversations made from it stay as they are."""
     from convstore.config import templates as files
 
+    path = files.find_template_file(name)
+    if not path.exists():
+        raise InvalidInput(f"there is no template '{name}'")
+    if dry_run:
+        write_answer(f"would remove {path}")
+        return
+    confirm(f"Remove {path} for good", yes=yes)
     files.delete_template(name)

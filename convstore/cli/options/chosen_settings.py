@@ -72,7 +72,7 @@ def locate_database(given: str | None) -> str:
         from convstore.config.database_location import mask_url
 
         meta[_IS_NAMED] = True
-        write_note(f"convstore: database {mask_url(project.database)} (from {project.path})")
+        write_note(f"database {mask_url(project.database)} (from {project.path})")
     return project.database
 
 
@@ -107,7 +107,7 @@ def find_project() -> ProjectSettings | None:
     if _PROJECT not in meta:
         found = read_project_settings()
         if found is not None and found.problem is not None:
-            write_note(f"convstore: {found.path} is not read: {found.problem}")
+            write_note(f"{found.path} is not read: {found.problem}")
         meta[_PROJECT] = found
     project: ProjectSettings | None = meta[_PROJECT]
     return project

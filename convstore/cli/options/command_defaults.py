@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convstore.cli.usage_texts import describe_bad_value
+
 if TYPE_CHECKING:
     from convstore.config.settings_file import UserSettings
 
@@ -23,7 +25,7 @@ _SETTINGS = {
 }
 """Options that are settings of all commands, and their keys."""
 _WITHOUT_DEFAULTS = ("help", "_click_default_help", "version")
-_COMMANDS_WITHOUT_DEFAULTS = ("completion", "config", "doctor")
+COMMANDS_WITHOUT_DEFAULTS = ("completion", "config", "doctor")
 """Commands that must work while the file has a mistake."""
 
 
@@ -45,7 +47,7 @@ class CommandDefaults(dict[str, Any]):
             return default
         if isinstance(context.command, click.Group):
             return CommandDefaults((*self._path, key)) if key in context.command.list_commands(context) else default
-        if not self._path or self._path[0] in _COMMANDS_WITHOUT_DEFAULTS or key in _WITHOUT_DEFAULTS:
+        if not self._path or self._path[0] in COMMANDS_WITHOUT_DEFAULTS or key in _WITHOUT_DEFAULTS:
             return default
         if self._values is None:
             from convstore.config.settings_file import read_user_settings
@@ -64,17 +66,51 @@ class CommandDefaults(dict[str, Any]):
 
 
 def read_defaults(settings: UserSettings, name: str, command: click.Command) -> dict[str, Any]:
-    """Return the defaults of a command, by the names of its parameters.
+    """Return the defaults of a command, by the names of its parameters, as click takes them.
 
     Args:
         name: the command, with the groups that it is in: `db verify`.
 
     Raises:
-        InvalidInput: the command has no such option, or the value has the wrong type; the text names the line.
+        InvalidInput: the command has no such option, or does not take the value; the text names the line.
     """
-    table = settings.defaults.get(name)
-    if not table or settings.file is None:
-        return {}
+    found = {}
+    for key in settings.defaults.get(name, {}):
+        option, value = read_default(settings, name, command, key)
+        if value is not None and option.name is not None:
+            found[option.name] = value
+    return found
+
+
+def read_default(settings: UserSettings, name: str, command: click.Command, key: str) -> tuple[click.Option, Any]:
+    """Return an option of a command and its default, as click takes it; None: as without a default.
+
+    Args:
+        key: the option in the file, without dashes.
+
+    Raises:
+        InvalidInput: as `read_defaults`.
+    """
+    file = settings.file
+    assert file is not None  # noqa: S101 (without a file there are no defaults)
+    options = _list_options(command)
+    value, place = settings.defaults[name][key], ("defaults", name, key)
+    if key in _SETTINGS and key in options:
+        raise file.make_error(place, f"'{key}' is no default of a command: set '{_SETTINGS[key]}' itself")
+    if key not in options or key in _WITHOUT_DEFAULTS:
+        from convstore.config.toml_files import describe_unknown_key
+
+        known = tuple(sorted(set(options) - set(_SETTINGS) - set(_WITHOUT_DEFAULTS)))
+        raise file.make_error(place, f"`convstore {name}`: {describe_unknown_key(key, known)}")
+    problem, converted = _convert(options[key], value)
+    problem = problem or (_find_problem(command, options[key], converted) if converted is not None else None)
+    if problem is not None:
+        raise file.make_error(place, f"'{key}' must be {problem}, not {value!r:.80}")
+    return options[key], converted
+
+
+def _list_options(command: click.Command) -> dict[str, click.Option]:
+    """Return the options of a command by their names without dashes."""
     options = {
         flag.removeprefix("--"): parameter
         for parameter in command.params
@@ -82,27 +118,11 @@ def read_defaults(settings: UserSettings, name: str, command: click.Command) -> 
         for flag in parameter.opts
         if flag.startswith("--") or parameter.opts == [flag]
     }
-    options = {key.removeprefix("-"): option for key, option in options.items()}
-    found = {}
-    for key, value in table.items():
-        place = ("defaults", name, key)
-        if key in _SETTINGS and key in options:
-            raise settings.file.make_error(place, f"'{key}' is no default of a command: set '{_SETTINGS[key]}' itself")
-        if key not in options or key in _WITHOUT_DEFAULTS:
-            from convstore.config.toml_files import describe_unknown_key
-
-            known = tuple(sorted(set(options) - set(_SETTINGS) - set(_WITHOUT_DEFAULTS)))
-            raise settings.file.make_error(place, f"`convstore {name}`: {describe_unknown_key(key, known)}")
-        problem, converted = _convert(options[key], value)
-        if problem is not None:
-            raise settings.file.make_error(place, f"'{key}' must be {problem}, not {value!r:.80}")
-        if converted is not None and options[key].name is not None:
-            found[options[key].name] = converted
-    return found
+    return {key.removeprefix("-"): option for key, option in options.items()}
 
 
 def _convert(option: click.Option, value: Any) -> tuple[str | None, Any]:
-    """Return what is wrong with a value or None, and the value as click takes it."""
+    """Return what is wrong with the form of a value or None, and the value as click takes it."""
     if option.is_flag:
         if not isinstance(value, bool):
             return "true or false", None
@@ -119,12 +139,7 @@ def _convert(option: click.Option, value: Any) -> tuple[str | None, Any]:
             return f"a list of lists of {option.nargs} values", None
         return _check_plain([entry for pair in pairs for entry in pair]), [tuple(map(str, pair)) for pair in pairs]
     problem = _check_plain([value])
-    if problem is None and not option.count:
-        try:
-            option.type.convert(str(value), option, None)
-        except click.UsageError as error:
-            return f"what `{option.opts[-1]}` takes ({error.message})", None
-    return problem, value if option.count else str(value)
+    return problem, None if problem else value if option.count else str(value)
 
 
 def _check_plain(values: list[Any]) -> str | None:
@@ -132,25 +147,11 @@ def _check_plain(values: list[Any]) -> str | None:
     return None if is_plain else "a text or a number"
 
 
-def check_all_defaults(settings: UserSettings, program: click.Group) -> None:
-    """Check the defaults of all commands.
-
-    Raises:
-        InvalidInput: there is no such command, or it has no such option; the text names the line.
-    """
-    for name in settings.defaults:
-        command = find_command(program, name)
-        is_without = name.partition(" ")[0] in _COMMANDS_WITHOUT_DEFAULTS
-        if (command is None or is_without) and settings.file is not None:
-            raise settings.file.make_error(("defaults", name), f"there is no command '{name:.80}'")
-        if command is not None:
-            read_defaults(settings, name, command)
-
-
-def find_command(program: click.Group, name: str) -> click.Command | None:
-    """Return a command by its name with its groups, or None if it does not exist."""
-    found: click.Command | None = program
-    with click.Context(program) as context:
-        for word in name.split(" "):
-            found = found.get_command(context, word) if isinstance(found, click.Group) else None
-    return found if not isinstance(found, click.Group) else None
+def _find_problem(command: click.Command, option: click.Option, value: Any) -> str | None:
+    """Return what an option takes instead of a value, or None: its type and its callback are asked."""
+    try:
+        with click.Context(command) as context:
+            option.process_value(context, value)
+    except click.UsageError as error:
+        return f"what `{option.opts[-1]}` takes ({describe_bad_value(error.message)})"
+    return None

@@ -106,12 +106,25 @@ def find_conversation(store: FindMethods, reference: str | None) -> Conversation
     return latest[0]
 
 
-def _get_or_pick(store: FindMethods, reference: str) -> Conversation:
+def find_deleted(store: FindMethods, reference: str | None) -> Conversation:
+    """Return the deleted conversation that REF names; without REF, let the user choose one.
+
+    Raises:
+        ConversationNotFound: no deleted conversation has this name or id.
+        AmbiguousReference: several have it, and there is no terminal to ask on.
+        click.Abort: the user left without a choice.
+    """
+    return _get_or_pick(store, reference, deleted=True) if reference is not None else pick_listed(store, deleted=True)
+
+
+def _get_or_pick(store: FindMethods, reference: str, *, deleted: bool = False) -> Conversation:
     try:
-        return store.get(reference)
+        return store.get(reference, deleted=deleted)
     except AmbiguousReference as error:
         if not can_pick():
             raise
+        if deleted:
+            return pick_conversation(error.candidates, None, f"Several deleted conversations match {reference}:")
         return pick_conversation(error.candidates, _get_reader(store), f"Several ids begin with {reference}:")
 
 

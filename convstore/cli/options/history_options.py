@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -104,6 +104,14 @@ def stored_window_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _add_options(command, _STORED_OPTIONS)
 
 
+def read_window(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the window options that are given among the arguments of a command."""
+    # In the order of the command line, so that a conversation stores and shows them in that order.
+    given = {name: value for name, value in arguments.items() if name in WINDOW_OPTION_NAMES}
+    is_given = {name: value for name, value in given.items() if value not in (None, ())}
+    return {name: None if value == _NO_LIMIT else value for name, value in is_given.items()}
+
+
 def find_window_option(word: str) -> str | None:
     """Return the library's name of an option, such as `max_context` for `max-context`.
 
@@ -118,12 +126,9 @@ def _add_options(
 ) -> Callable[..., Any]:
     @wraps(command)
     def run(**arguments: Any) -> None:
-        # In the order of the command line, so that a conversation stores and shows them in that order.
-        names = [name for name in arguments if name in WINDOW_OPTION_NAMES]
-        given = {name: arguments.pop(name) for name in names}
-        is_given = {name: value for name, value in given.items() if value not in (None, ())}
-        window = {name: None if value == _NO_LIMIT else value for name, value in is_given.items()}
-        command(window=window, **arguments)
+        window = read_window(arguments)
+        others = {name: value for name, value in arguments.items() if name not in WINDOW_OPTION_NAMES}
+        command(window=window, **others)
 
     for option in reversed(options):
         run = option(run)

@@ -79,14 +79,14 @@ def parameter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **arguments: Any,
     ) -> None:
         named = {"model": model, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        command(parameters=_read_parameters(named, others), **arguments)
+        command(parameters=read_parameters(named, others), **arguments)
 
     for option in reversed(_PARAMETER_OPTIONS):
         run = option(run)
     return run
 
 
-def _read_parameters(named: Mapping[str, Any], others: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def read_parameters(named: Mapping[str, Any], others: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Return the parameters that the command line gives.
 
     A VALUE of `-o` is JSON if it can be parsed as JSON, else text.

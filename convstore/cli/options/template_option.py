@@ -40,12 +40,12 @@ def template_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*, template: str | None, variables: Iterable[str], **others: Any) -> None:
-        command(chosen_template=_read_choice(template, variables), **others)
+        command(chosen_template=read_choice(template, variables), **others)
 
     return _template_option(_var_option(run))
 
 
-def _read_choice(name: str | None, variables: Iterable[str]) -> TemplateChoice:
+def read_choice(name: str | None, variables: Iterable[str]) -> TemplateChoice:
     """Return what a template gives, with the values of its variables.
 
     Raises:

@@ -99,5 +99,5 @@ def _is_redirected() -> bool:
     is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)  # some programs' pipes are sockets
     if is_pipe and not select([sys.stdin], [], [], _SILENT_PIPE_SECONDS)[0]:
         # Some programs start others with a pipe that they neither write to nor close.
-        write_note("convstore: waiting for standard input, to add it to MESSAGE; `< /dev/null` adds nothing")
+        write_note("waiting for standard input, to add it to MESSAGE; `< /dev/null` adds nothing")
     return is_pipe or stat.S_ISREG(mode)

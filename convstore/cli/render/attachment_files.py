@@ -55,7 +55,7 @@ def save_attachments(records: Sequence[MessageRecord], folder: Path, *, as_json:
     for file in saved:
         write_answer(str(file.path))
     if not saved:
-        write_note("convstore: these messages have no attachments")
+        write_note("these messages have no attachments")
 
 
 def _write_all(records: Sequence[MessageRecord], folder: Path) -> list[_SavedFile]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from convstore.cli.render.output_streams import write_note
+from convstore.cli.render.output_streams import write_detail, write_note
 
 AccessLog: TypeAlias = Literal["json", "text", "none"]
 _REQUESTS = "convstore.server.request_guard"
@@ -77,7 +77,7 @@ class _WaitingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
         with suppress(OSError):  # a closed stderr must not end a turn
-            write_note("convstore: waiting for a running turn of this conversation; Ctrl-C gives up")
+            write_note("waiting for a running turn of this conversation; Ctrl-C gives up")
 
 
 class _NoteHandler(logging.Handler):
@@ -87,7 +87,7 @@ class _NoteHandler(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         reason = f": {type(error).__name__}: {error}" if error is not None else ""
         with suppress(OSError):  # a closed stderr must not end a turn
-            write_note(f"{record.name}: {record.levelname.lower()}: {record.getMessage()}{reason}")
+            write_detail(f"{record.name}: {record.levelname.lower()}: {record.getMessage()}{reason}")
 
 
 class _JsonHandler(logging.Handler):
@@ -104,4 +104,4 @@ class _JsonHandler(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 line["error"] = type(record.exc_info[1]).__name__
         with suppress(OSError):  # a closed stderr must not end a turn
-            write_note(json.dumps(line))
+            write_detail(json.dumps(line))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from typing import IO, Any
 
 import click
 
+from convstore.cli.render.text_width import count_columns
 from convstore.errors import ConvstoreError
 
 # The control characters that a terminal obeys (ECMA-48): C0 except tab and newline, DEL, and C1. Pictures replace them.
@@ -64,7 +66,7 @@ def report_lost_characters() -> None:
     if not _lost:
         return
     cause = describe_locale() or f"the encoding of the output is {', '.join(sorted(_lost))}; set PYTHONIOENCODING=utf-8"
-    write_note(f"convstore: some characters were written as `?`: {cause}")
+    write_note(f"some characters were written as `?`: {cause}")
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -120,20 +122,49 @@ def _make_note(text: str) -> str:
 
 
 def write_note(text: str) -> None:
-    """Write a note, a warning or an error to stderr, as one line.
+    """Write a note, a warning or an error to stderr, as one line that begins with `convstore: `.
 
-    Text that was written to stdout before appears before it.
+    So a person who reads the output of several programs knows which one speaks. Text that was written to stdout before
+    appears before it. On a terminal, a long note is broken between its words.
     """
+    _write_to_stderr(_break_lines(f"convstore: {_make_note(text)}"))
+
+
+def write_detail(text: str) -> None:
+    """Write a line to stderr that belongs to the note before it, or to the log; without a beginning of its own."""
+    _write_to_stderr(neutralise(text.replace("\n", " ")))
+
+
+def _write_to_stderr(text: str) -> None:
     with suppress(OSError, ValueError):  # an error of stdout is reported at the end of the program
         sys.stdout.flush()
-    sys.stderr.write(f"{_make_note(text)}\n")
+    sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def _break_lines(note: str) -> str:
+    """Return a note in lines that fit on the terminal of stderr; a command in backquotes stays on one line."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    except (OSError, ValueError):
+        width = 0
+    if not width or len(note) < width:
+        return note
+    lines = [""]
+    for word in re.findall(r"[^\s`]*`[^`]*`\S*|\S+", note):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if count_columns(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def write_terminal_note(text: str) -> None:
     """Write a note for a person to stderr, if stderr is a terminal."""
     if sys.stderr.isatty():
-        note = _make_note(text)
+        indent = text[: len(text) - len(text.lstrip(" "))]
+        note = indent + _break_lines(_make_note(text))
         styled = click.style(note, dim=True) if has_colours(sys.stderr) else note
         sys.stderr.write(f"{styled}\n")
         sys.stderr.flush()

@@ -27,6 +27,8 @@ def receipt_to_json(receipt: PurgeReceipt) -> dict[str, Any]:
         "summaries": receipt.summaries,
         "attachments": receipt.attachments,
         "attachment_bytes": receipt.attachment_bytes,
+        "prompt_tokens": receipt.prompt_tokens,
+        "completion_tokens": receipt.completion_tokens,
         "kept_by": [{"conversation": kept.fork_id, "messages": kept.messages} for kept in receipt.kept_by],
         **digest,
     }
@@ -34,9 +36,10 @@ def receipt_to_json(receipt: PurgeReceipt) -> dict[str, Any]:
 
 def describe_receipt(receipt: PurgeReceipt) -> str:
     """Return a receipt as a line of text."""
+    tokens = receipt.prompt_tokens + receipt.completion_tokens
     counts = [
         _count(receipt.messages, "message"),
-        _count(receipt.turns, "turn"),
+        _count(receipt.turns, "turn") + (f" of {_count(tokens, 'token')}" if tokens else ""),
         *([_count(receipt.summaries, "summary", "summaries")] if receipt.summaries else []),
         *(
             [f"{_count(receipt.attachments, 'attachment')} ({receipt.attachment_bytes:,} bytes)"]
@@ -98,13 +101,15 @@ def print_receipts(done: Purged, *, as_json: bool, file: IO[bytes] | None = None
     else:
         for receipt in done.receipts:
             write_answer(f"{'would purge' if done.is_trial else 'purged'} {describe_receipt(receipt)}")
+    if not (done.receipts or done.busy or done.failures or done.left or as_json):
+        write_note("there was nothing to purge")
     for id in done.busy:
-        write_note(f"convstore: {id} was not purged: a turn of it, or of a fork of it, is running")
+        write_note(f"{id} was not purged: a turn of it, or of a fork of it, is running")
     for id, error in done.failures:
-        write_note(f"convstore: {id} was not purged: {error}" if id else f"convstore: {error}")
+        write_note(f"{id} was not purged: {error}" if id else str(error))
     if done.left:
         write_note(
-            "convstore: the rows are gone, but another process uses the database file, and what was in them is not "
+            "the rows are gone, but another process uses the database file, and what was in them is not "
             f"overwritten yet ({', '.join(done.left)}); `convstore purge --finish` does it when that process has ended"
         )
 

@@ -192,7 +192,7 @@ def _note_interruption(text: str, cause: str = "", *, is_message_kept: bool) -> 
         kept = "the partial reply is kept"
     elif is_message_kept:
         kept = "your message is kept; `convstore retry` asks again"
-    write_note(f"convstore: stopped{cause}; {kept}")
+    write_note(f"stopped{cause}; {kept}")
 
 
 def _print_rescued_reply(error: TurnFailed | LeaseLost | ReplyNotStored, *, as_json: bool) -> None:
@@ -219,4 +219,4 @@ def _note_finish(turn: Turn) -> None:
     if note is None and not turn.text:
         note = "the reply has no text"
     if note is not None:
-        write_note(f"convstore: {note} (turn {turn.seq}; see `convstore show`)")
+        write_note(f"{note} (turn {turn.seq}; see `convstore show`)")

@@ -20,6 +20,8 @@ _MIN_CUT_WIDTH = 8  # columns; a shorter label says nothing
 _COLUMNS = ("turns", "failed", "prompt", "cached", "completion", "reasoning", "cost", "median", "p95")
 _LEAST_NEEDED = ("p95", "reasoning", "cached", "median", "failed")
 """The columns that a narrow terminal does not show, the first of them first."""
+_NEEDED_LITTLE = ("prompt", "completion")
+"""The columns that it does not show if the labels would be too short to be read."""
 
 
 def print_usage(report: UsageReport, *, uses_pager: bool = True) -> None:
@@ -52,8 +54,8 @@ def _fit_lines(lines: list[tuple[str, ...]], width: int) -> tuple[list[tuple[str
     """Return the lines without the columns that do not fit, with shorter labels, and the names of these columns."""
     hidden = []
     least = min(_MIN_LABEL_WIDTH, max(count_columns(line[0]) for line in lines))
-    for name in _LEAST_NEEDED:
-        if _measure_numbers(lines) + least <= width:
+    for name in (*_LEAST_NEEDED, *_NEEDED_LITTLE):
+        if _measure_numbers(lines) + (least if name in _LEAST_NEEDED else min(least, _MIN_CUT_WIDTH)) <= width:
             break
         place = 1 + [column.split()[0] for column in lines[0][1:]].index(name)
         lines = [line[:place] + line[place + 1 :] for line in lines]

@@ -19,7 +19,7 @@ def print_window(report: WindowReport) -> None:
     If it is the whole history, print it only on a terminal.
     """
     for line in explain_window(report):
-        (write_note if report.is_partial else write_terminal_note)(f"convstore: {line}")
+        (write_note if report.is_partial else write_terminal_note)(line)
 
 
 def explain_window(report: WindowReport) -> list[str]:
