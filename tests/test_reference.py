@@ -30,6 +30,7 @@ from convstore.errors import ConvstoreError
 from convstore.store.conversation_methods import ConversationMethods
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import commands_of
+from tests.server.recording import recording
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -337,6 +338,11 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
         today = daily_usage.begin_day(datetime.now(UTC).date())
         span = daily_usage.Span(today - timedelta(days=1), today + timedelta(days=1))
         store._engine.transactions.write(daily_usage.sum_days, "", span)
+    with recording(sqlite_url, chat_server.url) as service:
+        asked: list[dict[str, Any]] = [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}]
+        asked += [service.ask(asked, headers={"Idempotency-Key": "once"}).message, {"role": "user", "content": "b"}]
+        service.ask(asked)
+        service.ask(asked, headers={"x-stainless-retry-count": "1"})
     look()
     held.close()
 

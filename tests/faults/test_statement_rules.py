@@ -133,6 +133,7 @@ def _choose(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
         "dialect": ["sqlite", "postgresql"],
         "width": [0, 1, 4],
         "ends_early": [True, False],
+        "is_named": [True, False],
         "count": [1, 3],
         "moves_head": [True, False],
         "drawer": list(Drawer),

@@ -305,9 +305,11 @@ def test_what_was_redacted_is_not_stored_again_from_a_client_that_still_has_it(
     # No digest over the old text is stored again, either: the next list is found by what follows it.
     further = service.ask([*messages, user("d"), reply.message, user("e")])
     assert further.conversation == answer.conversation
-    with create_engine(database_url).connect() as connection:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
         rows = connection.execute(text("SELECT asked_digest, reply_digest, body_digest FROM convstore_client_requests"))
         assert {tuple(row) for row in rows} == {(None, None, None)}
+    engine.dispose()
 
 
 @dataclass
