@@ -30,6 +30,7 @@ from convstore.messages.first_title import find_title
 from convstore.messages.matching_form import ListedPath
 from convstore.messages.message import Message
 from convstore.messages.token_counters import make_caching_counter
+from convstore.messages.token_estimate import TOKENS_PER_REQUEST
 from convstore.turns.turn_start import BegunTurn
 from convstore.values.client_request import SentBody
 from convstore.values.identifiers import NO_SEQ, ConversationKey
@@ -111,7 +112,7 @@ def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease
         last_input=after,
         request=dict(request.parameters),
         window=WindowReport(match.after.position if match.after is not None else 0, None, None),
-        estimated_tokens=None,
+        estimated_tokens=_estimate_tokens(work, request),
         started_at=work.now,
         asked=match.asked,
     )
@@ -120,6 +121,15 @@ def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease
     asked_seq = after.seq if after is not None else NO_SEQ
     insert_request(work.connection, turn.key, turn.seq, asked_seq, match.asked, body, work.now)
     return BegunTurn(turn)
+
+
+def _estimate_tokens(work: UnitOfWork, request: RecordedRequest) -> int | None:
+    """Return the tokens of a request; None: the provider will report them, and all messages need not be counted."""
+    options = request.parameters.get("stream_options")
+    if not request.streams or (isinstance(options, Mapping) and options.get("include_usage")):
+        return None
+    messages = (*request.listed.context, *request.listed.messages)
+    return TOKENS_PER_REQUEST + sum(work.count_tokens(message) for message in messages)
 
 
 def _find_place(work: UnitOfWork, request: RecordedRequest) -> Match:

@@ -99,6 +99,42 @@ _MIB = 2**20
     type=click.Choice(["json", "text", "none"]),
     help="A line for each request on stderr.  [default: text with -v, else none]",
 )
+@click.option(
+    "--no-match-cut",
+    "matches_cut",
+    flag_value=False,
+    default=True,
+    help="A list without its beginning is a new conversation.",
+)
+@click.option(
+    "--no-side-requests",
+    "keeps_side_requests_apart",
+    flag_value=False,
+    default=True,
+    help="Requests for titles and tags are conversations as all others.",
+)
+@click.option(
+    "--on-disconnect",
+    "on_disconnect",
+    type=click.Choice(["finish", "stop"]),
+    default="finish",
+    show_default=True,
+    help="What happens to a reply when its client leaves.",
+)
+@click.option(
+    "--pass",
+    "passes",
+    multiple=True,
+    type=click.Choice(["embeddings"]),
+    help="Forward these requests, without recording them.",
+)
+@click.option(
+    "--route",
+    "given_routes",
+    multiple=True,
+    metavar="PATTERN=PROFILE",
+    help="Profile of the server for models such as `claude-*`; repeatable.",
+)
 @click.option("--tls-cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
 @database_options
@@ -110,6 +146,8 @@ def serve(
     read_timeout: float,
     grace: int,
     access: AccessLog | None,
+    on_disconnect: str,
+    given_routes: tuple[str, ...],
     tls_cert: str | None,
     tls_key: str | None,
     **plain: Any,
@@ -145,6 +183,8 @@ def serve(
         max_body_bytes=max_body * _MIB,
         read_seconds=read_timeout,
         grace_seconds=grace,
+        stops_when_left=on_disconnect == "stop",
+        routes=_read_routes(given_routes),
         certificate=tls_cert,
         private_key=tls_key,
         **plain,
@@ -172,6 +212,20 @@ def serve(
             "TLS send the requests"
         )
     run_service(settings, bound, begin)
+
+
+def _read_routes(given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return patterns of models with their profiles."""
+    from convstore.config.settings import choose_server
+
+    routes = []
+    for text in given:
+        pattern, _, profile = text.partition("=")
+        if not pattern or not profile:
+            raise click.BadParameter(f"{text!r} is not a pattern and a profile: claude-*=work", param_hint="--route")
+        choose_server(None, profile)  # it exists
+        routes.append((pattern, profile))
+    return tuple(routes)
 
 
 def _print_beginning(settings: ServiceSettings, address: str, *, has_keys: bool) -> None:
