@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive
 
 from convstore.errors import NotConfigured
 from convstore.messages.completion_form import list_events, make_completion
@@ -22,13 +23,13 @@ from convstore.server.completion_requests import (
     make_stateful_request,
 )
 from convstore.server.json_answers import JsonAnswer
-from convstore.server.recorded_response import RecordedResponse
+from convstore.server.recorded_response import RecordedResponse, wait_until_left
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.server.turn_limits import check_may_pass, choose_allowance
 from convstore.server.upstream_answers import choose_headers
 from convstore.store.request_recorder import ClientCall
-from convstore.turns.recorded_call import CallFailed, RecordedCall
+from convstore.turns.recorded_call import AnswerHead, CallFailed, RecordedCall
 from convstore.values.api_key import Right
 from convstore.values.results import Turn
 
@@ -80,7 +81,7 @@ async def _record(call: ServiceCall, client: Any) -> Response:
     )
     if isinstance(begun, Turn):
         return _answer_again(begun, call.body)
-    return await _answer(begun)
+    return await _answer(begun, call.request.receive)
 
 
 def _make_request(call: ServiceCall, sent: SentRequest) -> ClientCall:
@@ -96,16 +97,27 @@ def _make_request(call: ServiceCall, sent: SentRequest) -> ClientCall:
     )
 
 
-async def _answer(call: RecordedCall) -> Response:
+async def _answer(call: RecordedCall, receive: Receive) -> Response:
     place = call.live.started.turn
     names = {CONVERSATION_HEADER: place.key.id.encode().decode("latin-1"), TURN_HEADER: str(place.seq)}
     try:
-        head = await call.get_head()
+        head = await _get_head(call, receive)
     except CallFailed as error:
         call.leave()
         raise _tell_failure(error, names) from None
     headers = {**choose_headers(head.headers), **names}
     return RecordedResponse(call, head.status, headers)
+
+
+async def _get_head(call: RecordedCall, receive: Receive) -> AnswerHead:
+    """Return the beginning of an answer; tell the call if its client leaves before it has come."""
+    leaving = asyncio.ensure_future(wait_until_left(receive))
+    leaving.add_done_callback(lambda task: None if task.cancelled() else call.leave())
+    try:
+        return await call.get_head()
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
 def _tell_failure(failure: CallFailed, names: dict[str, str]) -> ServiceError:

@@ -30,7 +30,7 @@ class RecordedResponse(Response):
                 await send(message)
 
         delivering = asyncio.ensure_future(self._call.deliver(send_piece))
-        leaving = asyncio.ensure_future(_wait_until_left(receive))
+        leaving = asyncio.ensure_future(wait_until_left(receive))
         try:
             await asyncio.wait({delivering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not delivering.done():
@@ -45,6 +45,7 @@ class RecordedResponse(Response):
             await asyncio.gather(delivering, leaving, return_exceptions=True)
 
 
-async def _wait_until_left(receive: Receive) -> None:
+async def wait_until_left(receive: Receive) -> None:
+    """Wait until the client has left. The body of its request was read before."""
     while (await receive())["type"] != "http.disconnect":
         pass

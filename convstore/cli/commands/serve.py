@@ -100,6 +100,15 @@ _MIB = 2**20
     help="A line for each request on stderr.  [default: text with -v, else none]",
 )
 @click.option(
+    "--wait",
+    "wait_seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Time to wait for a conversation that a request names, while another turn runs there.",
+)
+@click.option(
     "--no-match-cut",
     "matches_cut",
     flag_value=False,
