@@ -108,7 +108,7 @@ class ChunkAccumulator:
         return self._hold_back_half(text)
 
     def add_text(self, text: str) -> None:
-        """Do what `add_plain` does with a chunk that differs from an earlier one in its printable text alone."""
+        """Do what `add_plain` does with a chunk that differs from an earlier one in its whole text alone."""
         delta = self._deltas.setdefault(0, {})
         known = delta.get("content")
         if isinstance(known, _GrowingText):

@@ -7,13 +7,14 @@ in anything else is not read: the caller parses it, and merges it with `ChunkAcc
 from __future__ import annotations
 
 import json.decoder
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _scan_string = json.decoder.scanstring  # type: ignore[attr-defined]
 _TEXT_BEGINS = '"content":'
 # Random text, so that a listener on the network cannot tell the lengths of the pieces; nobody stores it.
-_NOISE_BEGINS = '"obfuscation":"'
+_NOISE_BEGINS = re.compile(r'"obfuscation": ?"')
 _CHOICE_FIELDS = frozenset({"index", "delta", "finish_reason", "logprobs"})
 
 
@@ -41,7 +42,7 @@ class ChunkTemplate:
             text, end = _scan_string(data, len(before))
         except ValueError:
             return None
-        if not self._is_rest(data[end:]) or not text.isprintable():
+        if not self._is_rest(data[end:]) or not _is_whole(text):
             return None
         found: str = text
         return found
@@ -63,15 +64,26 @@ class ChunkTemplate:
             return
         _, end = _scan_string(data, begin)
         rest = data[end:]
-        noise = rest.find(_NOISE_BEGINS)
-        self._ends_with_noise = noise >= 0 and _is_noise(rest[noise + len(_NOISE_BEGINS) :])
-        self._after = rest[: noise + len(_NOISE_BEGINS)] if self._ends_with_noise else rest
+        noise = _NOISE_BEGINS.search(rest)
+        self._ends_with_noise = noise is not None and _is_noise(rest[noise.end() :])
+        self._after = rest[: noise.end()] if noise is not None and self._ends_with_noise else rest
         self._before = data[:begin]
 
     def _is_rest(self, rest: str) -> bool:
         if not self._ends_with_noise:
             return rest == self._after
         return rest.startswith(self._after) and _is_noise(rest[len(self._after) :])
+
+
+def _is_whole(text: str) -> bool:
+    """Return True if a text has no half of a character, which may belong to a half in another chunk."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_noise(rest: str) -> bool:
