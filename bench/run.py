@@ -23,6 +23,7 @@ from bench.databases import postgres_copies, sqlite_copies
 from bench.figures import Row, Scale
 from bench.lookups import measure_forks, measure_lookups
 from bench.rendering import measure_rendering
+from bench.service import measure_service
 from bench.storage import TEXT_BYTES, fill, measure_bytes, measure_verify
 from bench.streams import measure_chunks
 from bench.throughput import measure_processes, measure_throughput
@@ -116,6 +117,11 @@ def main() -> None:
                 ("ratio", "to pass", "command", "convstore", "what it needs", "python -c"),
                 figures.starts(sqlite.timed, scale),
             )
+        _table(
+            "The service on SQLite, a process of its own",
+            ("", "", "what", "beside"),
+            measure_service(Path(folder), *((30, 2000, 500) if scale is FULL else (2, 100, 10))),
+        )
         path = Path(folder) / "stored.db"
         fill(path, scale.stored)
         _table(

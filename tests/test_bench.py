@@ -103,6 +103,13 @@ def test_the_other_rows_begin_with_a_number(printed: str, row: str, least: float
     assert float(line.split()[0].replace(",", "")) >= least
 
 
+def test_the_service_is_measured(printed: str) -> None:
+    lines = printed.partition("The service on SQLite")[2].splitlines()[2:6]
+    assert len(lines) == 4
+    for line in lines:
+        assert re.match(r" +-?[0-9.]+   (ms of CPU|ms|µs of CPU|MB at most)   ", line), line
+
+
 def test_a_say_is_as_many_statements_and_commits_at_any_length(printed: str) -> None:
     counted = [line for line in printed.splitlines() if re.search(r"  10 → [\d,]+  ", line)]
     assert len(counted) == 4
