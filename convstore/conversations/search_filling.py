@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from convstore.db import search_backlog, search_gaps, search_index, search_rows
+from convstore.db import pending_terms, search_backlog, search_gaps, search_index, search_rows
 from convstore.db.search_gaps import NO_REDACTIONS, Head, Redactions
 from convstore.db.search_index import DocumentKey, IndexedText, IndexKind
 from convstore.db.transactions import Transactions
@@ -21,9 +21,10 @@ from convstore.search.searched_text import extract_searched_text
 from convstore.search.terms import find_terms
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
-_TEXTS_AT_ONCE = {IndexKind.GIN: 1_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
+_TEXTS_AT_ONCE = {IndexKind.GIN: 8_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
 """How much one transaction adds; on SQLite, others wait for it."""
-_CONVERSATIONS_AT_ONCE = 200
+_MOST_TEXTS_IN_A_HURRY = 500
+_CONVERSATIONS_AT_ONCE = 1_000
 _FIRST_SEQ = 1
 
 _LISTED_AT_ONCE = 10_000  # conversations
@@ -60,7 +61,7 @@ def fill_index(
     began, added = time.monotonic(), 0
     while waiting := transactions.read(list_waiting, owner):
         while waiting:
-            batches, done = transactions.read(read_batches, owner, waiting)
+            batches, done = transactions.read(read_batches, owner, waiting, is_hurried=seconds is not None)
             added += transactions.write_repeatable(store_batches, batches)
             del waiting[:done]
             if on_progress is not None:
@@ -80,11 +81,14 @@ def list_waiting(work: UnitOfWork, owner: str) -> list[str]:
     return search_backlog.list_oldest(work.connection, owner, _LISTED_AT_ONCE)
 
 
-def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[list[Batch], int]:
+def read_batches(
+    work: UnitOfWork, owner: str, waiting: Sequence[str], *, is_hurried: bool = False
+) -> tuple[list[Batch], int]:
     """Return messages to be added, of one conversation or of several short ones; damaged messages are left out.
 
     Args:
         waiting: ids of conversations.
+        is_hurried: somebody waits, so return fewer.
 
     Returns:
         The messages, and the number of conversations that have no others.
@@ -96,6 +100,7 @@ def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[
     if not left:
         return [], len(ids)
     most, short = _TEXTS_AT_ONCE[search_index.find_kind(work.connection)], []
+    most = min(most, _MOST_TEXTS_IN_A_HURRY) if is_hurried else most
     for id in left:
         most -= heads[id].most_messages
         if most < 0 or starts[id] > _FIRST_SEQ:
@@ -172,10 +177,13 @@ def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
 
 
 def _add_missing(work: UnitOfWork, owner: str, texts: Sequence[IndexedText]) -> int:
-    if search_index.find_kind(work.connection) is not IndexKind.GIN:  # there, it counts those that it adds
-        known = search_rows.find_known(work.connection, owner, [text.key for text in texts])
-        texts = [text for text in texts if text.key not in known]
-    return search_index.add_texts(work.connection, owner, texts)
+    if search_index.find_kind(work.connection) is IndexKind.GIN:  # it counts those that it adds
+        if len(texts) < pending_terms.FEWEST_TEXTS:
+            return search_index.add_texts(work.connection, owner, texts)
+        with pending_terms.sorted_in_together(work.connection, owner):
+            return search_index.add_texts(work.connection, owner, texts)
+    known = search_rows.find_known(work.connection, owner, [text.key for text in texts])
+    return search_index.add_texts(work.connection, owner, [text for text in texts if text.key not in known])
 
 
 def put_off_all(work: UnitOfWork, owner: str) -> None:
