@@ -21,7 +21,7 @@ from convstore.search.searched_text import extract_searched_text
 from convstore.search.terms import find_terms
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
-_TEXTS_AT_ONCE = {IndexKind.GIN: 8_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
+_TEXTS_AT_ONCE = {IndexKind.GIN: 6_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
 """How much one transaction adds; on SQLite, others wait for it."""
 _MOST_TEXTS_IN_A_HURRY = 500
 _CONVERSATIONS_AT_ONCE = 1_000

@@ -432,6 +432,7 @@ def use_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
     monkeypatch.setattr(search_hashes, "_FEW", 3)
     monkeypatch.setattr(search_hashes, "_SCANNED", 9)
+    monkeypatch.setattr(search_hashes, "_SCANNED_FIRST", 5)
     monkeypatch.setattr(text_search, "_MOST_TAGGED", 3)
 
 
