@@ -26,18 +26,23 @@ def main() -> None:
     parser.add_argument(
         "--fill-seconds", type=float, default=120, help="a store that needs more for a length is stopped"
     )
-    parser.add_argument("--only", default="", help="only stores with this in their name, and the bare drivers")
+    parser.add_argument("--lengths", help="only conversations of these lengths, as in 1000,1000000")
+    parser.add_argument("--only", default="", help="only stores with one of these in their name, and the bare drivers")
     parser.add_argument("--times-only", action="store_true", help="no trials of guarantees, and no listings")
     parser.add_argument("--out", type=Path, default=Path("build/bench-peers"), help="folder for the results")
     given = parser.parse_args()
-    scale = Scale([length for length in LENGTHS if length <= given.longest], fill_seconds=given.fill_seconds)
+    lengths = [length for length in LENGTHS if length <= given.longest]
+    if given.lengths is not None:
+        lengths = [int(length) for length in given.lengths.split(",")]
+    scale = Scale(lengths, fill_seconds=given.fill_seconds)
     began = time.monotonic()
     sections: dict[str, list[StoreResults]] = {}
     with tempfile.TemporaryDirectory(prefix="convstore-peers-") as folder, making_places(Path(folder)) as places:
         about = _describe(places)
         for backend, modes in MODES.items():
             bare, *others = select_stores(backend)
-            stores = [bare, *(store for store in others if given.only.lower() in store.name.lower())]
+            only = [part.strip() for part in given.only.lower().split(",")]
+            stores = [bare, *(store for store in others if any(part in store.name.lower() for part in only))]
             trials = [{} if given.times_only else try_guarantees(store, places) for store in stores]
             say(f"{backend}: guarantees {'not ' if given.times_only else ''}tried")
             found = measure_stores(stores, places, scale, modes)
