@@ -24,7 +24,8 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 _TEXTS_AT_ONCE = {IndexKind.GIN: 6_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
 """How much one transaction adds; on SQLite, others wait for it."""
 _MOST_TEXTS_IN_A_HURRY = 500
-_CONVERSATIONS_AT_ONCE = 1_000
+_CONVERSATIONS_AT_ONCE, _FEW_MESSAGES = 1_000, 6
+"""How many conversations are looked up; fewer, if so many with few messages have enough."""
 _FIRST_SEQ = 1
 
 _LISTED_AT_ONCE = 10_000  # conversations
@@ -93,14 +94,15 @@ def read_batches(
     Returns:
         The messages, and the number of conversations that have no others.
     """
-    ids = waiting[:_CONVERSATIONS_AT_ONCE]
+    most = _TEXTS_AT_ONCE[search_index.find_kind(work.connection)]
+    most = min(most, _MOST_TEXTS_IN_A_HURRY) if is_hurried else most
+    ids = waiting[: min(_CONVERSATIONS_AT_ONCE, most // _FEW_MESSAGES + 1)]
     starts = search_backlog.find_starts(work.connection, owner, ids)
     heads = search_gaps.read_heads(work.connection, owner, ids)
     left = [id for id in ids if id in starts and id in heads]  # another process has added the others
     if not left:
         return [], len(ids)
-    most, short = _TEXTS_AT_ONCE[search_index.find_kind(work.connection)], []
-    most = min(most, _MOST_TEXTS_IN_A_HURRY) if is_hurried else most
+    short = []
     for id in left:
         most -= heads[id].most_messages
         if most < 0 or starts[id] > _FIRST_SEQ:
