@@ -12,7 +12,7 @@ export MYPY_NUM_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve demo pictures test quick lint bench bench-peers soak format clean
+.PHONY: help serve demo pictures test quick lint bench bench-peers instructions soak format clean
 
 # Whatever the environment says: the tests start hundreds of processes, and none need compile what another has.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,6 +45,9 @@ bench: $(VENV)/.dev-stamp ## measure
 
 bench-peers: $(PEERS)/.peers-stamp ## measure beside other conversation stores, some twenty minutes (LONGEST=1000000)
 	$(PEERS)/bin/python -m bench.peers $(if $(LONGEST),--longest $(LONGEST))
+
+instructions: $(VENV)/.dev-stamp ## count the instructions of the hot paths with valgrind, half a minute (STORE=1 writes them down)
+	$(RUN) bench/instructions.py $(if $(STORE),--store)
 
 soak: $(VENV)/.dev-stamp ## ten minutes of callers that are killed and stopped, on both databases (MINUTES=1, SEED=…)
 	$(RUN) -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

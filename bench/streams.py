@@ -20,7 +20,7 @@ CHUNKS = 260
 def measure_chunks(copies: Copies, repeats: int) -> list[Row]:
     """Return the processor time of the calling thread for each chunk of a stream."""
     with (
-        _serving() as url,
+        serving() as url,
         openai.OpenAI(base_url=url, api_key="none") as client,
         Store(copies.recorded, base_url=url, model=MODEL) as store,
     ):
@@ -51,7 +51,7 @@ def measure_chunks(copies: Copies, repeats: int) -> list[Row]:
 
 
 @contextmanager
-def _serving() -> Iterator[str]:
+def serving() -> Iterator[str]:
     """Run a server in a process of its own, because threads of one process share an interpreter; yield its URL."""
     here, there = (spawning := get_context("spawn")).Pipe()
     process = spawning.Process(target=_serve, args=(there,))

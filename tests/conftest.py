@@ -190,6 +190,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for shell in choose_shells()[1]:
             line = f"NOT RUN: completion in {shell}, which is not installed"
             terminalreporter.write_line(line, red=True, bold=True)
+    if any("test_instructions" in one.nodeid for one in terminalreporter.stats.get("passed", ())):
+        from bench.instructions import find_valgrind
+
+        if find_valgrind() is None:
+            line = "NOT RUN: the count of instructions: valgrind is not installed"
+            terminalreporter.write_line(line, red=True, bold=True)
     skipped = terminalreporter.stats.get("skipped", ())
     missed = sum(NO_SHARED_DATA in str(report.longrepr) for report in skipped)
     if missed:

@@ -44,6 +44,7 @@ class StoreRun:
 
     def stop(self, reason: str) -> None:
         """Measure no more lengths."""
+        say(f"{self.process.store.name}: stopped: {reason}")
         self.is_stopped = True
         for results in self.results.values():
             results.stopped = reason

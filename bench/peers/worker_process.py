@@ -56,13 +56,13 @@ class WorkerProcess:
         self.kill()
 
     def ask(self, do: str, **order: Any) -> dict[str, Any]:
-        """Give an order and return the answer.
+        """Give an order and return the answer; one that may take `seconds` has them, and more.
 
         Raises:
             WorkerError: the store failed, or its process ended.
         """
         self.send(do=do, **order)
-        return self.receive(PATIENCE_SECONDS)
+        return self.receive(PATIENCE_SECONDS + order.get("seconds", 0))
 
     def send(self, **order: Any) -> None:
         """Give an order and do not wait."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 import click
 
@@ -67,6 +66,8 @@ def find_exit_code(error: errors.ConvstoreError) -> int:
 
 def _report_bug(error: BaseException) -> int:
     if os.environ.get("CONVSTORE_DEBUG"):
+        import traceback
+
         traceback.print_exception(error, file=sys.stderr)
     write_note(
         f"unexpected {type(error).__name__}: {error}; this is a bug in convstore, please report it "

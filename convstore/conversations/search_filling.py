@@ -7,21 +7,26 @@ end after any batch, and goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from convstore.db import search_backlog, search_gaps, search_index, search_rows
-from convstore.db.search_index import IndexedText, IndexKind
+from convstore.db import pending_terms, search_backlog, search_gaps, search_index, search_rows
+from convstore.db.search_gaps import NO_REDACTIONS, Head, Redactions
+from convstore.db.search_index import DocumentKey, IndexedText, IndexKind
 from convstore.db.transactions import Transactions
 from convstore.db.unit_of_work import UnitOfWork
+from convstore.messages.message import Message
 from convstore.search.folded_text import fold
 from convstore.search.searched_text import extract_searched_text
 from convstore.search.terms import find_terms
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Seq
 
-_TEXTS_AT_ONCE, _CONVERSATIONS_AT_ONCE = 300, 50
-"""How much one transaction adds: on SQLite, others wait for it."""
+_TEXTS_AT_ONCE = {IndexKind.GIN: 6_000, IndexKind.FTS5: 300, IndexKind.TABLE: 300}
+"""How much one transaction adds; on SQLite, others wait for it."""
+_MOST_TEXTS_IN_A_HURRY = 500
+_CONVERSATIONS_AT_ONCE, _FEW_MESSAGES = 1_000, 6
+"""How many conversations are looked up; fewer, if so many with few messages have enough."""
+_FIRST_SEQ = 1
 
 _LISTED_AT_ONCE = 10_000  # conversations
 
@@ -35,8 +40,8 @@ class Batch:
     next_seq: Seq | None
     """The first message of the batch after this one; None: this is the conversation's last."""
     texts: list[IndexedText]
-    redactions: tuple[int, datetime | None]
-    """How many messages of the conversation were redacted, and when the last one, as far as the texts show it."""
+    redactions: Redactions
+    """What was redacted in the conversation, as far as the texts show it."""
     names: tuple[str | None, ...] | None
     """The title and the name of the conversation; None: they are not in this batch."""
 
@@ -57,7 +62,7 @@ def fill_index(
     began, added = time.monotonic(), 0
     while waiting := transactions.read(list_waiting, owner):
         while waiting:
-            batches, done = transactions.read(read_batches, owner, waiting)
+            batches, done = transactions.read(read_batches, owner, waiting, is_hurried=seconds is not None)
             added += transactions.write_repeatable(store_batches, batches)
             del waiting[:done]
             if on_progress is not None:
@@ -77,66 +82,110 @@ def list_waiting(work: UnitOfWork, owner: str) -> list[str]:
     return search_backlog.list_oldest(work.connection, owner, _LISTED_AT_ONCE)
 
 
-def read_batches(work: UnitOfWork, owner: str, waiting: Sequence[str]) -> tuple[list[Batch], int]:
+def read_batches(
+    work: UnitOfWork, owner: str, waiting: Sequence[str], *, is_hurried: bool = False
+) -> tuple[list[Batch], int]:
     """Return messages to be added, of one conversation or of several short ones; damaged messages are left out.
 
     Args:
         waiting: ids of conversations.
+        is_hurried: somebody waits, so return fewer.
 
     Returns:
         The messages, and the number of conversations that have no others.
     """
-    batches: list[Batch] = []
-    texts = 0
-    for done, id in enumerate(waiting):
-        if texts >= _TEXTS_AT_ONCE or len(batches) >= _CONVERSATIONS_AT_ONCE:
-            return batches, done
-        key = ConversationKey(owner, id)
-        from_seq = search_backlog.find_start(work.connection, key)
-        if from_seq is None:  # another process has added them
-            continue
-        batches.append(_read_batch(work, key, from_seq))
-        texts += len(batches[-1].texts)
-        if batches[-1].next_seq is not None:
-            return batches, done
-    return batches, len(waiting)
+    most = _TEXTS_AT_ONCE[search_index.find_kind(work.connection)]
+    most = min(most, _MOST_TEXTS_IN_A_HURRY) if is_hurried else most
+    ids = waiting[: min(_CONVERSATIONS_AT_ONCE, most // _FEW_MESSAGES + 1)]
+    starts = search_backlog.find_starts(work.connection, owner, ids)
+    heads = search_gaps.read_heads(work.connection, owner, ids)
+    left = [id for id in ids if id in starts and id in heads]  # another process has added the others
+    if not left:
+        return [], len(ids)
+    short = []
+    for id in left:
+        most -= heads[id].most_messages
+        if most < 0 or starts[id] > _FIRST_SEQ:
+            break
+        short.append(id)
+    whole = search_gaps.choose_short(work.connection, owner, short) if short else []
+    if whole:
+        return _read_whole(work, owner, {id: starts[id] for id in whole}, heads), ids.index(whole[-1]) + 1
+    batch = _read_part(work, ConversationKey(owner, left[0]), starts[left[0]], heads[left[0]])
+    return [batch], ids.index(left[0]) + (batch.next_seq is None)
 
 
-def _read_batch(work: UnitOfWork, key: ConversationKey, from_seq: Seq) -> Batch:
-    texts: list[IndexedText] = []
-    redactions = search_gaps.find_redactions(work.connection, key)
-    names = None
-    if from_seq == NO_SEQ:
-        created_at, *names = search_gaps.read_title(work.connection, key)
-        if any(names):
-            document = search_index.count_microseconds(created_at), key.id, NO_SEQ
-            texts.append(IndexedText(document, search_index.find_title_terms(*names)))
+def _read_whole(work: UnitOfWork, owner: str, starts: Mapping[str, Seq], heads: Mapping[str, Head]) -> list[Batch]:
+    ids = list(starts)
+    # Before the messages: what is redacted after it is noticed when the texts are stored.
+    redactions = search_gaps.find_redactions(work.connection, owner, ids)
+    messages = search_gaps.read_whole(work.connection, owner, ids)
+    return [
+        _make_batch(ConversationKey(owner, id), heads[id], (from_seq, None), messages[id], redactions)
+        for id, from_seq in starts.items()
+    ]
+
+
+def _read_part(work: UnitOfWork, key: ConversationKey, from_seq: Seq, head: Head) -> Batch:
+    redactions = search_gaps.find_redactions(work.connection, key.owner, [key.id])
     messages, next_seq = search_gaps.read_unindexed(work.connection, key, from_seq)
-    for document, message in messages:
-        terms = frozenset(find_terms(fold(extract_searched_text(message))))
-        texts.append(IndexedText(document, terms))
-    return Batch(key, from_seq, next_seq, texts, redactions, tuple(names) if names is not None else None)
+    return _make_batch(key, head, (from_seq, next_seq), messages, redactions)
+
+
+def _make_batch(
+    key: ConversationKey,
+    head: Head,
+    part: tuple[Seq, Seq | None],
+    messages: Sequence[tuple[DocumentKey, Message]],
+    redactions: Mapping[str, Redactions],
+) -> Batch:
+    texts, has_title = list(map(_make_text, messages)), part[0] == NO_SEQ
+    if has_title and any(head.names):
+        document = search_index.count_microseconds(head.created_at), key.id, NO_SEQ
+        texts.insert(0, IndexedText(document, search_index.find_title_terms(*head.names)))
+    names = head.names if has_title else None
+    return Batch(key, *part, texts, redactions.get(key.id, NO_REDACTIONS), names)
+
+
+def _make_text(found: tuple[DocumentKey, Message]) -> IndexedText:
+    document, message = found
+    return IndexedText(document, frozenset(find_terms(fold(extract_searched_text(message)))))
 
 
 def store_batches(work: UnitOfWork, batches: Sequence[Batch]) -> int:
-    """Add batches to the index, and return how many of their texts were not in it."""
-    return sum(_store_batch(work, batch) for batch in batches)
+    """Add batches of one owner to the index, and return how many of their texts were not in it.
+
+    A word that was removed since they were read must not come into the index; such a conversation is read again. A
+    fork's title may be redacted with no message of the fork.
+    """
+    if not batches:
+        return 0
+    owner, ids = batches[0].key.owner, [batch.key.id for batch in batches]
+    existing = search_gaps.hold_conversations(work.connection, owner, ids)
+    redactions = search_gaps.find_redactions(work.connection, owner, ids)
+    heads = search_gaps.read_heads(work.connection, owner, ids)
+    unchanged = [
+        batch
+        for batch in batches
+        if batch.key.id in existing
+        and redactions.get(batch.key.id, NO_REDACTIONS) == batch.redactions
+        and batch.names in (None, heads[batch.key.id].names)
+    ]
+    added = _add_missing(work, owner, [text for batch in unchanged for text in batch.texts])
+    search_backlog.advance(
+        work.connection, owner, [(batch.key.id, batch.from_seq, batch.next_seq) for batch in unchanged]
+    )
+    return added
 
 
-def _store_batch(work: UnitOfWork, batch: Batch) -> int:
-    if not search_gaps.hold_conversation(work.connection, batch.key):
-        return 0  # it was purged since it was read
-    # A word that was removed meanwhile must not come into the index: the batch is read again. A fork's title may be
-    # redacted with no message of the fork.
-    if search_gaps.find_redactions(work.connection, batch.key) != batch.redactions:
-        return 0
-    if batch.names is not None and search_gaps.read_title(work.connection, batch.key)[1:] != batch.names:
-        return 0
-    known = search_rows.find_known(work.connection, batch.key.owner, [text.key for text in batch.texts])
-    new = [text for text in batch.texts if text.key not in known]
-    search_index.add_texts(work.connection, batch.key.owner, new)
-    search_backlog.advance(work.connection, batch.key, batch.from_seq, batch.next_seq)
-    return len(new)
+def _add_missing(work: UnitOfWork, owner: str, texts: Sequence[IndexedText]) -> int:
+    if search_index.find_kind(work.connection) is IndexKind.GIN:  # it counts those that it adds
+        if len(texts) < pending_terms.FEWEST_TEXTS:
+            return search_index.add_texts(work.connection, owner, texts)
+        with pending_terms.sorted_in_together(work.connection, owner):
+            return search_index.add_texts(work.connection, owner, texts)
+    known = search_rows.find_known(work.connection, owner, [text.key for text in texts])
+    return search_index.add_texts(work.connection, owner, [text for text in texts if text.key not in known])
 
 
 def put_off_all(work: UnitOfWork, owner: str) -> None:

@@ -27,7 +27,9 @@ _OLDEST = (
     .order_by(conversations.c.created_at, conversations.c.id)
     .limit(bindparam("most", type_=BigInteger))
 )
-_START = select(table.c.from_seq).where(_OF_OWNER, table.c.conversation_id == bindparam("conversation_id"))
+_STARTS = select(table.c.conversation_id, table.c.from_seq).where(
+    _OF_OWNER, table.c.conversation_id.in_(bindparam("ids", expanding=True))
+)
 _WAITING_OWNERS = select(table.c.owner).distinct().order_by(table.c.owner)
 _OWNERS = select(conversations.c.owner).distinct().order_by(conversations.c.owner)
 # In an UPDATE, SQLAlchemy keeps the parameter names of the columns.
@@ -73,23 +75,25 @@ def list_oldest(connection: Connection, owner: str, most: int) -> list[str]:
     return [row.conversation_id for row in connection.execute(_OLDEST, {"owner": owner, "most": most})]
 
 
-def find_start(connection: Connection, key: ConversationKey) -> Seq | None:
-    """Return the first message of a conversation to be indexed; None if it has none."""
-    found = connection.scalar(_START, {"owner": key.owner, "conversation_id": key.id})
-    return Seq(found) if found is not None else None
+def find_starts(connection: Connection, owner: str, ids: Sequence[str]) -> dict[str, Seq]:
+    """Return the first message to be indexed of each of these conversations that has one."""
+    found = connection.plain.execute(_STARTS, {"owner": owner, "ids": list(ids)})
+    return {row.conversation_id: Seq(row.from_seq) for row in found}
 
 
-def advance(connection: Connection, key: ConversationKey, from_seq: Seq, next_seq: Seq | None) -> None:
-    """Note that messages from `from_seq` on were indexed; nothing changes if the row names another message by now.
+def advance(connection: Connection, owner: str, done: Sequence[tuple[str, Seq, Seq | None]]) -> None:
+    """Note that messages were indexed; nothing changes where the row names another message by now.
 
     Args:
-        next_seq: the first message that was not; None: all were.
+        done: for each conversation its id, the first message that was indexed, and the first one after it that was not;
+            None: all were.
     """
-    values = {"key_owner": key.owner, "key_id": key.id, "old_seq": from_seq}
-    if next_seq is None:
-        connection.execute(_DONE, values)
-    else:
-        connection.execute(_ADVANCE, {**values, "new_seq": next_seq})
+    whole = [{"key_owner": owner, "key_id": id, "old_seq": old} for id, old, new in done if new is None]
+    parts = [{"key_owner": owner, "key_id": id, "old_seq": old, "new_seq": new} for id, old, new in done if new]
+    if whole:
+        connection.execute_many(_DONE, whole)
+    if parts:
+        connection.execute_many(_ADVANCE, parts)
 
 
 def list_owners(connection: Connection, *, waiting: bool) -> list[str]:

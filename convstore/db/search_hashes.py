@@ -1,7 +1,9 @@
 """Find texts by the hashes of their terms, on PostgreSQL.
 
-Its index of terms has no order. So the matches of a rare filter are read and sorted. Those of a common one are looked
-for among the newest texts before all of them are.
+Its index of terms has no order, and finds all matches before it returns the first: of a word that half of a million
+texts have, that takes a tenth of a second. So the newest texts are looked through first, which finds a page of a common
+word in milliseconds. Then the matches of a rare filter are read and sorted; those of a common one are looked for among
+more of the newest texts before all of them are.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from convstore.db.tables import search_documents as table
 
 _FEW = 2_000
 """As many matches are sorted here; more are put in order by the database."""
-_SCANNED = 20_000
-"""So many of the newest texts are looked through, without the index of terms."""
+_SCANNED_FIRST, _SCANNED = 1_000, 20_000
+"""So many of the newest texts are looked through, without the index of terms: at first, and for a common filter."""
 
 
 @cache
@@ -68,21 +70,30 @@ def iterate_by_hashes(connection: Connection, span: Span, chosen: TermFilter) ->
     if chosen.alternatives:
         values["any_terms"] = sorted(map(hash_term, chosen.alternatives))
 
-    def find(most: int, *, is_scan: bool = False, is_sorted: bool = True) -> list[DocumentKey]:
+    def find(span: Span, most: int, *, scanned: int | None = None, is_sorted: bool = True) -> list[DocumentKey]:
+        is_scan = scanned is not None
         statement = _hashes_statement(has_alternatives=bool(chosen.alternatives), is_scan=is_scan, is_sorted=is_sorted)
-        given = {**span.bind(), **values, "most": most, **({"scanned": _SCANNED} if is_scan else {})}
+        given = {**span.bind(), **values, "most": most, **({"scanned": scanned} if is_scan else {})}
         return list(map(make_key, connection.execute(statement, given)))
 
-    few = find(_FEW + 1, is_sorted=False)
+    newest = find(span, FIRST_CANDIDATES, scanned=_SCANNED_FIRST)
+    yield newest
+    span = _end_before(span, newest)
+    few = find(span, _FEW + 1, is_sorted=False)
     if len(few) <= _FEW:
         yield sorted(few, reverse=True)
         return
-    newest = find(FIRST_CANDIDATES, is_scan=True)
+    newest = find(span, FIRST_CANDIDATES, scanned=_SCANNED)
     yield newest
-    span = replace(span, before=newest[-1]) if newest else span
+    span = _end_before(span, newest)
     for most in grow_pages(FIRST_CANDIDATES * 4):
-        keys = find(most)
+        keys = find(span, most)
         yield keys
         if len(keys) < most:
             return
-        span = replace(span, before=keys[-1])
+        span = _end_before(span, keys)
+
+
+def _end_before(span: Span, keys: list[DocumentKey]) -> Span:
+    """Return the part of a span before the last of these texts; all of it, if there are none."""
+    return replace(span, before=keys[-1]) if keys else span

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, bindparam, delete, select, text, update
+from sqlalchemy import ARRAY, Engine, Integer, Text, bindparam, cast, delete, select, text, update
 
 from convstore.db.connection import Connection
 from convstore.db.dialect import insert_or_ignore, is_sqlite
@@ -106,9 +106,24 @@ _DELETE_TERM = text(f"DELETE FROM {TERMS_TABLE} WHERE term = :term AND docid = :
 
 
 @cache
-def _insert_statement(dialect: str) -> Any:
-    return insert_or_ignore(table, dialect)  # another process may fill the index too
+def _insert_hashes_statement(count: int) -> Any:
+    """Return the statement that adds documents on PostgreSQL; others may fill the index too, so some may be there.
 
+    The hashes come as PostgreSQL's text of an array, which is far quicker to write than psycopg's form of a list.
+    """
+    rows = [
+        {
+            "owner": bindparam("owner"),
+            **{name: bindparam(f"{name}_{row}") for name in ("created_us", "conversation_id", "seq")},
+            "terms": cast(bindparam(f"terms_{row}", type_=Text()), ARRAY(Integer)),
+        }
+        for row in range(count)
+    ]
+    return insert_or_ignore(table, "postgresql").values(rows)
+
+
+_ROWS_AT_ONCE = (64, 16, 4, 1)
+"""How many documents one statement adds on PostgreSQL: few different numbers, as each has a statement of its own."""
 
 _kinds: WeakKeyDictionary[Engine, IndexKind] = WeakKeyDictionary()
 
@@ -230,16 +245,14 @@ def replace_text(
         connection.execute_many(_INSERT_TERM, added)
 
 
-def add_texts(connection: Connection, owner: str, texts: Sequence[IndexedText]) -> None:
-    """Add texts to the index; none of them may be in it already."""
+def add_texts(connection: Connection, owner: str, texts: Sequence[IndexedText]) -> int:
+    """Add texts to the index, and return how many; on SQLite, none of them may be in it already."""
     if not texts:
-        return
-    documents = [(one, {"owner": owner, **_bind_key(one.key)}) for one in texts]
+        return 0
     kind = find_kind(connection)
     if kind is IndexKind.GIN:
-        rows = [{**document, "terms": hash_terms(owner, one)} for one, document in documents]
-        connection.execute_many(_insert_statement(connection.dialect.name), rows)
-        return
+        return _add_hashes(connection, owner, texts)
+    documents = [(one, {"owner": owner, **_bind_key(one.key)}) for one in texts]
     connection.execute_many(_INSERT_NUMBERED, [{**document, **_bind_day(one.key[0])} for one, document in documents])
     if kind is IndexKind.FTS5:
         rows = [{**document, "terms": " ".join(list_stored_terms(owner, one))} for one, document in documents]
@@ -247,6 +260,20 @@ def add_texts(connection: Connection, owner: str, texts: Sequence[IndexedText]) 
     else:
         rows = [{**document, "term": term} for one, document in documents for term in list_stored_terms(owner, one)]
         connection.execute_many(_INSERT_TERM, rows)
+    return len(texts)
+
+
+def _add_hashes(connection: Connection, owner: str, texts: Sequence[IndexedText]) -> int:
+    added, start = 0, 0
+    while start < len(texts):
+        count = next(count for count in _ROWS_AT_ONCE if count <= len(texts) - start)
+        values: dict[str, Any] = {"owner": owner}
+        for row, one in enumerate(texts[start : start + count]):
+            values |= {f"{name}_{row}": value for name, value in _bind_key(one.key).items()}
+            values[f"terms_{row}"] = "{" + ",".join(map(str, hash_terms(owner, one))) + "}"
+        added += connection.execute(_insert_hashes_statement(count), values).rowcount
+        start += count
+    return added
 
 
 def remove_text(connection: Connection, owner: str, one: IndexedText) -> None:

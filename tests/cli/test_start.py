@@ -111,6 +111,14 @@ def test_help_and_version_import_click_and_nothing_heavier() -> None:
         assert modules & HEAVY == set(), line
 
 
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_and_version_of_the_program_import_little_of_pythons_own(option: str) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from convstore.cli import main; main()"
+    loaded = set(run_python(code, option).split())
+    assert "convstore.cli" in loaded
+    assert loaded & {"pathlib", "json", "traceback", "logging", "dataclasses"} == set()
+
+
 def test_the_list_of_folders_is_read_from_the_package() -> None:
     assert {"convstore.store", "convstore.db", "convstore.turns", "convstore.values", "convstore.messages"} <= OURS
     [(_, modules)] = list_loaded_modules(["list", "--db", ":memory:"])

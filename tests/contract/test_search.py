@@ -276,6 +276,37 @@ def test_messages_without_an_index_are_added_by_a_search_or_by_reindex(
     assert set(find(store, "word")) == expected
 
 
+@ON_THREE_BACKENDS
+@pytest.mark.parametrize(("texts", "size"), [(3, 4_000_000), (100, 60), (100, 4_000_000)])
+def test_short_conversations_are_added_together_and_long_ones_in_parts(
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch, texts: int, size: int
+) -> None:
+    lengths = [2, 1, 9, 0, 3, 1, 1]
+    ids = [store.new(f"Title {n}", messages=[user(f"word {n}")] * n).id for n in lengths]
+    forget_index(backend)
+    monkeypatch.setattr(search_filling, "_TEXTS_AT_ONCE", dict.fromkeys(search_index.IndexKind, texts))
+    monkeypatch.setattr("convstore.db.search_gaps._BATCH_MESSAGES", 4)
+    monkeypatch.setattr("convstore.db.search_gaps._BATCH_BYTES", size)
+    assert store.reindex() == sum(lengths) + len(lengths)
+    assert sorted(find(store, "word")) == sorted(
+        (id, position) for id, length in zip(ids, lengths, strict=True) for position in range(1, length + 1)
+    )
+    assert {id for id, _ in find(store, "title")} == set(ids)
+    assert store.search("word").is_index_complete
+
+
+@ON_THREE_BACKENDS
+def test_many_short_conversations_are_added_with_few_statements(backend: Backend, store: Store) -> None:
+    for number in range(50):
+        store.new(messages=[user(f"word {number}")] * 3)
+    forget_index(backend)
+    statements: list[str] = []
+    event.listen(engine_of(store), "before_cursor_execute", lambda *about: statements.append(about[2]))
+    assert store.reindex() == 150
+    looked_up = [one for one in statements if one.startswith("SELECT") and "search_documents" in one]  # SQLite: each
+    assert len(statements) - len(looked_up) < 30
+
+
 def use_a_plain_table(backend: Backend) -> None:
     """Make a new SQLite database as the upgrade makes it where SQLite has no FTS5."""
     script = migrations_folder() / "versions" / "0007_search.py"
@@ -401,6 +432,7 @@ def use_small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_selection, "_MOST_CANDIDATES", 16)
     monkeypatch.setattr(search_hashes, "_FEW", 3)
     monkeypatch.setattr(search_hashes, "_SCANNED", 9)
+    monkeypatch.setattr(search_hashes, "_SCANNED_FIRST", 5)
     monkeypatch.setattr(text_search, "_MOST_TAGGED", 3)
 
 

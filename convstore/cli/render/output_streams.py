@@ -6,14 +6,12 @@ A terminal gets no control character that it would obey.
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -45,7 +43,9 @@ def prepare_streams() -> None:
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed, as after `>&-`; the database file would get its number otherwise
-            setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+            # Not by `Path`: help and completion do without its import.
+            opened = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115, PTH123
+            setattr(sys, name, opened)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -192,6 +192,8 @@ def format_json(value: object, *, indent: int | None = None) -> str:
 
     Characters that the encoding of stdout cannot hold, or that a terminal obeys, are escaped.
     """
+    import json  # here, because help and completion need none
+
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=_make_plain)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
