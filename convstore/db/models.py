@@ -183,6 +183,16 @@ _add(
     where="idempotency_digest IS NOT NULL",
     unique=True,
 )
+_HAS_REPLY = "response_id IS NOT NULL"
+_add("convstore_client_requests_owner_response_id_idx", _requests.owner, _requests.response_id, where=_HAS_REPLY)
+_add(
+    "convstore_client_requests_completions_idx",
+    _requests.owner,
+    _requests.created_at,
+    _requests.conversation_id,
+    _requests.turn_seq,
+    where=_HAS_REPLY,
+)
 _add("convstore_conversations_live_forks_idx", _of.owner, _of.id, where=f"lineage IS NOT NULL AND {_LIVE}")
 Index(
     "convstore_search_documents_terms_idx",

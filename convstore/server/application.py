@@ -33,12 +33,14 @@ from convstore.server.service_errors import ServiceError, make_not_found
 from convstore.server.service_metrics import ServiceMetrics
 from convstore.server.service_routes import OpenRoute, ServiceCall, ServiceRoute
 from convstore.server.service_settings import ServiceSettings
+from convstore.server.stored_completion_routes import STORED_COMPLETION_ROUTES
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
 
 _DESCRIBED: tuple[ServiceRoute, ...] = (
     *MODEL_ROUTES,
     *COMPLETION_ROUTES,
+    *STORED_COMPLETION_ROUTES,
     *EMBEDDING_ROUTES,
     *CONVERSATION_ROUTES,
     *METRICS_ROUTES,

@@ -17,6 +17,10 @@ depends_on = None
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 REQUESTS, CONVERSATIONS = "convstore_client_requests", "convstore_conversations"
+COMPLETION_INDEXES = {
+    "owner_response_id_idx": ["owner", "response_id"],
+    "completions_idx": ["owner", "created_at", "conversation_id", "turn_seq"],
+}
 
 
 def upgrade() -> None:
@@ -35,6 +39,9 @@ def upgrade() -> None:
         sa.Column("body_digest", sa.LargeBinary),
         sa.Column("idempotency_digest", sa.LargeBinary),
         sa.Column("taken_at", MOMENT),
+        sa.Column("response_id", KEY),
+        sa.Column("metadata", sa.Text),
+        sa.Column("hidden_at", MOMENT),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("owner", "conversation_id", "turn_seq", name=f"{REQUESTS}_pkey"),
         sa.ForeignKeyConstraint(
@@ -59,6 +66,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("idempotency_digest IS NOT NULL"),
         postgresql_where=sa.text("idempotency_digest IS NOT NULL"),
     )
+    for name, columns in COMPLETION_INDEXES.items():
+        op.create_index(
+            f"{REQUESTS}_{name}",
+            REQUESTS,
+            columns,
+            sqlite_where=sa.text("response_id IS NOT NULL"),
+            postgresql_where=sa.text("response_id IS NOT NULL"),
+        )
     if op.get_context().dialect.name == "postgresql" and not op.get_context().as_sql:
         _copy_privileges()
 
@@ -89,6 +104,8 @@ def _copy_privileges() -> None:
 
 
 def downgrade() -> None:
+    for name in COMPLETION_INDEXES:
+        op.drop_index(f"{REQUESTS}_{name}", REQUESTS)
     for name in ("owner_idempotency_digest_key", "owner_tail_digest_idx", "owner_reply_digest_idx"):
         op.drop_index(f"{REQUESTS}_{name}", REQUESTS)
     op.drop_index(f"{REQUESTS}_owner_asked_digest_idx", REQUESTS)

@@ -56,6 +56,7 @@ KEY_COLUMNS = {
     ("convstore_api_keys", "acts_for"),
     ("convstore_client_requests", "owner"),
     ("convstore_client_requests", "conversation_id"),
+    ("convstore_client_requests", "response_id"),
 }
 
 
