@@ -11,13 +11,12 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionDeleted
 
-from convstore import Store
+from convstore import AsyncStore, Store
 from convstore.conversations import stored_completions
 from convstore.store.completion_archive import CompletionArchive
-from convstore.testing import ChatServer, Failure, Reply
+from convstore.testing import Failure, Reply
 from convstore.values.stored_completion import CompletionFilter
 from tests.server.conftest import KeyedService
-from tests.server.recording import recording
 
 
 @pytest.fixture
@@ -126,22 +125,24 @@ def test_a_list_is_narrowed_by_model_and_metadata(keyed: KeyedService, client: o
 
 
 def test_a_rare_value_of_metadata_is_found_among_many(
-    database_url: str, chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch
+    keyed: KeyedService, owner: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = [
+        say(client, str(number), **({"metadata": {"at": "edge"}} if number in (0, 5, 6) else {})) for number in range(7)
+    ]
     monkeypatch.setattr(stored_completions, "_READ_AT_ONCE", 2)
-    with recording(database_url, chat_server.url) as service:
-        for number in range(7):
-            metadata = {"metadata": {"at": "edge"}} if number in (0, 5, 6) else {}
-            service.ask([{"role": "user", "content": str(number)}], **metadata)
-        archive, found, after = CompletionArchive(service.store), [], None
-        while True:
-            wanted = CompletionFilter(limit=1, after=after, metadata={"at": "edge"})
-            page, has_more = service.run(archive.list(wanted))
-            found += [one.turn.request["metadata"]["at"] for one in page]
-            after = page[-1].place.id
-            if not has_more:
-                break
-        assert found == ["edge"] * 3
+
+    async def read() -> list[str]:
+        found: list[str] = []
+        async with AsyncStore(keyed.url, owner=owner) as store:
+            has_more = True
+            while has_more:
+                wanted = CompletionFilter(limit=1, after=found[-1] if found else None, metadata={"at": "edge"})
+                page, has_more = await CompletionArchive(store).list(wanted)
+                found += [one.place.id for one in page]
+        return found
+
+    assert asyncio.run(read()) == [made[0].id, made[5].id, made[6].id]
 
 
 def test_a_fork_keeps_the_completions_that_it_shares_with_a_purged_conversation(
