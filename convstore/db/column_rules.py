@@ -113,7 +113,7 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         creation_digest=replace(_OTHER_DIGEST, export=Export.WRITTEN),
     ),
     "convstore_messages": _rule(
-        owner__conversation_id__context_seq__back_32__back_1024__back_32768=_share(_INTERNAL),
+        owner__conversation_id__context_seq__back_32__back_1024__back_32768__item_id=_share(_INTERNAL),
         seq__parent_seq__position__role__turn_seq__created_at=_share(_FACT),
         name=_share(replace(_TEXT, redact=Redaction.KEPT)),  # who speaks, as `role`
         content__extra=_share(_TEXT),

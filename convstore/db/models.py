@@ -172,6 +172,13 @@ _add(
     _messages.seq,
     where="substr(extra, 1, 1) = '['",
 )
+_add(
+    "convstore_messages_item_id_idx",
+    _messages.owner,
+    _messages.conversation_id,
+    _messages.item_id,
+    where="item_id IS NOT NULL",
+)
 _requests = tables.client_requests.c
 for _column in (_requests.asked_digest, _requests.reply_digest, _requests.tail_digest):
     _name = f"convstore_client_requests_owner_{_column.name}_idx"

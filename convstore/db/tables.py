@@ -135,6 +135,7 @@ messages = Table(
     Column("back_32", BigInteger),
     Column("back_1024", BigInteger),
     Column("back_32768", BigInteger),
+    Column("item_id", Key),  # by which it is found as an item of a conversation; NULL: it came in as a chat message
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.

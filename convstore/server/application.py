@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from convstore.server.callers import Callers
 from convstore.server.completion_routes import COMPLETION_ROUTES
+from convstore.server.conversation_item_routes import CONVERSATION_ITEM_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
 from convstore.server.description_routes import make_description_route
 from convstore.server.embedding_routes import EMBEDDING_ROUTES
@@ -43,6 +44,7 @@ _DESCRIBED: tuple[ServiceRoute, ...] = (
     *STORED_COMPLETION_ROUTES,
     *EMBEDDING_ROUTES,
     *CONVERSATION_ROUTES,
+    *CONVERSATION_ITEM_ROUTES,
     *METRICS_ROUTES,
 )
 ROUTES = (*_DESCRIBED, make_description_route(_DESCRIBED))

@@ -1,4 +1,4 @@
-"""Requests that clients of the service sent whole: the digests by which the next ones find their conversation.
+"""What clients of the service sent: requests, by which the next ones find their conversation, and ids of items.
 
 Revision: 0011
 Before: 0010
@@ -17,6 +17,7 @@ depends_on = None
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 REQUESTS, CONVERSATIONS = "convstore_client_requests", "convstore_conversations"
+MESSAGES, ITEM_INDEX = "convstore_messages", "convstore_messages_item_id_idx"
 COMPLETION_INDEXES = {
     "owner_response_id_idx": ["owner", "response_id"],
     "completions_idx": ["owner", "created_at", "conversation_id", "turn_seq"],
@@ -66,6 +67,15 @@ def upgrade() -> None:
         sqlite_where=sa.text("idempotency_digest IS NOT NULL"),
         postgresql_where=sa.text("idempotency_digest IS NOT NULL"),
     )
+    with op.batch_alter_table(MESSAGES) as batch:
+        batch.add_column(sa.Column("item_id", KEY))
+    op.create_index(
+        ITEM_INDEX,
+        MESSAGES,
+        ["owner", "conversation_id", "item_id"],
+        sqlite_where=sa.text("item_id IS NOT NULL"),
+        postgresql_where=sa.text("item_id IS NOT NULL"),
+    )
     for name, columns in COMPLETION_INDEXES.items():
         op.create_index(
             f"{REQUESTS}_{name}",
@@ -104,6 +114,9 @@ def _copy_privileges() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index(ITEM_INDEX, MESSAGES)
+    with op.batch_alter_table(MESSAGES) as batch:
+        batch.drop_column("item_id")
     for name in COMPLETION_INDEXES:
         op.drop_index(f"{REQUESTS}_{name}", REQUESTS)
     for name in ("owner_idempotency_digest_key", "owner_tail_digest_idx", "owner_reply_digest_idx"):

@@ -20,7 +20,7 @@ from tests.server.things import fill_path
 
 EVERY_ROUTE = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 WITH_ID = [route for route in ROUTES if "{id}" in route.path]
-BODY = {"metadata": {"a": "b"}}
+BODY = {"metadata": {"a": "b"}, "items": [{"role": "user", "content": "Hi"}]}
 
 
 def ask(

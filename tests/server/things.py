@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from convstore.server.service_routes import ServiceRoute
 from tests.server.conftest import KeyedService
 
@@ -10,11 +12,12 @@ _COMPLETIONS = "/v1/chat/completions/{id}"
 
 def fill_path(keyed: KeyedService, route: ServiceRoute, owner: str) -> str:
     """Return the path of a route with the ids of things of an owner; they are made."""
-    path = route.path
+    path, key = route.path, {"ada": keyed.keys.ada, "bob": keyed.keys.bob}[owner]
     if path.startswith(_COMPLETIONS):
         body = {"model": "test-model", "messages": [{"role": "user", "content": "Hello"}]}
-        key = {"ada": keyed.keys.ada, "bob": keyed.keys.bob}[owner]
         id = keyed.running.ask("POST", "/v1/chat/completions", key=key, json=body).json()["id"]
     else:
-        id = keyed.store.for_owner(owner).new(metadata={"made": "here"}).id
-    return path.replace("{id}", id)
+        item = {"type": "message", "role": "user", "content": "Hello", "id": "msg_here"}
+        made: dict[str, Any] = {"metadata": {"made": "here"}, "items": [item]}
+        id = keyed.running.ask("POST", "/v1/conversations", key=key, json=made).json()["id"]
+    return path.replace("{id}", id).replace("{item}", "msg_here")
