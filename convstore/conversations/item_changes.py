@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from functools import partial
 
-from convstore.conversations.item_lookup import PlacedItem, find_item, place_items
+from convstore.conversations.item_lookup import PlacedItem, find_item, list_taken, place_items
 from convstore.db.head_rows import ConversationState, Head, append_at_head, move_head
 from convstore.db.history_rows import read_path
-from convstore.db.item_rows import find_by_item_ids
 from convstore.db.message_rows import find_message, read_head
 from convstore.db.message_writes import Place, insert_messages, insert_records, make_child
 from convstore.db.transactions import Transactions
@@ -16,14 +16,17 @@ from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.claims import lock_conversation
 from convstore.leases.takeover import is_held
 from convstore.leases.waiting import repeat_while_busy
-from convstore.messages.conversation_items import Item, make_item_id, to_item_message
+from convstore.messages.conversation_items import Item, get_item_id, make_item_id, read_items, to_item_message
 from convstore.messages.first_title import MOST_POSITION, find_title
+from convstore.messages.json_patch import make_patch
 from convstore.messages.message import Message, to_message
 from convstore.messages.plain_json import to_plain
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq
 from convstore.values.results import MessageRecord
 from convstore.values.steps import DatabaseWork, Steps
 from convstore.values.validation import is_key
+
+_REPEATED_WITHIN = timedelta(minutes=10)
 
 
 def make_item_messages(items: Sequence[Item], taken: Collection[str] = ()) -> list[Message]:
@@ -49,10 +52,16 @@ def make_item_messages(items: Sequence[Item], taken: Collection[str] = ()) -> li
 
 
 def add_when_free(
-    transactions: Transactions, key: ConversationKey, items: Sequence[Item], seconds: float
+    transactions: Transactions, key: ConversationKey, items: Sequence[Item], seconds: float, *, is_repetition: bool
 ) -> Steps[list[PlacedItem]]:
-    """Add items; wait first if a turn is running."""
-    attempt = DatabaseWork(partial(transactions.write, add_items, key, items))
+    """Add items; wait first if a turn is running.
+
+    Args:
+        is_repetition: as for `add_items`.
+    """
+    write = transactions.write if not is_repetition else transactions.write_repeatable
+    add = partial(add_items, is_repetition=is_repetition)
+    attempt = DatabaseWork(partial(write, add, key, items))
     added: list[PlacedItem] = yield from repeat_while_busy(
         attempt, _holds(transactions, key), seconds, _line(transactions, key)
     )
@@ -66,8 +75,14 @@ def delete_when_free(transactions: Transactions, key: ConversationKey, id: str, 
     return deleted
 
 
-def add_items(work: UnitOfWork, key: ConversationKey, items: Sequence[Item]) -> list[PlacedItem]:
+def add_items(
+    work: UnitOfWork, key: ConversationKey, items: Sequence[Item], *, is_repetition: bool = False
+) -> list[PlacedItem]:
     """Add items at the head, and return them.
+
+    Args:
+        is_repetition: whether the client says that it sends a request once more. If the last items are exactly these,
+            and were added at once within ten minutes, they are those of its first try.
 
     Raises:
         ConversationNotFound: the owner has no such conversation.
@@ -75,15 +90,32 @@ def add_items(work: UnitOfWork, key: ConversationKey, items: Sequence[Item]) -> 
         InvalidMessage: an item cannot be stored.
     """
     state = lock_conversation(work, key)
+    if is_repetition and (earlier := _find_added(work, state, items)):
+        return [item for record in earlier for item in place_items(key, record)]
     ids = {item["id"] for item in items if isinstance(item.get("id"), str) and is_key(item["id"])}
-    taken = {id for id, _, _ in find_by_item_ids(work.connection, state.lineage, ids)} if ids else set()
-    messages = make_item_messages(items, taken)
+    messages = make_item_messages(items, list_taken(work, state.lineage, state.head, ids))
     head = read_head(work.connection, state.lineage, state.head.seq)
     added = insert_messages(work, key, messages, Place(state.next_seq, head, None))
     title = find_title(messages) if state.head.position < MOST_POSITION else None
     last = Head(added[-1].seq, added[-1].position)
     append_at_head(work.connection, key, last, state.next_turn, work.now, made_title=title)
     return [item for record in added for item in place_items(key, record)]
+
+
+def _find_added(work: UnitOfWork, state: ConversationState, items: Sequence[Item]) -> list[MessageRecord]:
+    """Return the last messages of the path if they are these items, added by one request a short time ago; else []."""
+    path = read_path(work.connection, state.lineage, state.head.seq, len(items) + 1) if state.head.seq else []
+    last, before = path[-len(items) :], path[: -len(items)]
+    if len(last) < len(items) or work.now - last[0].created_at > _REPEATED_WITHIN:
+        return []
+    times = {record.created_at for record in last}
+    if len(times) > 1 or (before and before[-1].created_at in times):
+        return []  # they are a part of what another request added, or of several
+    is_same = all(
+        get_item_id(record.message) is not None and make_patch(read_items(record.message)[0], to_plain(item)) is None
+        for record, item in zip(last, items, strict=True)
+    )
+    return last if is_same else []
 
 
 def delete_item(work: UnitOfWork, key: ConversationKey, id: str) -> bool:

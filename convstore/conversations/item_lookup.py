@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -96,6 +97,17 @@ def find_item(work: UnitOfWork, lineage: Lineage, head: Head, id: str) -> Placed
     if record is None or not _is_on_path(work, lineage, head, seq, record.position):
         return None
     return _choose(work, lineage, seq, id)
+
+
+def list_taken(work: UnitOfWork, lineage: Lineage, head: Head, ids: Collection[str]) -> set[str]:
+    """Return those of some ids by which items of the path are found. A deleted item leaves its id to another one."""
+    if not ids:
+        return set()
+    found = [one for one in find_by_item_ids(work.connection, lineage, ids) if one[2] <= head.position]
+    if not found:
+        return set()
+    path = find_ancestors(work.connection, lineage, head.seq, [position for _, _, position in found])
+    return {id for id, seq, position in found if path.get(position) == seq}
 
 
 def _choose(work: UnitOfWork, lineage: Lineage, seq: Seq, id: str) -> PlacedItem | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from convstore.errors import InvalidInput, InvalidMessage
+from convstore.server.completion_requests import is_repetition
 from convstore.server.conversation_form import to_conversation_form
 from convstore.server.conversation_item_form import read_items_of_body, to_item_form
 from convstore.server.json_answers import JsonAnswer
@@ -22,7 +23,9 @@ async def add_items(call: ServiceCall) -> Response:
     """Add items at the end of a conversation."""
     items = read_items_of_body(call.body)
     try:
-        added = await ItemArchive(call.store).add(call.id, items, wait=call.settings.wait_seconds)
+        added = await ItemArchive(call.store).add(
+            call.id, items, wait=call.settings.wait_seconds, is_repetition=is_repetition(call.request.headers)
+        )
     except InvalidMessage as error:
         raise ServiceError(400, str(error), "invalid_value", param="items") from None
     return JsonAnswer(to_list_form([to_item_form(one) for one in added], has_more=False))

@@ -39,11 +39,15 @@ class ItemArchive:
         """
         return await self._store.new(messages=item_changes.make_item_messages(items), metadata=metadata)
 
-    async def add(self, conversation_id: str, items: Sequence[Item], *, wait: float = 0.0) -> builtins.list[PlacedItem]:
+    async def add(
+        self, conversation_id: str, items: Sequence[Item], *, wait: float = 0.0, is_repetition: bool = False
+    ) -> builtins.list[PlacedItem]:
         """Add items at the head of a conversation, and return them.
 
         Args:
             wait: seconds to wait while a turn runs.
+            is_repetition: whether the client says that it sends the request once more: then what it added before is
+                not added again.
 
         Raises:
             ConversationNotFound: the owner has no such conversation.
@@ -51,7 +55,8 @@ class ItemArchive:
             InvalidMessage: an item cannot be stored.
         """
         key = self._key(conversation_id)
-        return await self._runner.run(item_changes.add_when_free(self._transactions, key, items, wait))
+        steps = item_changes.add_when_free(self._transactions, key, items, wait, is_repetition=is_repetition)
+        return await self._runner.run(steps)
 
     async def list(
         self, conversation_id: str, after: str | None, limit: int, *, is_descending: bool

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import openai
 import pytest
 from openai.types.conversations import Message
@@ -277,6 +278,53 @@ def test_the_async_client_works_too(client: openai.OpenAI) -> None:
             return [say(one) async for one in same.conversations.items.list(made.id, order="asc", limit=1)]
 
     assert asyncio.run(use()) == ["a", "c"]
+
+
+def test_a_request_that_the_client_repeats_adds_its_items_once(client: openai.OpenAI) -> None:
+    made = client.conversations.create(items=[user("a")])  # type: ignore[list-item]
+
+    def add(*items: Any, count: int = 1) -> list[str | None]:
+        again = {"x-stainless-retry-count": str(count)}
+        return [one.id for one in client.conversations.items.create(made.id, items=items, extra_headers=again).data]
+
+    first = add(user("b"), CALL, count=0)
+    assert add(user("b"), CALL) == add(user("b"), CALL, count=2) == first  # its answer was lost
+    assert add(CALL) != first[1:]  # a part of what was added is not the same request
+    assert len(add(user("b"), {**CALL, "arguments": "{}"})) == 2
+    assert add(user("c", id="own")) == add(user("c", id="own")) == ["own"]
+    assert add(user("c")) != ["own"]
+    add(user("c"), count=0)
+    kinds = [say(item) if isinstance(item, Message) else "call" for item in client.conversations.items.list(made.id)]
+    assert kinds[::-1] == ["a", "b", "call", "call", "b", "call", "c", "c", "c"]
+
+
+class LosesFirstAnswer(httpx.HTTPTransport):
+    """Sends requests, and loses the answer to the first POST."""
+
+    has_lost = False
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        if request.method == "POST" and not self.has_lost:
+            self.has_lost = True
+            response.read()
+            raise httpx.ReadError("the connection broke")
+        return response
+
+
+def test_a_lost_answer_does_not_add_items_twice(keyed: KeyedService, owner: str, store: Store) -> None:
+    id, headers = store.new().id, {"X-Convstore-Owner": owner}
+    transport = LosesFirstAnswer()
+    with openai.OpenAI(
+        base_url=f"{keyed.running.url}/v1",
+        api_key=keyed.keys.agent,
+        default_headers=headers,
+        http_client=httpx.Client(transport=transport),
+    ) as client:
+        added = client.conversations.items.create(id, items=[user("a"), user("b")])  # type: ignore[list-item]
+        assert transport.has_lost
+        assert list(client.conversations.items.list(id, order="asc")) == added.data
+        assert len(added.data) == 2
 
 
 @pytest.mark.parametrize(
