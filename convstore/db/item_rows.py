@@ -12,14 +12,11 @@ from convstore.db.tables import messages as table
 from convstore.messages.storable_text import from_column, to_column
 from convstore.values.identifiers import Position, Seq
 
-_BY_ITEM_ID = (
-    select(table.c.item_id, table.c.seq, table.c.position)
-    .where(
-        table.c.owner == bindparam("owner"),
-        table.c.conversation_id == bindparam("conversation_id"),
-        table.c.item_id.in_(bindparam("item_ids", expanding=True)),
-    )
-    .order_by(table.c.seq.desc())
+# Sorted by the program: for an order, a database would rather read the conversation by its key.
+_BY_ITEM_ID = select(table.c.item_id, table.c.seq, table.c.position).where(
+    table.c.owner == bindparam("owner"),
+    table.c.conversation_id == bindparam("conversation_id"),
+    table.c.item_id.in_(bindparam("item_ids", expanding=True)),
 )
 
 
@@ -32,6 +29,7 @@ def find_by_item_ids(
     homes += [(origin.conversation_id, origin.up_to_seq) for origin in list_origins(connection, lineage)]
     for conversation_id, up_to in homes:
         values = {"owner": lineage.key.owner, "conversation_id": conversation_id, "item_ids": columns}
-        for row in connection.execute(_BY_ITEM_ID, values).all():
+        rows = connection.execute(_BY_ITEM_ID, values).all()
+        for row in sorted(rows, key=lambda row: row.seq, reverse=True):
             if up_to is None or row.seq <= up_to:
                 yield from_column(row.item_id) or "", Seq(row.seq), Position(row.position)

@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import BigInteger, bindparam, or_, select, tuple_, update
 
 from convstore.db.connection import Connection
+from convstore.db.dialect import hide_from_planner
 from convstore.db.fork_sharing import Lineage
 from convstore.db.message_rows import COLUMNS, decode_rows_with_parents, select_parent_digest
 from convstore.db.row_errors import DECODING_ERRORS, damaged_row
-from convstore.db.tables import UtcDateTime, conversations, messages, turns
+from convstore.db.tables import EPOCH, UtcDateTime, conversations, messages, turns
 from convstore.db.tables import client_requests as table
 from convstore.messages.message import Message
 from convstore.messages.storable_text import from_column, to_column, to_json
@@ -52,7 +53,13 @@ _COMPLETIONS = (
         turns.c.status == TurnStatus.COMPLETED.value,
     )
 )
-_BY_ID = _COMPLETIONS.where(table.c.response_id == bindparam("id")).order_by(*(one.desc() for one in _ORDER)).limit(1)
+# For the order of the columns themselves, SQLite would read all completions of the owner.
+_NEWEST = (
+    hide_from_planner(table.c.created_at, EPOCH).desc(),
+    table.c.conversation_id.desc(),
+    table.c.turn_seq.desc(),
+)
+_BY_ID = _COMPLETIONS.where(table.c.response_id == bindparam("id")).order_by(*_NEWEST).limit(1)
 _AFTER = tuple_(
     bindparam("after_time", type_=UtcDateTime()), bindparam("after_id"), bindparam("after_turn", type_=BigInteger)
 )
