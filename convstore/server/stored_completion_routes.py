@@ -17,7 +17,7 @@ from convstore.store.completion_archive import CompletionArchive
 from convstore.values.api_key import Right
 from convstore.values.stored_completion import CompletionFilter
 
-_MAX_LIMIT = 100
+_MAX_LIMIT = 1000
 _METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
 
 

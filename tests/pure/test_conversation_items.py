@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convstore.cli.render.message_text import format_message
 from convstore.messages.codec import decode, encode
 from convstore.messages.conversation_items import read_items, to_item_message
 from convstore.messages.joined_items import join_messages
@@ -195,6 +196,12 @@ def test_reasoning_alone_is_not_sent_and_an_empty_reply_is() -> None:
     user = {"role": "user", "content": "Hi"}
     assert join_messages([user, reasoning]) == [user]
     assert make_sendable([Outgoing(empty, 1)]).messages == [{"role": "assistant", "content": "(no text)"}]
+
+
+def test_an_item_that_says_nothing_is_shown_by_its_kind() -> None:
+    searched = to_item_message({"type": "web_search_call", "status": "completed"}, "a")
+    assert format_message(searched) == "[web_search_call]"
+    assert format_message({**searched, ITEM_FIELD: {"patch": {"set": 7}}}) == "[no text]"
 
 
 @pytest.mark.parametrize(

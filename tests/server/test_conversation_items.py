@@ -216,6 +216,22 @@ def test_items_are_sent_to_a_model_as_chat_messages(keyed: KeyedService, client:
     assert say(client.conversations.items.list(made.id, limit=1).data[0]) == "It is sunny."
 
 
+def test_a_list_of_chat_messages_goes_on_after_the_items_that_say_the_same(
+    keyed: KeyedService, client: openai.OpenAI, store: Store
+) -> None:
+    calls = [CALL, {**CALL, "call_id": "c2"}]
+    results = [RESULT, {**RESULT, "call_id": "c2"}]
+    reasoning = {"type": "reasoning", "summary": [], "encrypted_content": "xyz"}
+    made = client.conversations.create(items=[user("Weather?"), reasoning, *calls, *results, REPLY])  # type: ignore[list-item]
+    messages: list[Any] = [*store.history(made.id), {"role": "user", "content": "Thanks"}]
+    assert len(messages) == 6
+    keyed.upstream.script(Reply("Bye"))
+    named = {"X-Conversation-Id": made.id}
+    client.chat.completions.create(model="test-model", messages=messages, extra_headers=named)
+    assert len(store.tree(made.id)) == 9  # the question and the reply alone are new
+    assert store.history(made.id) == [*messages, {"role": "assistant", "content": "Bye"}]
+
+
 def test_a_redacted_item_is_read_without_its_text(client: openai.OpenAI, store: Store) -> None:
     secret = "hunter2Pa55wort"
     items: list[Any] = [
