@@ -195,7 +195,7 @@ def _split(message: Message) -> list[Item]:
         items.append({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": reasoning}]})
     parts = _read_parts(message.get("content"), role) + _read_other_texts(message)
     calls = [_read_call(call) for call in _list_calls(message)]
-    if parts or not (items or calls):
+    if parts or not (calls or (items and message.get("content") is None)):
         items.append(_make_speech("assistant", parts))
     return items + calls
 
