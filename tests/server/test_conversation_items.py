@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import openai
 import pytest
 from openai.types.conversations import Message
 from openai.types.responses import ResponseFunctionToolCallItem
+from sqlalchemy import create_engine, text
 
 from convstore import Store
 from convstore.testing import Reply
@@ -312,6 +315,54 @@ def test_a_request_that_the_client_repeats_adds_its_items_once(client: openai.Op
     add(user("c"), count=0)
     kinds = [say(item) if isinstance(item, Message) else "call" for item in client.conversations.items.list(made.id)]
     assert kinds[::-1] == ["a", "b", "call", "call", "b", "call", "c", "c", "c"]
+
+
+def test_large_files_in_items_are_stored_once_as_bytes(client: openai.OpenAI, keyed: KeyedService, owner: str) -> None:
+    url = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 64).decode()
+    image = {"type": "input_image", "image_url": url, "detail": "auto"}
+    asked = {"type": "message", "role": "user", "status": "completed", "content": [image]}
+    made = client.conversations.create(items=[asked, {"type": "x_screenshot", "id": "shot", "deep": [{"url": url}]}])  # type: ignore[list-item]
+    first, second = (item.to_dict() for item in client.conversations.items.list(made.id, order="asc"))
+    assert first == {**asked, "id": first["id"]}
+    assert second == {"type": "x_screenshot", "id": "shot", "deep": [{"url": url}]}
+    engine = create_engine(keyed.url)
+    with engine.connect() as connection:
+        sizes = text("SELECT length(data) FROM convstore_attachments WHERE owner = :owner")
+        assert connection.scalars(sizes, {"owner": owner}).all() == [256 * 64]
+        extras = text("SELECT max(length(extra)) FROM convstore_messages WHERE owner = :owner")
+        assert (connection.scalar(extras, {"owner": owner}) or 0) < 1000
+    engine.dispose()
+
+
+def test_an_item_that_is_nested_too_deep_is_refused(keyed: KeyedService) -> None:
+    deep: Any = "x"
+    for _ in range(99):
+        deep = [deep]
+    id = keyed.store.for_owner("ada").new().id
+    body = {"items": [{"type": "x", "deep": deep}]}
+    for path in (f"/v1/conversations/{id}/items", "/v1/conversations"):
+        answer = keyed.running.ask("POST", path, key=keyed.keys.ada, json=body)
+        assert answer.status_code == 400
+    assert keyed.store.for_owner("ada").get(id).length == 0
+
+
+def test_items_of_many_clients_at_once_are_all_there_once(client: openai.OpenAI, store: Store) -> None:
+    made = client.conversations.create()
+
+    def add(name: str) -> None:
+        for number in range(5):
+            items: Any = [user(f"{name}-{number}-{place}") for place in range(3)]
+            client.conversations.items.create(made.id, items=items)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, "abcdefgh"))
+    found = list_texts(client, made.id, order="asc", limit=100)
+    assert len(found) == len(set(found)) == 8 * 5 * 3
+    batches = [found[begin : begin + 3] for begin in range(0, len(found), 3)]
+    assert all([text[:-1] for text in batch] == [batch[0][:-1]] * 3 for batch in batches)
+    for name in "abcdefgh":
+        said = [text for text in found if text.startswith(name)]
+        assert said == sorted(said)
 
 
 class LosesFirstAnswer(httpx.HTTPTransport):
