@@ -45,7 +45,10 @@ NOT_RUN = {
     "docs/local-models.md": ["starts a server"] * 3,
     "docs/backend.md": ["needs a second server"],
     "docs/postgresql.md": ["installs packages", "needs a server's superuser", "needs a server"],
-    "docs/service.md": ["starts a server", "needs the service", "needs the service", "changes the machine", "needs podman", "needs Citus"],
+    "docs/service.md": [
+        *("starts a server", "needs the service", "needs the service", "changes the machine", "needs podman"),
+        "needs Citus",
+    ],
     "docs/testing.md": ["starts a server"],
 }
 

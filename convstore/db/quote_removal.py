@@ -229,7 +229,7 @@ def remove_from_requests(removal: Removal) -> None:
     """Remove a secret from what clients of the service say about their completions."""
     for row in removal.find(REQUESTS):
         values = {"key_owner": removal.owner, "key_id": row.conversation_id, "key_seq": row.number}
-        new = _blank_json(removal.secret, "metadata", row.metadata)
+        new = _blank_json(removal, "metadata", row.metadata)
         removal.connection.execute(_SET_REQUEST_METADATA, {**values, "new_metadata": new})
         removal.changed_turns.add((row.conversation_id, row.number))
 
