@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import enum
 import inspect
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -27,7 +28,9 @@ from convstore.db.engine import open_database
 from convstore.db.models import Base
 from convstore.db.tables import redactions
 from convstore.errors import ConvstoreError
+from convstore.store.completion_archive import CompletionArchive
 from convstore.store.conversation_methods import ConversationMethods
+from convstore.store.item_archive import ItemArchive
 from convstore.testing import ChatServer, Failure, Reply
 from tests.cli.program import commands_of
 from tests.server.recording import recording
@@ -341,8 +344,13 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
     with recording(sqlite_url, chat_server.url) as service:
         asked: list[dict[str, Any]] = [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}]
         asked += [service.ask(asked, headers={"Idempotency-Key": "once"}).message, {"role": "user", "content": "b"}]
-        service.ask(asked)
+        completion = json.loads(service.ask(asked).body)["id"]
         service.ask(asked, headers={"x-stainless-retry-count": "1"})
+        completions = CompletionArchive(service.store)
+        service.run(completions.set_metadata(completion, {"a": "b"}))
+        service.run(completions.hide(completion))
+        item = {"type": "message", "role": "user", "content": "x", "id": "msg_1"}
+        service.run(ItemArchive(service.store).create([item], {}))
     look()
     held.close()
 

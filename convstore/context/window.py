@@ -13,6 +13,7 @@ from math import floor
 from typing import Any, Protocol
 
 from convstore.errors import ContextTooLong, InvalidInput, InvalidMessage
+from convstore.messages.joined_items import goes_on
 from convstore.messages.message import Message
 from convstore.messages.sendable import Outgoing, Sendable, SendableOptions, make_sendable
 from convstore.messages.token_counters import TokenCounter
@@ -238,7 +239,8 @@ class SendableBuffer:
         """Add the next message of the path, and return the messages that are ready."""
         ready: list[Message] = []
         before = self._held[-1] if self._held else record
-        if record.message["role"] != "tool" and (before.turn is None or before.turn != record.turn):
+        begins = before.turn is None or before.turn != record.turn
+        if record.message["role"] != "tool" and begins and not goes_on(before.message, record.message):
             ready = self.take_rest()
         self._held.append(record)
         return ready

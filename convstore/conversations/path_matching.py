@@ -17,6 +17,7 @@ from convstore.db.message_rows import find_message
 from convstore.db.redaction_rows import read_marks
 from convstore.db.stored_conversation import read_stored_lineage
 from convstore.db.unit_of_work import UnitOfWork
+from convstore.messages.joined_items import join_messages, list_runs
 from convstore.messages.matching_form import (
     CONTEXT_ROLES,
     LEAST_EXCHANGES,
@@ -152,13 +153,13 @@ def _match_beginning(listed: ListedPath, path: Sequence[MessageRecord], key: Con
         return None
     place, after = 0, None
     context = [record.message for record in path if record.message["role"] in CONTEXT_ROLES]
-    for record in path:
-        if record.message["role"] in CONTEXT_ROLES:
+    for said, record in _join_items(path):
+        if said["role"] in CONTEXT_ROLES:
             continue
         while place < len(listed.messages) and listed.messages[place]["role"] in CONTEXT_ROLES:
             place += 1
         # The last message of the list is the question: asked again, it gets a place of its own.
-        if place >= len(listed.messages) - 1 or not _is_same(record.message, listed.messages[place]):
+        if place >= len(listed.messages) - 1 or not _is_same(said, listed.messages[place]):
             break
         place, after = place + 1, record
     if after is None:
@@ -191,11 +192,11 @@ def _match_last(
 ) -> Match | None:
     """Return the head if a list has, before its question, exactly the last messages of the path to it."""
     history = [message for message in _list_history(listed) if message["role"] not in CONTEXT_ROLES]
-    compared = [record for record in path if record.message["role"] not in CONTEXT_ROLES]
+    compared = [(said, record) for said, record in _join_items(path) if said["role"] not in CONTEXT_ROLES]
     if not history or not listed.begins_with_user() or len(compared) < len(history):
         return None
     ends = compared[len(compared) - len(history) :]
-    other = [record.seq for record, message in zip(ends, history, strict=True) if not _is_same(record.message, message)]
+    other = [record.seq for (said, record), sent in zip(ends, history, strict=True) if not _is_same(said, sent)]
     if other:  # a client may still have the text of messages that were redacted here
         lineage = read_stored_lineage(work.connection, key)
         if lineage is None or not set(other) <= read_marks(work.connection, lineage, other).keys():
@@ -204,9 +205,19 @@ def _match_last(
     context = find_context(work.connection, key, after.seq)
     new = _list_new(listed, len(_list_history(listed)), is_context_known=context == listed.context_digest)
     # The digest of this list is of no beginning, and perhaps of a text that was redacted.
-    tail = digest_last_exchanges([*(record.message for record in ends), *new])
+    tail = digest_last_exchanges([*(said for said, _ in ends), *new])
     asked = AskedPath(None, tail, listed.context_digest)
     return Match(key, after, new, asked, is_repeatable=not other)
+
+
+def _join_items(path: Sequence[MessageRecord]) -> list[tuple[Message, MessageRecord]]:
+    """Return what the messages of a path say, each with its last record: the items of a reply are one message."""
+    messages, found = [record.message for record in path], []
+    for begin, end in list_runs(messages):
+        (said,) = join_messages(messages[begin:end]) or (None,)
+        if said is not None:
+            found.append((said, path[end - 1]))
+    return found
 
 
 def _list_history(listed: ListedPath) -> tuple[Message, ...]:

@@ -9,7 +9,7 @@ from convstore.db.fork_family import ForkFamily
 from convstore.db.head_rows import read_head
 from convstore.db.history_rows import Reach, read_path_end
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationNotFound
+from convstore.errors import ConversationNotFound, DamagedRow
 from convstore.messages.matching_form import LEAST_EXCHANGES, digest_last_exchanges
 from convstore.values.identifiers import ConversationKey, Seq
 
@@ -28,7 +28,10 @@ def forget_requests(work: UnitOfWork, owner: str, first: dict[str, Seq], family:
             head, lineage = read_head(work.connection, key)
         except ConversationNotFound:
             continue  # it is deleted: no request goes on there
-        path = read_path_end(work.connection, lineage, head.seq, Reach(turns=LEAST_EXCHANGES))
+        try:
+            path = read_path_end(work.connection, lineage, head.seq, Reach(turns=LEAST_EXCHANGES))
+        except DamagedRow:  # what is left of it is named elsewhere: no list is found by it
+            path = []
         set_tail(work.connection, key, head.seq, digest_last_exchanges([record.message for record in path]))
 
 

@@ -29,6 +29,7 @@ from convstore.db.quote_removal import (
     remove_from_conversations,
     remove_from_errors,
     remove_from_ratings_and_tags,
+    remove_from_requests,
     remove_from_turns,
 )
 from convstore.db.redaction_rows import mark_messages
@@ -38,6 +39,7 @@ from convstore.db.text_occurrences import (
     CONVERSATIONS,
     DELTAS,
     RATINGS,
+    REQUESTS,
     SUMMARIES,
     TAGS,
     TURNS,
@@ -172,6 +174,7 @@ def redact(work: UnitOfWork, plan: RedactionPlan, *, limits_wait: bool) -> Redac
         connection, owner, plan.secret, spellings, removal.ids, lambda text: count_summary_tokens(work, text)
     )
     remove_from_ratings_and_tags(removal)
+    remove_from_requests(removal)
     remove_from_conversations(removal, _find_titling(locked.family, done.messages), done.messages)
     attachments, _ = delete_unused(connection, owner, done.attachments)
     _mark(work, plan, done.messages, {*ids, *removal.changed_conversations})
@@ -253,7 +256,7 @@ def _list_beside(work: UnitOfWork, plan: RedactionPlan, family: ForkFamily, ids:
     beside = set(family.list_with_forks(ids))
     if plan.everywhere:
         spellings = list_spellings(plan.secret)
-        for place in (CONVERSATIONS, TURNS, SUMMARIES, RATINGS, TAGS):
+        for place in (CONVERSATIONS, TURNS, SUMMARIES, RATINGS, TAGS, REQUESTS):
             rows = find_rows_of(work.connection, place, plan.key.owner, spellings, None)
             beside |= {row.conversation_id for row in rows}
     return beside

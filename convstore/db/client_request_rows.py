@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, insert, null, select, update
 
 from convstore.db.connection import Connection
 from convstore.db.tables import UtcDateTime, conversations
 from convstore.db.tables import client_requests as table
+from convstore.messages.storable_text import to_json
 from convstore.values.client_request import AskedPath, ClientRequest, SentBody
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
 _INSERT = insert(table)
 _OF_CONVERSATION = (table.c.owner == bindparam("key_owner"), table.c.conversation_id == bindparam("key_id"))
+_OF_REPLY = ("reply_seq", "reply_digest", "tail_digest", "response_id")
 _SET_REPLY = (
     update(table)
     .where(*_OF_CONVERSATION, table.c.turn_seq == bindparam("key_turn"))
-    .values({name: bindparam(f"new_{name}") for name in ("reply_seq", "reply_digest", "tail_digest")})
+    .values({name: bindparam(f"new_{name}") for name in _OF_REPLY})
 )
 _DIGESTS = ("asked_digest", "context_digest", "reply_digest", "tail_digest", "body_digest")
 _FORGET = (
@@ -110,6 +112,18 @@ class RequestFinder:
         return {"owner": self.owner, **place}
 
 
+class ReplyMarks(NamedTuple):
+    """How the reply of a request is found."""
+
+    seq: Seq
+    digest: bytes | None
+    """Of all messages up to the reply; None: it must not be stored, or is not known."""
+    tail: bytes | None
+    """Of the last two exchanges, with the reply."""
+    response_id: str | None
+    """The column of the id by which the client knows the completion."""
+
+
 def insert_request(
     connection: Connection,
     key: ConversationKey,
@@ -132,16 +146,15 @@ def insert_request(
             "context_digest": asked.context,
             "body_digest": body.digest,
             "idempotency_digest": body.idempotency,
+            "metadata": to_json(body.metadata) if body.metadata else None,
             "created_at": now,
         },
     )
 
 
-def set_reply(
-    connection: Connection, key: ConversationKey, turn: TurnNumber, reply: Seq, digest: bytes | None, tail: bytes | None
-) -> None:
-    """Store by which digests the reply of a request is found."""
-    values = {"new_reply_seq": reply, "new_reply_digest": digest, "new_tail_digest": tail}
+def set_reply(connection: Connection, key: ConversationKey, turn: TurnNumber, reply: ReplyMarks) -> None:
+    """Store how the reply of a request is found."""
+    values = {f"new_{name}": value for name, value in zip(_OF_REPLY, reply, strict=True)}
     connection.execute(_SET_REPLY, {**_bind(key), "key_turn": turn, **values})
 
 

@@ -113,7 +113,7 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         creation_digest=replace(_OTHER_DIGEST, export=Export.WRITTEN),
     ),
     "convstore_messages": _rule(
-        owner__conversation_id__context_seq__back_32__back_1024__back_32768=_share(_INTERNAL),
+        owner__conversation_id__context_seq__back_32__back_1024__back_32768__item_id=_share(_INTERNAL),
         seq__parent_seq__position__role__turn_seq__created_at=_share(_FACT),
         name=_share(replace(_TEXT, redact=Redaction.KEPT)),  # who speaks, as `role`
         content__extra=_share(_TEXT),
@@ -181,6 +181,8 @@ COLUMN_RULES: dict[str, dict[str, ColumnRule]] = {
         owner__conversation_id__turn_seq__asked_seq__reply_seq__sender__taken_at__created_at=_share(_INTERNAL),
         asked_digest__context_digest__reply_digest__tail_digest__body_digest=_share(_OTHER_DIGEST),
         idempotency_digest=_INTERNAL,  # of a caller's key, which forks do not share
+        response_id__hidden_at=_share(_INTERNAL),
+        metadata=_share(replace(_TEXT, export=Export.LEFT_OUT)),
     ),
     "convstore_erasures": _rule(
         # What is left to do to the file: of no owner, and without text.

@@ -114,7 +114,7 @@ _COPY_REQUESTS = _copy(
         "body_digest": _make_null(client_requests.c.body_digest),
         **{
             name: case((_IS_REPLY_SHARED, client_requests.c[name]), else_=_make_null(client_requests.c[name]))
-            for name in ("reply_seq", "reply_digest", "tail_digest")
+            for name in ("reply_seq", "reply_digest", "tail_digest", "response_id")
         },
     },
 )

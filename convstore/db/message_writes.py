@@ -16,7 +16,10 @@ from convstore.db.search_index import index_messages
 from convstore.db.tables import messages as table
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.messages.codec import digest, encode
+from convstore.messages.conversation_items import get_item_id
 from convstore.messages.message import Message
+from convstore.messages.request_form import ITEM_FIELD
+from convstore.messages.storable_text import to_column
 from convstore.messages.token_counters import TokenCounter
 from convstore.values.identifiers import NO_SEQ, ConversationKey, Position, Seq, TurnNumber
 from convstore.values.results import MessageRecord
@@ -94,6 +97,7 @@ def make_rows(key: ConversationKey, records: Sequence[MessageRecord]) -> Message
                 "context_seq": record.context_seq,
                 "turn_seq": record.turn,
                 **_name_ancestors(record.back),
+                "item_id": to_column(get_item_id(record.message)) if ITEM_FIELD in record.message else None,
                 "digest": record.digest,
                 "created_at": record.created_at,
             }

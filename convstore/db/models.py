@@ -172,6 +172,13 @@ _add(
     _messages.seq,
     where="substr(extra, 1, 1) = '['",
 )
+_add(
+    "convstore_messages_item_id_idx",
+    _messages.owner,
+    _messages.conversation_id,
+    _messages.item_id,
+    where="item_id IS NOT NULL",
+)
 _requests = tables.client_requests.c
 for _column in (_requests.asked_digest, _requests.reply_digest, _requests.tail_digest):
     _name = f"convstore_client_requests_owner_{_column.name}_idx"
@@ -182,6 +189,16 @@ _add(
     _requests.idempotency_digest,
     where="idempotency_digest IS NOT NULL",
     unique=True,
+)
+_HAS_REPLY = "response_id IS NOT NULL"
+_add("convstore_client_requests_owner_response_id_idx", _requests.owner, _requests.response_id, where=_HAS_REPLY)
+_add(
+    "convstore_client_requests_completions_idx",
+    _requests.owner,
+    _requests.created_at,
+    _requests.conversation_id,
+    _requests.turn_seq,
+    where=_HAS_REPLY,
 )
 _add("convstore_conversations_live_forks_idx", _of.owner, _of.id, where=f"lineage IS NOT NULL AND {_LIVE}")
 Index(

@@ -22,8 +22,8 @@ from convstore.db.fork_sharing import read_lineage
 from convstore.db.message_blanking import BlankedMessage
 from convstore.db.row_errors import DECODING_ERRORS
 from convstore.db.search_index import replace_title
-from convstore.db.tables import conversations, deltas, ratings, turns
-from convstore.db.text_occurrences import CONVERSATIONS, RATINGS, TAGS, TURNS, find_rows_of
+from convstore.db.tables import client_requests, conversations, deltas, ratings, turns
+from convstore.db.text_occurrences import CONVERSATIONS, RATINGS, REQUESTS, TAGS, TURNS, find_rows_of
 from convstore.messages.first_title import is_beginning
 from convstore.messages.redacted_message import REDACTED_TEXT, Secret
 from convstore.messages.storable_text import from_column, to_column, to_json
@@ -83,6 +83,15 @@ _SET_NOTE = (
         ratings.c.seq == bindparam("key_seq"),
     )
     .values(note=bindparam("new_note"))
+)
+_SET_REQUEST_METADATA = (
+    update(client_requests)
+    .where(
+        client_requests.c.owner == bindparam("key_owner"),
+        client_requests.c.conversation_id == bindparam("key_id"),
+        client_requests.c.turn_seq == bindparam("key_seq"),
+    )
+    .values(metadata=bindparam("new_metadata"))
 )
 _DERIVED_ID = re.compile("[0-9a-f]{32}")
 _LABELS = ("title", "made_title")
@@ -214,6 +223,15 @@ def remove_from_ratings_and_tags(removal: Removal) -> None:
         if removal.secret.replace(row.tag) != row.tag:
             remove_tags(removal.connection, ConversationKey(removal.owner, row.conversation_id), [row.tag])
             removal.changed_conversations.add(row.conversation_id)
+
+
+def remove_from_requests(removal: Removal) -> None:
+    """Remove a secret from what clients of the service say about their completions."""
+    for row in removal.find(REQUESTS):
+        values = {"key_owner": removal.owner, "key_id": row.conversation_id, "key_seq": row.number}
+        new = _blank_json(removal, "metadata", row.metadata)
+        removal.connection.execute(_SET_REQUEST_METADATA, {**values, "new_metadata": new})
+        removal.changed_turns.add((row.conversation_id, row.number))
 
 
 def remove_from_conversations(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-HEAD = "0012"
+HEAD = "0013"
 """The schema that this release writes. Revisions are numbered, so that a release can tell which one is newer."""
 
 UNFINISHED_COPY = "unfinished copy"

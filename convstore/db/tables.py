@@ -135,6 +135,7 @@ messages = Table(
     Column("back_32", BigInteger),
     Column("back_1024", BigInteger),
     Column("back_32768", BigInteger),
+    Column("item_id", Key),  # by which it is found as an item of a conversation; NULL: it came in as a chat message
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     # No ON DELETE CASCADE: Alembic's batch rebuild of the parent table would empty this one.
@@ -370,6 +371,9 @@ client_requests = Table(
     Column("body_digest", LargeBinary),  # of the key, the path and the body: the client may repeat it
     Column("idempotency_digest", LargeBinary),  # of the key and the `Idempotency-Key`
     Column("taken_at", UtcDateTime),  # when a repetition got its reply
+    Column("response_id", Key),  # the id of the completion, as the client got it
+    Column("metadata", Text),  # JSON: what the client says about the completion; NULL: nothing
+    Column("hidden_at", UtcDateTime),  # when the client deleted the completion
     Column("created_at", UtcDateTime, nullable=False),
     ForeignKeyConstraint(["owner", "conversation_id"], ["convstore_conversations.owner", "convstore_conversations.id"]),
 )

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, Text, bindparam, func, or_, select
 
 from convstore.db.connection import Connection
-from convstore.db.tables import conversations, deltas, messages, ratings, summaries, tags, turns
+from convstore.db.tables import client_requests, conversations, deltas, messages, ratings, summaries, tags, turns
 from convstore.messages.redacted_message import Secret, spell_text
 from convstore.messages.storable_text import is_storable, to_json
 
@@ -63,8 +63,11 @@ TURNS = SearchedColumns(
 SUMMARIES = SearchedColumns(summaries, "turn_seq", ("text",))
 RATINGS = SearchedColumns(ratings, "seq", ("note",))
 TAGS = SearchedColumns(tags, "", ("tag",))
+REQUESTS = SearchedColumns(client_requests, "turn_seq", ("metadata",))
 CONVERSATIONS = SearchedColumns(conversations, "", ("name", "title", "made_title", "settings", "metadata"))
-SEARCHED = {place.table.name: place for place in (MESSAGES, DELTAS, TURNS, SUMMARIES, RATINGS, TAGS, CONVERSATIONS)}
+SEARCHED = {
+    place.table.name: place for place in (MESSAGES, DELTAS, TURNS, SUMMARIES, RATINGS, TAGS, REQUESTS, CONVERSATIONS)
+}
 
 
 @cache

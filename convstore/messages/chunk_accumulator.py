@@ -152,9 +152,10 @@ class ChunkAccumulator:
         indexes = sorted(self._deltas.keys() | self._finish_reasons.keys())
         has_ended = bool(indexes) and all(index in self._finish_reasons for index in indexes)
         messages = tuple(_build_message(self._deltas.get(index, {})) for index in indexes)
-        reason = self._finish_reasons.get(indexes[0]) if has_ended else None
+        reasons = [self._finish_reasons.get(index) for index in indexes]
+        reason = reasons[0] if has_ended else None
         others = [self._choice_fields.get(index, {}) for index in indexes]
-        fields = collect_other_fields(self._fields, others)
+        fields = collect_other_fields(self._fields, others, reasons)
         return Completion(messages, reason, **self._facts, error=self._error, fields=fields)
 
 

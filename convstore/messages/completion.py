@@ -108,7 +108,7 @@ def read_completion(value: object) -> Completion:
     choices.sort(key=lambda choice: _to_token_count(choice.get("index")) or 0)
     messages = tuple(to_reply_message(choice["message"]) for choice in choices)
     reasons = [to_text_or_none(choice.get("finish_reason")) for choice in choices]
-    fields = collect_other_fields(body, [get_other_choice_fields(choice) for choice in choices])
+    fields = collect_other_fields(body, [get_other_choice_fields(choice) for choice in choices], reasons)
     error = next(filter(None, map(read_choice_error, choices)), None) or read_body_error(body)
     return Completion(
         messages,
@@ -137,9 +137,19 @@ def get_other_choice_fields(choice: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key not in _CHOICE_FIELDS and value is not None}
 
 
-def collect_other_fields(body: dict[str, Any], of_choices: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the other fields of an answer, with those of its choices under `choices`."""
+def collect_other_fields(
+    body: dict[str, Any], of_choices: list[dict[str, Any]], reasons: list[str | None]
+) -> dict[str, Any]:
+    """Return the other fields of an answer, with those of its choices under `choices`.
+
+    Args:
+        reasons: why each choice ended. The turn has the first one; another one is kept with its choice.
+    """
     fields = get_other_fields(body)
+    of_choices = [
+        {**others, "finish_reason": reason} if reason not in (None, reasons[0]) else others
+        for others, reason in zip(of_choices, reasons, strict=True)
+    ]
     return {**fields, "choices": of_choices} if any(of_choices) else fields
 
 

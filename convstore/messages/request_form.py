@@ -9,6 +9,10 @@ from convstore.messages.storable_text import join_surrogates
 
 IMPORTED_FIELD = "convstore_imported"
 """The field of an imported message that keeps what Chat Completions has no form for. It is never sent."""
+ITEM_FIELD = "convstore_item"
+"""The field of a message that came in as an item of a conversation: what a chat message has no form for. It is never
+sent."""
+_OWN_FIELDS = frozenset({IMPORTED_FIELD, ITEM_FIELD})
 
 # Fields of replies that an API refuses, ignores or bills again if a request holds them. Some providers need the
 # reasoning of earlier tool calls (DeepSeek, MiniMax, Moonshot), so reasoning is sent if the caller asks for it.
@@ -29,7 +33,7 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
     - An assistant's audio is reduced to its id. Annotations, reasoning, and objects that the openai package parsed are
       left out.
     - Lone surrogates become U+FFFD, because UTF-8 cannot hold them.
-    - What an import kept (`IMPORTED_FIELD`) is left out.
+    - What an import kept (`IMPORTED_FIELD`), and what is left of an item (`ITEM_FIELD`), is left out.
     - Other fields, such as those of vendors, are sent unchanged.
 
     Args:
@@ -43,7 +47,7 @@ def to_request(message: Message, *, reasoning: bool = False) -> Message:
     left_out = _REPLY_ONLY_FIELDS if reasoning else _REPLY_ONLY_FIELDS | REASONING_FIELDS
     request: Message = {}
     for key, value in message.items():
-        if value is None or key == IMPORTED_FIELD:
+        if value is None or key in _OWN_FIELDS:
             continue
         if by_assistant and (key in left_out or (key == "tool_calls" and value == [])):
             continue

@@ -12,8 +12,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from convstore.messages.joined_items import join_reply, list_runs
 from convstore.messages.message import Message
-from convstore.messages.request_form import IMPORTED_FIELD, REASONING_FIELDS, to_request
+from convstore.messages.request_form import IMPORTED_FIELD, ITEM_FIELD, REASONING_FIELDS, to_request
 from convstore.messages.tool_calls import find_call_fault, get_call_type, repair_arguments
 
 EMPTY_REPLY_TEXT = "(no text)"
@@ -22,7 +23,7 @@ EMPTY_REPLY_TEXT = "(no text)"
 _REQUEST_FIELDS = frozenset({"role", "name", "content", "refusal", "tool_calls", "function_call", "audio"})
 _PART_TYPES = frozenset({"text", "refusal"})  # the field with the text of a part has the name of its type
 _UNSENT = frozenset({"annotations", "parsed"})  # `to_request` leaves them out
-_SILENT = _UNSENT | REASONING_FIELDS | {IMPORTED_FIELD}  # left out so often that no report names them
+_SILENT = _UNSENT | REASONING_FIELDS | {IMPORTED_FIELD, ITEM_FIELD}  # left out so often that no report names them
 
 
 class Outgoing(NamedTuple):  # made for each message, and a dataclass takes three times as long to make
@@ -75,6 +76,8 @@ def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = Senda
     """
     sendable = Sendable()
     repair = _Repair(options, sendable.changes)
+    if any(ITEM_FIELD in outgoing.message for outgoing in messages):
+        messages = _join_items(messages, sendable.changes)
     place = 0
     while place < len(messages):
         outgoing = messages[place]
@@ -92,6 +95,21 @@ def make_sendable(messages: Sequence[Outgoing], options: SendableOptions = Senda
                 sendable.sources.append(messages[place])
             place += 1
     return sendable
+
+
+def _join_items(messages: Sequence[Outgoing], changes: list[str]) -> list[Outgoing]:
+    """Return messages with the items of a reply as one message. A model made the items of a reply."""
+    found: list[Outgoing] = []
+    for begin, end in list_runs([outgoing.message for outgoing in messages]):
+        first = messages[begin]
+        if ITEM_FIELD not in first.message or first.message["role"] != "assistant":
+            found.append(first)
+            continue
+        joined, left_out = join_reply([outgoing.message for outgoing in messages[begin:end]])
+        changes.extend(f"{first.label}: left out an item of the kind {kind:.40}" for kind in left_out)
+        if joined is not None:
+            found.append(Outgoing(joined, first.position, is_reply=True))
+    return found
 
 
 def _is_plain(reply: Message, options: SendableOptions) -> bool:

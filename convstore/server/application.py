@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from convstore.server.callers import Callers
 from convstore.server.completion_routes import COMPLETION_ROUTES
+from convstore.server.conversation_item_routes import CONVERSATION_ITEM_ROUTES
 from convstore.server.conversation_routes import CONVERSATION_ROUTES
 from convstore.server.description_routes import make_description_route
 from convstore.server.embedding_routes import EMBEDDING_ROUTES
@@ -33,14 +34,17 @@ from convstore.server.service_errors import ServiceError, make_not_found
 from convstore.server.service_metrics import ServiceMetrics
 from convstore.server.service_routes import OpenRoute, ServiceCall, ServiceRoute
 from convstore.server.service_settings import ServiceSettings
+from convstore.server.stored_completion_routes import STORED_COMPLETION_ROUTES
 from convstore.store.async_store import AsyncStore
 from convstore.store.request_recorder import RequestRecorder
 
 _DESCRIBED: tuple[ServiceRoute, ...] = (
     *MODEL_ROUTES,
     *COMPLETION_ROUTES,
+    *STORED_COMPLETION_ROUTES,
     *EMBEDDING_ROUTES,
     *CONVERSATION_ROUTES,
+    *CONVERSATION_ITEM_ROUTES,
     *METRICS_ROUTES,
 )
 ROUTES = (*_DESCRIBED, make_description_route(_DESCRIBED))

@@ -169,6 +169,7 @@ def read_sent_body(key_id: str, sent: SentRequest) -> SentBody:
         sender=_digest([key_id, user]),
         digest=_digest([key_id, PATH, hashlib.sha256(sent.raw).hexdigest()]),
         idempotency=_digest([key_id, PATH, given]) if given is not None else None,
+        metadata=sent.body["metadata"] if isinstance(sent.body.get("metadata"), dict) else None,
     )
 
 

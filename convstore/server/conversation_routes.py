@@ -1,14 +1,16 @@
-"""`/v1/conversations`: create, read, change, delete and list conversations. Their items come with a later release."""
+"""`/v1/conversations`: create, read, change, delete and list conversations."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from convstore.errors import ConversationNotFound, DamagedRow
+from convstore.errors import ConversationNotFound, DamagedRow, InvalidMessage
 from convstore.server.conversation_form import read_metadata, to_conversation_form, to_page_form
+from convstore.server.conversation_item_form import read_items_of_body
 from convstore.server.json_answers import JsonAnswer
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
+from convstore.store.item_archive import ItemArchive
 from convstore.values.api_key import Right
 from convstore.values.results import Conversation
 
@@ -17,15 +19,12 @@ _DEFAULT_LIMIT = 20
 
 
 async def create_conversation(call: ServiceCall) -> Response:
-    """Create a conversation with metadata."""
-    items = call.body.get("items")
-    if items is not None and not isinstance(items, list):
-        raise ServiceError(400, "items must be a list", "invalid_value", param="items")
-    if items:
-        raise ServiceError(
-            400, "this release stores no items with a new conversation", "unsupported_parameter", param="items"
-        )
-    made = await call.store.new(metadata=read_metadata(call.body))
+    """Create a conversation with metadata and its first items."""
+    items = read_items_of_body(call.body, may_lack=True)
+    try:
+        made = await ItemArchive(call.store).create(items, read_metadata(call.body))
+    except InvalidMessage as error:
+        raise ServiceError(400, str(error), "invalid_value", param="items") from None
     return JsonAnswer(to_conversation_form(made))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from convstore.db.client_request_rows import set_reply
+from convstore.db.client_request_rows import ReplyMarks, set_reply
 from convstore.db.connection import Connection
 from convstore.db.delta_rows import delete_deltas
 from convstore.db.head_rows import free_with_reply, take_late_numbers
@@ -18,7 +18,7 @@ from convstore.db.turn_writes import close_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.errors import ConversationNotFound, LeaseLost, ReplyInterrupted, TurnFailed
 from convstore.messages.matching_form import add_to_digest
-from convstore.messages.message import Message
+from convstore.messages.storable_text import to_column
 from convstore.messages.token_counters import make_fallback_counter
 from convstore.provider.error_texts import format_failure
 from convstore.values.client_request import AskedPath
@@ -67,18 +67,23 @@ def end_turn(work: UnitOfWork, turn: RunningTurn, outcome: TurnOutcome, *, has_d
     if has_deltas:
         delete_deltas(connection, key, turn.seq)
     if turn.asked is not None and replies:
-        _note_reply(connection, turn, turn.asked, first_reply, replies[0])
+        _note_reply(connection, turn, turn.asked, first_reply, outcome)
     output_seq: Seq | None = first_reply if replies else None
     closed = close_turn(work, turn, outcome, output_seq, keep=keep)
     # The row keeps what whoever took the conversation wrote about the turn; the returned turn says the same.
     return (closed if ended is None else replace(closed, status=ended.status, error=ended.error)), is_held
 
 
-def _note_reply(connection: Connection, turn: RunningTurn, asked: AskedPath, seq: Seq, reply: Message) -> None:
-    """Store by which digests the reply to a client's own list of messages is found."""
+def _note_reply(connection: Connection, turn: RunningTurn, asked: AskedPath, seq: Seq, outcome: TurnOutcome) -> None:
+    """Store how the reply to a client's own list of messages is found."""
+    completion = outcome.completion
+    assert completion is not None  # noqa: S101 (for the type checker: there is a reply)
+    reply = completion.messages[0]
     digest = add_to_digest(asked.digest, reply) if asked.digest is not None else None
     tail = add_to_digest(asked.tail, reply) if asked.tail is not None else None
-    set_reply(connection, turn.key, turn.seq, seq, digest, tail)
+    # A server may give no id; then clients find the completion in the list.
+    id = to_column(completion.response_id or f"chatcmpl-{turn.key.id}-{turn.seq}")
+    set_reply(connection, turn.key, turn.seq, ReplyMarks(seq, digest, tail, id))
 
 
 def _read_input_again(work: UnitOfWork, turn: RunningTurn) -> RunningTurn:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
 
@@ -18,6 +20,8 @@ class SentBody:
     """Of the API key, the path and the body."""
     idempotency: bytes | None = None
     """Of the API key and the caller's `Idempotency-Key`; None: it sent none."""
+    metadata: Mapping[str, Any] | None = None
+    """What the client says about the completion."""
 
 
 @dataclass(frozen=True, slots=True)

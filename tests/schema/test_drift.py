@@ -26,6 +26,7 @@ KEY_COLUMNS = {
     ("convstore_conversations", "name"),
     ("convstore_messages", "owner"),
     ("convstore_messages", "conversation_id"),
+    ("convstore_messages", "item_id"),
     ("convstore_turns", "owner"),
     ("convstore_turns", "conversation_id"),
     ("convstore_turns", "idempotency_key"),
@@ -56,6 +57,7 @@ KEY_COLUMNS = {
     ("convstore_api_keys", "acts_for"),
     ("convstore_client_requests", "owner"),
     ("convstore_client_requests", "conversation_id"),
+    ("convstore_client_requests", "response_id"),
 }
 
 

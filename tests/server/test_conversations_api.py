@@ -88,7 +88,7 @@ def test_a_wrong_parameter_of_a_list_is_refused(keyed: KeyedService, query: str)
         {"metadata": {"a" * 65: "x"}},
         {"metadata": {"a": "x" * 513}},
         {"metadata": {str(number): "x" for number in range(17)}},
-        {"items": [{"role": "user", "content": "Hello"}]},
+        {"items": [{"role": "user", "content": "Hello"}] * 21},
     ],
     ids=lambda body: next(iter(body)),
 )

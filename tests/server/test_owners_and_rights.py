@@ -1,11 +1,12 @@
 """Test which conversations a key opens: requests of every route, made from the table of routes.
 
-A new route is tested without a word here. One with an id in its path gets the id of another owner's conversation.
+A new route is tested without a word here. One with an id in its path gets the id of a thing of another owner.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 
 import pytest
@@ -15,20 +16,30 @@ from convstore.server.service_routes import ServiceRoute
 from convstore.values.api_key import Right
 from tests.server.conftest import KeyedService
 from tests.server.running import RunningService
+from tests.server.things import fill_path
 
 EVERY_ROUTE = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 WITH_ID = [route for route in ROUTES if "{id}" in route.path]
-BODY = {"metadata": {"a": "b"}}
+BODY = {"metadata": {"a": "b"}, "items": [{"role": "user", "content": "Hi"}]}
 
 
 def ask(
-    running: RunningService, route: ServiceRoute, key: str | None, id: str = "x", **headers: str
+    running: RunningService, route: ServiceRoute, key: str | None, path: str | None = None, **headers: str
 ) -> tuple[int, str]:
-    """Make a request of a route; return the status and the body without what differs from request to request."""
+    """Make a request of a route; return the status and the body without what differs from request to request.
+
+    Args:
+        path: the path with ids; None: with ids that nobody has.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = BODY if route.has_body else None
-    answer = running.ask(route.method, route.path.replace("{id}", id), key=key, json=body, headers=named)
+    path = path if path is not None else make_unknown_path(route)
+    answer = running.ask(route.method, path, key=key, json=body, headers=named)
     return answer.status_code, answer.text
+
+
+def make_unknown_path(route: ServiceRoute) -> str:
+    return re.sub(r"\{\w+\}", "x", route.path)
 
 
 @EVERY_ROUTE
@@ -62,18 +73,25 @@ def test_a_route_needs_its_right(keyed: KeyedService, route: ServiceRoute) -> No
 
 @pytest.mark.parametrize("route", WITH_ID, ids=lambda route: f"{route.method} {route.path}")
 def test_a_conversation_of_another_owner_is_as_if_it_did_not_exist(keyed: KeyedService, route: ServiceRoute) -> None:
-    theirs = keyed.store.for_owner("bob").new(metadata={"secret": "theirs"}).id
-    before = keyed.store.for_owner("bob").get(theirs)
-    other, nobodys = ask(keyed.running, route, keyed.keys.ada, theirs), ask(keyed.running, route, keyed.keys.ada, "no")
+    theirs = fill_path(keyed, route, "bob")
+    before = read_all(keyed, "bob")
+    other, nobodys = ask(keyed.running, route, keyed.keys.ada, theirs), ask(keyed.running, route, keyed.keys.ada)
     assert other == nobodys
     assert other[0] == 404
-    assert keyed.store.for_owner("bob").get(theirs) == before
+    assert read_all(keyed, "bob") == before
+    assert ask(keyed.running, route, keyed.keys.bob, theirs)[0] == 200
 
 
 @pytest.mark.parametrize("route", WITH_ID, ids=lambda route: f"{route.method} {route.path}")
 def test_a_route_serves_its_owner(keyed: KeyedService, route: ServiceRoute) -> None:
-    mine = keyed.store.for_owner("ada").new().id
-    assert ask(keyed.running, route, keyed.keys.ada, mine)[0] == 200
+    assert ask(keyed.running, route, keyed.keys.ada, fill_path(keyed, route, "ada"))[0] == 200
+
+
+def read_all(keyed: KeyedService, owner: str) -> list[object]:
+    """Return all conversations of an owner, and all of their messages and turns."""
+    store = keyed.store.for_owner(owner)
+    found = store.list(limit=None)
+    return [(one, store.tree(one.id), store.turns(one.id, limit=None)) for one in found]
 
 
 def test_a_list_has_nothing_of_other_owners(keyed: KeyedService) -> None:
@@ -101,14 +119,14 @@ def test_a_key_acts_for_owners_that_begin_with_its_prefix(keyed: KeyedService, h
 @EVERY_ROUTE
 @pytest.mark.parametrize("owner", ["ada", "team", "Team-1", "xteam-1"])
 def test_a_key_does_not_act_for_other_owners(keyed: KeyedService, route: ServiceRoute, owner: str) -> None:
-    id = keyed.store.for_owner("ada").new().id if "{id}" in route.path else "x"
-    assert ask(keyed.running, route, keyed.keys.agent, id, X_Convstore_Owner=owner)[0] == 403
+    path = fill_path(keyed, route, "ada") if "{id}" in route.path else route.path
+    assert ask(keyed.running, route, keyed.keys.agent, path, X_Convstore_Owner=owner)[0] == 403
 
 
 @EVERY_ROUTE
 def test_a_key_without_the_right_acts_for_nobody(keyed: KeyedService, route: ServiceRoute) -> None:
     for header in ("X_Convstore_Owner", "X_OpenWebUI_User_Id", "X_User_Id"):
-        assert ask(keyed.running, route, keyed.keys.ada, "x", **{header: "team-1"})[0] == 403
+        assert ask(keyed.running, route, keyed.keys.ada, **{header: "team-1"})[0] == 403
 
 
 def test_a_request_that_names_two_owners_or_none_at_all_is_refused(keyed: KeyedService) -> None:

@@ -26,7 +26,15 @@ def format_message(message: Message) -> str:
     calls = message.get("tool_calls")
     lines.extend(_label_tool_call(call) for call in (calls if isinstance(calls, list) else ()))
     lines.extend(label_rest(message))
-    return "\n".join(lines) or "[no text]"
+    return "\n".join(lines) or f"[{_name_item(message) or 'no text'}]"
+
+
+def _name_item(message: Message) -> str | None:
+    """Return the kind of an item that says nothing as a chat message, or None."""
+    value: Any = message
+    for name in ("convstore_item", "patch", "set", "type"):  # as `messages.conversation_items` writes it
+        value = value.get(name) if isinstance(value, dict) else None
+    return value[:40] if isinstance(value, str) else None
 
 
 def _label_tool_call(call: Any) -> str:
