@@ -9,16 +9,18 @@ from __future__ import annotations
 from datetime import timedelta
 
 from convstore.db.client_request_rows import (
-    RequestFinder,
-    find_by_asked,
+    find_by_body,
     find_by_idempotency,
     free_idempotency_key,
     take_request,
 )
+from convstore.db.lease_rows import read_holder
 from convstore.db.turn_rows import find_turn
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import IdempotencyMismatch
+from convstore.errors import ConversationNotFound, IdempotencyMismatch
+from convstore.leases.takeover import is_dead
 from convstore.values.client_request import ClientRequest, SentBody
+from convstore.values.identifiers import ConversationKey, TurnNumber
 from convstore.values.results import Turn, TurnStatus
 
 _REPEATED_WITHIN = timedelta(minutes=10)
@@ -49,11 +51,7 @@ def find_earlier(work: UnitOfWork, owner: str, asked: bytes, body: SentBody, *, 
         return turn
     if not is_repetition or body.digest is None:
         return None
-    earlier = find_by_asked(work.connection, RequestFinder(owner, body.sender), asked)
-    for request in sorted(earlier, key=lambda one: (one.created_at, one.turn)):
-        is_same = request.body_digest == body.digest and work.now - request.created_at <= _REPEATED_WITHIN
-        if not is_same or request.is_taken:
-            continue
+    for request in find_by_body(work.connection, owner, asked, body, work.now - _REPEATED_WITHIN):
         turn = _find_joined(work, request)
         if turn is not None and take_request(work.connection, request.key, request.turn, work.now):
             return turn
@@ -61,5 +59,21 @@ def find_earlier(work: UnitOfWork, owner: str, asked: bytes, body: SentBody, *, 
 
 
 def _find_joined(work: UnitOfWork, request: ClientRequest) -> Turn | None:
-    turn = find_turn(work.connection, request.key, request.turn)
+    """Return the turn of a request if it has completed, or a living process runs it."""
+    turn = find_living_turn(work, request.key, request.turn)
     return turn if turn is not None and turn.status in _JOINED else None
+
+
+def find_living_turn(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:
+    """Return a turn that is over, or that a living process runs; None: there is none."""
+    turn = find_turn(work.connection, key, seq)
+    if turn is None or turn.status is not TurnStatus.RUNNING:
+        return turn
+    try:
+        holder = read_holder(work.connection, key, work.now)
+    except ConversationNotFound:  # it was deleted, and the turn goes on
+        return turn
+    if holder is not None and holder.turn == seq and not is_dead(work, holder):
+        return turn
+    turn = find_turn(work.connection, key, seq)  # it may have ended between the two looks
+    return turn if turn is not None and turn.status is not TurnStatus.RUNNING else None

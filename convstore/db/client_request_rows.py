@@ -9,10 +9,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, insert, null, select, update
+from sqlalchemy.exc import IntegrityError
 
 from convstore.db.connection import Connection
 from convstore.db.tables import UtcDateTime, conversations
 from convstore.db.tables import client_requests as table
+from convstore.errors import DatabaseUnavailable
 from convstore.messages.storable_text import to_json
 from convstore.values.client_request import AskedPath, ClientRequest, SentBody
 from convstore.values.identifiers import ConversationKey, Seq, TurnNumber
@@ -59,15 +61,16 @@ _STORED = (
 )
 
 
-def _select_stored(*where: Any) -> Select[Any]:
+def _select_stored(*where: Any, with_deleted: bool = False) -> Select[Any]:
     """Return the statement that finds requests of living conversations, those of the one used last first."""
+    living = () if with_deleted else (conversations.c.deleted_at.is_(None),)
     return (
         select(*_STORED)
         .join(
             conversations,
             (conversations.c.owner == bindparam("owner")) & (conversations.c.id == table.c.conversation_id),
         )
-        .where(table.c.owner == bindparam("owner"), conversations.c.deleted_at.is_(None), *where)
+        .where(table.c.owner == bindparam("owner"), *living, *where)
         .order_by(conversations.c.updated_at.desc(), table.c.created_at.desc(), table.c.conversation_id)
     )
 
@@ -83,7 +86,14 @@ _BY_TAIL = _select_stored(
     conversations.c.head_seq == table.c.reply_seq,
     conversations.c.updated_at >= bindparam("since", type_=UtcDateTime()),
 )
-_BY_IDEMPOTENCY = _select_stored(table.c.idempotency_digest == bindparam("digest"))
+_BY_IDEMPOTENCY = _select_stored(table.c.idempotency_digest == bindparam("digest"), with_deleted=True)
+_BY_BODY = _select_stored(
+    table.c.asked_digest == bindparam("digest"),
+    table.c.body_digest == bindparam("body"),
+    table.c.created_at >= bindparam("since", type_=UtcDateTime()),
+    table.c.taken_at.is_(None),
+    *_OF_SENDER,
+)
 _CONTEXT_AT = select(table.c.context_digest).where(
     table.c.owner == bindparam("owner"),
     table.c.conversation_id == bindparam("named"),
@@ -134,22 +144,26 @@ def insert_request(
     now: datetime,
 ) -> None:
     """Store how a request is found. Its turn begins in the same transaction."""
-    connection.execute(
-        _INSERT,
-        {
-            "owner": key.owner,
-            "conversation_id": key.id,
-            "turn_seq": turn,
-            "sender": body.sender,
-            "asked_seq": asked_seq,
-            "asked_digest": asked.digest,
-            "context_digest": asked.context,
-            "body_digest": body.digest,
-            "idempotency_digest": body.idempotency,
-            "metadata": to_json(body.metadata) if body.metadata else None,
-            "created_at": now,
-        },
-    )
+    values = {
+        "owner": key.owner,
+        "conversation_id": key.id,
+        "turn_seq": turn,
+        "sender": body.sender,
+        "asked_seq": asked_seq,
+        "asked_digest": asked.digest,
+        "context_digest": asked.context,
+        "body_digest": body.digest,
+        "idempotency_digest": body.idempotency,
+        "metadata": to_json(body.metadata) if body.metadata else None,
+        "created_at": now,
+    }
+    try:
+        connection.execute(_INSERT, values)
+    except IntegrityError as error:
+        # Another caller used the idempotency key after this one had looked it up. The repeated transaction finds it.
+        raise DatabaseUnavailable(
+            "another caller just used the same idempotency key; try again", transient=True
+        ) from error
 
 
 def set_reply(connection: Connection, key: ConversationKey, turn: TurnNumber, reply: ReplyMarks) -> None:
@@ -171,6 +185,15 @@ def find_by_asked(connection: Connection, finder: RequestFinder, digest: bytes) 
     """Return the requests that asked the same, those of the conversation used last first."""
     statement = _BY_ASKED if finder.conversation is None else _BY_ASKED_IN
     return _decode(connection.execute(statement, {**finder.bind(), "digest": digest}), finder.owner)
+
+
+def find_by_body(
+    connection: Connection, owner: str, asked: bytes, body: SentBody, since: datetime
+) -> list[ClientRequest]:
+    """Return the requests since a time with this body, which no repetition has taken, oldest first."""
+    values = {"owner": owner, "sender": body.sender, "digest": asked, "body": body.digest, "since": since}
+    found = _decode(connection.execute(_BY_BODY, values), owner)
+    return sorted(found, key=lambda one: (one.created_at, one.turn))
 
 
 def find_by_tail(connection: Connection, finder: RequestFinder, digest: bytes, since: datetime) -> list[ClientRequest]:

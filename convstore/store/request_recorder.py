@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, TypeAlias
 
-from convstore.db.turn_rows import find_turn
+from convstore.conversations.earlier_requests import find_living_turn
 from convstore.db.unit_of_work import UnitOfWork
 from convstore.leases.takeover import is_held
 from convstore.leases.turn_allowance import begin_within
@@ -22,7 +22,7 @@ from convstore.turns.recorded_start import RecordedRequest
 from convstore.turns.stateful_start import StatefulRequest
 from convstore.turns.turn_start import BegunTurn, StartedTurn
 from convstore.values.api_key import TurnAllowance
-from convstore.values.identifiers import ConversationKey, TurnNumber, make_conversation_id
+from convstore.values.identifiers import ConversationKey, make_conversation_id
 from convstore.values.results import Turn, TurnStatus
 from convstore.values.steps import DatabaseWork, Steps
 
@@ -135,7 +135,7 @@ class RequestRecorder:
         while turn.status is TurnStatus.RUNNING:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
-            look = partial(self._engine.transactions.read, _look, key, turn.seq)
+            look = partial(self._engine.transactions.read, find_living_turn, key, turn.seq)
             found = await self._threads.run(look)
             if found is None:
                 return None
@@ -163,11 +163,3 @@ class RequestRecorder:
 
 def _start(request: ClientCall, allowance: TurnAllowance, work: UnitOfWork, lease: Any) -> BegunTurn | Turn:
     return begin_within(work, request.owner, allowance, partial(request.start, work, lease))
-
-
-def _look(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:
-    """Return a turn that is over, or that a living process runs; None: there is none."""
-    turn = find_turn(work.connection, key, seq)
-    if turn is not None and turn.status is TurnStatus.RUNNING and not is_held(work, key):
-        return None
-    return turn

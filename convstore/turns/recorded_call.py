@@ -29,13 +29,14 @@ from convstore.turns.call_recorder import CallRecorder
 from convstore.turns.thread_pool import ThreadPool
 from convstore.turns.turn_engine import TurnEngine, TurnHere
 from convstore.turns.turn_start import BegunTurn
-from convstore.values.results import Turn
+from convstore.values.results import Turn, TurnStatus
 from convstore.values.turn_outcome import TurnOutcome
 
 _logger = logging.getLogger(__name__)
 
 _REST_SECONDS = 1.0
 _END_MARK = b"[DONE]"
+_END = b"data: [DONE]\n\n"
 NOT_STORED = "the model answered, and the reply could not be stored"
 
 
@@ -197,7 +198,10 @@ class RecordedCall:
             return _Received(recorder.end_stopped(), answer, failure=facts, cancelled=None if is_asked else error)
         except Exception as error:
             facts = describe_error(error, client)
-            return _Received(recorder.end_failed(facts), answer, failure=facts)
+            outcome = recorder.end_failed(facts)
+            if outcome.status is TurnStatus.COMPLETED:  # only what follows the end of the reply was lost
+                return _Received(outcome, answer, _END)
+            return _Received(outcome, answer, failure=facts)
         finally:
             self._is_receiving = False
 

@@ -6,6 +6,7 @@ conversation, store the new messages and the turn.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,7 @@ from convstore.db.message_writes import Place, insert_messages
 from convstore.db.stored_conversation import read_stored_lineage
 from convstore.db.turn_writes import insert_running_turn
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy
+from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
 from convstore.leases.claims import claim_conversation
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
@@ -37,6 +38,8 @@ from convstore.values.identifiers import NO_SEQ, ConversationKey
 from convstore.values.results import UNCHANGED, MessageRecord, Turn
 from convstore.values.turn_outcome import RunningTurn
 from convstore.values.window_report import WindowReport
+
+_logger = logging.getLogger(__name__)
 
 SIDE_REQUEST = "side_request"
 """The field of metadata that says that a program asked on the side: the conversation that it named, or true."""
@@ -142,7 +145,11 @@ def _find_place(work: UnitOfWork, request: RecordedRequest) -> Match:
         return replace(first, asked=replace(first.asked, tail=None))
     if request.conversation is None:
         finder = RequestFinder(request.owner, request.body.sender)
-        found = match_list(work, request.listed, finder, matches_cut=request.matches_cut)
+        try:
+            found = match_list(work, request.listed, finder, matches_cut=request.matches_cut)
+        except DamagedRow as error:  # it must not keep the client from asking
+            _logger.warning("a list of messages goes on in no conversation: %s", type(error).__name__)
+            found = None
         if found is not None:
             return found
         create_for_client(work, new_key, model)
@@ -177,15 +184,18 @@ def _claim(work: UnitOfWork, request: RecordedRequest, match: Match, lease: Leas
     count = 0 if match.records else len(match.new)
     try:
         return claim_conversation(work, match.key, lease, count, made_title=title), match
-    except ConversationBusy:
+    except (ConversationBusy, ConversationNotFound):
         if request.conversation is not None or match.after is None:
             raise
-    # Nothing is copied. What the running turn asks is not shared: it stays where it is.
-    new = _list_unshared(match)
     key = ConversationKey(request.owner, request.new_id)
-    fork(work, match.key, ForkRequest(key.id, None, UNCHANGED, at=Head(match.after.seq, match.after.position)))
-    match = replace(match, key=key, new=new, records=())
-    return claim_conversation(work, key, lease, len(new), made_title=title), match
+    try:
+        # Nothing is copied. What the running turn asks is not shared: it stays where it is.
+        fork(work, match.key, ForkRequest(key.id, None, UNCHANGED, at=Head(match.after.seq, match.after.position)))
+        match = replace(match, key=key, new=_list_unshared(match), records=())
+    except (ConversationBusy, ConversationNotFound):  # it is purged at this moment
+        create_for_client(work, key, request.parameters.get("model"))
+        match = make_first(request.listed, key)
+    return claim_conversation(work, key, lease, len(match.new), made_title=find_title(match.new)), match
 
 
 def _list_unshared(match: Match) -> tuple[Message, ...]:

@@ -291,6 +291,66 @@ def test_a_repetition_of_the_official_client_gets_the_reply_once(service: Record
     assert len(chat_server.requests) == 3
 
 
+def test_an_idempotency_key_is_free_again_if_its_process_died(
+    service: Recording, chat_server: ChatServer, database_url: str
+) -> None:
+    again: dict[str, Any] = {"headers": {"Idempotency-Key": "once"}}
+    first = service.ask([user("a")], **again)
+    engine = create_engine(database_url)
+    with engine.begin() as connection:  # as a process leaves it that was killed
+        connection.execute(text("UPDATE convstore_turns SET status = 'running'"))
+    engine.dispose()
+    second = service.ask([user("a")], **again)
+    assert second.conversation != first.conversation
+    assert len(chat_server.requests) == 2
+
+
+def test_an_idempotency_key_that_two_use_at_one_time_is_used_once(service: Recording, chat_server: ChatServer) -> None:
+    async def both() -> list[Answered]:
+        asks = [service.ask_async([user("a")], headers={"Idempotency-Key": "once"}) for _ in range(4)]
+        return await asyncio.gather(*asks)
+
+    answers = service.run(both())
+    assert len({(one.conversation, one.turn) for one in answers}) == 1
+    assert len(chat_server.requests) == 1
+
+
+def test_a_key_that_was_used_in_a_deleted_conversation_stays_used(service: Recording) -> None:
+    again: dict[str, Any] = {"headers": {"Idempotency-Key": "once"}}
+    first = service.ask([user("a")], **again)
+    service.run(service.store.delete(first.conversation))
+    assert service.ask([user("a")], **again).conversation == first.conversation
+
+
+def test_a_conversation_that_was_deleted_or_purged_is_left(service: Recording) -> None:
+    messages, answer = talk(service, ["a"])
+    service.run(service.store.delete(answer.conversation))
+    second = service.ask([*messages, user("b")])
+    assert second.conversation != answer.conversation
+    assert service.read_path(second.conversation) == [*messages, user("b"), second.message]
+    service.run(service.store.purge(second.conversation))
+    third = service.ask([*messages, user("b"), second.message, user("c")])
+    assert len(service.read_path(third.conversation)) == 6
+
+
+def test_a_fork_of_a_purged_conversation_goes_on(service: Recording, chat_server: ChatServer) -> None:
+    messages, answer = talk(service, ["a", "b"])
+    fork = service.run(service.store.fork(answer.conversation)).id
+    service.run(service.store.purge(answer.conversation))
+    further = service.ask([*messages, user("c")])
+    assert further.conversation == fork
+    assert service.read_path(fork) == [*messages, user("c"), further.message]
+
+
+def test_a_damaged_message_does_not_keep_a_client_from_asking(service: Recording, database_url: str) -> None:
+    messages, answer = talk(service, ["a"])
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE convstore_messages SET extra = 'x' WHERE role = 'assistant'"))
+    engine.dispose()
+    assert service.ask([*messages, user("b")]).conversation != answer.conversation
+
+
 def test_what_was_redacted_is_not_stored_again_from_a_client_that_still_has_it(
     service: Recording, chat_server: ChatServer, database_url: str
 ) -> None:
