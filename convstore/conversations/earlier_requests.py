@@ -71,8 +71,8 @@ def find_living_turn(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) ->
         return turn
     try:
         holder = read_holder(work.connection, key, work.now)
-    except ConversationNotFound:  # it was deleted, and the turn goes on
-        return turn
+    except ConversationNotFound:  # it was deleted: nobody would notice that the process died
+        return None
     if holder is not None and holder.turn == seq and not is_dead(work, holder):
         return turn
     turn = find_turn(work.connection, key, seq)  # it may have ended between the two looks
