@@ -26,7 +26,7 @@ from convstore.cli.exit_codes import EXIT_CODES
 from convstore.db import daily_usage
 from convstore.db.engine import open_database
 from convstore.db.models import Base
-from convstore.db.tables import redactions
+from convstore.db.tables import client_requests, redactions
 from convstore.errors import ConvstoreError
 from convstore.store.completion_archive import CompletionArchive
 from convstore.store.conversation_methods import ConversationMethods
@@ -363,6 +363,9 @@ def test_the_columns_listed_as_unused_are_those_that_nothing_fills(
     }
     elsewhere = {("convstore_search_documents", "terms")}  # PostgreSQL's
     elsewhere |= {("convstore_redactions", column.name) for column in redactions.columns}  # `redact` writes them
+    # The service writes them.
+    elsewhere |= {("convstore_client_requests", column.name) for column in client_requests.columns}
+    elsewhere |= {("convstore_messages", "item_id")}
     assert said == columns - filled - elsewhere
 
 

@@ -66,4 +66,6 @@ class StatefulRequest:
             after = turn.last_input.seq if turn.last_input is not None else NO_SEQ
             path = AskedPath(asked, None)
             insert_request(work.connection, turn.key, turn.seq, after, path, self.body, work.now)
+            # The client finds the completion by its id, and no list of messages goes on from it.
+            return replace(started, turn=replace(turn, asked=AskedPath(None, None)))
         return started

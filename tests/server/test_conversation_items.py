@@ -235,6 +235,24 @@ def test_a_list_of_chat_messages_goes_on_after_the_items_that_say_the_same(
     assert store.history(made.id) == [*messages, {"role": "assistant", "content": "Bye"}]
 
 
+def test_a_client_that_sends_what_is_new_alone_goes_on_after_items(
+    keyed: KeyedService, client: openai.OpenAI, store: Store
+) -> None:
+    items: Any = [user("Weather?"), CALL, {**CALL, "call_id": "c2"}, RESULT, {**RESULT, "call_id": "c2"}, REPLY]
+    made = client.conversations.create(items=items)
+    history = store.history(made.id)
+    assert [message["role"] for message in history] == ["user", "assistant", "tool", "tool", "assistant"]
+    question: Any = {"role": "user", "content": "Thanks"}
+    keyed.upstream.script(Reply("Bye"))
+    answer = client.chat.completions.create(
+        model="test-model", messages=[question], extra_body={"conversation": made.id}
+    )
+    assert keyed.upstream.requests[-1].body["messages"] == [*history, question]
+    texts = [say(item) for item in client.conversations.items.list(made.id, limit=2).data]
+    assert texts == ["Bye", "Thanks"]
+    assert client.chat.completions.retrieve(answer.id).choices == answer.choices
+
+
 def test_a_redacted_item_is_read_without_its_text(client: openai.OpenAI, store: Store) -> None:
     secret = "hunter2Pa55wort"
     items: list[Any] = [
