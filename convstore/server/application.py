@@ -109,6 +109,8 @@ def make_application(settings: ServiceSettings) -> ASGIApp:
 def _make_routes(parts: _Parts) -> list[BaseRoute]:
     paths: dict[str, list[ServiceRoute]] = {}
     for route in ROUTES:
+        if route.is_passed_as is not None and route.is_passed_as not in parts.settings.passes:
+            continue
         paths.setdefault(route.path, []).append(route)
     return [_make_route(parts, path, routes) for path, routes in paths.items()]
 

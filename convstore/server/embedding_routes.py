@@ -5,7 +5,6 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from convstore.server.completion_routes import find_client, pass_unrecorded
-from convstore.server.service_errors import make_not_found
 from convstore.server.service_routes import ServiceCall, ServiceRoute
 from convstore.values.api_key import Right
 
@@ -14,9 +13,9 @@ EMBEDDINGS = "embeddings"
 
 async def create_embedding(call: ServiceCall) -> Response:
     """Forward a request for embeddings."""
-    if EMBEDDINGS not in call.settings.passes:
-        raise make_not_found("path")
     return await pass_unrecorded(call, await find_client(call), EMBEDDINGS)
 
 
-EMBEDDING_ROUTES = (ServiceRoute("POST", "/v1/embeddings", create_embedding, Right.WRITE, has_body=True),)
+EMBEDDING_ROUTES = (
+    ServiceRoute("POST", "/v1/embeddings", create_embedding, Right.WRITE, has_body=True, is_passed_as=EMBEDDINGS),
+)

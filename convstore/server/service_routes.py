@@ -53,6 +53,8 @@ class ServiceRoute:
     endpoint: Endpoint
     needs: Right
     has_body: bool = False
+    is_passed_as: str | None = None
+    """What `--pass` must name, so that the route exists; None: it always does."""
 
 
 @dataclass(frozen=True, slots=True)

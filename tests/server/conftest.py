@@ -54,7 +54,9 @@ def _serve_with_keys(url: str) -> Iterator[KeyedService]:
     )
     with (
         ChatServer() as upstream,
-        serving(url, "--upstream", upstream.url, *options, OPENAI_API_KEY="sk-upstream") as running,
+        serving(
+            url, "--upstream", upstream.url, "--pass", "embeddings", *options, OPENAI_API_KEY="sk-upstream"
+        ) as running,
         Store(url) as store,
     ):
         yield KeyedService(running, keys, store, upstream, url)
