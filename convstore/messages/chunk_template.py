@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from convstore.messages.storable_text import is_storable
+
 _scan_string = json.decoder.scanstring  # type: ignore[attr-defined]
 _TEXT_BEGINS = '"content":'
 # Random text, so that a listener on the network cannot tell the lengths of the pieces; nobody stores it.
@@ -42,8 +44,8 @@ class ChunkTemplate:
             text, end = _scan_string(data, len(before))
         except ValueError:
             return None
-        if not self._is_rest(data[end:]) or not _is_whole(text):
-            return None
+        if not self._is_rest(data[end:]) or not is_storable(text):
+            return None  # half of a character may belong to the half in another chunk
         found: str = text
         return found
 
@@ -73,17 +75,6 @@ class ChunkTemplate:
         if not self._ends_with_noise:
             return rest == self._after
         return rest.startswith(self._after) and _is_noise(rest[len(self._after) :])
-
-
-def _is_whole(text: str) -> bool:
-    """Return True if a text has no half of a character, which may belong to a half in another chunk."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_noise(rest: str) -> bool:
