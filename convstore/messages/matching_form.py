@@ -20,6 +20,7 @@ CONTEXT_ROLES = frozenset({"system", "developer"})
 LEAST_EXCHANGES = 2
 """The number of exchanges by which a list without its beginning is recognised."""
 _DIGEST_BYTES = 16
+_COMPARED_FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "function_call"})
 
 _to_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _quote = json.encoder.encode_basestring_ascii
@@ -142,6 +143,27 @@ def make_matching_form(message: Message) -> str:
     if calls or answered is not None:
         form += [calls, answered]
     return _to_canonical(form)
+
+
+def list_other_fields(message: Message) -> dict[str, Any]:
+    """Return what a message has besides its matching form; empty values say nothing.
+
+    >>> list_other_fields({"role": "user", "content": "Hi", "name": "ann", "refusal": None})
+    {'name': 'ann'}
+    """
+    if len(message) == 2 and isinstance(message.get("content"), str):
+        return {}
+    found = {name: value for name, value in message.items() if name not in _COMPARED_FIELDS and value}
+    content = message.get("content")
+    if isinstance(content, list):
+        marks = [
+            {name: value for name, value in part.items() if name not in ("type", "text")}
+            for part in content
+            if isinstance(part, dict) and part.get("type") == "text"
+        ]
+        if any(marks):
+            found["content"] = marks
+    return found
 
 
 def _simplify_content(content: Any) -> Any:

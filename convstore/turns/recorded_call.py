@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -162,7 +162,9 @@ class RecordedCall:
     async def _run(self, client: Any) -> None:
         received = await self._receive(client)
         try:
-            self.turn, _ = await self._threads.run(partial(self._engine.end, self.live, received.outcome))
+            notes = getattr(self.live.started, "notes", ())
+            outcome = replace(received.outcome, notes=(*notes, *received.outcome.notes))
+            self.turn, _ = await self._threads.run(partial(self._engine.end, self.live, outcome))
         except ConvstoreError as error:
             _logger.warning("the end of a recorded call was not stored (%s)", type(error).__name__)
             self._fail(CallFailed({"type": type(error).__name__, "message": NOT_STORED}, received.rest))

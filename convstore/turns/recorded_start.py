@@ -16,6 +16,7 @@ from convstore.conversations.drawer import archive
 from convstore.conversations.earlier_requests import find_earlier
 from convstore.conversations.forks import ForkRequest, fork
 from convstore.conversations.path_matching import Match, make_first, match_in_conversation, match_list
+from convstore.conversations.sent_differences import list_differences
 from convstore.db.client_request_rows import RequestFinder, insert_request
 from convstore.db.conversation_writes import NewConversation
 from convstore.db.head_rows import Head
@@ -82,6 +83,14 @@ class RecordedRequest:
         return start_recorded_turn(work, self, lease)
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedTurn(BegunTurn):
+    """A stored turn with a client's own list of messages."""
+
+    notes: tuple[str, ...]
+    """What the client sent of known messages besides what is compared."""
+
+
 def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease) -> BegunTurn | Turn:
     """Store what is new of a client's list, and the turn.
 
@@ -123,7 +132,7 @@ def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease
     body = request.body if match.is_repeatable else replace(request.body, digest=None)
     asked_seq = after.seq if after is not None else NO_SEQ
     insert_request(work.connection, turn.key, turn.seq, asked_seq, match.asked, body, work.now)
-    return BegunTurn(turn)
+    return RecordedTurn(turn, list_differences(work, request.listed, match))
 
 
 def _estimate_tokens(work: UnitOfWork, request: RecordedRequest) -> int | None:

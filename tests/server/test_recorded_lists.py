@@ -185,6 +185,19 @@ def test_texts_and_arguments_may_come_back_in_another_form(service: Recording, c
     assert path[2] == result
 
 
+def test_what_else_a_client_sends_of_known_messages_is_kept_with_the_turn(service: Recording) -> None:
+    messages, answer = talk(service, ["a", "b"], [system("S")])
+    messages[1] = {**messages[1], "name": "ann", "refusal": None}
+    messages[4] = {**messages[4], "reasoning_content": "because"}
+    service.ask([*messages, user("c")])
+    turns = service.run(service.store.turns(answer.conversation))
+    assert turns[0].notes == turns[1].notes == ()
+    assert turns[2].notes == (
+        'message 2 was sent with {"name":"ann"}',
+        'message 5 was sent with {"reasoning_content":"because"}',
+    )
+
+
 def test_a_list_without_its_beginning_goes_on_at_the_one_head_that_it_fits(service: Recording) -> None:
     messages, answer = talk(service, ["a", "b", "c"])
     cut = [*messages[2:], user("d")]
