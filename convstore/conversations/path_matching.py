@@ -67,6 +67,9 @@ def match_list(work: UnitOfWork, listed: ListedPath, finder: RequestFinder, *, m
             match = _match_asked(work, listed, request, place)
             if match is not None:
                 return match
+        redacted = _match_redacted(work, listed, found[0], place)
+        if redacted is not None:
+            return redacted
         for request in found:
             assert request.reply_seq is not None  # noqa: S101 (for the type checker: it was found by its reply)
             after = _read_message(work, request.key, request.reply_seq)
@@ -120,6 +123,63 @@ def _find_longest(
             requests = [one for one in found if one.reply_digest == listed.digests[place]]
             if requests:
                 yield place, requests
+
+
+def _match_redacted(work: UnitOfWork, listed: ListedPath, request: ClientRequest, place: int) -> Match | None:
+    """Return where a list goes on that still has the text of messages that were redacted here; None: it has none.
+
+    What follows the reply on the path to the head is compared; a redacted message matches any of its role.
+    """
+    rest = [one for one in enumerate(listed.messages[place + 1 :], place + 1) if one[1]["role"] not in CONTEXT_ROLES]
+    if not any(message["role"] == "assistant" for _, message in rest):
+        return None
+    head, lineage = read_head(work.connection, request.key)
+    path = read_path(work.connection, lineage, head.seq)
+    begin = next((number for number, record in enumerate(path, 1) if record.seq == request.reply_seq), None)
+    if begin is None:
+        return None
+    marks = read_marks(work.connection, lineage, [record.seq for record in path])
+    if not marks:
+        return None
+    compared = [record for record in path[begin:] if record.message["role"] not in CONTEXT_ROLES]
+    after: tuple[int, MessageRecord] | None = None
+    has_redacted = False
+    for (number, message), record in zip(rest, compared, strict=False):
+        is_same_role = record.message["role"] == message["role"]
+        if not _is_same(record.message, message) and not (record.seq in marks and is_same_role):
+            break
+        has_redacted = has_redacted or record.seq in marks
+        if message["role"] == "assistant":
+            after = number, record
+    if after is None or not has_redacted:
+        return None
+    return _go_on_after_redacted(work, listed, request.key, after, path)
+
+
+def _go_on_after_redacted(
+    work: UnitOfWork,
+    listed: ListedPath,
+    key: ConversationKey,
+    after: tuple[int, MessageRecord],
+    path: Sequence[MessageRecord],
+) -> Match:
+    number, record = after
+    context = find_context(work.connection, key, record.seq)
+    known = {make_matching_form(one.message) for one in path}
+    is_known = (
+        context == listed.context_digest
+        or (context is None and _has_redacted_context(work, key, path))
+        or all(make_matching_form(message) in known for message in listed.context)
+    )
+    new = _list_new(listed, number + 1, is_context_known=is_known)
+    return Match(key, record, new, AskedPath(None, None, listed.context_digest), is_repeatable=False)
+
+
+def _has_redacted_context(work: UnitOfWork, key: ConversationKey, path: Sequence[MessageRecord]) -> bool:
+    """Return True if a system or developer message of a path was redacted."""
+    seqs = [record.seq for record in path if record.message["role"] in CONTEXT_ROLES]
+    lineage = read_stored_lineage(work.connection, key)
+    return lineage is not None and bool(read_marks(work.connection, lineage, seqs))
 
 
 def _match_asked(work: UnitOfWork, listed: ListedPath, request: ClientRequest, place: int) -> Match | None:
@@ -203,7 +263,8 @@ def _match_last(
             return None
     after = path[-1]
     context = find_context(work.connection, key, after.seq)
-    new = _list_new(listed, len(_list_history(listed)), is_context_known=context == listed.context_digest)
+    is_known = context == listed.context_digest or (context is None and _has_redacted_context(work, key, path))
+    new = _list_new(listed, len(_list_history(listed)), is_context_known=is_known)
     # The digest of this list is of no beginning, and perhaps of a text that was redacted.
     tail = digest_last_exchanges([*(said for said, _ in ends), *new])
     asked = AskedPath(None, tail, listed.context_digest)

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, insert, null, select, update
+from sqlalchemy import LargeBinary, Select, bindparam, case, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from convstore.db.connection import Connection
@@ -32,6 +32,11 @@ _FORGET = (
     update(table)
     .where(*_OF_CONVERSATION, table.c.asked_seq >= bindparam("first"))
     .values({name: null() for name in _DIGESTS})
+)
+_FORGET_REPLIES = (
+    update(table)
+    .where(*_OF_CONVERSATION, table.c.reply_seq >= bindparam("first"))
+    .values(reply_digest=null(), tail_digest=null())
 )
 _SET_TAIL = (
     update(table)
@@ -77,8 +82,11 @@ def _select_stored(*where: Any, with_deleted: bool = False) -> Select[Any]:
 
 _OF_SENDER = (table.c.sender == bindparam("sender"),)
 _NAMED = (table.c.conversation_id == bindparam("named"),)
+_MOST_CANDIDATES = 16
+"""Equal paths that are looked at, those used last."""
 _BY_ASKED, _BY_ASKED_IN = (
-    _select_stored(table.c.asked_digest == bindparam("digest"), *where) for where in (_OF_SENDER, _NAMED)
+    _select_stored(table.c.asked_digest == bindparam("digest"), *where).limit(_MOST_CANDIDATES)
+    for where in (_OF_SENDER, _NAMED)
 )
 _BY_TAIL = _select_stored(
     table.c.tail_digest == bindparam("digest"),
@@ -103,8 +111,11 @@ _CONTEXT_AT = select(table.c.context_digest).where(
 
 @cache
 def _replies_statement(count: int, *, is_named: bool) -> Select[Any]:
-    digests: list[Any] = [bindparam(f"digest_{number}") for number in range(count)]
-    return _select_stored(table.c.reply_digest.in_(digests), *(_NAMED if is_named else _OF_SENDER))
+    digests: list[Any] = [bindparam(f"digest_{number}", type_=LargeBinary) for number in range(count)]
+    statement = _select_stored(table.c.reply_digest.in_(digests), *(_NAMED if is_named else _OF_SENDER))
+    order = case(*((table.c.reply_digest == digest, place) for place, digest in enumerate(digests)), else_=count)
+    used_last = (conversations.c.updated_at.desc(), table.c.created_at.desc(), table.c.conversation_id)
+    return statement.order_by(None).order_by(order, *used_last).limit(_MOST_CANDIDATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +238,8 @@ def free_idempotency_key(connection: Connection, key: ConversationKey, turn: Tur
 
 def forget_digests(connection: Connection, key: ConversationKey, first: Seq) -> None:
     """Remove the digests of all requests that may have had a message, or one after it."""
-    connection.execute(_FORGET, {**_bind(key), "first": first})
+    for statement in (_FORGET, _FORGET_REPLIES):
+        connection.execute(statement, {**_bind(key), "first": first})
 
 
 def set_tail(connection: Connection, key: ConversationKey, reply: Seq, tail: bytes | None) -> None:

@@ -56,15 +56,16 @@ class ChunkTemplate:
             data: its JSON.
             chunk: the value of the JSON.
         """
-        if not _is_plain(chunk):
-            return
+        self._before = None  # what another chunk changed, this one would not change back
         at = data.find(_TEXT_BEGINS)
-        if at < 0 or data.find(_TEXT_BEGINS, at + 1) >= 0:
+        if not _is_plain(chunk) or at < 0 or data.count('"content"') != 1:
             return
         begin = data.find('"', at + len(_TEXT_BEGINS)) + 1
         if data[at + len(_TEXT_BEGINS) : begin].strip() != '"':
             return
-        _, end = _scan_string(data, begin)
+        text, end = _scan_string(data, begin)
+        if text != chunk["choices"][0]["delta"]["content"]:
+            return
         rest = data[end:]
         noise = _NOISE_BEGINS.search(rest)
         self._ends_with_noise = noise is not None and _is_noise(rest[noise.end() :])
@@ -98,5 +99,6 @@ def _is_plain(chunk: Any) -> bool:
         and choice.get("index") == 0
         and choice.get("finish_reason") is None
         and choice.get("logprobs") is None
+        and "content" not in chunk
         and not any(isinstance(value, (dict, list)) for name, value in chunk.items() if name != "choices")
     )

@@ -48,10 +48,25 @@ def describe_error(error: BaseException, client: Any) -> dict[str, Any]:
     advice = _find_advice(error, facts, client)
     if advice:
         facts["advice"] = advice
+    return hide_key(facts, client)
+
+
+def hide_key(facts: dict[str, Any], client: Any) -> dict[str, Any]:
+    """Return facts about an error with `[key]` instead of the API key of a client."""
+    key = _get_key(client)
+    return {name: _hide_key(key, value) for name, value in facts.items()} if key else facts
+
+
+def hide_key_in_body(body: bytes, client: Any) -> bytes:
+    """Return the body of an error with `[key]` instead of the API key of a client."""
+    key = _get_key(client)
+    return body.replace(key.encode(), b"[key]") if key else body
+
+
+def _get_key(client: Any) -> str:
+    """Return the API key of a client; empty: it has none that is a secret."""
     key = getattr(client, "api_key", None)
-    if isinstance(key, str) and key and key != NO_API_KEY:
-        facts = {name: _hide_key(key, value) for name, value in facts.items()}
-    return facts
+    return key if isinstance(key, str) and key != NO_API_KEY else ""
 
 
 def format_failure(facts: Mapping[str, Any]) -> str:

@@ -24,11 +24,14 @@ class EventDecoder:
     """
 
     def __init__(self) -> None:
+        self._is_first = True
         self._unfinished: list[bytes] = []
         self._data: list[bytes] = []
 
     def decode(self, received: bytes) -> list[str]:
         """Return the data of the events that end in these bytes; comments and events without data are left out."""
+        if self._is_first:
+            received, self._is_first = received.removeprefix(b"\xef\xbb\xbf"), False
         self._unfinished.append(received)
         if b"\n" not in received and b"\r" not in received:
             return []  # a long line is joined once, not with every piece

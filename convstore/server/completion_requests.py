@@ -54,6 +54,18 @@ class NamedConversation:
     """Whether it is made if it does not exist."""
 
 
+def check_parameters(body: Mapping[str, Any]) -> None:
+    """Check the parameters of a request that are stored in columns, or that convstore reads.
+
+    Raises:
+        ServiceError: 400.
+    """
+    if not isinstance(body.get("model", ""), str):
+        raise ServiceError(400, "'model' must be the name of a model", "invalid_value", param="model")
+    if not isinstance(body.get("stream_options") or {}, dict):
+        raise ServiceError(400, "'stream_options' must be an object", "invalid_value", param="stream_options")
+
+
 def is_stateful(sent: SentRequest) -> bool:
     """Return True if convstore adds the history: the client says so, or names a conversation with one new message.
 
@@ -84,6 +96,7 @@ def make_stateful_request(owner: str, key_id: str, sent: SentRequest) -> Statefu
         owner=owner,
         conversation=named.id if named is not None else make_conversation_id(),
         creates=named is None or named.may_be_new,
+        is_named=named is not None,
         asks=make_say_request(read_messages(sent.body), given, make_terms(None, stream=streams)),
         body=read_sent_body(key_id, sent),
         is_repetition=is_repetition(sent.headers),
@@ -159,7 +172,7 @@ def read_sent_body(key_id: str, sent: SentRequest) -> SentBody:
     Raises:
         ServiceError: 400: the `Idempotency-Key` cannot be one.
     """
-    user = next((sent.body[name] for name in _USER_PARAMETERS if isinstance(sent.body.get(name), str)), None)
+    user = next((sent.body[name] for name in _USER_PARAMETERS if sent.body.get(name) is not None), None)
     given = sent.headers.get("idempotency-key")
     try:
         check_idempotency_key(given)

@@ -18,6 +18,7 @@ from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
 from convstore.server.completion_requests import (
     PATH,
     SentRequest,
+    check_parameters,
     is_stateful,
     make_recorded_request,
     make_stateful_request,
@@ -43,6 +44,7 @@ _NEVER_AGAIN = {"x-should-retry": "false"}
 
 async def create_completion(call: ServiceCall) -> Response:
     """Forward a request with its messages, and give back what the model's server answers, as it comes."""
+    check_parameters(call.body)
     client = await find_client(call)
     if call.body.get("store") is False:
         return await pass_unrecorded(call, client, COMPLETIONS)
@@ -106,7 +108,11 @@ async def _answer(call: RecordedCall, receive: Receive) -> Response:
         call.leave()
         raise _tell_failure(error, names) from None
     headers = {**choose_headers(head.headers), **names}
-    return RecordedResponse(call, head.status, headers)
+    try:
+        return RecordedResponse(call, head.status, headers)
+    except BaseException:
+        call.leave()
+        raise
 
 
 async def _get_head(call: RecordedCall, receive: Receive) -> AnswerHead:
@@ -133,6 +139,9 @@ def _tell_failure(failure: CallFailed, names: dict[str, str]) -> ServiceError:
         return ServiceError(
             504, "the model server did not answer in time", "upstream_timeout", headers={**names, **_NEVER_AGAIN}
         )
+    if kind in ("ReplyTooLarge", "DecodingError"):
+        text = "the model server's answer is too large, or cannot be read"
+        return ServiceError(502, text, "upstream_answer_unreadable", headers={**names, **_NEVER_AGAIN})
     if kind == "Stopped":
         return ServiceError(500, "the turn was stopped", "stopped", headers={**names, **_NEVER_AGAIN})
     return ServiceError(502, "the model server cannot be reached", "upstream_unreachable", headers=names)

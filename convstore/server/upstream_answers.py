@@ -14,5 +14,5 @@ def choose_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> di
     return {
         name.lower(): value
         for name, value in items
-        if name.lower() in _GIVEN_BACK or name.lower().startswith(_GIVEN_BACK_PREFIXES)
+        if (name.lower() in _GIVEN_BACK or name.lower().startswith(_GIVEN_BACK_PREFIXES)) and value.isascii()
     }

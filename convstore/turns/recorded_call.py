@@ -21,7 +21,7 @@ from convstore.errors import ConvstoreError
 from convstore.messages.chunk_template import ChunkTemplate
 from convstore.messages.completion import NotACompletion, read_completion
 from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
-from convstore.provider.error_texts import describe_error
+from convstore.provider.error_texts import describe_error, hide_key, hide_key_in_body
 from convstore.provider.event_stream import DONE, EventDecoder, StreamError, parse_event
 from convstore.provider.raw_answer import ReplyTooLarge
 from convstore.provider.response_kind import parse_json_body
@@ -215,7 +215,8 @@ class RecordedCall:
                 raise ReplyTooLarge(self._engine.max_reply_bytes)
             pieces.append(piece)
         data = b"".join(pieces)
-        return _Received(_read_outcome(self.live.recorder, answer.status, data, client), answer, data)
+        outcome = _read_outcome(self.live.recorder, answer.status, data, client)
+        return _Received(outcome, answer, hide_key_in_body(data, client) if answer.status >= 400 else data)
 
     async def _pass_stream(self, answer: ByteAnswer, client: Any) -> _Received:
         """Pass on the pieces of a stream as they come, but what ends it."""
@@ -224,12 +225,13 @@ class RecordedCall:
         held = b""
         async for piece in answer.iterate():
             reading.read(piece)
+            received = held + piece if held else piece
+            at = _find_end(received)
+            held = received[at:]
+            if at:
+                await self._pass(received[:at])
             if reading.is_done:
-                at = piece.rfind(b"data:", 0, piece.find(_END_MARK))
-                held = piece[max(at, 0) :]
-                await self._pass(piece[: len(piece) - len(held)])
                 break
-            await self._pass(piece)
         return _Received(reading.make_outcome(client), answer, held)
 
     def _begin(self, answer: ByteAnswer) -> None:
@@ -249,13 +251,28 @@ class RecordedCall:
             self._head.exception()  # it is retrieved by the client, if there still is one
             return
         error = {"message": str(failure), "type": "server_error", "param": None, "code": "upstream_failed"}
-        self._waiting.append(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+        # It ends an event of which only a part came.
+        self._waiting.append(b"\n\ndata: " + json.dumps({"error": error}).encode() + b"\n\n")
 
     def _finish(self) -> None:
         self._is_over.set()
         if not self._head.done():
             self._head.set_exception(CallFailed({"message": "the service is ending"}))
             self._head.exception()
+
+
+def _find_end(received: bytes) -> int:
+    """Return where a line begins that may be the end of a stream (`data: [DONE]`), or where all ends.
+
+    A line that is not complete yet counts if it may become one: clients that read by lines do not wait for more.
+    """
+    mark = received.rfind(_END_MARK)
+    if mark >= 0 and received[:mark].rstrip(b" ").endswith(b"data:"):
+        return received.rfind(b"data:", 0, mark)
+    begin = max(received.rfind(b"\n"), received.rfind(b"\r")) + 1
+    last = received[begin:]
+    may_end = (last and (b"data: " + _END_MARK).startswith(last)) or (b"data:" + _END_MARK).startswith(last)
+    return begin if may_end else len(received)
 
 
 async def _drop(_: bytes) -> None:
@@ -293,26 +310,25 @@ class _StreamReading:
         self._size += len(piece)
         if self._size > self._max_bytes:
             raise ReplyTooLarge(self._max_bytes)
-        if self._error is not None:
-            return
-        try:
-            for data in self._decoder.decode(piece):
-                text = self._template.read(data)
-                if text is not None:
-                    self._recorder.add_text(text)
-                    continue
+        for data in self._decoder.decode(piece):
+            text = self._template.read(data)
+            if text is not None:
+                self._recorder.add_text(text)
+                continue
+            try:
                 chunk = parse_event(data)
-                if chunk is DONE:
-                    self._recorder.note_done()
-                    self.is_done = True
-                else:
-                    self._recorder.add_chunk(chunk)
-                    self._template.learn(data, chunk)
-        except (StreamError, ValueError, RecursionError) as error:  # the client gets the bytes all the same
-            self._error = error
+            except (StreamError, ValueError, RecursionError) as error:  # the client gets the bytes all the same
+                self._error = self._error or error
+                continue
+            if chunk is DONE:  # nobody reads further
+                self._recorder.note_done()
+                self.is_done = True
+                return
+            self._recorder.add_chunk(chunk)
+            self._template.learn(data, chunk)
 
     def make_outcome(self, client: Any) -> TurnOutcome:
-        """Return how the turn ended."""
+        """Return how the turn ended: with an event that cannot be read, only if the reply has no end."""
         if self._error is not None:
             return self._recorder.end_failed(describe_error(self._error, client))
         return self._recorder.end_exhausted(accept_done=False)
@@ -323,7 +339,7 @@ def _read_outcome(recorder: CallRecorder, status: int, data: bytes, client: Any)
     try:
         body = parse_json_body(data)
         if status >= 400:
-            return recorder.end_failed(_describe_refusal(status, body))
+            return recorder.end_failed(hide_key(_describe_refusal(status, body), client))
         return recorder.end_answered(read_completion(body))
     except NotACompletion as error:
         facts = describe_error(error, client)

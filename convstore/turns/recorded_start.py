@@ -19,13 +19,15 @@ from convstore.conversations.path_matching import Match, make_first, match_in_co
 from convstore.conversations.sent_differences import list_differences
 from convstore.db.client_request_rows import RequestFinder, insert_request
 from convstore.db.conversation_writes import NewConversation
+from convstore.db.dialect import is_sqlite
 from convstore.db.head_rows import Head
 from convstore.db.lease_rows import Claim, Lease
+from convstore.db.message_rows import read_messages
 from convstore.db.message_writes import Place, insert_messages
 from convstore.db.stored_conversation import read_stored_lineage
 from convstore.db.turn_writes import insert_running_turn
 from convstore.db.unit_of_work import UnitOfWork
-from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow
+from convstore.errors import ConversationBusy, ConversationNotFound, DamagedRow, DatabaseUnavailable
 from convstore.leases.claims import claim_conversation
 from convstore.messages.codec import digest
 from convstore.messages.first_title import find_title
@@ -110,6 +112,7 @@ def start_recorded_turn(work: UnitOfWork, request: RecordedRequest, lease: Lease
     work = replace(work, count_tokens=make_caching_counter(work.count_tokens))
     match = _find_place(work, request)
     claim, match = _claim(work, request, match, lease)
+    _check_unchanged(work, claim, match)
     records: list[MessageRecord] = list(match.records)
     if not records and match.new:
         place = Place(claim.first_seq, match.after, claim.turn)
@@ -193,18 +196,42 @@ def _claim(work: UnitOfWork, request: RecordedRequest, match: Match, lease: Leas
     count = 0 if match.records else len(match.new)
     try:
         return claim_conversation(work, match.key, lease, count, made_title=title), match
-    except (ConversationBusy, ConversationNotFound):
+    except ConversationBusy:
         if request.conversation is not None or match.after is None:
             raise
+    except ConversationNotFound:
+        if request.conversation is not None:
+            raise
+        raise _make_changed() from None
     key = ConversationKey(request.owner, request.new_id)
     try:
         # Nothing is copied. What the running turn asks is not shared: it stays where it is.
         fork(work, match.key, ForkRequest(key.id, None, UNCHANGED, at=Head(match.after.seq, match.after.position)))
-        match = replace(match, key=key, new=_list_unshared(match), records=())
-    except (ConversationBusy, ConversationNotFound):  # it is purged at this moment
-        create_for_client(work, key, request.parameters.get("model"))
-        match = make_first(request.listed, key)
-    return claim_conversation(work, key, lease, len(match.new), made_title=find_title(match.new)), match
+    except (ConversationBusy, ConversationNotFound):
+        raise _make_changed() from None
+    match = replace(match, key=key, new=_list_unshared(match), records=())
+    return claim_conversation(work, key, lease, len(match.new), made_title=title), match
+
+
+def _check_unchanged(work: UnitOfWork, claim: Claim, match: Match) -> None:
+    """Check that the messages of a match are as they were read: on PostgreSQL, that was before the claim.
+
+    Raises:
+        DatabaseUnavailable: one was redacted meanwhile; the transaction is repeated.
+    """
+    known = [record for record in (match.after, *match.records) if record is not None]
+    if is_sqlite(work.connection) or not known:
+        return
+    found = {one.seq: one.digest for one in read_messages(work.connection, claim.lineage, [one.seq for one in known])}
+    if any(found.get(record.seq) != record.digest for record in known):
+        raise _make_changed()
+
+
+def _make_changed() -> DatabaseUnavailable:
+    """Return the error by which the transaction is repeated, and looks for the conversation once more."""
+    return DatabaseUnavailable(
+        "another transaction changed the conversation of this request; try again", transient=True
+    )
 
 
 def _list_unshared(match: Match) -> tuple[Message, ...]:

@@ -27,6 +27,8 @@ class StatefulRequest:
     """Its id: the one that the client names, or that of a new one."""
     creates: bool
     """Whether it is made if it does not exist."""
+    is_named: bool
+    """Whether the client names it."""
     asks: TurnRequest
     body: SentBody
     is_repetition: bool = False
@@ -54,7 +56,7 @@ class StatefulRequest:
         Raises:
             As `start_turn`.
         """
-        asked = digest_addition(self.conversation, self.asks.messages)
+        asked = digest_addition(self.conversation if self.is_named else "", self.asks.messages)
         earlier = find_earlier(work, self.owner, asked, self.body, is_repetition=self.is_repetition)
         if earlier is not None:
             return earlier

@@ -17,6 +17,7 @@ import pytest
 
 from convstore import Store
 from convstore.testing import ChatServer, Drop, Failure, Raw, Reply
+from convstore.turns import recorded_call
 from convstore.values.results import Turn, TurnStatus
 from tests.processes import PATIENCE
 from tests.server.running import RunningService, serving
@@ -154,6 +155,86 @@ def test_an_answer_that_is_no_completion_passes_as_it_is(
     answer = service.ask("POST", PATH, json=ASK)
     assert (answer.content, answer.headers["content-type"]) == (b"<html>", "text/html")
     assert [turn.status for turn in read_turns(sqlite_url)] == [TurnStatus.FAILED]
+
+
+def make_events(*texts: str) -> bytes:
+    chunks = [{"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
+    end = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in [*chunks, end])
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "status"),
+    [
+        (b"\xef\xbb\xbf" + make_events("a", "b") + DONE, "ab", TurnStatus.COMPLETED),
+        (b"data: ping\n\ndata:\n\n" + make_events("a", "b") + DONE, "ab", TurnStatus.COMPLETED),
+        (make_events("a") + DONE + make_events("z"), "a", TurnStatus.COMPLETED),
+        (make_events("a [DONE] b").replace(b"\n", b"\r\n") + DONE, "a [DONE] b", TurnStatus.COMPLETED),
+        (make_events("a", "b")[:-70], "ab", TurnStatus.INTERRUPTED),
+        (make_events("a")[:-70] + b'data: {"error": {"message": "x"}}\n\n', "a", TurnStatus.INTERRUPTED),
+    ],
+    ids=[
+        "a mark of the order of bytes",
+        "events that are no JSON",
+        "after the end",
+        "the mark in a text",
+        "cut",
+        "an error",
+    ],
+)
+def test_a_strange_stream_passes_and_is_recorded(
+    service: RunningService,
+    chat_server: ChatServer,
+    sqlite_url: str,
+    body: bytes,
+    said: str,
+    status: TurnStatus,
+) -> None:
+    chat_server.script(Raw(body, content_type="text/event-stream"))
+    answer = service.ask("POST", PATH, json={**ASK, "stream": True})
+    assert answer.content == body
+    (turn,) = read_turns(sqlite_url)
+    assert (turn.text, turn.status) == (said, status)
+
+
+def test_a_stream_that_breaks_in_an_event_ends_with_an_error_of_its_own(
+    service: RunningService, chat_server: ChatServer
+) -> None:
+    chat_server.script(Reply("one two three", pieces=["one", " two", " three"], cut_after=2))
+    answer = service.ask("POST", PATH, json={**ASK, "stream": True})
+    last = [event for event in answer.text.split("\n\n") if event][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_failed"
+    assert "[DONE]" not in answer.text
+
+
+@pytest.mark.parametrize("body", [{"model": ["m"]}, {"model": 7}, {"stream": True, "stream_options": "x"}], ids=str)
+def test_a_parameter_of_the_wrong_kind_is_400(service: RunningService, body: dict[str, Any]) -> None:
+    for path in (PATH, f"{PATH}?mode=stateful"):
+        assert service.ask("POST", path, json={**ASK, **body}).status_code == 400
+
+
+def test_a_key_that_the_upstream_shows_is_hidden(
+    service: RunningService, chat_server: ChatServer, sqlite_url: str
+) -> None:
+    chat_server.script(Failure(401, message="wrong key: upstream-secret"))
+    answer = service.ask("POST", PATH, json=ASK)
+    assert answer.json()["error"]["message"] == "wrong key: [key]"
+    assert "upstream-secret" not in str(read_turns(sqlite_url))
+
+
+def test_a_user_that_is_a_number_is_a_user_too(service: RunningService, sqlite_url: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "a"}]
+    messages.append(
+        service.ask("POST", PATH, json={**ASK, "messages": messages, "user": 5}).json()["choices"][0]["message"]
+    )
+    messages.append({"role": "user", "content": "b"})
+    for user in (6, 5):
+        service.ask("POST", PATH, json={**ASK, "messages": messages, "user": user})
+    with Store(sqlite_url) as store:
+        assert sorted(one.length for one in store.list()) == [4, 4]
 
 
 def test_a_request_with_store_false_is_not_recorded(client: openai.OpenAI, sqlite_url: str) -> None:
@@ -333,3 +414,20 @@ def test_embeddings_pass_only_if_the_service_is_told_so(sqlite_url: str, chat_se
         service.ask("POST", "/v1/embeddings", json=body)
     assert chat_server.requests[-1].path.endswith("/embeddings")
     assert read_turns(sqlite_url) == []
+
+
+@pytest.mark.parametrize(
+    ("received", "held"),
+    [
+        (b'data: {"a": 1}\n\n', b""),
+        (b'data: {"a": 1}\n\ndata: [DONE]\n\n', b"data: [DONE]\n\n"),
+        (b"data: [DONE]\n", b"data: [DONE]\n"),
+        (b'{"a": 1}\n\ndata: [DO', b"data: [DO"),
+        (b"x\n\nda", b"da"),
+        (b'data: {"a": "[DONE]"}\n\n', b""),
+        (b"data:[DONE]\r\n\r\n", b"data:[DONE]\r\n\r\n"),
+        (b"", b""),
+    ],
+)
+def test_what_may_be_the_end_of_a_stream_is_held_back(received: bytes, held: bytes) -> None:
+    assert received[recorded_call._find_end(received) :] == held

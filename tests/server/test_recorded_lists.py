@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from convstore import Store
+from convstore.leases.claims import claim_conversation
+from convstore.messages.matching_form import list_path
 from convstore.testing import ChatServer, Failure, Reply
 from convstore.values.results import TurnStatus
+from tests.contract.invariants import check_all
 from tests.server.recording import Answered, Recording, recording
 
 
@@ -382,6 +386,63 @@ def test_what_was_redacted_is_not_stored_again_from_a_client_that_still_has_it(
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT asked_digest, reply_digest, body_digest FROM convstore_client_requests"))
         assert {tuple(row) for row in rows} == {(None, None, None)}
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("position", "content"), [(4, "SECRET"), (5, "SECRET reply"), (1, "SECRET system")])
+def test_a_redacted_message_in_the_middle_is_not_stored_again(
+    service: Recording, chat_server: ChatServer, database_url: str, position: int, content: str
+) -> None:
+    texts = iter(["r1", "SECRET reply" if position == 5 else "r2", "r3", "r4", "r5"])
+    chat_server.otherwise = lambda _: Reply(next(texts))
+    begin = [system("SECRET system" if position == 1 else "S")]
+    messages, answer = talk(service, ["a", "SECRET" if position == 4 else "b", "c"], begin)
+    assert content in str(messages[position - 1])
+    service.run(service.store.redact(answer.conversation, position))
+    for said in ("d", "e"):
+        reply = service.ask([*messages, user(said)])
+        messages += [user(said), reply.message]
+        assert reply.conversation == answer.conversation
+    path = service.read_path(answer.conversation)
+    assert len(path) == 11
+    assert "SECRET" not in str(path)
+    assert count_messages(service) == 11
+    digests = {list_path(messages[:count]).digest for count in range(1, len(messages) + 1)} - {b""}
+    if position == 1:
+        digests = set()  # the chain is not made of system messages
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT asked_digest, reply_digest FROM convstore_client_requests"))
+        stored = {bytes(value) for row in rows for value in row if value is not None}
+    engine.dispose()
+    allowed = {list_path(messages[:count]).digest for count in range(1, position)}
+    assert not (stored & digests) - allowed
+
+
+@pytest.mark.parametrize("hook", ["redact", "delete"])
+def test_a_conversation_that_changes_between_the_match_and_the_claim_is_matched_again(
+    service: Recording, database_url: str, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    messages, answer = talk(service, ["a", "b"])
+    claim, other, has_changed = claim_conversation, Store(database_url), False
+
+    def change_first(work: Any, key: Any, *rest: Any, **named: Any) -> Any:
+        nonlocal has_changed
+        if not has_changed and not database_url.startswith("sqlite"):  # which has one writer at a time
+            has_changed = True
+            if hook == "redact":
+                other.redact(answer.conversation, 1)
+            else:
+                other.delete(answer.conversation)
+        return claim(work, key, *rest, **named)
+
+    monkeypatch.setattr("convstore.turns.recorded_start.claim_conversation", change_first)
+    reply = service.ask([*messages, user("c")])
+    other.close()
+    assert reply.status == 200
+    assert len(service.read_path(reply.conversation)) == 6
+    engine = create_engine(database_url)
+    check_all(engine, checked_out=set())
     engine.dispose()
 
 
