@@ -14,6 +14,7 @@ from starlette.types import Receive
 
 from convstore.errors import NotConfigured
 from convstore.messages.completion_form import list_events, make_completion
+from convstore.messages.message import Message
 from convstore.provider.byte_call import COMPLETIONS, ByteAnswer, send_body
 from convstore.server.completion_requests import (
     PATH,
@@ -27,8 +28,10 @@ from convstore.server.json_answers import JsonAnswer
 from convstore.server.recorded_response import RecordedResponse, wait_until_left
 from convstore.server.service_errors import ServiceError
 from convstore.server.service_routes import ServiceCall, ServiceRoute
+from convstore.server.stored_completion_form import list_facts, to_stored_completion_form
 from convstore.server.turn_limits import check_may_pass, choose_allowance
 from convstore.server.upstream_answers import choose_headers
+from convstore.store.completion_archive import CompletionArchive
 from convstore.store.request_recorder import ClientCall
 from convstore.turns.recorded_call import AnswerHead, CallFailed, RecordedCall
 from convstore.values.api_key import Right
@@ -82,7 +85,7 @@ async def _record(call: ServiceCall, client: Any) -> Response:
         stops_when_left=call.settings.stops_when_left,
     )
     if isinstance(begun, Turn):
-        return _answer_again(begun, call.body)
+        return await _answer_again(call, begun)
     return await _answer(begun, call.request.receive)
 
 
@@ -147,17 +150,16 @@ def _tell_failure(failure: CallFailed, names: dict[str, str]) -> ServiceError:
     return ServiceError(502, "the model server cannot be reached", "upstream_unreachable", headers=names)
 
 
-def _answer_again(turn: Turn, body: dict[str, Any]) -> Response:
-    """Give the reply of the request that this one repeats."""
-    facts = {
-        "id": turn.response_id,
-        "created": int(turn.started_at.timestamp()),
-        "model": turn.model,
-        **({"system_fingerprint": turn.system_fingerprint} if turn.system_fingerprint else {}),
-        **turn.response_fields,
-        **({"usage": dict(turn.usage)} if turn.usage else {}),
-    }
-    completion = make_completion(facts, [turn.message or {"role": "assistant"}], [turn.finish_reason])
+async def _answer_again(call: ServiceCall, turn: Turn) -> Response:
+    """Give the reply of the request that this one repeats, with all its choices."""
+    stored = await CompletionArchive(call.store).get(turn.response_id) if turn.response_id else None
+    if stored is not None and (stored.turn.conversation_id, stored.turn.seq) == (turn.conversation_id, turn.seq):
+        completion = to_stored_completion_form(stored)
+        del completion["metadata"]
+    else:  # the model's server gave several the same id
+        replies: list[Message] = [turn.message or {"role": "assistant", "content": None}]
+        completion = make_completion(list_facts(turn), replies, [turn.finish_reason])
+    body = call.body
     names = {CONVERSATION_HEADER: turn.conversation_id.encode().decode("latin-1"), TURN_HEADER: str(turn.seq)}
     if body.get("stream") is not True:
         return JsonAnswer(completion, headers=names)

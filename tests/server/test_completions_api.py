@@ -352,6 +352,14 @@ def test_a_lost_answer_that_the_official_client_asks_for_again_is_stored_once(
     assert len(chat_server.requests) == 1
 
 
+def test_a_repetition_gets_all_choices(service: RunningService, chat_server: ChatServer) -> None:
+    body = {**ASK, "n": 2}
+    first, second = (service.ask("POST", PATH, json=body, headers={"Idempotency-Key": "k"}).json() for _ in "ab")
+    assert len(first["choices"]) == 2
+    assert [one["message"] for one in first["choices"]] == [one["message"] for one in second["choices"]]
+    assert len(chat_server.requests) == 1
+
+
 def test_a_repeated_stream_comes_from_its_start(service: RunningService, client: openai.OpenAI) -> None:
     body = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
     service.ask("POST", PATH, json=body, headers={"Idempotency-Key": "k"})
