@@ -122,7 +122,7 @@ def _insert_hashes_statement(count: int) -> Any:
     return insert_or_ignore(table, "postgresql").values(rows)
 
 
-_ROWS_AT_ONCE = (64, 16, 4, 1)
+_ROWS_AT_ONCE = (64, 16, 4, 3, 2, 1)
 """How many documents one statement adds on PostgreSQL: few different numbers, as each has a statement of its own."""
 
 _kinds: WeakKeyDictionary[Engine, IndexKind] = WeakKeyDictionary()

@@ -191,9 +191,10 @@ class Heartbeat:
         with ExitStack() as busy:
             for watched in due:
                 busy.enter_context(watched.busy)
-            beats = self._make_beats(due)
+            now = time.monotonic()
+            beats = self._make_beats(due, now)
             try:
-                self._note(beats, self._store_beats([beat for _, beat in beats]) if beats else [])
+                self._note(beats, self._store_beats([beat for _, beat in beats]) if beats else [], now)
             except (ConvstoreError, SQLAlchemyError) as error:
                 if len(beats) == 1:
                     # The next beat tries again; the lease outlives two beats that fail.
@@ -210,10 +211,9 @@ class Heartbeat:
         for watched in due:
             self._beat_for([watched])
 
-    def _make_beats(self, due: Sequence[Watched]) -> list[tuple[Watched, Beat]]:
+    def _make_beats(self, due: Sequence[Watched], now: float) -> list[tuple[Watched, Beat]]:
         with self._changed:
             watched_now = set(map(id, self._watched))
-        now = time.monotonic()
         beats = []
         for watched in due:
             if id(watched) not in watched_now:
@@ -227,13 +227,14 @@ class Heartbeat:
             beats.append((watched, Beat(watched.turn, watched.written + 1, watched.unwritten, renews)))
         return beats
 
-    def _note(self, beats: Sequence[tuple[Watched, Beat]], results: Sequence[tuple[bool, bool]]) -> None:
+    def _note(self, beats: Sequence[tuple[Watched, Beat]], results: Sequence[tuple[bool, bool]], now: float) -> None:
         for (watched, beat), (is_held, is_stopped) in zip(beats, results, strict=True):
             if watched.unwritten is not None:
                 watched.unwritten = None
                 watched.written += 1
             if beat.renews_lease:
-                watched.renew_at = time.monotonic() + self._renew_seconds
+                # From when the beat began, as the next beat: else that one would come just before it.
+                watched.renew_at = now + self._renew_seconds
             if is_stopped or not is_held:
                 watched.stop_requested.set()
 

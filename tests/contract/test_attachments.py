@@ -252,7 +252,7 @@ def test_reading_or_storing_attachments_takes_one_more_statement(store: Store) -
     assert [cost - costs[0] for cost in costs] == [0, 1, 1]
     assert found == [{"role": "user", "content": [make_image(data), make_image()]} for data in pictures]
     with record_statements(store) as seen:
-        store.append(plain, "Hi")
+        store.append(plain, *({"role": "user", "content": "Hi"} for _ in pictures))
     without = len(seen)
     with record_statements(store) as seen:
         store.append(plain, *({"role": "user", "content": [make_image(data), make_image()]} for data in pictures))
