@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -67,6 +68,8 @@ class RequestGuard:
                 if status:
                     raise  # the answer has begun: the connection is cut, so that nobody takes it for whole
                 await make_error_response(_find_error(error, request_id))(scope, reading.receive, send_on)
+        except asyncio.CancelledError:  # the time of grace is over: uvicorn would write a traceback for each request
+            _logger.warning("request %s was cut off: the service ends", request_id)
         finally:
             self._note_end(scope, status, time.perf_counter() - begun, size)
 

@@ -90,6 +90,7 @@ def test_of_a_turn_that_lasts_longer_the_part_that_came_is_kept(postgres_url: st
         (turn,) = store.turns(id)
         assert (turn.status, turn.text) == ("interrupted", "one ")
         store.append(id, "The conversation is free.")
+    assert "Traceback" not in "".join(running.log)
 
 
 def test_a_turn_goes_on_without_its_client_until_the_time_of_grace_is_over(sqlite_url: str) -> None:
