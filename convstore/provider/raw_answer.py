@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from convstore.provider.event_stream import EventDecoder, parse_event
 from convstore.provider.stop_signal import StopSignal
@@ -29,8 +29,11 @@ MAX_REPLY_BYTES = 64 * 2**20
 
 C = TypeVar("C")
 
-_made: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
-"""Clients that convstore made, each with its HTTP client, and where its base URL comes from."""
+_made: WeakKeyDictionary[Any, tuple[ref[Any], str]] = WeakKeyDictionary()
+"""Clients that convstore made, each with its HTTP client, and where its base URL comes from.
+
+Only the client itself keeps its HTTP client alive: else a collection of garbage would free it one round later.
+"""
 
 
 class ReplyTooLarge(Exception):
@@ -140,13 +143,13 @@ def register_made_client(client: C, http_client: Any, url_source: str = "") -> C
         http_client: what it sends its requests with.
         url_source: where its base URL comes from, in words; "": nobody named it.
     """
-    _made[client] = (http_client, url_source)
+    _made[client] = (ref(http_client), url_source)
     return client
 
 
 def get_http_client(client: Any) -> Any:
     """Return the HTTP client of a client that convstore made."""
-    return _made[client][0]
+    return _made[client][0]()
 
 
 def is_made_client(client: Any) -> bool:

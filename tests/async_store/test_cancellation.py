@@ -5,9 +5,8 @@ At any moment, the turn is whole, stopped or not begun, its conversation is free
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -19,10 +18,6 @@ from convstore.testing import ChatServer, Failure, Reply, echo
 from convstore.testing.responses import JSONObject, Response
 from tests.contract.invariants import check_all
 from tests.faults.driven import async_client, client
-
-# On a busy machine, the HTTP library leaves a socket to the garbage collector if its own closing is cancelled too. What
-# convstore itself must not leave is asserted by `nothing_is_left`.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 T = TypeVar("T")
 When = Literal["waiting", "woken", "again and again"]
@@ -64,13 +59,6 @@ class Cancelled:
                 yield waited_for
             except BaseException as thrown:
                 error = thrown
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """Collect what is left here, so that no warning comes in a test elsewhere."""
-    yield
-    gc.collect()
 
 
 async def nothing_is_left(store: AsyncStore) -> None:
