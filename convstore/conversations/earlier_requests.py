@@ -65,7 +65,7 @@ def _find_joined(work: UnitOfWork, request: ClientRequest) -> Turn | None:
 
 
 def find_living_turn(work: UnitOfWork, key: ConversationKey, seq: TurnNumber) -> Turn | None:
-    """Return a turn that is over, or that a living process runs; None: there is none."""
+    """Return a turn that is over, or that a living process runs; None if there is no such turn."""
     turn = find_turn(work.connection, key, seq)
     if turn is None or turn.status is not TurnStatus.RUNNING:
         return turn

@@ -85,7 +85,7 @@ def list_items(
 
 
 def find_item(work: UnitOfWork, lineage: Lineage, head: Head, id: str) -> PlacedItem | None:
-    """Return the item of the path to a head that has an id; None: there is none."""
+    """Return the item of the path to a head that has an id; None if no item has it."""
     for _, seq, position in find_by_item_ids(work.connection, lineage, [id]):
         if _is_on_path(work, lineage, head, seq, position):
             return _choose(work, lineage, seq, id)

@@ -74,7 +74,7 @@ def begin_call_span(turn: RunningTurn, get_client: Callable[[], Any], messages: 
 
 
 def end_call_span(span: Any, outcome: TurnOutcome) -> None:
-    """End a span with what came of the call.
+    """End a span with the outcome of the call.
 
     The text of an error is left out: a provider may quote messages in it.
     """

@@ -169,7 +169,7 @@ async def _answer_again(call: ServiceCall, turn: Turn) -> Response:
 
 
 async def pass_unrecorded(call: ServiceCall, client: Any, path: str) -> Response:
-    """Forward a request of which nothing is stored.
+    """Forward a request, and store nothing of it.
 
     Raises:
         ServiceError: 403: the tokens of the owner are limited, and these would not be counted.

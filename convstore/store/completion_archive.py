@@ -25,7 +25,7 @@ class CompletionArchive:
         self._threads = store._threads
 
     async def get(self, id: str) -> StoredCompletion | None:
-        """Return the newest completion with an id; None: there is none."""
+        """Return the newest completion with an id; None if no completion has it."""
         work = partial(self._transactions.read, stored_completions.get_completion, self._owner, id)
         return await self._threads.run(work)
 
@@ -39,19 +39,19 @@ class CompletionArchive:
         return await self._threads.run(work)
 
     async def set_metadata(self, id: str, metadata: dict[str, Any]) -> StoredCompletion | None:
-        """Replace the metadata of a completion, and return it; None: there is none."""
+        """Replace the metadata of a completion, and return it; None if it does not exist."""
         change = stored_completions.change_metadata
         return await self._threads.run(partial(self._transactions.write_repeatable, change, self._owner, id, metadata))
 
     async def hide(self, id: str) -> bool:
-        """Hide a completion from these methods; return False if there is none."""
+        """Hide a completion from these methods; return False if it does not exist."""
         hide = stored_completions.hide_completion
         return await self._threads.run(partial(self._transactions.write, hide, self._owner, id))
 
     async def read_asked(
         self, id: str, after: int | None, limit: int, *, is_descending: bool
     ) -> tuple[builtins.list[MessageRecord], bool] | None:
-        """Return some of the messages that a completion answers, and whether more follow; None: there is none.
+        """Return some of the messages that a completion answers, and whether more follow; None if it does not exist.
 
         Args:
             after: the position of the message before the first one; None: from the beginning.

@@ -148,7 +148,7 @@ class RequestRecorder:
         return len(self._running)
 
     async def finish(self, seconds: float) -> None:
-        """Wait until all calls have ended; after some seconds, stop the others, and keep what came of their replies."""
+        """Wait until all calls have ended; after some seconds, stop the others, and keep the parts of their replies."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
         rest = list(self._running)

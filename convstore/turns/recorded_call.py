@@ -251,7 +251,7 @@ class RecordedCall:
             self._head.exception()  # it is retrieved by the client, if there still is one
             return
         error = {"message": str(failure), "type": "server_error", "param": None, "code": "upstream_failed"}
-        # It ends an event of which only a part came.
+        # The blank line ends an event that came in part.
         self._waiting.append(b"\n\ndata: " + json.dumps({"error": error}).encode() + b"\n\n")
 
     def _finish(self) -> None:
